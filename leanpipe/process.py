@@ -1,0 +1,108 @@
+"""Run a stage in a process of its own: its memory is returned when it ends, and its death is an error, not ours.
+
+Importing torch and transformers takes 12 s of two cores, so one helper process per run imports them once and forks for
+each stage (`leanpipe/nursery.py`). Both die with this process, however it dies.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from leanpipe.config import StageConfig
+from leanpipe.errors import UserError
+from leanpipe.report import Report
+from leanpipe.stage import Inputs, Stage
+from leanpipe.store import Artifact, Store
+
+
+class StageDied(RuntimeError):
+    """The stage's process ended without a result. Running it again resumes what it left."""
+
+
+class Nursery:
+    """The helper process. One stage at a time; start it early and its imports cost no waiting."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Begin importing; returns at once."""
+        if self._process and self._process.poll() is None:
+            return
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "leanpipe.nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    def stop(self) -> None:
+        """End the helper; a stage that is running in it is killed."""
+        if self._process:
+            self._process.stdin.close()  # type: ignore[union-attr]
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def run(self, stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report) -> Artifact:
+        """As `leanpipe.stage.run_stage`, elsewhere. Raises what the stage raised, or StageDied."""
+        job = {
+            "stage": stage.address,
+            "config": config.model_dump(mode="json"),
+            "inputs": {name: _to_json(value) for name, value in inputs.items()},
+            "store": str(store.root),
+            "log_level": logging.getLogger("leanpipe").getEffectiveLevel(),
+        }
+        with self._lock:
+            self.start()
+            assert self._process and self._process.stdin and self._process.stdout
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            return _listen(stage, self._process.stdout, report)
+
+
+def _listen(stage: Stage, events: Any, report: Report) -> Artifact:
+    """Pass on what the stage reports until it has ended."""
+    outcome: Artifact | Exception | None = None
+    for line in events:
+        match json.loads(line):
+            case {"metrics": values, "step": step}:
+                report.metrics(values, step)
+            case {"progress": [done, total, what]}:
+                report.progress(done, total, what)
+            case {"log": [name, level, message]}:
+                logging.getLogger(name).log(level, message)
+            case {"artifact": artifact}:
+                outcome = Artifact.model_validate(artifact)
+            case {"user_error": sentence}:
+                outcome = UserError(sentence)
+            case {"error": trace}:
+                outcome = RuntimeError(f"the stage {stage.name} failed in its process:\n{trace}")
+            case {"exit": status}:
+                return _result(stage, outcome, status)
+    raise StageDied(f"the helper process of stage {stage.name} ended; run again to resume")
+
+
+def _result(stage: Stage, outcome: Artifact | Exception | None, status: int) -> Artifact:
+    if isinstance(outcome, Artifact):
+        return outcome
+    if outcome is not None:
+        raise outcome
+    if os.WIFSIGNALED(status):
+        reason = f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        hint = " (often the kernel, for want of memory)" if os.WTERMSIG(status) == signal.SIGKILL else ""
+    else:
+        reason, hint = f"exited with {os.waitstatus_to_exitcode(status)}", ""
+    raise StageDied(f"the process of stage {stage.name} {reason}{hint}; run again to resume")
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Artifact):
+        return value.model_dump(mode="json")
+    return [one.model_dump(mode="json") for one in value]

@@ -1,0 +1,161 @@
+"""Where results live: one folder per result, named by what it was computed from, published whole, checked on reading.
+
+    store/<stage>/<key>/            a finished result, with its manifest.json
+    store/.partial/<stage>-<key>/   a result being computed, or one whose computation was killed and will be resumed
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+REPORT = "report"  # pictures, tables and metrics for people: they carry timings, so they do not count as content
+
+
+class Artifact(BaseModel):
+    """A reference to files that a stage reads or wrote. This, never the data, travels between tasks."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """The stage that made it, or what a person called it (a path, a hub id)."""
+    path: Path
+    digest: str
+    """SHA-256 over the content: the same files have the same digest wherever they lie."""
+    key: str | None = None
+    """What it was computed from; None for what came from outside."""
+    summary: dict[str, Any] = {}
+    """Headline figures of the stage that made it."""
+    seconds: float = 0.0
+    """How long the stage took when it was computed."""
+    peak_memory: int = 0
+    """Bytes at the stage's peak: of the device if it used one, else of its process."""
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds."""
+
+    stage: str
+    key: str
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    files: dict[str, str]
+    """SHA-256 of every file, by its path in the folder."""
+    summary: dict[str, Any]
+    versions: dict[str, str]
+    seconds: float
+    peak_memory: int
+
+
+def digest_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_files(root: Path) -> dict[str, str]:
+    """SHA-256 of each regular file under `root` (or of `root` itself), by relative path; a manifest is left out."""
+    if root.is_file():
+        return {root.name: digest_file(root)}
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(root)): digest_file(path) for path in paths}
+
+
+class Store:
+    """Results by stage and key under `root`."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def path(self, stage: str, key: str) -> Path:
+        return self.root / stage / key
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether the result is published. Its content is checked when it is read, by `find`."""
+        return (self.path(stage, key) / MANIFEST).exists()
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The published result, its files checked against their digests; None if there is none.
+
+        A damaged result is removed, so that it is computed again.
+        """
+        path = self.path(stage, key)
+        if not self.has(stage, key):
+            return None
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_text())
+        if digest_files(path) != manifest.files:
+            log.warning("%s is damaged (a file differs from its digest): removed, it will be computed again", path)
+            shutil.rmtree(path)
+            return None
+        return self._artifact(manifest)
+
+    def partial(self, stage: str, key: str) -> Path:
+        """The folder in which the result is being computed; what an earlier attempt left is still in it."""
+        path = self.root / ".partial" / f"{stage}-{key}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def publish(self, stage: str, key: str, **facts: Any) -> Artifact:
+        """Give the partial result its manifest and its place, in one rename that survives a power cut."""
+        partial, final = self.partial(stage, key), self.path(stage, key)
+        manifest = Manifest(stage=stage, key=key, files=digest_files(partial), **facts)
+        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(final)
+        _sync(final.parent)
+        return self._artifact(manifest)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock `name`; the kernel releases it if the process dies."""
+        path = self.root / ".locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _artifact(self, manifest: Manifest) -> Artifact:
+        return Artifact(
+            name=manifest.stage,
+            path=self.path(manifest.stage, manifest.key),
+            digest=content_digest(manifest.files),
+            key=manifest.key,
+            summary=manifest.summary,
+            seconds=manifest.seconds,
+            peak_memory=manifest.peak_memory,
+        )
+
+
+def content_digest(files: Mapping[str, str]) -> str:
+    """One digest for a folder, from those of its files; what lies under `report/` does not count."""
+    return digest_json({name: digest for name, digest in files.items() if not name.startswith(f"{REPORT}/")})
+
+
+def external(name: str, path: Path) -> Artifact:
+    """A file or folder that came from outside, referred to by its content."""
+    return Artifact(name=name, path=path.resolve(), digest=content_digest(digest_files(path)))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
