@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def name() -> str:
-    """"cuda" if this machine has an NVIDIA driver and torch can use it, else "cpu"."""
+    """ "cuda" if this machine has an NVIDIA driver and torch can use it, else "cpu"."""
     if not has_nvidia_driver():
         return "cpu"
     import torch

@@ -50,7 +50,9 @@ class Nursery:
             self._process.wait(timeout=30)
             self._process = None
 
-    def run(self, stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report) -> Artifact:
+    def run(
+        self, stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report
+    ) -> Artifact:
         """As `leanpipe.stage.run_stage`, elsewhere. Raises what the stage raised, or StageDied."""
         job = {
             "stage": stage.address,

@@ -23,6 +23,9 @@ Summary = dict[str, Any]
 
 Inputs = Mapping[str, Artifact | Sequence[Artifact]]
 
+Runner = Callable[["Stage", StageConfig, Inputs], Artifact]
+"""Runs one stage somewhere: here, or in a process of its own."""
+
 _VERSIONS_OF = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 
 
@@ -84,7 +87,9 @@ def run_stage(stage: Stage, config: StageConfig, inputs: Inputs, store: Store, r
             return _compute(stage, key, config, inputs, store, report)
 
 
-def _compute(stage: Stage, key: str, config: StageConfig, inputs: Inputs, store: Store, report: Report) -> Artifact:
+def _compute(
+    stage: Stage, key: str, config: StageConfig, inputs: Inputs, store: Store, report: Report
+) -> Artifact:
     out = store.partial(stage.name, key)
     listeners = Together([MetricsFile(out / REPORT / "metrics.jsonl"), report])
     device.reset_peak_memory()

@@ -1,7 +1,7 @@
 """Where results live: one folder per result, named by what it was computed from, published whole, checked on reading.
 
-    store/<stage>/<key>/            a finished result, with its manifest.json
-    store/.partial/<stage>-<key>/   a result being computed, or one whose computation was killed and will be resumed
+store/<stage>/<key>/            a finished result, with its manifest.json
+store/.partial/<stage>-<key>/   a result being computed, or one whose computation was killed and will be resumed
 """
 
 import fcntl
@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-REPORT = "report"  # pictures, tables and metrics for people: they carry timings, so they do not count as content
+REPORT = (
+    "report"  # pictures, tables and metrics for people: they carry timings, so they do not count as content
+)
 
 
 class Artifact(BaseModel):
@@ -41,6 +43,12 @@ class Artifact(BaseModel):
     """How long the stage took when it was computed."""
     peak_memory: int = 0
     """Bytes at the stage's peak: of the device if it used one, else of its process."""
+
+    def inside(self, folder: str) -> "Artifact":
+        """A folder within this result, for a stage that needs only that."""
+        return self.model_copy(
+            update={"path": self.path / folder, "digest": digest_json([self.digest, folder])}
+        )
 
 
 class Manifest(BaseModel):
@@ -99,7 +107,9 @@ class Store:
             return None
         manifest = Manifest.model_validate_json((path / MANIFEST).read_text())
         if digest_files(path) != manifest.files:
-            log.warning("%s is damaged (a file differs from its digest): removed, it will be computed again", path)
+            log.warning(
+                "%s is damaged (a file differs from its digest): removed, it will be computed again", path
+            )
             shutil.rmtree(path)
             return None
         return self._artifact(manifest)

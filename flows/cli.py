@@ -1,0 +1,116 @@
+"""The `leanpipe` command. Prefect reads its settings when imported, so nothing here imports it before they are set."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from leanpipe.errors import UserError
+from leanpipe.home import Home
+from tasks.home import prepare_environment
+
+app = typer.Typer(
+    help="From a folder of text to a small, fast, evaluated, registered and served language model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.command()
+def run(
+    flow: Annotated[
+        str,
+        typer.Argument(help="data-to-deployment, prepare-corpus, distill, finetune, compress or evaluate"),
+    ] = "data-to-deployment",
+    preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file whose settings replace the preset's")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="one setting, as distill.temperature=3")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="folder or file of text; may be given again")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")
+    ] = None,
+    instructions: Annotated[str | None, typer.Option(help=".json or .jsonl of instructions")] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="run every stage in this process")] = False,
+) -> None:
+    """Run the pipeline, or one flow of it, here and now."""
+    from tasks.home import terminal_environment
+
+    os.environ.update(terminal_environment(in_place))
+    home = _prepare()
+    from flows.deployments import FLOWS, config_type
+    from flows.settings import settings
+    from flows.terminal import print_result
+
+    if flow not in FLOWS:
+        raise UserError(f"there is no flow {flow}: choose one of {', '.join(FLOWS)}")
+    named = {"corpus": corpus, "teacher": teacher, "instructions": instructions}
+    overrides = [f"{name}={_yaml(value)}" for name, value in named.items() if value] + (set_ or [])
+    chosen = settings(config_type(FLOWS[flow]), preset, config, overrides)
+    print_result(FLOWS[flow](chosen), home)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="port of the Prefect server")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="port of the MLflow server")] = 5000,
+) -> None:
+    """Start Prefect, MLflow and a GPU worker, and register the deployments; Ctrl-C stops everything."""
+    from flows.up import Servers
+
+    Servers(Home.from_environment(), prefect_port, mlflow_port).run()
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="registered model as NAME or NAME@ALIAS or NAME@VERSION, or a folder")
+    ] = ("leanpipe"),
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+) -> None:
+    """Answer OpenAI-style chat and completion requests with the champion."""
+    _prepare()
+    from leanpipe.serving.serve import serve as serve_folder
+
+    folder = Path(model)
+    if not folder.is_dir():
+        from tasks.registry import model_folder
+
+        name, _, which = model.partition("@")
+        folder = model_folder(name, which or "champion")
+    serve_folder(folder, host, port)
+
+
+def _prepare() -> Home:
+    home = Home.from_environment()
+    prepare_environment(home)
+    return home
+
+
+def _yaml(value: object) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True).strip().removesuffix("\n...")
+
+
+def main() -> None:
+    """The command; what a person did wrong is one sentence, and the exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]leanpipe:[/bold red] {error}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The whole story: from a folder of documents to a registered, quantised model."""
+
+from prefect import flow
+
+from flows.results import RunResult, show
+from leanpipe.compression.quantize import quantize
+from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.pipeline import PipelineConfig
+from leanpipe.text.clean import clean
+from leanpipe.tokens.tokenize import tokenize
+from leanpipe.training.distill import distill
+from leanpipe.training.finetune import finetune
+from tasks.promote import promote
+from tasks.resolve import preflight, resolve
+from tasks.run import tracked_run
+
+
+@flow(name="data-to-deployment")
+def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
+    """Clean and tokenise a corpus, distil a student, finetune, quantise and evaluate it, and register the best.
+
+    Args:
+        config: What goes in, and one section for each stage. A stage whose settings and inputs were seen before comes
+            from the store.
+    """
+    with tracked_run("data-to-deployment", config) as run:
+        given = resolve(run, corpus=config.corpus, models=(config.teacher,), instructions=config.instructions)
+        preflight(run, given, distill=config.distill, finetune=config.finetune, quantize=config.quantize)
+
+        documents = run.stage(clean, config.clean, corpus=given.corpus)
+        blocks = run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)
+        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
+        adapted = run.stage(finetune, config.finetune, model=student, instructions=given.instructions)
+        quantized = run.stage(quantize, config.quantize, model=adapted)
+
+        models = {"teacher": given.model, "student": student, "adapted": adapted}
+        models |= {form: quantized.inside(form) for form in config.quantize.formats}
+        evaluations = {
+            label: run.stage(
+                evaluate, config.evaluate, label=f"evaluate-{label}", model=model, documents=documents
+            )
+            for label, model in models.items()
+        }
+        registered = promote(run, config, models, evaluations, documents)
+        return show(run, evaluations, registered)

@@ -1,0 +1,27 @@
+"""A student alone: the corpus is prepared if it is not yet, and the student distilled."""
+
+from prefect import flow
+
+from flows.results import RunResult, show
+from leanpipe.pipeline import DistillSettings
+from leanpipe.text.clean import clean
+from leanpipe.tokens.tokenize import tokenize
+from leanpipe.training.distill import distill
+from tasks.resolve import preflight, resolve
+from tasks.run import tracked_run
+
+
+@flow(name="distill")
+def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
+    """Distil a student from a teacher on a corpus.
+
+    Args:
+        config: The corpus, the teacher, and how the student learns.
+    """
+    with tracked_run("distill", config) as run:
+        given = resolve(run, corpus=config.corpus, models=(config.teacher,))
+        preflight(run, given, distill=config.distill)
+        documents = run.stage(clean, config.clean, corpus=given.corpus)
+        blocks = run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)
+        run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
+        return show(run)

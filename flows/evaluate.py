@@ -1,0 +1,29 @@
+"""Evaluation alone: any models, side by side on the same held-out text."""
+
+from prefect import flow
+
+from flows.results import RunResult, show
+from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.pipeline import CompareSettings
+from leanpipe.text.clean import clean
+from tasks.resolve import resolve
+from tasks.run import tracked_run
+
+
+@flow(name="evaluate")
+def evaluate_models(config: CompareSettings = CompareSettings()) -> RunResult:
+    """Measure models on the held-out part of a corpus.
+
+    Args:
+        config: The models, the corpus, and what is measured.
+    """
+    with tracked_run("evaluate", config) as run:
+        given = resolve(run, corpus=config.corpus, models=config.models)
+        documents = run.stage(clean, config.clean, corpus=given.corpus)
+        evaluations = {
+            model.name: run.stage(
+                evaluate, config.evaluate, label=f"evaluate-{model.name}", model=model, documents=documents
+            )
+            for model in given.models
+        }
+        return show(run, evaluations)

@@ -1,0 +1,24 @@
+"""The corpus alone: cleaned, split and tokenised."""
+
+from prefect import flow
+
+from flows.results import RunResult, show
+from leanpipe.pipeline import TokenSettings
+from leanpipe.text.clean import clean
+from leanpipe.tokens.tokenize import tokenize
+from tasks.resolve import resolve
+from tasks.run import tracked_run
+
+
+@flow(name="prepare-corpus")
+def prepare_corpus(config: TokenSettings = TokenSettings()) -> RunResult:
+    """Clean a corpus, split it and pack it into blocks of tokens.
+
+    Args:
+        config: The corpus, what is kept of it, and the tokenizer.
+    """
+    with tracked_run("prepare-corpus", config) as run:
+        given = resolve(run, corpus=config.corpus, models=(config.teacher,))
+        documents = run.stage(clean, config.clean, corpus=given.corpus)
+        run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)
+        return show(run)

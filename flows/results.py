@@ -1,0 +1,72 @@
+"""What a person sees at the end of a run: tables in the terminal, in Prefect and in MLflow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from pydantic import BaseModel
+
+from leanpipe.evaluation.compare import comparison, size_against_quality, to_markdown
+from leanpipe.store import Artifact
+from tasks.registry import Registered
+from tasks.run import Run
+
+
+class RunResult(BaseModel):
+    """The outcome of a flow: every stage's figures, every model's, and what was registered."""
+
+    mlflow_run: str
+    stages: dict[str, Artifact]
+    """Every stage's result by label, in order."""
+    models: dict[str, dict[str, Any]] = {}
+    """What `evaluate` measured, by model."""
+    registered: Registered | None = None
+
+
+def show(
+    run: Run, evaluations: Mapping[str, Artifact] | None = None, registered: Registered | None = None
+) -> RunResult:
+    """Put the run's tables where people look, and return them."""
+    rows = {label: artifact.summary for label, artifact in (evaluations or {}).items()}
+    markdown = _stages_markdown(run)
+    if rows:
+        markdown = f"{to_markdown(comparison(rows))}\n{markdown}"
+        _picture(run, rows)
+    if registered:
+        markdown += f"\n{_registered_line(registered)}\n"
+    create_markdown_artifact(markdown, key="result", description="Every model and every stage of this run")
+    run.tracking.client.log_text(run.mlflow_run, markdown, "summary.md")
+    if url := run.tracking.url(run.mlflow_run):
+        create_link_artifact(url, link_text="This run in MLflow", key="mlflow-run")
+    return RunResult(mlflow_run=run.mlflow_run, stages=run.results, models=rows, registered=registered)
+
+
+def _stages_markdown(run: Run) -> str:
+    lines = ["| stage | seconds | headline |", "| --- | ---: | --- |"]
+    for label, artifact in run.results.items():
+        lines.append(f"| {label} | {artifact.seconds:.1f} | {headline(artifact.summary)} |")
+    return "\n".join(lines) + "\n"
+
+
+def headline(summary: Mapping[str, Any], most: int = 4) -> str:
+    """The first few figures of a stage: stages put what matters first."""
+    figures = [(name, value) for name, value in summary.items() if not isinstance(value, str)]
+    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in figures[:most])
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _picture(run: Run, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    with TemporaryDirectory() as folder:
+        picture = Path(folder) / "size_against_quality.png"
+        size_against_quality(rows, picture)  # type: ignore[arg-type]
+        run.tracking.client.log_artifact(run.mlflow_run, str(picture))
+
+
+def _registered_line(registered: Registered) -> str:
+    alias = "champion" if registered.champion else "challenger"
+    return f"Registered as **{registered.name} version {registered.version}**, {alias}. {registered.reason}"

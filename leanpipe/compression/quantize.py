@@ -1,0 +1,236 @@
+"""Stage `quantize`: the linear layers in 8 or 4 bits with bitsandbytes, as model folders that `from_pretrained` reloads.
+
+int8 is LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339); nf4 and double quantisation are those of
+QLoRA (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, sections 3.1 and 3.2).
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from leanpipe import device
+from leanpipe.config import StageConfig
+from leanpipe.errors import UserError
+from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
+from leanpipe.report import Report
+from leanpipe.stage import Summary, stage
+from leanpipe.store import REPORT
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+Format = Literal["int8", "nf4"]
+
+_PROBE_TEXT = (
+    "The river rises in the hills to the north, passes three small towns, and reaches the sea after ninety miles. "
+    "In spring, when the snow melts, it carries twice the water that it does in autumn. Why does that matter? Because "
+    "the mills along its banks were built for the wet months, and in 1874 four of them stood still from July on."
+)
+
+
+class QuantizeConfig(StageConfig):
+    """Which quantised models to make of a model, and what to leave in full precision."""
+
+    formats: tuple[Format, ...] = Field(("int8", "nf4"), min_length=1, max_length=2)
+    """The models to make: int8 halves the linear layers and loses almost nothing, nf4 quarters them and loses some."""
+
+    double_quantization: bool = True
+    """nf4 alone: quantise its scales too, which saves about 0.4 bits per weight at no loss that can be measured."""
+
+    outlier_threshold: float = Field(6.0, ge=0.0, le=100.0)
+    """int8 alone: activations larger than this are multiplied in full precision; 0 quantises all of them."""
+
+    keep: tuple[str, ...] = Field((), max_length=1000)
+    """Modules to leave in full precision, by name or by the end or start of it: `down_proj`, `model.layers.0`. The
+    output layer always stays."""
+
+
+@dataclass(frozen=True)
+class QuantizeInputs:
+    """A model folder whose weights are in full precision."""
+
+    model: Path
+
+
+@stage(version=1, uses_device=True)
+def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
+    """Write one model folder per format, `out/int8` and `out/nf4`, and measure what each saves and loses.
+
+    Sizes are those of the weights on disk, in bytes. `*_logits_error` is |quantised - full| / |full| in the L2 norm over
+    all logits on a short English text, measured on the folder as reloaded.
+    """
+    formats = tuple(dict.fromkeys(config.formats))
+    check_formats(formats)
+    _check_full_precision(inputs.model)
+    tokenizer = load_tokenizer(inputs.model)
+    full = load_model(inputs.model)
+    kept, quantised = split_modules(full, config.keep)
+    probe = _probe(tokenizer, full)
+    expected = _logits(full, probe)
+    del full
+    sizes = {"full": weight_bytes(inputs.model)}
+    summary: Summary = {
+        "full_bytes": sizes["full"],
+        "modules_quantized": len(quantised),
+        "modules_kept": len(kept),
+    }
+    for done, form in enumerate(formats):
+        report.progress(done, len(formats), "formats")
+        write_quantised(inputs.model, out / form, quantization_config(form, config, kept), tokenizer)
+        sizes[form] = weight_bytes(out / form)
+        error = relative_error(_logits(load_model(out / form), probe), expected)
+        figures = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
+        summary |= {f"{form}_{name}": value for name, value in figures.items()}
+    report.progress(len(formats), len(formats), "formats")
+    report.metrics({name: float(value) for name, value in summary.items()})
+    _write_report(sizes, kept, quantised, out / REPORT)
+    return summary
+
+
+def check_formats(formats: tuple[Format, ...]) -> None:
+    """Raise UserError for a format that this device cannot run, found by quantising and multiplying a small matrix.
+
+    Imports torch and bitsandbytes, and on a GPU starts CUDA in this process.
+    """
+    import torch
+
+    for form in formats:
+        try:
+            layer = _small_layer(form).to(device.name())
+            finite = torch.isfinite(
+                layer(torch.ones(1, 64, dtype=torch.bfloat16, device=device.name()))
+            ).all()
+        except (ImportError, RuntimeError, NotImplementedError, AttributeError, ValueError, OSError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"format {form} cannot run on {device.name()} here: {reason}; {_without(form)}"
+            ) from error
+        if not finite:
+            raise UserError(
+                f"format {form} gives no finite numbers on {device.name()} here; {_without(form)}"
+            )
+
+
+def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The names of the linear layers that stay in full precision, and of those to quantise.
+
+    A name in `keep` matches a whole name, or its start or end at a dot. The output layer, and what shares its weights
+    with another module, always stay. Raises UserError for a name that matches no linear layer, or if none is left.
+    """
+    from torch import nn
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    linear = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    unknown = [name for name in keep if not any(_matches(name, one) for one in linear)]
+    if unknown:
+        ends = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        raise UserError(
+            f"quantize.keep: no linear layer is named {', '.join(unknown)}; this model has {', '.join(ends)}, each "
+            f"under a name such as {linear[0]}"
+        )
+    always = set(get_keys_to_not_convert(model))
+    kept = [name for name in linear if name in always or any(_matches(one, name) for one in keep)]
+    quantised = [name for name in linear if name not in set(kept)]
+    if not quantised:
+        raise UserError("quantize.keep leaves no linear layer to quantise: name fewer modules")
+    return kept, quantised
+
+
+def quantization_config(form: Format, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
+    """What transformers needs to quantise to `form` and, saved in the folder, to reload it."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if form == "int8":
+        return BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=config.outlier_threshold, llm_int8_skip_modules=kept
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=config.double_quantization,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=kept,
+    )
+
+
+def write_quantised(
+    source: Path, target: Path, config: "BitsAndBytesConfig", tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    """Quantise the model in `source` while it is loaded and save it to `target`. What is not quantised becomes bf16."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.bfloat16, device_map=device.name(), quantization_config=config
+    )
+    # Saved before any forward pass: the CPU kernels repack the weights on first use.
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def relative_error(actual: "torch.Tensor", expected: "torch.Tensor") -> float:
+    """|actual - expected| / |expected| in the L2 norm over all elements."""
+    return float((actual - expected).norm() / expected.norm())
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return f".{pattern}." in f".{name}."
+
+
+def _without(form: Format) -> str:
+    return f"take {form} out of quantize.formats"
+
+
+def _check_full_precision(model: Path) -> None:
+    config = model / "config.json"
+    if config.exists() and "quantization_config" in json.loads(config.read_text()):
+        raise UserError(
+            f"{model} is quantised already: give quantize the model in full precision that it was made of"
+        )
+
+
+def _small_layer(form: Format) -> "torch.nn.Module":
+    import bitsandbytes
+    import torch
+
+    if form == "int8":
+        return bitsandbytes.nn.Linear8bitLt(64, 64, bias=False, has_fp16_weights=False, threshold=6.0)
+    return bitsandbytes.nn.Linear4bit(64, 64, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)
+
+
+def _probe(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> "torch.Tensor":
+    """Token ids [1, T] of the probe text, no more than the model can read."""
+    limit = getattr(model.config, "max_position_embeddings", None) or 512
+    return tokenizer(_PROBE_TEXT, return_tensors="pt")["input_ids"][:, :limit].to(device.name())
+
+
+def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
+    """Logits [1, T, V] in float32 on the CPU."""
+    import torch
+
+    with torch.inference_mode():
+        return model(input_ids=tokens, use_cache=False).logits.float().cpu()
+
+
+def _write_report(sizes: dict[str, int], kept: list[str], quantised: list[str], folder: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [f"{name},{name in kept}" for name in sorted([*kept, *quantised])]
+    (folder / "modules.csv").write_text("module,full_precision\n" + "\n".join(rows) + "\n")
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    bars = axes.bar(list(sizes), [size / 1e6 for size in sizes.values()])
+    axes.bar_label(bars, [f"{size / 1e6:.1f} MB, {size / sizes['full']:.0%}" for size in sizes.values()])
+    axes.set(title="Weights on disk", ylabel="MB")
+    figure.savefig(folder / "size.png")

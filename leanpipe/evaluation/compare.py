@@ -1,0 +1,88 @@
+"""Models side by side: a table, and size against quality as a picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanpipe.stage import Summary
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_MB = 1_000_000
+
+
+def comparison(rows: Mapping[str, Summary]) -> "DataFrame":
+    """One row per model, by its label, of the figures that `evaluate` returned for it; MB are millions of bytes."""
+    from pandas import DataFrame, Index
+
+    table = DataFrame([_row(summary) for summary in rows.values()])
+    table.index = Index(list(rows), name="model")
+    return table
+
+
+def to_markdown(table: "DataFrame") -> str:
+    """The table of `comparison` as GitHub markdown, each figure with as many digits as mean something."""
+    head = [str(table.index.name or ""), *table.columns]
+    lines = [_line(head), _line(["---", *["---:"] * len(table.columns)])]
+    for label, row in table.iterrows():
+        lines.append(_line([str(label), *(formatted(name, row[name]) for name in table.columns)]))
+    return "\n".join(lines) + "\n"
+
+
+def formatted(column: str, value: float) -> str:
+    """A figure of the table's `column`, with as many digits as mean something."""
+    return _FORMATS[column](value)
+
+
+def size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
+    """Picture of every model by its size on disk and its bits per byte, with error bars; left and low is good."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for label, summary in rows.items():
+        size, bits = summary["size_bytes"] / _MB, summary["bits_per_byte"]
+        axes.errorbar(size, bits, yerr=summary["bits_per_byte_error"], fmt="o", capsize=3)
+        axes.annotate(label, (size, bits), xytext=(7, 5), textcoords="offset points")
+    axes.margins(x=0.15)
+    axes.set(
+        title="Size against quality", xlabel="weights on disk, MB", ylabel="bits per byte (± standard error)"
+    )
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _row(summary: Summary) -> dict[str, float]:
+    return {
+        "bits/byte": summary["bits_per_byte"],
+        "± error": summary["bits_per_byte_error"],
+        "perplexity": summary["perplexity"],
+        "parameters, M": summary["parameters"] / 1e6,
+        "size, MB": summary["size_bytes"] / _MB,
+        "decode tok/s": summary["decode_tokens_per_second"],
+        "prefill tok/s": summary["prefill_tokens_per_second"],
+        "first token, s": summary["first_token_seconds"],
+        "peak memory, MB": summary["peak_memory_bytes"] / _MB,
+    }
+
+
+_FORMATS = {
+    "bits/byte": "{:.3f}".format,
+    "± error": "{:.3f}".format,
+    "perplexity": "{:,.1f}".format,
+    "parameters, M": "{:,.1f}".format,
+    "size, MB": "{:,.1f}".format,
+    "decode tok/s": "{:,.1f}".format,
+    "prefill tok/s": "{:,.0f}".format,
+    "first token, s": "{:.3f}".format,
+    "peak memory, MB": "{:,.0f}".format,
+}
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

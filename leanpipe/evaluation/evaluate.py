@@ -1,0 +1,205 @@
+"""Stage `evaluate`: how good, how large and how fast a model is, on the same held-out text as every other model."""
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from leanpipe import device
+from leanpipe.config import StageConfig
+from leanpipe.evaluation.efficiency import Speed, measure_speed
+from leanpipe.evaluation.generate import Generation, generate
+from leanpipe.evaluation.held_out import Passage, held_out, text_digest
+from leanpipe.evaluation.perplexity import (
+    Score,
+    bits_per_byte,
+    bits_per_byte_error,
+    perplexity,
+    score_documents,
+)
+from leanpipe.models.load import document_separator, load_model, load_tokenizer, weight_bytes
+from leanpipe.report import Report
+from leanpipe.stage import Summary, stage
+from leanpipe.store import REPORT, content_digest, digest_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+class EvaluateConfig(StageConfig):
+    """On how much text a model is judged, what it is asked, and how its speed is measured."""
+
+    text_bytes: int = Field(24_000, ge=200, le=1_000_000_000)
+    """Bytes of held-out text to score: more make the figures more certain and take longer."""
+
+    document_bytes: int = Field(4_000, ge=100, le=1_000_000_000)
+    """At most so many bytes of one document, from its start, so that no document decides alone."""
+
+    context: int = Field(512, ge=2, le=1_000_000)
+    """Tokens per window: documents that are longer are scored in several, each read as a new beginning."""
+
+    prompts: tuple[str, ...] = Field(
+        (
+            "What is the capital of France?",
+            "Give three tips for staying healthy.",
+            "Explain in two sentences why the sky is blue.",
+        ),
+        min_length=1,
+        max_length=100,
+    )
+    """What the model is asked, through its chat template if it has one; the answers are shown, not scored."""
+
+    max_new_tokens: int = Field(48, ge=1, le=100_000)
+    """Longest answer to a prompt, in tokens."""
+
+    prefill_tokens: int = Field(256, ge=1, le=1_000_000)
+    """Speed: length in tokens of the text that the model reads before it writes."""
+
+    decode_tokens: int = Field(32, ge=1, le=100_000)
+    """Speed: how many tokens the model writes."""
+
+    repeats: int = Field(3, ge=1, le=1_000)
+    """Speed: how often each is measured; the median counts, and one more goes before to warm up."""
+
+
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """A model folder, and the clean stage's result, whose `test.parquet` was held out."""
+
+    model: Path
+    documents: Path
+
+
+@stage(version=1, uses_device=True)
+def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: Report) -> Summary:
+    """Write `evaluation.json` (every figure), `generations.jsonl`, and pictures and answers for people.
+
+    Sizes and memory are in bytes. `peak_memory_bytes` is what the process needed on top of what it held before the model
+    was loaded, at the most, while loading, reading, writing and answering one request at a time.
+    """
+    passages = held_out(inputs.documents, config.text_bytes, config.document_bytes)
+    tokenizer = load_tokenizer(inputs.model)
+    device.reset_peak_memory()
+    before = device.peak_memory()
+    model = load_model(inputs.model)
+    speed = _speed(config, model, tokenizer, passages)
+    generations = generate(model, tokenizer, config.prompts, config.max_new_tokens)
+    peak = device.peak_memory() - before
+    scores = _scores(config, model, tokenizer, passages, report)
+    summary = {
+        **quality(scores),
+        "held_out_digest": text_digest(passages, config.context),
+        "parameters": model.num_parameters(),
+        "size_bytes": weight_bytes(inputs.model),
+        "weights_digest": weights_digest(inputs.model),
+        "prefill_tokens_per_second": speed.prefill_tokens_per_second,
+        "decode_tokens_per_second": speed.decode_tokens_per_second,
+        "first_token_seconds": speed.first_token,
+        "peak_memory_bytes": peak,
+    }
+    report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
+    _write(out, summary, passages, scores, speed, generations)
+    return summary
+
+
+def quality(scores: list[Score]) -> Summary:
+    """The figures of quality, of all documents together."""
+    return {
+        "bits_per_byte": bits_per_byte(scores),
+        "bits_per_byte_error": bits_per_byte_error(scores),
+        "perplexity": perplexity(scores),
+        "held_out_bytes": sum(score.bytes for score in scores),
+        "held_out_tokens": sum(score.tokens for score in scores),
+        "held_out_documents": len(scores),
+    }
+
+
+def weights_digest(model: Path) -> str:
+    """Names a model folder's weights: two folders with the same digest hold the same model."""
+    return content_digest({path.name: digest_file(path) for path in sorted(model.glob("*.safetensors"))})
+
+
+def _scores(
+    config: EvaluateConfig,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    passages: list[Passage],
+    report: Report,
+) -> list[Score]:
+    return score_documents(
+        model,
+        tokenizer,
+        [passage.text for passage in passages],
+        document_separator(tokenizer),
+        config.context,
+        lambda done, total: report.progress(done, total, "documents"),
+    )
+
+
+def _speed(
+    config: EvaluateConfig,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    passages: list[Passage],
+) -> Speed:
+    """Speed on `prefill_tokens` tokens of the held-out text, which is begun again where it is too short."""
+    tokens = tokenizer.encode("\n".join(passage.text for passage in passages), add_special_tokens=False)
+    tokens = (tokens * (config.prefill_tokens // len(tokens) + 1))[: config.prefill_tokens]
+    return measure_speed(model, tokenizer, config.prompts[0], tokens, config.decode_tokens, config.repeats)
+
+
+def _write(
+    out: Path,
+    summary: Summary,
+    passages: list[Passage],
+    scores: list[Score],
+    speed: Speed,
+    generations: list[Generation],
+) -> None:
+    documents = [
+        {"id": passage.id, "bits_per_byte": score.bits_per_byte, **dataclasses.asdict(score)}
+        for passage, score in zip(passages, scores, strict=True)
+    ]
+    everything = {"summary": summary, "documents": documents, "speed": dataclasses.asdict(speed)}
+    (out / "evaluation.json").write_text(json.dumps(everything, indent=2))
+    lines = [json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in generations]
+    (out / "generations.jsonl").write_text("\n".join(lines) + "\n")
+    folder = out / REPORT
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "generations.md").write_text(generations_markdown(generations))
+    _plot_documents(scores, folder / "bits_per_byte.png")
+
+
+def generations_markdown(generations: list[Generation]) -> str:
+    """Prompts as headings, answers as quotations."""
+    answers = (one.text.strip().replace("\n", "\n> ") or "*(nothing)*" for one in generations)
+    return "\n".join(
+        f"### {one.prompt}\n\n> {answer}\n\n{one.tokens} tokens, {'ended' if one.stopped else 'cut'}\n"
+        for one, answer in zip(generations, answers, strict=True)
+    )
+
+
+def _plot_documents(scores: list[Score], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.bar(range(1, len(scores) + 1), sorted(score.bits_per_byte for score in scores))
+    axes.axhline(
+        bits_per_byte(scores), color="black", linestyle="--", label=f"all: {bits_per_byte(scores):.3f}"
+    )
+    axes.set(
+        title="Bits per byte of each held-out document",
+        xlabel="documents, easiest first",
+        ylabel="bits per byte",
+    )
+    axes.legend()
+    figure.savefig(path)

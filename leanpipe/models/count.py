@@ -1,0 +1,68 @@
+"""How large a model is, from its config alone: nothing is loaded."""
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanpipe.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def read_config(path: Path) -> "PretrainedConfig":
+    """The config of the model folder `path`. Raises UserError if there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a model folder: its config.json could not be read ({error})"
+        ) from error
+
+
+def empty_model(config: "PretrainedConfig") -> "PreTrainedModel":
+    """The model that `config` describes, on the meta device: shapes and names, but no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def count_parameters(model: "PreTrainedModel") -> int:
+    """Parameters of the model; tied weights count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfig":
+    """A copy of `config` that has only the layers `kept`, given by their indices."""
+    smaller = copy.deepcopy(config)
+    smaller.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        smaller.layer_types = [config.layer_types[index] for index in kept]
+    return smaller
+
+
+def parameters_with_layers(config: "PretrainedConfig", layers: int) -> int:
+    """Parameters of the model that `config` describes if it had its first `layers` layers only."""
+    return count_parameters(empty_model(with_layers(config, list(range(layers)))))
+
+
+def layers_for_size(config: "PretrainedConfig", size: float) -> int:
+    """How many layers give the model nearest to `size` times the parameters of the whole one; at least one.
+
+    Layers are taken to be alike. Raises UserError if even one layer is over half a layer too much.
+    """
+    layers = config.num_hidden_layers
+    if size == 1 or layers == 1:
+        return layers
+    whole, one = parameters_with_layers(config, layers), parameters_with_layers(config, 1)
+    layer = (whole - one) / (layers - 1)
+    wanted = 1 + (size * whole - one) / layer
+    if wanted < 0.5:
+        raise UserError(
+            f"size {size} is too small: embeddings and one layer are already {one / whole:.0%} of this teacher's parameters"
+        )
+    return min(layers, max(1, round(wanted)))

@@ -1,0 +1,97 @@
+"""A smaller model made of some of the layers of a larger one."""
+
+from typing import TYPE_CHECKING
+
+from leanpipe.errors import UserError
+from leanpipe.models.count import with_layers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def evenly_spaced(layers: int, kept: int) -> list[int]:
+    """`kept` of the indices 0 to `layers` - 1, the first and the last among them, at distances as equal as can be."""
+    if kept == 1:
+        return [0]
+    return [round(position * (layers - 1) / (kept - 1)) for position in range(kept)]
+
+
+def student_from_teacher(teacher: "PreTrainedModel", layers: int) -> "PreTrainedModel":
+    """A model with `layers` of the teacher's layers, evenly spaced, and its embeddings, norms and head; in float32.
+
+    Works for every architecture whose layers lie in one list (Llama-like, GPT-2, ...); raises UserError for others.
+    """
+    kept = evenly_spaced(teacher.config.num_hidden_layers, layers)
+    student = random_student(with_layers(teacher.config, kept))
+    student.load_state_dict(_keep_layers(teacher.state_dict(), _layer_list(teacher), kept))
+    student.generation_config = teacher.generation_config
+    return student
+
+
+def random_student(config: "PretrainedConfig") -> "PreTrainedModel":
+    """A model with new weights, in float32, drawn with torch's current seed."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def change_vocabulary(
+    model: "PreTrainedModel", old: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase"
+) -> None:
+    """Give the model the vocabulary of `new`: tokens that `old` also had keep their vectors, others have new ones."""
+    import torch
+
+    vectors = model.get_input_embeddings().weight.detach().clone()
+    head = model.get_output_embeddings().weight.detach().clone()
+    model.resize_token_embeddings(len(new), mean_resizing=False)
+    known = old.get_vocab()
+    shared = [(index, known[token]) for token, index in new.get_vocab().items() if token in known]
+    to, origin = (
+        torch.tensor(column, dtype=torch.long)
+        for column in (zip(*shared, strict=True) if shared else ([], []))
+    )
+    for parameter, saved in (
+        (model.get_input_embeddings().weight, vectors),
+        (model.get_output_embeddings().weight, head),
+    ):
+        with torch.no_grad():
+            parameter.normal_(std=model.config.initializer_range)
+            parameter[to] = saved[origin]
+    _use_special_tokens(model, new)
+
+
+def _use_special_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    for config in (model.config, model.generation_config):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(config, name, getattr(tokenizer, name))
+
+
+def _layer_list(model: "PreTrainedModel") -> str:
+    """The name of the list that holds the layers, such as `model.layers` or `transformer.h`."""
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == model.config.num_hidden_layers:
+            return name
+    raise UserError(
+        f"layers cannot be taken from a {model.config.model_type} model, which does not keep them in one list: "
+        "set initialisation to random, or choose another teacher"
+    )
+
+
+def _keep_layers(
+    weights: dict[str, "torch.Tensor"], layer_list: str, kept: list[int]
+) -> dict[str, "torch.Tensor"]:
+    """The weights without the layers that are not kept, the others renumbered."""
+    new_index = {str(old): new for new, old in enumerate(kept)}
+    chosen = {}
+    for name, weight in weights.items():
+        before, found, rest = name.partition(f"{layer_list}.")
+        index, _, inner = rest.partition(".")
+        if not found or before:
+            chosen[name] = weight
+        elif index in new_index:
+            chosen[f"{layer_list}.{new_index[index]}.{inner}"] = weight
+    return chosen

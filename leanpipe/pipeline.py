@@ -1,0 +1,105 @@
+"""The settings of the flows, put together from those of their stages, and the presets that fill them in."""
+
+from pydantic import Field, model_validator
+
+from leanpipe.compression.quantize import QuantizeConfig
+from leanpipe.config import StageConfig
+from leanpipe.evaluation.evaluate import EvaluateConfig
+from leanpipe.evaluation.gate import RegisterConfig
+from leanpipe.text.clean import CleanConfig
+from leanpipe.tokens.tokenize import TokenizeConfig
+from leanpipe.training.distill import DistillConfig
+from leanpipe.training.finetune import FinetuneConfig
+
+
+class CorpusSettings(StageConfig):
+    """The text."""
+
+    corpus: tuple[str, ...] = Field(("sample",), min_length=1)
+    """Folders and files of text, or `sample` (web pages and Wikipedia) or `python-topics`, which need no files."""
+    clean: CleanConfig = CleanConfig()
+    """What is kept of the corpus."""
+
+
+class TokenSettings(CorpusSettings):
+    """The text, and how it becomes tokens."""
+
+    teacher: str = Field("smollm2-135m-instruct", min_length=1)
+    """The model to learn from: a folder, a .gguf file, a hub id, or `smollm2-135m-instruct` or `tiny`."""
+    tokenize: TokenizeConfig = TokenizeConfig()
+    """How text becomes blocks of tokens."""
+
+
+class DistillSettings(TokenSettings):
+    """The text, the tokens, and how the student learns."""
+
+    distill: DistillConfig = DistillConfig()
+    """How the student learns from the teacher."""
+
+    @model_validator(mode="after")
+    def _teacher_must_understand_the_student(self) -> "DistillSettings":
+        if self.tokenize.tokenizer != "teacher" and self.distill.kl_weight > 0:
+            raise ValueError(
+                f"tokenize.tokenizer={self.tokenize.tokenizer} gives the student another vocabulary than the teacher's, "
+                "so there is nothing to distill: set distill.kl_weight=0, or tokenize.tokenizer=teacher"
+            )
+        return self
+
+
+class InstructionSettings(StageConfig):
+    """The instructions, and how a model learns to follow them."""
+
+    instructions: str = Field("alpaca-sample", min_length=1)
+    """Instructions to finetune on: a .json or .jsonl file or folder, or `alpaca-sample` or `python-docstrings`."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """How the model learns to follow instructions."""
+
+
+class QuantizeSettings(StageConfig):
+    """How a model is made smaller."""
+
+    quantize: QuantizeConfig = QuantizeConfig()
+    """How the model is made smaller."""
+
+
+class EvaluateSettings(StageConfig):
+    """How models are measured."""
+
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """How every model is measured, all on the same held-out text."""
+
+
+class RegisterSettings(StageConfig):
+    """What is registered."""
+
+    registration: RegisterConfig = RegisterConfig()
+    """Which model is registered, and when it replaces the champion."""
+
+
+class ModelSetting(StageConfig):
+    """A model that is there already."""
+
+    model: str = Field("smollm2-135m-instruct", min_length=1)
+    """The model to work on: a folder, a .gguf file, a hub id, or `smollm2-135m-instruct` or `tiny`."""
+
+
+# pydantic lists the fields of the last base first.
+class FinetuneSettings(InstructionSettings, ModelSetting):
+    """A model, and instructions to finetune it on."""
+
+
+class CompressSettings(QuantizeSettings, ModelSetting):
+    """A model, and how it is made smaller."""
+
+
+class CompareSettings(EvaluateSettings, CorpusSettings):
+    """Models, and the text they are measured on."""
+
+    models: tuple[str, ...] = Field(("smollm2-135m-instruct",), min_length=1)
+    """The models to compare: folders, .gguf files, hub ids, or `smollm2-135m-instruct` or `tiny`."""
+
+
+class PipelineConfig(
+    RegisterSettings, EvaluateSettings, QuantizeSettings, InstructionSettings, DistillSettings
+):
+    """From a folder of text to a registered model: what goes in, and one section for each stage."""

@@ -1,0 +1,51 @@
+"""Stage `check`: everything about the settings that can be known to be wrong before the first long stage starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from leanpipe.compression.quantize import QuantizeConfig, check_formats
+from leanpipe.config import StageConfig
+from leanpipe.report import Report
+from leanpipe.stage import Summary, stage
+from leanpipe.training.distill import DistillConfig, check_distill
+from leanpipe.training.finetune import FinetuneConfig, check_finetune
+from leanpipe.training.instructions import read_instructions
+
+
+class CheckConfig(StageConfig):
+    """The settings that can fail on this machine, or with this model; those of stages that will not run are None."""
+
+    device: str = Field(pattern="^(cpu|cuda)$")
+    """The device that was checked: what runs on one may not run on another."""
+    distill: DistillConfig | None = None
+    """Checked against the teacher's architecture and the device."""
+    finetune: FinetuneConfig | None = None
+    """Checked against the model's modules, which are its student's too, and the device."""
+    quantize: QuantizeConfig | None = None
+    """Checked against the device."""
+
+
+@dataclass(frozen=True)
+class CheckInputs:
+    """The model folder that the run starts from, and the instructions if there are any."""
+
+    model: Path
+    instructions: Path | None = None
+
+
+@stage(version=1, uses_device=True)
+def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -> Summary:
+    """Raise the UserError that a later stage would raise. Reads configs and data, loads no weights."""
+    if config.distill:
+        check_distill(config.distill, inputs.model)
+    if config.finetune:
+        check_finetune(config.finetune, inputs.model)
+    if config.quantize:
+        check_formats(config.quantize.formats)
+    return (
+        {"instructions": len(read_instructions(inputs.instructions).conversations)}
+        if inputs.instructions
+        else {}
+    )

@@ -1,0 +1,138 @@
+"""A model folder behind the OpenAI API, by `transformers serve`.
+
+The engine pins one model and answers only requests that name it as it was named on the command line. So the folder is
+shown to it as the model `leanpipe` in a private hub cache: clients then say `model="leanpipe"` wherever the folder lies,
+`/v1/models` lists that name, and nothing is ever looked up on a hub.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from leanpipe import device
+from leanpipe.errors import UserError
+
+MODEL_NAME = "leanpipe"
+"""What clients call the model that is served."""
+
+
+def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MODEL_NAME) -> None:
+    """Serve the model folder until the engine ends or this process gets Ctrl-C or SIGTERM.
+
+    There is no authentication: another `host` than this machine opens the model to everyone who reaches it. Raises
+    UserError if the folder holds no model, the port is taken, or the engine ends by itself.
+    """
+    with running_server(model, host, port, name) as (url, process):
+        print(
+            f"{name} answers at {url}/v1 (chat/completions, completions, models). Ctrl-C stops it.",
+            flush=True,
+        )
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            return
+    raise UserError(f"the server ended by itself with code {code}: what it said last is above")
+
+
+@contextmanager
+def running_server(
+    model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MODEL_NAME, timeout: float = 600
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`."""
+    if not (model / "config.json").exists():
+        raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
+    check_port(host, port)
+    url = f"http://{_reachable(host)}:{port}"
+    with tempfile.TemporaryDirectory(prefix="leanpipe-serve-") as cache:
+        show_in_cache(model, Path(cache), name)
+        # Started in the cache, because a folder of that name where we stand would be taken for the model.
+        process = subprocess.Popen(serve_command(name, host, port), cwd=cache, env=_environment(Path(cache)))
+        try:
+            wait_until_ready(url, process, timeout)
+            yield url, process
+        finally:
+            stop(process)
+
+
+def serve_command(model: str, host: str, port: int) -> list[str]:
+    """The engine's command line; `model` is a name in its hub cache, or a folder."""
+    command = [sys.executable, "-m", "leanpipe.serving.engine", "serve", model]
+    dtype = "bfloat16" if device.has_bfloat16() else "float32"
+    return [*command, "--host", host, "--port", str(port), "--device", device.name(), "--dtype", dtype]
+
+
+def show_in_cache(model: Path, cache: Path, name: str = MODEL_NAME) -> None:
+    """Lay out `cache` as a Hugging Face hub cache that holds the model folder, by link, as the model `name`."""
+    repository = cache / f"models--{name}"
+    revision = "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(revision)
+    (repository / "blobs").mkdir()
+    snapshot = repository / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    for file in model.resolve().iterdir():
+        if file.is_file():
+            (snapshot / file.name).symlink_to(file)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise UserError if nobody could listen at `host`:`port`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"cannot listen at {host}:{port} ({error.strerror}): choose another with --port"
+            ) from error
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 600) -> None:
+    """Return once the server at `url` says that it is well. Raises UserError if its process ends or time runs out."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise UserError(
+                f"the server ended with code {process.returncode} before it answered: see what it said above"
+            )
+        if _is_healthy(url):
+            return
+        time.sleep(0.2)
+    raise UserError(f"the server at {url} did not answer within {timeout:.0f} s")
+
+
+def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:
+    """End the process, by force if it does not go."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+            return response.status == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _reachable(host: str) -> str:
+    """An address at which a client on this machine reaches a server that listens at `host`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host

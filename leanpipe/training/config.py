@@ -1,0 +1,77 @@
+"""The settings that every training stage shares, and what of them this device cannot do."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from leanpipe import device
+from leanpipe.config import StageConfig
+from leanpipe.errors import UserError
+
+
+class TrainingConfig(StageConfig):
+    """How a model is trained: how long, in what batches, by which optimiser, in which arithmetic."""
+
+    tokens: int = Field(1_000_000, ge=1, le=10**12)
+    """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
+    learning_rate: float = Field(5e-4, gt=0, le=1)
+    """The highest learning rate, reached after warming up."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """Course of the learning rate after warming up. wsd stays constant and falls to 0 in the last fifth."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    batch: int = Field(4, ge=1, le=65_536)
+    """Blocks per step of the optimiser."""
+    micro_batch: int = Field(4, ge=1, le=4_096)
+    """Blocks that are in memory at once; a batch is made of several. Lower it when memory runs out: it changes speed, not the result."""
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    """adamw keeps 8 bytes of state per trained parameter, adamw_8bit (bitsandbytes) 2, adafactor next to none."""
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    """How strongly weights are drawn to zero; norms and biases are left out."""
+    max_grad_norm: float = Field(1.0, gt=0, le=1_000)
+    """Gradients longer than this are shortened to it."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Arithmetic of the matrix products; weights are kept in fp32. auto is bf16 where the device has it, else fp32."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: about a third slower, much less memory for long blocks."""
+    validations: int = Field(4, ge=2, le=1_000)
+    """How many times the loss on held-out text is measured, the start and the end included."""
+    validation_tokens: int = Field(16_384, ge=1, le=10**9)
+    """How many tokens of held-out text it is measured on (fewer if there are no more)."""
+    checkpoint_every_steps: int = Field(100, ge=1, le=10**9)
+    """Steps between checkpoints, from which a run that was cut off goes on."""
+    log_every_steps: int = Field(5, ge=1, le=10**6)
+    """Steps between reports of loss, learning rate, gradient norm and speed."""
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    """Decides the order of the text, dropout and new weights."""
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.batch % min(self.micro_batch, self.batch):
+            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        return self
+
+    @property
+    def in_memory(self) -> int:
+        """Blocks in memory at once."""
+        return min(self.micro_batch, self.batch)
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per step."""
+        return self.batch // self.in_memory
+
+    @property
+    def arithmetic(self) -> Literal["bf16", "fp16", "fp32"]:
+        """`precision`, with "auto" decided for this device."""
+        if self.precision == "auto":
+            return "bf16" if device.has_bfloat16() else "fp32"
+        return self.precision
+
+
+def check_training(config: TrainingConfig) -> None:
+    """Raise UserError for settings that this device cannot run. Costs nothing, so call it before any long work."""
+    if config.precision == "fp16" and device.name() == "cpu":
+        raise UserError("precision fp16 needs a GPU: use auto, bf16 or fp32 on this machine")
+    if config.precision == "bf16" and device.name() == "cuda" and not device.has_bfloat16():
+        raise UserError("this GPU has no bfloat16: use precision fp16 or fp32")

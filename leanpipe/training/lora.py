@@ -1,0 +1,70 @@
+"""Low-rank adapters (Hu et al. 2021, "LoRA", arXiv 2106.09685) through peft: put in, checked, and merged."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanpipe.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
+
+ALL_LINEAR = "all-linear"
+
+
+def check_targets(model: Path, targets: Sequence[str]) -> None:
+    """Raise UserError if a target is no linear layer of the model. Reads the model's config only."""
+    from leanpipe.models.count import empty_model, read_config
+
+    empty = empty_model(read_config(model))
+    names = _linear_names(empty)
+    for target in targets:
+        if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in names):
+            known = sorted({name.rpartition(".")[2] for name in names})
+            raise UserError(
+                f"finetune.target_modules names {target!r}, which is no linear layer of {model}: "
+                f"choose from {', '.join(known)}, or {ALL_LINEAR}"
+            )
+
+
+def lora_config(rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> "LoraConfig":
+    """The settings that peft needs."""
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=ALL_LINEAR if ALL_LINEAR in targets else list(targets),
+    )
+
+
+def save_adapter(model: "PreTrainedModel", path: Path) -> None:
+    """Write the adapter so that plain peft loads it onto the base model: `PeftModel.from_pretrained(base, path)`."""
+    model.save_pretrained(path)
+    (path / "README.md").unlink(missing_ok=True)
+    config_file = path / "adapter_config.json"
+    config = json.loads(config_file.read_text())
+    # Where the base model lay is no part of the result; and a set has another order in every process.
+    config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def merge(base: Path, adapter: Path) -> "PreTrainedModel":
+    """The base model in float32 with the adapter's weights added to its own: merging in bf16 would round them away."""
+    import torch
+    from peft import PeftModel
+
+    from leanpipe.models.load import load_model
+
+    return PeftModel.from_pretrained(load_model(base, torch.float32), adapter).merge_and_unload()
+
+
+def _linear_names(model: "PreTrainedModel") -> list[str]:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]

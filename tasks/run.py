@@ -1,0 +1,138 @@
+"""One run of a flow: its place in the store, in Prefect and in MLflow, and how it runs a stage."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import task
+from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
+from pydantic import BaseModel
+
+from leanpipe.config import StageConfig, flatten
+from leanpipe.home import Home
+from leanpipe.process import Nursery, StageDied
+from leanpipe.report import Report, Silent, Together
+from leanpipe.stage import Inputs, Stage, run_stage
+from leanpipe.store import REPORT, Artifact, Store
+from tasks.progress import PrefectProgress, TerminalProgress, say
+from tasks.tracking import MlflowReport, Tracking
+
+log = logging.getLogger("leanpipe.run")
+
+IN_PLACE = "LEANPIPE_IN_PLACE"
+"""Set to run every stage in this process: for debugging and tests."""
+
+
+class Run:
+    """What the tasks of one flow run share."""
+
+    def __init__(self, home: Home, tracking: Tracking, nursery: Nursery, mlflow_run: str):
+        self.home = home
+        self.store = Store(home.store)
+        self.tracking = tracking
+        self.nursery = nursery
+        self.mlflow_run = mlflow_run
+        self.results: dict[str, Artifact] = {}
+        """The results so far, by label, in order."""
+
+    def stage(
+        self, stage: Stage, config: StageConfig, *, label: str | None = None, **inputs: Any
+    ) -> Artifact:
+        """The stage's result, as a Prefect task `label`: Cached if the store has it, else computed and tracked."""
+        label = label or stage.name
+        key = stage.key(config, inputs)
+        found = self.store.find(stage.name, key)
+        if found is None:
+            self._warm_up()
+        # What Prefect remembers counts only while the store still holds it.
+        run_task = _stage_task.with_options(name=label, task_run_name=label, refresh_cache=found is None)
+        artifact = run_task(self, stage, config, inputs, label, key)
+        artifact = found or artifact
+        self._show(label, artifact, cached=found is not None)
+        return artifact
+
+    def plainly(
+        self, stage: Stage, config: StageConfig, inputs: Inputs, report: Report | None = None
+    ) -> Artifact:
+        """The stage's result without a task or an MLflow run of its own."""
+        if not stage.uses_device or os.environ.get(IN_PLACE):
+            return run_stage(stage, config, inputs, self.store, report or Silent())
+        return self.nursery.run(stage, config, inputs, self.store, report or Silent())
+
+    def _warm_up(self) -> None:
+        """Begin the imports that a later stage will need while this one works."""
+        if not os.environ.get(IN_PLACE):
+            self.nursery.start()
+
+    def _show(self, label: str, artifact: Artifact, cached: bool) -> None:
+        self.results[label] = artifact
+        self.tracking.headline(self.mlflow_run, label, artifact)
+        if cached and (origin := self.tracking.run_of(artifact.key or "")):
+            self.tracking.log_figures(self.mlflow_run, {f"leanpipe.cached.{label}": origin})
+        say(f"  {label:<18} " + ("[dim]from the store[/dim]" if cached else f"{artifact.seconds:6.1f} s"))
+
+
+@contextmanager
+def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Iterator[Run]:
+    """Open the MLflow run of the flow run that is running, and its helper process; close both, whatever happens."""
+    home = home or Home.from_environment()
+    tracking, nursery = Tracking(home), Nursery()
+    tags = {"leanpipe.flow_run": str(flow_run.id)}
+    try:
+        with tracking.run(f"{name}: {flow_run.name}", tags, flatten(config)) as run_id:
+            links = {"prefect.flow": name, "prefect.flow_run_url": str(flow_run.ui_url or "")}
+            tracking.log_figures(run_id, {name: value for name, value in links.items() if value})
+            yield Run(home, tracking, nursery, run_id)
+    finally:
+        nursery.stop()
+
+
+def _cache_key(context: TaskRunContext, parameters: Mapping[str, Any]) -> str:
+    return f"{parameters['stage'].name}-{parameters['key']}"
+
+
+def _is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
+    """A process that died may live the second time, and resumes. A wrong setting stays wrong."""
+    return isinstance(state.result(raise_on_failure=False), StageDied)
+
+
+@task(
+    cache_key_fn=_cache_key,
+    persist_result=True,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_is_worth_retrying,
+)
+def _stage_task(
+    run: Run, stage: Stage, config: StageConfig, inputs: Inputs, label: str, key: str
+) -> Artifact:
+    """One stage: computed, or taken from the store, and tracked as a child run."""
+    tags = {"mlflow.parentRunId": run.mlflow_run, "leanpipe.stage": label, "leanpipe.key": key}
+    terminal = TerminalProgress(label)
+    with run.tracking.run(label, tags, flatten(config)) as run_id:
+        mlflow_report = MlflowReport(run.tracking.client, run_id)
+        started = time.perf_counter()
+        try:
+            report = Together([mlflow_report, PrefectProgress(label), terminal])
+            artifact = run.plainly(stage, config, inputs, report)
+        finally:
+            terminal.close()
+            mlflow_report.flush()
+        log.info("%s: %.1f s, %s", label, time.perf_counter() - started, artifact.summary)
+        run.tracking.log_figures(
+            run_id, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
+        )
+        run.tracking.log_inputs(run_id, dict(_named(inputs)))
+        run.tracking.log_files(run_id, artifact.path / REPORT, REPORT)
+    return artifact
+
+
+def _named(inputs: Inputs) -> Iterator[tuple[str, Artifact]]:
+    for name, value in inputs.items():
+        several: Sequence[Artifact] = [value] if isinstance(value, Artifact) else value
+        for number, artifact in enumerate(several):
+            yield (name if len(several) == 1 else f"{name}.{number}"), artifact

@@ -1,0 +1,152 @@
+"""Everything that is written to MLflow, by explicit run id: `mlflow.active_run` differs between threads.
+
+One flow run is one MLflow run; each stage that it computes is a child of it. A flow run that is retried or resumed finds
+its runs again by its id.
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from leanpipe.home import Home
+from leanpipe.store import Artifact
+
+EXPERIMENT = "leanpipe"
+_MOST_PARAMETERS = 100  # of one request
+_LONGEST_PARAMETER = 6000  # characters; MLflow cuts longer ones without a word
+
+
+class Tracking:
+    """The experiment `leanpipe` of the tracking server that MLFLOW_TRACKING_URI names."""
+
+    def __init__(self, home: Home):
+        self.client = MlflowClient()
+        self.experiment_id = _experiment(self.client, home)
+
+    @contextmanager
+    def run(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Iterator[str]:
+        """The id of the run that carries `tags`, opened anew or again; it ends FINISHED, FAILED or KILLED."""
+        run_id = self._find(tags) or self._create(name, tags)
+        self.client.update_run(run_id, status="RUNNING")
+        self._log_parameters(run_id, parameters)
+        try:
+            yield run_id
+        except BaseException as error:
+            self.client.set_tag(run_id, "leanpipe.error", str(error)[:5000])
+            self.client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def headline(self, run_id: str, label: str, artifact: Artifact) -> None:
+        """Show a stage's figures in the run of the whole flow, so that comparing two flows compares everything."""
+        figures = dict(artifact.summary) | {
+            "seconds": artifact.seconds,
+            "peak_memory_bytes": artifact.peak_memory,
+        }
+        self.log_figures(run_id, {f"{label}.{name}": value for name, value in figures.items()})
+
+    def log_figures(self, run_id: str, figures: Mapping[str, Any]) -> None:
+        """Numbers become metrics, texts become tags."""
+        numbers = {name: value for name, value in figures.items() if _is_number(value)}
+        texts = {name: value for name, value in figures.items() if isinstance(value, str)}
+        report = MlflowReport(self.client, run_id)
+        report.metrics(numbers)
+        report.flush()
+        self.client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in texts.items()])
+
+    def log_files(self, run_id: str, folder: Path, under: str | None = None) -> None:
+        if folder.is_dir():
+            self.client.log_artifacts(run_id, str(folder), under)
+
+    def log_inputs(self, run_id: str, inputs: Mapping[str, Artifact]) -> None:
+        """What the run was given from outside, by content, under MLflow's data sets."""
+        given = [
+            DatasetInput(
+                Dataset(artifact.name, artifact.digest[:36], "local", f'{{"uri": "{artifact.path}"}}'),
+                [InputTag("mlflow.data.context", role)],
+            )
+            for role, artifact in inputs.items()
+        ]
+        self.client.log_inputs(run_id, given)
+
+    def run_of(self, key: str) -> str | None:
+        """The run in which the result `key` was last computed."""
+        return self._find({"leanpipe.key": key})
+
+    def url(self, run_id: str) -> str | None:
+        """The run's page, if a server shows it."""
+        server = os.environ.get("MLFLOW_TRACKING_URI", "")
+        return (
+            f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
+            if server.startswith("http")
+            else None
+        )
+
+    def _find(self, tags: Mapping[str, str]) -> str | None:
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs = self.client.search_runs([self.experiment_id], query, max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def _create(self, name: str, tags: Mapping[str, str]) -> str:
+        return self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name).info.run_id
+
+    def _log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        entries = [Param(name, str(value)[:_LONGEST_PARAMETER]) for name, value in parameters.items()]
+        for start in range(0, len(entries), _MOST_PARAMETERS):
+            self.client.log_batch(run_id, params=entries[start : start + _MOST_PARAMETERS])
+
+
+class MlflowReport:
+    """A stage's `Report` into one MLflow run. Metrics go in batches, so that a slow server does not slow training."""
+
+    def __init__(self, client: MlflowClient, run_id: str, every_seconds: float = 2.0):
+        self._client = client
+        self._run_id = run_id
+        self._every_seconds = every_seconds
+        self._waiting: list[Metric] = []
+        self._last_flush = time.monotonic()
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        now = int(time.time() * 1000)
+        self._waiting += [
+            Metric(name, float(value), now, step or 0)
+            for name, value in values.items()
+            if math.isfinite(value)
+        ]
+        if time.monotonic() - self._last_flush > self._every_seconds:
+            self.flush()
+
+    def progress(self, done: float, total: float, what: str) -> None: ...
+
+    def flush(self) -> None:
+        for start in range(0, len(self._waiting), 500):
+            self._client.log_batch(self._run_id, metrics=self._waiting[start : start + 500])
+        self._waiting = []
+        self._last_flush = time.monotonic()
+
+
+def _experiment(client: MlflowClient, home: Home) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found:
+        return found.experiment_id
+    # On a server of somebody else's the server says where artifacts go; in our own home we do.
+    own = str(home.mlflow_database) in os.environ.get("MLFLOW_TRACKING_URI", "")
+    try:
+        return client.create_experiment(EXPERIMENT, home.mlflow_artifacts.as_uri() if own else None)
+    except MlflowException:
+        created_meanwhile = client.get_experiment_by_name(EXPERIMENT)
+        if created_meanwhile is None:
+            raise
+        return created_meanwhile.experiment_id
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
