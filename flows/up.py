@@ -15,7 +15,7 @@ from rich.console import Console
 
 from leanpipe.errors import UserError
 from leanpipe.home import Home
-from tasks.home import environment, running_servers, write_servers
+from tasks.home import addresses, environment, running_servers, write_servers
 
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 180
@@ -48,13 +48,14 @@ class Servers:
         os.environ.update(environment(self._home))
         self._create_experiment()
         prefect, mlflow = self._ports["Prefect"], self._ports["MLflow"]
+        os.environ.update(addresses(prefect, mlflow))
         self._spawn(
             "prefect-server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)
         )
         self._spawn("mlflow-server", "mlflow", "server", *self._mlflow_options(mlflow))
         self._wait_for(f"http://127.0.0.1:{prefect}/api/health")
         self._wait_for(f"http://127.0.0.1:{mlflow}/health")
-        os.environ.update(write_servers(self._home, prefect, mlflow))
+        write_servers(self._home, prefect, mlflow)
         from flows.deployments import POOL, deploy  # not before the API's address is set
 
         names = deploy()

@@ -81,7 +81,7 @@ def _run_in_child(job: dict[str, Any], wire: _Wire) -> None:
         wire.send(artifact=artifact.model_dump(mode="json"))
     except UserError as error:
         wire.send(user_error=str(error))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it was, the parent is told, and raises it
         wire.send(error=traceback.format_exc())
     os._exit(0)
 

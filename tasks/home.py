@@ -38,8 +38,8 @@ def environment(home: Home) -> dict[str, str]:
         "DO_NOT_TRACK": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # ours are enough
         "TOKENIZERS_PARALLELISM": "true",
-        "BITSANDBYTES_NOWELCOME": "1",
     }
 
 
@@ -57,15 +57,20 @@ def running_servers(home: Home) -> dict[str, str]:
     return servers["environment"] if all(_answers(port) for port in servers["ports"]) else {}
 
 
-def write_servers(home: Home, prefect_port: int, mlflow_port: int) -> dict[str, str]:
-    """Note for other processes where the servers listen; returns the environment that leads there."""
-    addresses = {
-        "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
+def addresses(prefect_port: int, mlflow_port: int) -> dict[str, str]:
+    """The environment that leads to servers on these ports of this machine."""
+    api = f"http://127.0.0.1:{prefect_port}/api"
+    return {
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_UI_API_URL": api,
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow_port}",
     }
-    content = {"environment": addresses, "ports": [prefect_port, mlflow_port], "pid": os.getpid()}
+
+
+def write_servers(home: Home, prefect_port: int, mlflow_port: int) -> None:
+    """Note for other processes where the servers listen."""
+    content = {"environment": addresses(prefect_port, mlflow_port), "ports": [prefect_port, mlflow_port]}
     _write_whole(home.servers_file, json.dumps(content))
-    return addresses
 
 
 def _write_whole(path: Path, text: str) -> None:

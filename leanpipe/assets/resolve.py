@@ -1,6 +1,6 @@
 """From what a person wrote (a name, a path, a hub id) to files on this machine and their digest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from leanpipe.assets import samples
@@ -56,7 +56,7 @@ def _import(gguf: Path, reference: str, run: Runner) -> Artifact:
 
 
 def _text(
-    reference: str, named: dict[str, Callable[[Path], Path]], field: str, home: Home
+    reference: str, named: Mapping[str, Callable[[Path], Path]], field: str, home: Home
 ) -> tuple[str, Path]:
     if reference in named:
         return reference, named[reference](home.assets)

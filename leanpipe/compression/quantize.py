@@ -5,7 +5,6 @@ QLoRA (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, sections 3.1 and 
 """
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,8 +22,6 @@ from leanpipe.store import REPORT
 if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
 
 Format = Literal["int8", "nf4"]
 

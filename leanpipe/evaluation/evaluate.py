@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +28,6 @@ from leanpipe.store import REPORT, content_digest, digest_file
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
 
 class EvaluateConfig(StageConfig):
     """On how much text a model is judged, what it is asked, and how its speed is measured."""
@@ -55,13 +52,13 @@ class EvaluateConfig(StageConfig):
     )
     """What the model is asked, through its chat template if it has one; the answers are shown, not scored."""
 
-    max_new_tokens: int = Field(48, ge=1, le=100_000)
+    max_new_tokens: int = Field(40, ge=1, le=100_000)
     """Longest answer to a prompt, in tokens."""
 
     prefill_tokens: int = Field(256, ge=1, le=1_000_000)
     """Speed: length in tokens of the text that the model reads before it writes."""
 
-    decode_tokens: int = Field(32, ge=1, le=100_000)
+    decode_tokens: int = Field(24, ge=1, le=100_000)
     """Speed: how many tokens the model writes."""
 
     repeats: int = Field(3, ge=1, le=1_000)

@@ -1,5 +1,6 @@
 """Read and write model folders: config.json, safetensors, tokenizer and chat template together, as every engine reads them."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,16 @@ def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedMod
     """
     from transformers import AutoModelForCausalLM
 
+    # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype or device.compute_dtype(), device_map=device.name(), trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"no causal language model could be loaded from {path}: {_first_line(error)}") from error
+        raise UserError(
+            f"no causal language model could be loaded from {path}: {_first_line(error)}"
+        ) from error
     return model.eval()
 
 
@@ -39,7 +44,10 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
 
 def save_model(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, dtype: "torch.dtype | None" = None
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    path: Path,
+    dtype: "torch.dtype | None" = None,
 ) -> None:
     """Write a model folder. Weights are saved in `dtype`, bfloat16 by default, which halves what fp32 would take."""
     import torch

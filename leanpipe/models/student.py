@@ -17,12 +17,17 @@ def evenly_spaced(layers: int, kept: int) -> list[int]:
     return [round(position * (layers - 1) / (kept - 1)) for position in range(kept)]
 
 
-def student_from_teacher(teacher: "PreTrainedModel", layers: int) -> "PreTrainedModel":
-    """A model with `layers` of the teacher's layers, evenly spaced, and its embeddings, norms and head; in float32.
+def first_and_last(layers: int, kept: int) -> list[int]:
+    """`kept` of the indices 0 to `layers` - 1: a third of them from the end, the others from the start."""
+    last = kept // 3
+    return [*range(kept - last), *range(layers - last, layers)]
+
+
+def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTrainedModel":
+    """A model with the teacher's layers `kept`, given by their indices, and its embeddings, norms and head; in float32.
 
     Works for every architecture whose layers lie in one list (Llama-like, GPT-2, ...); raises UserError for others.
     """
-    kept = evenly_spaced(teacher.config.num_hidden_layers, layers)
     student = random_student(with_layers(teacher.config, kept))
     student.load_state_dict(_keep_layers(teacher.state_dict(), _layer_list(teacher), kept))
     student.generation_config = teacher.generation_config

@@ -25,7 +25,7 @@ MODEL_NAME = "leanpipe"
 
 
 def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MODEL_NAME) -> None:
-    """Serve the model folder until the engine ends or this process gets Ctrl-C or SIGTERM.
+    """Serve the model folder until Ctrl-C; killing this process ends the engine too.
 
     There is no authentication: another `host` than this machine opens the model to everyone who reaches it. Raises
     UserError if the folder holds no model, the port is taken, or the engine ends by itself.

@@ -1,6 +1,7 @@
 """Stage `clean`: folders of text, as they lie there, to documents worth learning from, and the reasons for the rest."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from leanpipe.text.read import read_files
 from leanpipe.text.split import SPLITS, SplitConfig, split
 
 __all__ = ["CleanConfig", "CleanInputs", "check_corpus", "clean"]
+
+logger = logging.getLogger(__name__)
 
 _EVERY = 50  # documents between two messages of progress
 GROUPS = ("empty", "languages", "quality", "repetition", "duplicates")
@@ -94,6 +97,10 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
     by_line = config.text_files == "lines"
     sieved = _sieve(read_files(files, log, config.text_columns, by_line), config, log, report)
     _check_left(sieved, log, inputs.corpus)
+    if log.skipped:
+        logger.warning(
+            "%d files or lines were skipped: %s (all in report/skipped.csv)", len(log.skipped), _reasons(log)
+        )
     splits = split(sieved.kept, config.split)
     for name in SPLITS:
         tables.write_documents(out / f"{name}.parquet", splits[name])
@@ -145,13 +152,21 @@ def _check_left(sieved: Sieved, log: ReadLog, corpus: Sequence[Path]) -> None:
         )
     if len(sieved.kept) >= len(SPLITS):
         return
-    left = f"{len(sieved.kept) or 'none'} of {sieved.count} documents from {where} left after cleaning"
-    if not sieved.dropped:
-        raise UserError(f"only {left}, and train, validation and test need one each: add documents")
-    rule, count = Counter(dropped.rule for dropped in sieved.dropped).most_common(1)[0]
-    raise UserError(
-        f"only {left}, but at least 3 are needed; most ({count}) were dropped by {rule}: {_advice(rule)}"
+    left = f"only {len(sieved.kept)} of {sieved.count}" if sieved.kept else f"none of {sieved.count}"
+    problem = (
+        f"{left} documents from {where} left after cleaning, but train, validation and test need one each"
     )
+    if sieved.count < len(SPLITS):
+        raise UserError(
+            f"{problem}: add documents, or set clean.text_files to lines if each line of a file is one"
+        )
+    rule, count = Counter(dropped.rule for dropped in sieved.dropped).most_common(1)[0]
+    raise UserError(f"{problem}; most ({count}) were dropped by {rule}: {_advice(rule)}")
+
+
+def _reasons(log: ReadLog) -> str:
+    counts = Counter(skipped.reason for skipped in log.skipped).most_common()
+    return ", ".join(f"{count} × {reason}" for reason, count in counts)
 
 
 def _advice(rule: str) -> str:

@@ -18,9 +18,7 @@ class Packed(NamedTuple):
     """Tokens in the blocks that are no padding."""
 
 
-def join(
-    documents: Sequence[Sequence[int]], separator: int, vocabulary: int
-) -> tuple[np.ndarray, np.ndarray]:
+def join(documents: Sequence[np.ndarray], separator: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
     """All documents in one row, and where each begins. Each is [separator] + tokens + [separator]."""
     lengths = np.fromiter((len(tokens) + 2 for tokens in documents), dtype=np.int64, count=len(documents))
     ends = np.cumsum(lengths)

@@ -18,7 +18,7 @@ class TrainingConfig(StageConfig):
     """The highest learning rate, reached after warming up."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     """Course of the learning rate after warming up. wsd stays constant and falls to 0 in the last fifth."""
-    warmup: float = Field(0.1, ge=0, le=1)
+    warmup: float = Field(0.1, ge=0, le=0.5)
     """Share of the steps in which the learning rate rises from 0."""
     batch: int = Field(4, ge=1, le=65_536)
     """Blocks per step of the optimiser."""

@@ -23,10 +23,20 @@ if TYPE_CHECKING:
 class DistillConfig(TrainingConfig):
     """How large the student is, where its weights come from, and what it learns from the teacher."""
 
+    tokens: int = Field(40_960, ge=1, le=10**12)
+    """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
+    learning_rate: float = Field(8e-4, gt=0, le=1)
+    """The highest learning rate, reached after warming up."""
+    batch: int = Field(1, ge=1, le=65_536)
+    """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
+    validation_tokens: int = Field(8_192, ge=1, le=10**9)
+    """How many tokens of held-out text the loss is measured on (fewer if there are no more)."""
     size: float = Field(0.6, gt=0, le=1)
     """Size of the student as a share of the teacher's parameters. It keeps the teacher's width and has fewer layers."""
     initialisation: Literal["teacher_layers", "random"] = "teacher_layers"
-    """Begin with some of the teacher's layers, evenly spaced, or with new weights (which need far more tokens)."""
+    """Begin with some of the teacher's layers, or with new weights (which need far more tokens)."""
+    keep: Literal["first_and_last", "evenly_spaced"] = "first_and_last"
+    """Which of the teacher's layers stay: the first and the last ones (two to one), or evenly spaced ones."""
     kl_weight: float = Field(0.9, ge=0, le=1)
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
     temperature: float = Field(1.0, gt=0, le=100)
@@ -96,16 +106,21 @@ def make_student(
     import torch
 
     from leanpipe.models.count import layers_for_size, with_layers
-    from leanpipe.models.student import change_vocabulary, evenly_spaced, random_student, student_from_teacher
+    from leanpipe.models.student import (
+        change_vocabulary,
+        evenly_spaced,
+        first_and_last,
+        random_student,
+        student_from_teacher,
+    )
 
     torch.manual_seed(config.seed)
-    layers = layers_for_size(teacher.config, config.size)
+    choose = {"first_and_last": first_and_last, "evenly_spaced": evenly_spaced}[config.keep]
+    kept = choose(teacher.config.num_hidden_layers, layers_for_size(teacher.config, config.size))
     if config.initialisation == "teacher_layers":
-        student = student_from_teacher(teacher, layers)
+        student = student_from_teacher(teacher, kept)
     else:
-        student = random_student(
-            with_layers(teacher.config, evenly_spaced(teacher.config.num_hidden_layers, layers))
-        )
+        student = random_student(with_layers(teacher.config, kept))
     if tokenizer.get_vocab() != teacher_tokenizer.get_vocab():
         change_vocabulary(student, teacher_tokenizer, tokenizer)
     return student

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 class FinetuneConfig(TrainingConfig):
     """The size of the adapters, where they go, and how conversations are read."""
 
+    tokens: int = Field(25_600, ge=1, le=10**12)
+    """Length of the training in tokens, those that are only read included. Text that is shorter is read again."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """The highest learning rate, reached after warming up."""
+    batch: int = Field(1, ge=1, le=65_536)
+    """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
+    validation_tokens: int = Field(4_096, ge=1, le=10**9)
+    """How many tokens of held-out conversations the loss is measured on (fewer if there are no more)."""
     rank: int = Field(16, ge=1, le=1_024)
     """Rank of the adapters: how much they can learn, and how large they are."""
     alpha: float = Field(32, gt=0, le=4_096)

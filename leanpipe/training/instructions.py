@@ -68,29 +68,27 @@ def _from_messages(record: dict[str, Any]) -> list[Message] | None:
 
 
 def _from_conversations(record: dict[str, Any]) -> list[Message] | None:
-    turns = record["conversations"]
-    names = (
-        ("from", "value") if isinstance(turns, list) and turns and "from" in turns[0] else ("role", "content")
-    )
-    messages = _chat(turns, *names)
-    system = record.get("system")
-    return [{"role": "system", "content": system}, *messages] if messages and system else messages
+    turns, system = record["conversations"], record.get("system")
+    shared = isinstance(turns, list) and all(isinstance(turn, dict) and "from" in turn for turn in turns)
+    messages = _chat(turns, "from", "value") if shared else _chat(turns, "role", "content")
+    return [*_said("system", system), *messages] if messages else None
 
 
 def _from_completion(record: dict[str, Any]) -> list[Message] | None:
     prompt, completion = record["prompt"], record["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
         return _chat([*prompt, *completion], "role", "content")
-    return _exchange(None, prompt, completion)
+    return _chat([*_said("user", prompt), *_said("assistant", completion)], "role", "content")
 
 
 def _from_alpaca(record: dict[str, Any]) -> list[Message] | None:
-    instruction, extra = record["instruction"], record.get("input") or ""
-    if not isinstance(instruction, str) or not isinstance(extra, str):
+    """`history` holds earlier pairs of question and answer."""
+    question, extra, history = record["instruction"], record.get("input") or "", record.get("history") or []
+    if not isinstance(question, str) or not isinstance(extra, str) or not _are_pairs(history):
         return None
-    return _exchange(
-        record.get("system"), "\n\n".join(part for part in (instruction, extra) if part), record["output"]
-    )
+    pairs = [*history, ("\n\n".join(part for part in (question, extra) if part), record["output"])]
+    turns = [turn for asked, answer in pairs for turn in (*_said("user", asked), *_said("assistant", answer))]
+    return _chat([*_said("system", record.get("system")), *turns], "role", "content")
 
 
 _SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], list[Message] | None]] = {
@@ -101,13 +99,13 @@ _SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], list[Message] | None]]
 }
 
 
-def _exchange(system: str | None, question: Any, answer: Any) -> list[Message] | None:
-    turns = [("system", system), ("user", question), ("assistant", answer)]
-    return _chat(
-        [{"role": role, "content": text} for role, text in turns if role != "system" or text],
-        "role",
-        "content",
-    )
+def _said(role: str, text: Any) -> list[dict[str, Any]]:
+    """One turn; none if nothing was said."""
+    return [{"role": role, "content": text}] if text else []
+
+
+def _are_pairs(history: Any) -> bool:
+    return isinstance(history, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in history)
 
 
 def _chat(turns: Any, role: str, content: str) -> list[Message] | None:
@@ -116,13 +114,12 @@ def _chat(turns: Any, role: str, content: str) -> list[Message] | None:
         return None
     messages = []
     for turn in turns:
-        if (
-            not isinstance(turn, dict)
-            or turn.get(role) not in _ROLES
-            or not isinstance(turn.get(content), str)
-        ):
+        if not isinstance(turn, dict) or not isinstance(turn.get(content), str):
             return None
-        messages.append({"role": _ROLES[turn[role]], "content": turn[content]})
+        name = _ROLES.get(str(turn.get(role)))
+        if name is None:
+            return None
+        messages.append({"role": name, "content": turn[content]})
     return messages
 
 

@@ -36,7 +36,9 @@ def pack(examples: Sequence[Example], length: int, padding: int) -> list[Block]:
 
 def _block(examples: Sequence[Example], length: int, padding: int) -> Block:
     """What is left over is padding, a document of its own that nobody learns."""
-    tokens, positions, labels = [], [], []
+    tokens: list[int] = []
+    positions: list[int] = []
+    labels: list[int] = []
     for example in examples:
         tokens += example.tokens
         positions += range(len(example.tokens))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from leanpipe import device
 from leanpipe.errors import UserError
@@ -100,9 +100,7 @@ def _arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) 
         gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type=_SCHEDULES[config.schedule],
-        lr_scheduler_kwargs={"num_decay_steps": math.ceil(_DECAY * steps)}
-        if config.schedule == "wsd"
-        else None,
+        lr_scheduler_kwargs={"num_decay_steps": math.ceil(_DECAY * steps)} if config.schedule == "wsd" else {},
         warmup_steps=round(config.warmup * steps),
         optim=_OPTIMIZERS[config.optimizer],
         adam_beta2=0.95,  # runs are short: 0.999 would average over more steps than many have
@@ -110,8 +108,8 @@ def _arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) 
         max_grad_norm=config.max_grad_norm,
         bf16=config.arithmetic == "bf16",
         fp16=config.arithmetic == "fp16",
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=config.log_every_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # it would report a broken training as a good one
@@ -132,6 +130,7 @@ class _Trainer(Trainer):
     """Sums losses over scored tokens, so that neither the size of a micro-batch nor padding weighs in."""
 
     loss_is_scaled_for_ga = True
+    control: TrainerControl
 
     def __init__(
         self,
@@ -146,9 +145,8 @@ class _Trainer(Trainer):
         block = len(text.train[0]["input_ids"])
         steps = steps_of(config, block)
         arguments = _arguments(config, steps, folder, resumed)
-        arguments._n_gpu = min(
-            arguments.n_gpu, 1
-        )  # else it would spread over every GPU it sees, each with a batch
+        # Else it would spread over every GPU it sees, with a batch on each.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
         super().__init__(
             model=model,
             args=arguments,
@@ -204,6 +202,7 @@ class _Trainer(Trainer):
         if self._text.validation_bytes:
             metrics["validation_bits_per_byte"] = self._text.bits_per_byte(metrics["validation_loss"])
         self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

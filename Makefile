@@ -1,0 +1,48 @@
+# The whole of leanpipe's life: run · up · test · check. Everything is installed into .venv from constraints.txt.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+# Tests and runs stay on this machine and off each other's cores.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: run up serve test check install clean
+
+run: .venv/installed
+	$(BIN)/leanpipe run $(ARGS)
+
+up: .venv/installed
+	$(BIN)/leanpipe up $(ARGS)
+
+serve: .venv/installed
+	$(BIN)/leanpipe serve $(ARGS)
+
+test: .venv/installed-dev check chromium
+	$(BIN)/pytest $(ARGS)
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy leanpipe tasks flows
+	$(BIN)/pytest tests/test_layers.py tests/flows/test_forms.py
+
+# The browser tests skip, and say so, where Chromium is missing and cannot be installed.
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
+		(apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium) >/dev/null || true
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leanpipe needs Python 3.11 or newer: make PYTHON=/path/to/python")'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .leanpipe build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,114 @@
+"""The stage as a whole, on a tiny model, and the choice of its text."""
+
+import json
+
+import pandas
+import pytest
+
+from leanpipe.errors import UserError
+from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
+from leanpipe.evaluation.held_out import held_out, text_digest
+from leanpipe.report import Silent
+from tests.tiny import tiny_model, tiny_text
+
+CONFIG = EvaluateConfig(
+    text_bytes=2_000,
+    document_bytes=500,
+    context=64,
+    prompts=("What is a list?", "And a tuple?"),
+    max_new_tokens=5,
+    prefill_tokens=16,
+    decode_tokens=4,
+    repeats=1,
+)
+
+
+def write_documents(folder, texts):
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pandas.DataFrame(
+        {"id": [f"doc-{i}" for i in range(len(texts))], "text": texts, "source": "topics"}
+    )
+    table.to_parquet(folder / "test.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    return write_documents(tmp_path_factory.mktemp("clean"), tiny_text()[:20])
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory, documents):
+    out = tmp_path_factory.mktemp("out")
+    model = tiny_model(tmp_path_factory.mktemp("model"))
+    return out, evaluate.function(CONFIG, EvaluateInputs(model, documents), out, Silent())
+
+
+def test_summary_has_every_figure(result):
+    _, summary = result
+    assert summary["held_out_bytes"] == 2_000
+    assert summary["held_out_documents"] == 4
+    assert 2 < summary["bits_per_byte"] < 9  # untrained: about 9 bits for each token of one to three bytes
+    assert summary["bits_per_byte_error"] > 0
+    # Embedding 512·64; per layer q 64², k and v 64·32, o 64², three of 64·128, two norms of 64; one norm at the end.
+    assert summary["parameters"] == 512 * 64 + 2 * (2 * 64**2 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 64
+    assert summary["size_bytes"] > 4 * summary["parameters"]
+    for name in (
+        "prefill_tokens_per_second",
+        "decode_tokens_per_second",
+        "first_token_seconds",
+        "peak_memory_bytes",
+    ):
+        assert summary[name] > 0, name
+
+
+def test_files_hold_what_the_summary_sums_up(result):
+    out, summary = result
+    everything = json.loads((out / "evaluation.json").read_text())
+    assert everything["summary"] == summary
+    assert sum(one["bytes"] for one in everything["documents"]) == 2_000
+    assert len(everything["speed"]["decode_seconds"]) == CONFIG.repeats
+    assert (out / "report" / "bits_per_byte.png").stat().st_size > 1_000
+
+
+def test_every_prompt_is_answered(result):
+    out, _ = result
+    answers = [json.loads(line) for line in (out / "generations.jsonl").read_text().splitlines()]
+    assert [one["prompt"] for one in answers] == list(CONFIG.prompts)
+    assert all(0 < one["tokens"] <= CONFIG.max_new_tokens for one in answers)
+    assert any(one["text"] for one in answers)
+    assert "### And a tuple?" in (out / "report" / "generations.md").read_text()
+
+
+def test_quality_is_the_same_when_measured_again(result, documents, tmp_path):
+    summary = result[1]
+    again = evaluate.function(
+        CONFIG, EvaluateInputs(tiny_model(tmp_path / "m"), documents), tmp_path, Silent()
+    )
+    for name in ("bits_per_byte", "perplexity", "held_out_digest", "weights_digest"):
+        assert again[name] == summary[name], name
+
+
+def test_text_does_not_depend_on_the_order_of_rows(documents, tmp_path):
+    pandas.read_parquet(documents / "test.parquet").iloc[::-1].to_parquet(tmp_path / "test.parquet")
+    assert held_out(tmp_path, 5_000, 500) == held_out(documents, 5_000, 500)
+
+
+def test_text_is_cut_to_the_budget_and_never_within_a_character(tmp_path):
+    write_documents(tmp_path, ["€" * 100] * 10)
+    passages = held_out(tmp_path, 200, 100)
+    assert [passage.text for passage in passages] == ["€" * 33, "€" * 33]
+
+
+def test_digest_names_text_and_windows(documents):
+    passages = held_out(documents, 5_000, 500)
+    digests = {text_digest(passages, 64), text_digest(passages, 65), text_digest(passages[1:], 64)}
+    assert len(digests) == 3
+
+
+def test_missing_or_too_little_text_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"test\.parquet is missing"):
+        held_out(tmp_path, 1_000, 1_000)
+    write_documents(tmp_path, ["a single document", "  "])
+    with pytest.raises(UserError, match="holds 1 documents"):
+        held_out(tmp_path, 1_000, 1_000)

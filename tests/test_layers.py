@@ -1,0 +1,54 @@
+"""flows → tasks → leanpipe, and inside leanpipe one way: found out by importing, which sees what an import hides."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = ("text", "tokens", "training", "compression", "evaluation", "serving")
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "matplotlib")
+
+
+def modules(package: str) -> list[str]:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+
+
+def imported_by(names: list[str]) -> set[str]:
+    """Top-level packages in a fresh interpreter that has imported `names`."""
+    code = f"import sys, importlib\nfor n in {names!r}: importlib.import_module(n)\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(result.stdout.split())
+
+
+def test_the_library_knows_neither_prefect_nor_mlflow_nor_the_layers_above():
+    loaded = imported_by(modules("leanpipe"))
+    assert "torch" in loaded  # the modules were really imported
+    assert not loaded & {"prefect", "mlflow", "tasks", "flows"}
+
+
+def test_tasks_do_not_know_flows():
+    loaded = imported_by(modules("tasks"))
+    assert "prefect" in loaded and "mlflow" in loaded
+    assert "flows" not in loaded
+
+
+def test_settings_and_stages_are_known_without_loading_torch():
+    """`leanpipe --help`, the form and the flow itself must not wait ten seconds for libraries that a stage needs."""
+    assert not imported_by(["leanpipe.presets", "leanpipe.process", "leanpipe.preflight"]) & set(HEAVY)
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_packages_import_only_what_comes_before_them(package: str):
+    later = ORDER[ORDER.index(package) + 1 :]
+    for path in (ROOT / "leanpipe" / package).rglob("*.py"):
+        for name in imports(path):
+            assert not any(name.startswith(f"leanpipe.{one}") for one in later), f"{path} imports {name}"
+
+
+def imports(path: Path) -> list[str]:
+    tree = ast.walk(ast.parse(path.read_text()))
+    return [node.module for node in tree if isinstance(node, ast.ImportFrom) and node.module]

@@ -1,0 +1,35 @@
+import pytest
+from pydantic import ValidationError
+
+from leanpipe import device
+from leanpipe.errors import UserError
+from leanpipe.training.config import TrainingConfig, check_training
+from leanpipe.training.distill import DistillConfig
+from leanpipe.training.finetune import FinetuneConfig
+
+
+def test_a_batch_is_made_of_whole_micro_batches():
+    with pytest.raises(ValidationError, match=r"batch \(6\) must be a multiple of micro_batch \(4\)"):
+        TrainingConfig(batch=6, micro_batch=4)
+    assert TrainingConfig(batch=8, micro_batch=2).accumulation == 4
+    assert TrainingConfig(batch=2, micro_batch=4).in_memory == 2
+
+
+@pytest.mark.skipif(device.name() != "cpu", reason="a GPU has fp16")
+def test_fp16_needs_a_gpu():
+    with pytest.raises(UserError, match="precision fp16 needs a GPU"):
+        check_training(TrainingConfig(precision="fp16"))
+
+
+def test_auto_is_bf16_where_the_device_has_it():
+    assert TrainingConfig().arithmetic == ("bf16" if device.has_bfloat16() else "fp32")
+    assert TrainingConfig(precision="fp32").arithmetic == "fp32"
+
+
+@pytest.mark.parametrize("kind", [TrainingConfig, DistillConfig, FinetuneConfig])
+def test_every_field_has_a_help_text_and_every_number_bounds(kind):
+    for name, field in kind.model_json_schema()["properties"].items():
+        assert field.get("description"), name
+        if field.get("type") in ("integer", "number"):
+            assert {"minimum", "exclusiveMinimum"} & field.keys(), name
+            assert {"maximum", "exclusiveMaximum"} & field.keys(), name

@@ -1,0 +1,267 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from leanpipe.errors import UserError
+from leanpipe.training.config import TrainingConfig
+from leanpipe.training.data import scored_tokens
+from leanpipe.training.objectives import CrossEntropy, Distillation
+from leanpipe.training.trainer import Text, steps_of, train
+from tests.tiny import tiny_llama
+from tests.training.blocks import Recorder, tiny_blocks
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny operations gain nothing from threads, and lose much where other processes want the same cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(**changes) -> TrainingConfig:
+    """Eight steps of four blocks of 32 tokens."""
+    settings = {
+        "tokens": 8 * 4 * 32,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "validation_tokens": 64,
+        **changes,
+    }
+    return TrainingConfig(**settings)
+
+
+@pytest.fixture
+def text(tmp_path) -> Text:
+    blocks = tiny_blocks(tmp_path / "blocks")
+    return Text(blocks, [blocks[0], blocks[1]])
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_documents_in_a_block_do_not_see_each_other():
+    """Two documents of four tokens: the second one's states stay the same when the first one changes, in each row."""
+    model = tiny_llama()
+    tokens = torch.randint(3, 500, (2, 8), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[:, :4] += 7
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]] * 2)
+    logits = [
+        model(input_ids=ids, position_ids=positions, use_cache=False).logits for ids in (tokens, changed)
+    ]
+    torch.testing.assert_close(logits[0][:, 4:], logits[1][:, 4:])
+    assert (logits[0][:, :4] - logits[1][:, :4]).abs().max() > 0.01
+    alone = model(input_ids=tokens[:, 4:]).logits
+    torch.testing.assert_close(logits[0][:, 4:], alone)
+
+
+def test_the_loss_of_a_block_is_that_of_its_documents_alone():
+    model, generator = tiny_llama(), torch.Generator().manual_seed(0)
+    first, second = (torch.randint(3, 500, (5,), generator=generator) for _ in range(2))
+    labels = torch.cat([first, second])
+    labels[[0, 5]] = -100
+    batch = {
+        "input_ids": torch.cat([first, second])[None],
+        "position_ids": torch.tensor([[0, 1, 2, 3, 4] * 2]),
+        "labels": labels[None],
+    }
+    alone = sum(model(input_ids=ids[None], labels=ids[None]).loss * 4 for ids in (first, second))
+    torch.testing.assert_close(CrossEntropy()(model, batch)["loss"], alone)
+
+
+def test_it_overfits_a_tiny_text(tmp_path, text):
+    report = Recorder()
+    small = Text([text.train[0], text.train[1]], text.validation)
+    outcome = train(
+        tiny_llama(), CrossEntropy(), small, config(tokens=40 * 128, weight_decay=0), tmp_path, report
+    )
+    assert outcome.initial_validation == pytest.approx(math.log(512), abs=0.3)  # random weights know nothing
+    assert outcome.validation < 0.5 * outcome.initial_validation
+    assert outcome.loss == pytest.approx(outcome.validation, abs=0.5)
+    assert outcome.tokens == 40 * 128
+
+
+def test_what_it_reports(tmp_path, text):
+    report = Recorder()
+    objective = Distillation(tiny_llama(seed=1), temperature=2.0, kl_weight=0.25)
+    train(tiny_llama(), objective, text, config(log_every_steps=3, validations=3), tmp_path, report)
+    assert list(report.series("validation_loss")) == [0, 4, 8]
+    assert list(report.series("learning_rate")) == [1, 3, 6, 8]
+    for name in ("grad_norm", "tokens_per_second"):
+        assert min(report.series(name).values()) > 0
+    for step, loss in report.series("loss").items():
+        kl, entropy = report.series("kl")[step], report.series("cross_entropy")[step]
+        assert loss == pytest.approx(0.75 * entropy + 0.25 * kl, rel=1e-4)
+    assert report.done[-1] == (1024, 1024, "tokens") and len(report.done) == 8
+    assert (tmp_path / "report" / "loss.png").stat().st_size > 1000
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_validation_loss_is_the_mean_over_scored_tokens(tmp_path, text):
+    model, report = tiny_llama(), Recorder()
+    with torch.no_grad():
+        sums = sum(
+            float(CrossEntropy()(model, {name: value[None] for name, value in block.items()})["loss"])
+            for block in text.validation
+        )
+    train(model, CrossEntropy(), text, config(micro_batch=1), tmp_path, report)
+    assert report.series("validation_loss")[0] == pytest.approx(
+        sums / scored_tokens(text.validation), rel=1e-5
+    )
+
+
+def test_micro_batches_change_nothing(tmp_path, text):
+    losses, trained = [], []
+    for micro_batch in (1, 4):
+        model, report = tiny_llama(), Recorder()
+        settings = config(micro_batch=micro_batch, log_every_steps=1)
+        train(model, CrossEntropy(), text, settings, tmp_path / str(micro_batch), report)
+        losses.append(list(report.series("loss").values()))
+        trained.append(weights(model))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    torch.testing.assert_close(trained[0], trained[1], rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, text):
+    trained = []
+    for checkpointing in (False, True):
+        model = tiny_llama()
+        settings = config(gradient_checkpointing=checkpointing)
+        train(model, CrossEntropy(), text, settings, tmp_path / str(checkpointing), Recorder())
+        trained.append(weights(model))
+    torch.testing.assert_close(*trained)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor"])
+@pytest.mark.parametrize("schedule", ["wsd", "constant", "linear"])
+def test_optimizers_and_schedules_learn(tmp_path, text, optimizer, schedule):
+    report = Recorder()
+    settings = config(optimizer=optimizer, schedule=schedule, log_every_steps=1)
+    outcome = train(tiny_llama(), CrossEntropy(), text, settings, tmp_path, report)
+    assert outcome.validation < outcome.initial_validation
+    rates = list(report.series("learning_rate").values())
+    assert max(rates) <= 5e-3
+    assert rates[-1] == pytest.approx(5e-3) if schedule == "constant" else rates[-1] < 4e-3
+
+
+def test_bf16_keeps_weights_in_float32(tmp_path, text):
+    model = tiny_llama()
+    outcome = train(model, CrossEntropy(), text, config(precision="bf16"), tmp_path, Recorder())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert outcome.validation < outcome.initial_validation
+    assert (weights(model) != weights(model).bfloat16().float()).any()
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, text):
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="loss on validation text is nan at step 0: lower learning_rate"):
+        train(model, CrossEntropy(), text, config(), tmp_path, Recorder())
+
+
+def test_a_training_that_diverges_stops(tmp_path, text):
+    def explodes(model, batch):
+        sums = CrossEntropy()(model, batch)
+        return {"loss": sums["loss"] * float("inf")}
+
+    with pytest.raises(UserError, match=r"the loss is inf at step 1: lower learning_rate \(now 0.005\)"):
+        train(tiny_llama(), explodes, text, config(), tmp_path, Recorder())
+
+
+class Interrupt(Exception):
+    pass
+
+
+class InterruptAt(Recorder):
+    """A report that fails once `tokens` are done, as a full disk or a lost server might."""
+
+    def __init__(self, tokens: int):
+        super().__init__()
+        self._tokens = tokens
+
+    def progress(self, done, total, what) -> None:
+        super().progress(done, total, what)
+        if done == self._tokens:
+            raise Interrupt
+
+
+def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, text):
+    settings = config(checkpoint_every_steps=2, log_every_steps=1)
+    whole, resumed, first, second = tiny_llama(), tiny_llama(), InterruptAt(5 * 128), Recorder()
+    expected = train(whole, CrossEntropy(), text, settings, tmp_path / "whole", Recorder())
+    with pytest.raises(Interrupt):
+        train(resumed, CrossEntropy(), text, settings, tmp_path / "cut", first)
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["checkpoint-4"]
+    again = tiny_llama(seed=9)  # its weights come from the checkpoint
+    outcome = train(again, CrossEntropy(), text, settings, tmp_path / "cut", second)
+    assert second.done[0] == (5 * 128, 8 * 128, "tokens")
+    assert torch.equal(weights(again), weights(whole))
+    assert outcome.initial_validation == expected.initial_validation
+    assert outcome.validation == expected.validation
+    assert list(second.series("loss")) == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("damage", ["cut short", "unsealed", "a file missing"])
+def test_a_damaged_checkpoint_is_not_used(tmp_path, text, damage):
+    settings = config(checkpoint_every_steps=2)
+    with pytest.raises(Interrupt):
+        train(tiny_llama(), CrossEntropy(), text, settings, tmp_path, InterruptAt(5 * 128))
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-4"
+    if damage == "cut short":
+        os.truncate(checkpoint / "optimizer.pt", 1000)
+    elif damage == "unsealed":
+        (checkpoint / "whole.json").unlink()
+    else:
+        (checkpoint / "rng_state.pth").unlink()
+    report = Recorder()
+    train(tiny_llama(), CrossEntropy(), text, settings, tmp_path, report)
+    assert report.done[0] == (128, 1024, "tokens")  # from the beginning
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from leanpipe.training.config import TrainingConfig
+from leanpipe.training.objectives import CrossEntropy
+from leanpipe.training.trainer import Text, train
+from tests.tiny import tiny_llama
+from tests.training.blocks import Recorder, tiny_blocks
+
+class Killed(Recorder):
+    def progress(self, done, total, what):
+        if done == 5 * 128:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+blocks = tiny_blocks(folder / "blocks")
+settings = TrainingConfig.model_validate_json(sys.argv[2])
+train(tiny_llama(), CrossEntropy(), Text(blocks, [blocks[0], blocks[1]]), settings, folder / "out", Killed())
+"""
+
+
+def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path, text):
+    settings = config(checkpoint_every_steps=2)
+    command = [sys.executable, "-c", _KILLED, str(tmp_path / "killed"), settings.model_dump_json()]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    whole, again = tiny_llama(), tiny_llama(seed=9)
+    train(whole, CrossEntropy(), text, settings, tmp_path / "whole", Recorder())
+    report = Recorder()
+    train(again, CrossEntropy(), text, settings, tmp_path / "killed" / "out", report)
+    assert report.done[0] == (5 * 128, 8 * 128, "tokens")
+    assert torch.equal(weights(again), weights(whole))
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (128, 1), (129, 2), (1024, 8)])
+def test_steps_make_at_least_the_tokens(tokens, steps):
+    assert steps_of(config(tokens=tokens), block=32) == steps
