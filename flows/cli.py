@@ -27,18 +27,14 @@ def run(
         typer.Argument(help="data-to-deployment, prepare-corpus, distill, finetune, compress or evaluate"),
     ] = "data-to-deployment",
     preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file whose settings replace the preset's")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="one setting, as distill.temperature=3")
     ] = None,
     corpus: Annotated[
         list[str] | None, typer.Option(help="folder or file of text; may be given again")
     ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")] = None,
     instructions: Annotated[str | None, typer.Option(help=".json or .jsonl of instructions")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="run every stage in this process")] = False,
 ) -> None:
@@ -68,6 +64,21 @@ def up(
     from flows.up import Servers
 
     Servers(Home.from_environment(), prefect_port, mlflow_port).run()
+
+
+@app.command()
+def deploy() -> None:
+    """Register the work pool and the deployments with a Prefect server that runs already; `up` does so itself."""
+    home = _prepare()
+    if "PREFECT_API_URL" not in os.environ:
+        raise UserError(
+            "there is no Prefect server to register with: start leanpipe up, or set PREFECT_API_URL"
+        )
+    from flows.deployments import deploy as register
+    from tasks.tracking import Tracking
+
+    Tracking(home)  # the experiment, before runs that start together would each create it
+    Console(highlight=False).print(f"Deployed  {', '.join(register())}", soft_wrap=True)
 
 
 @app.command()

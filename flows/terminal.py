@@ -1,6 +1,7 @@
 """What `leanpipe run` prints at the end."""
 
 import os
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,8 @@ from leanpipe.home import Home
 
 def print_result(result: RunResult, home: Home) -> None:
     """Stages with their seconds, models side by side, what was registered, and where to look next."""
-    console = Console(highlight=False)
+    # Into a file or a pipe there is no width to keep to.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
     console.print(_stages(result))
     if result.models:
         console.print(_models(result))

@@ -1,8 +1,9 @@
 """Whole settings by name: each preset is a function that returns a PipelineConfig."""
 
-from leanpipe.compression.quantize import QuantizeConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.pipeline import PipelineConfig
+from leanpipe.text.clean import CleanConfig
+from leanpipe.text.split import SplitConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
@@ -19,12 +20,14 @@ def smoke() -> PipelineConfig:
         corpus=("python-topics",),
         teacher="tiny",
         instructions="python-docstrings",
+        clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
         tokenize=TokenizeConfig(block_length=128),
-        distill=DistillConfig(size=0.6, tokens=16_384, learning_rate=2e-3, validation_tokens=4_096),
-        finetune=FinetuneConfig(rank=4, tokens=8_192, learning_rate=2e-3, validation_tokens=2_048),
-        quantize=QuantizeConfig(),
+        distill=DistillConfig(tokens=32_768, learning_rate=3e-3, batch=4, validation_tokens=4_096),
+        finetune=FinetuneConfig(
+            rank=4, tokens=16_384, learning_rate=3e-3, batch=4, max_length=128, validation_tokens=2_048
+        ),
         evaluate=EvaluateConfig(
-            text_bytes=8_000, max_new_tokens=16, prefill_tokens=64, decode_tokens=8, repeats=2
+            text_bytes=8_000, max_new_tokens=12, prefill_tokens=64, decode_tokens=8, repeats=2
         ),
     )
 

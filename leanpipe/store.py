@@ -126,10 +126,10 @@ class Store:
         manifest = Manifest(stage=stage, key=key, files=digest_files(partial), **facts)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
         for path in [*partial.rglob("*"), partial]:
-            _sync(path)
+            sync(path)
         final.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         return self._artifact(manifest)
 
     @contextmanager
@@ -163,7 +163,8 @@ def external(name: str, path: Path) -> Artifact:
     return Artifact(name=name, path=path.resolve(), digest=content_digest(digest_files(path)))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

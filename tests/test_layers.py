@@ -14,13 +14,17 @@ HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "matplotli
 
 def modules(package: str) -> list[str]:
     paths = sorted((ROOT / package).rglob("*.py"))
-    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths
+    ]
 
 
 def imported_by(names: list[str]) -> set[str]:
     """Top-level packages in a fresh interpreter that has imported `names`."""
     code = f"import sys, importlib\nfor n in {names!r}: importlib.import_module(n)\nprint(*{{m.split('.')[0] for m in sys.modules}})"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     return set(result.stdout.split())
 
 

@@ -1,11 +1,10 @@
 """Checkpoints that are either whole or not used: transformers loads a torn one without a word."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
-from leanpipe.store import digest_files
+from leanpipe.store import digest_files, sync
 
 _WHOLE = "whole.json"
 
@@ -14,9 +13,9 @@ def seal(checkpoint: Path) -> None:
     """Write down the digest of every file, then remove older checkpoints beside this one."""
     digests = digest_files(checkpoint)
     for name in digests:
-        _sync(checkpoint / name)
+        sync(checkpoint / name)
     (checkpoint / _WHOLE).write_text(json.dumps(digests))
-    _sync(checkpoint / _WHOLE)
+    sync(checkpoint / _WHOLE)
     for other in checkpoint.parent.iterdir():
         if other != checkpoint:
             shutil.rmtree(other)
@@ -48,11 +47,3 @@ def _is_whole(checkpoint: Path) -> bool:
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -26,7 +26,7 @@ class FinetuneConfig(TrainingConfig):
 
     tokens: int = Field(25_600, ge=1, le=10**12)
     """Length of the training in tokens, those that are only read included. Text that is shorter is read again."""
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
     """The highest learning rate, reached after warming up."""
     batch: int = Field(1, ge=1, le=65_536)
     """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from leanpipe.errors import UserError
 from leanpipe.training.losses import cross_entropy, kl_divergence, scored, scored_labels, sum_in_chunks
 
 if TYPE_CHECKING:
@@ -55,6 +56,20 @@ class Distillation:
 
         loss, kl, entropy = sum_in_chunks(losses, _scored_states(model, batch), head)
         return {"loss": loss, "kl": kl, "cross_entropy": entropy}
+
+
+def check_head(model: Any) -> None:
+    """Raise UserError if the model does more to its hidden states than its head does: the losses here would miss it."""
+    causal, head = _causal(model).eval(), _head(model)
+    tokens = torch.arange(3, device=causal.device)[None]
+    with torch.no_grad():
+        logits = causal(input_ids=tokens, use_cache=False).logits
+        ours = head(causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
+    if not torch.allclose(logits, ours, rtol=0.05, atol=0.05, equal_nan=True):
+        raise UserError(
+            f"models of type {causal.config.model_type} scale or cap their logits, which training does not do yet: "
+            "choose another model"
+        )
 
 
 def _scored_states(model: Any, batch: Batch) -> torch.Tensor:

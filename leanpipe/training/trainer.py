@@ -18,7 +18,7 @@ from leanpipe.training import checkpoints
 from leanpipe.training.config import TrainingConfig, check_training
 from leanpipe.training.curves import draw_losses
 from leanpipe.training.data import Blocks, Passes, collate, scored_tokens
-from leanpipe.training.objectives import CrossEntropy, Objective
+from leanpipe.training.objectives import CrossEntropy, Objective, check_head
 
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "adafactor": "adafactor"}
 _SCHEDULES = {
@@ -68,6 +68,7 @@ def train(
     Raises UserError when the loss is not finite, and for settings that the device cannot run.
     """
     check_training(config)
+    check_head(model)
     folder = out / "checkpoints"
     checkpoint = checkpoints.find_whole(folder)
     trainer = _Trainer(model, objective, text, config, folder, report, resumed=checkpoint is not None)
@@ -100,7 +101,9 @@ def _arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) 
         gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type=_SCHEDULES[config.schedule],
-        lr_scheduler_kwargs={"num_decay_steps": math.ceil(_DECAY * steps)} if config.schedule == "wsd" else {},
+        lr_scheduler_kwargs={"num_decay_steps": math.ceil(_DECAY * steps)}
+        if config.schedule == "wsd"
+        else {},
         warmup_steps=round(config.warmup * steps),
         optim=_OPTIMIZERS[config.optimizer],
         adam_beta2=0.95,  # runs are short: 0.999 would average over more steps than many have

@@ -177,6 +177,16 @@ def test_a_training_that_diverges_stops(tmp_path, text):
         train(tiny_llama(), explodes, text, config(), tmp_path, Recorder())
 
 
+def test_a_model_that_scales_its_logits_is_refused(tmp_path, text):
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "initializer_range": 0.5}
+    model = GraniteForCausalLM(GraniteConfig(**sizes, **heads, logits_scaling=8.0))
+    with pytest.raises(UserError, match="models of type granite scale or cap their logits"):
+        train(model, CrossEntropy(), text, config(), tmp_path, Recorder())
+
+
 class Interrupt(Exception):
     pass
 

@@ -1,0 +1,185 @@
+"""For every setting another value, in settings under which it matters, on the inputs of tests/flows/workshop.py."""
+
+import dataclasses
+from typing import Any
+
+Overrides = dict[str, Any]
+"""Settings of one section by their paths in it, such as `quality.min_words`."""
+
+BASES: dict[str, Overrides] = {
+    "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
+    "tokenize": {"block_length": 32, "vocabulary": 400},
+    # Four steps of two blocks.
+    "distill": {
+        "tokens": 256,
+        "batch": 2,
+        "micro_batch": 2,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "kl_weight": 0.5,
+        "validations": 2,
+        "validation_tokens": 64,
+        "log_every_steps": 2,
+    },
+    "finetune": {
+        "tokens": 384,
+        "batch": 2,
+        "micro_batch": 2,
+        "max_length": 48,
+        "learning_rate": 1e-2,
+        "precision": "fp32",
+        "rank": 4,
+        "alpha": 8,
+        "validation_share": 0.3,
+        "validations": 2,
+        "validation_tokens": 96,
+        "log_every_steps": 2,
+    },
+    "quantize": {},
+    "evaluate": {
+        "text_bytes": 2_000,
+        "document_bytes": 500,
+        "context": 64,
+        "prompts": ("What is a list?",),
+        "max_new_tokens": 5,
+        "prefill_tokens": 16,
+        "decode_tokens": 4,
+        "repeats": 1,
+    },
+    "registration": {},
+}
+"""The settings that each section is first run with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Other values of one setting."""
+
+    values: tuple[Any, ...]
+    base: Overrides
+    """What else must be set for it to matter."""
+    refused: dict[Any, str]
+    """What of the values is refused, and a pattern that the refusal must match."""
+
+
+def to(*values: Any, refused: dict[Any, str] | None = None, **base: Any) -> Row:
+    return Row(values, base, refused or {})
+
+
+TRAINING = {
+    "learning_rate": to(5e-4),
+    "schedule": to("linear", "wsd", "constant"),
+    "warmup": to(0.5),
+    "batch": to(4),
+    "micro_batch": to(1),
+    "optimizer": to("adamw_8bit", "adafactor"),
+    "weight_decay": to(1.0),
+    "max_grad_norm": to(1e-3),
+    "precision": to("auto", "bf16", "fp16", refused={"fp16": "fp16 needs a GPU"}),
+    "gradient_checkpointing": to(True),
+    "validations": to(3),
+    "checkpoint_every_steps": to(1),
+    "log_every_steps": to(1),
+    "seed": to(1),
+}
+
+CLEAN = {
+    "text_columns": to(("content", "text")),
+    "text_files": to("lines"),
+    "languages": to((), ("en", "de"), ("en", "xx"), refused={("en", "xx"): "unknown language codes: xx"}),
+    "language_sample": to(60),
+    "quality.enabled": to(False),
+    "quality.min_words": to(100),
+    "quality.max_words": to(300),
+    "quality.min_mean_word_length": to(5.5),
+    "quality.max_mean_word_length": to(5.5),
+    "quality.max_hashes_per_word": to(0),
+    "quality.max_ellipses_per_word": to(0),
+    "quality.max_bullet_lines": to(0.1),
+    "quality.max_ellipsis_lines": to(0),
+    "quality.min_alphabetic_words": to(0.95),
+    "quality.min_stop_words": to(7),
+    "repetition.enabled": to(False),
+    "repetition.max_duplicate_lines": to(0),
+    "repetition.max_duplicate_paragraphs": to(0),
+    "repetition.max_duplicate_line_characters": to(0),
+    "repetition.max_duplicate_paragraph_characters": to(0),
+    "repetition.max_top_2_gram": to(0.05),
+    "repetition.max_top_3_gram": to(0.05),
+    "repetition.max_top_4_gram": to(0.06),
+    "repetition.max_duplicate_5_grams": to(0),
+    "repetition.max_duplicate_6_grams": to(0),
+    "repetition.max_duplicate_7_grams": to(0),
+    "repetition.max_duplicate_8_grams": to(0),
+    "repetition.max_duplicate_9_grams": to(0),
+    "repetition.max_duplicate_10_grams": to(0),
+    "duplicates.exact": to(False),
+    "duplicates.near": to(False),
+    "duplicates.threshold": to(1),
+    "duplicates.shingle_words": to(50),
+    "duplicates.permutations": to(16),
+    "split.validation": to(0.45),
+    "split.test": to(0.45),
+}
+
+SECTIONS: dict[str, dict[str, Row]] = {
+    "clean": CLEAN,
+    "tokenize": {
+        "tokenizer": to("bpe", "wordpiece", "unigram"),
+        "vocabulary": to(420, tokenizer="bpe"),
+        "block_length": to(64),
+    },
+    "distill": TRAINING
+    | {
+        "tokens": to(512),
+        "validation_tokens": to(32),
+        "size": to(1),
+        "initialisation": to("random"),
+        "keep": to("evenly_spaced"),
+        "kl_weight": to(0, 1),
+        "temperature": to(2),
+    },
+    "finetune": TRAINING
+    | {
+        "tokens": to(768),
+        "validation_tokens": to(48),
+        "rank": to(2),
+        "alpha": to(64),
+        "dropout": to(0.5),
+        "target_modules": to(("q_proj",), ("query",), refused={("query",): "no linear layer"}),
+        "max_length": to(32),
+        "validation_share": to(0.5),
+    },
+    "quantize": {
+        "formats": to(("nf4",), ("int8",)),
+        "double_quantization": to(False, formats=("nf4",)),
+        "outlier_threshold": to(0.5, formats=("int8",)),
+        "keep": to(("down_proj",), ("nothing",), refused={("nothing",): "no linear layer"}),
+    },
+    "evaluate": {
+        "text_bytes": to(1_000),
+        "document_bytes": to(300),
+        "context": to(32, 100_000, refused={100_000: "this model reads 512 tokens"}),
+        "prompts": to(("What is a list?", "What is a number?")),
+        "max_new_tokens": to(3),
+        "prefill_tokens": to(8),
+        "decode_tokens": to(2),
+        "repeats": to(2),
+    },
+    "registration": {
+        "name": to("another", "no name", refused={"no name": "name"}),
+        "max_quality_loss": to(0.03),
+        "max_size_mb": to(90),
+        "prefer_smaller": to(False),
+        "min_improvement": to(0.05, prefer_smaller=False),
+        "min_size_saving": to(0.5),
+    },
+}
+MISSING = "/not/there"
+GIVEN: dict[str, Row] = {
+    name: to("other", MISSING, refused={MISSING: "not/there"})
+    for name in ("corpus", "teacher", "instructions", "model", "models")
+}
+"""What goes in, named by a place: its values are names of things in the workshop, or a place where nothing is."""
+
+ROWS = GIVEN | {f"{section}.{name}": row for section, rows in SECTIONS.items() for name, row in rows.items()}

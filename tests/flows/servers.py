@@ -1,0 +1,115 @@
+"""Starting what a person starts: the `leanpipe` command, in a home of its own, on free ports, for a bounded time."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """This test run's, with a home of its own and nothing that points Prefect or MLflow elsewhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    return kept | {"LEANPIPE_HOME": str(home), "COLUMNS": "160"}
+
+
+def leanpipe(home: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(home), capture_output=True, text=True, timeout=timeout
+    )
+
+
+@contextlib.contextmanager
+def running(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command in the background, its output in `home`; it ends by Ctrl-C."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / f"{arguments[0]}.out").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            cwd=ROOT,
+            env=environment(home),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=90)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What `leanpipe up` runs."""
+
+    home: Path
+    prefect: str
+    mlflow: str
+
+    def api(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """Ask Prefect's REST API; a body makes it a POST unless `method` says otherwise."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.prefect}/api/{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        return self.api(f"deployments/name/data-to-deployment/{name}")
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        chosen = {"deployments": {"id": {"any_": [self.deployment(deployment)["id"]]}}}
+        return self.api("flow_runs/filter", chosen | {"sort": "START_TIME_DESC"})
+
+    def wait_until_final(self, run_id: str, seconds: float = 400) -> dict[str, Any]:
+        """The flow run, when it has ended."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            run = self.api(f"flow_runs/{run_id}")
+            if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return run
+            time.sleep(1)
+        raise AssertionError(f"flow run {run_id} did not end in {seconds} s: {run['state']}")
+
+    def task_states(self, run_id: str) -> dict[str, str]:
+        """The name of each task run's state, by the task's name."""
+        tasks = self.api("task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        return {task["name"]: task["state_name"] for task in tasks}
+
+
+@contextlib.contextmanager
+def up(home: Path) -> Iterator[Servers]:
+    """`leanpipe up` in `home`, ready."""
+    prefect, mlflow = free_port(), free_port()
+    with running(home, "up", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow)) as process:
+        output = home / "up.out"
+        deadline = time.monotonic() + 240
+        while "Ctrl-C stops everything" not in output.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, output.read_text()
+            time.sleep(0.2)
+        yield Servers(home, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}")

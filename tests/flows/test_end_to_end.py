@@ -1,0 +1,222 @@
+"""What a person does: a run from the command line, another from the UI's form, a schedule, a question to the champion."""
+
+import json
+import subprocess
+import time
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from openai import OpenAI
+
+from leanpipe.presets import smoke
+from tests.flows.servers import Servers, free_port, leanpipe, running
+
+pytestmark = pytest.mark.timeout(900)
+
+STAGES = ("check", "clean", "tokenize", "distill", "finetune", "quantize")
+MODELS = ("teacher", "student", "adapted", "int8", "nf4")
+UNTOUCHED_BY_RANK = ("clean", "tokenize", "distill", "evaluate-teacher", "evaluate-student")
+FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4")
+RANK = smoke().finetune.rank * 2
+
+
+def client(servers: Servers) -> MlflowClient:
+    return MlflowClient(servers.mlflow)
+
+
+def parents(mlflow: MlflowClient):
+    """The MLflow runs of flows, newest first."""
+    experiment = mlflow.get_experiment_by_name("leanpipe")
+    assert experiment is not None
+    runs = mlflow.search_runs([experiment.experiment_id])
+    return [run for run in runs if "leanpipe.flow_run" in run.data.tags]
+
+
+def children(mlflow: MlflowClient, parent) -> dict[str, object]:
+    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    runs = mlflow.search_runs([parent.info.experiment_id], query)
+    return {run.data.tags["leanpipe.stage"]: run for run in runs}
+
+
+def files(mlflow: MlflowClient, run_id: str, folder: str | None = None) -> list[str]:
+    return [file.path for file in mlflow.list_artifacts(run_id, folder)]
+
+
+def test_a_run_ends_with_every_stage_and_every_model_in_a_table(first_run: subprocess.CompletedProcess[str]):
+    for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS), *MODELS):
+        assert name in first_run.stdout
+    assert "leanpipe version 1 is champion" in first_run.stdout
+    assert "leanpipe serve" in first_run.stdout
+
+
+def test_a_second_run_finds_everything_in_the_store(home: Path, first_run):
+    second = leanpipe(home, "run", "--preset", "smoke")
+    assert second.returncode == 0, second.stderr
+    for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS)):
+        assert f"{name:<18} from the store" in second.stderr
+    assert "leanpipe version 1 is champion" in second.stdout  # and registers nothing twice
+
+
+def test_the_student_has_learnt(first_run, servers: Servers):
+    figures = parents(client(servers))[-1].data.metrics
+    assert figures["distill.bits_per_byte"] < 0.95 * figures["distill.initial_bits_per_byte"]
+    assert figures["finetune.validation_loss"] < figures["finetune.initial_validation_loss"]
+    assert figures["evaluate-nf4.size_bytes"] < figures["evaluate-adapted.size_bytes"]
+
+
+def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, servers: Servers):
+    mlflow = client(servers)
+    parent = parents(mlflow)[-1]
+    stages = children(mlflow, parent)
+    assert set(stages) == {*STAGES, *(f"evaluate-{model}" for model in MODELS)}
+    for label, run in stages.items():
+        assert run.info.status == "FINISHED"
+        assert run.data.params, label
+        assert run.data.metrics["seconds"] >= 0, label
+        pictures = [file for file in files(mlflow, run.info.run_id, "report") if file.endswith(".png")]
+        assert pictures or label == "check", label
+    for label in ("distill", "finetune"):
+        losses = mlflow.get_metric_history(stages[label].info.run_id, "loss")
+        assert len({metric.step for metric in losses}) > 2, label
+    for label, run in stages.items():
+        assert f"{label}.seconds" in parent.data.metrics
+        assert all(f"{label}.{name}" in parent.data.metrics for name in ("peak_memory_bytes",))
+    assert parent.data.params["distill.kl_weight"] == str(smoke().distill.kl_weight)
+    assert {"summary.md", "size_against_quality.png"} <= set(files(mlflow, parent.info.run_id))
+    assert {given.tags[0].value for given in parent.inputs.dataset_inputs} >= {"model.0", "instructions"}
+
+
+def test_the_champion_is_registered_with_a_card(first_run, servers: Servers):
+    version = client(servers).get_model_version_by_alias("leanpipe", "champion")
+    assert version.description.startswith("---\n") and "bits/byte" in version.description
+    assert float(version.tags["leanpipe.bits_per_byte"]) > 0
+    assert "model/README.md" in files(client(servers), version.run_id, "model")
+
+
+@pytest.fixture(scope="module")
+def run_from_form(servers: Servers, browser) -> str:
+    """A run that a person started in the Prefect UI, with LoRA's rank changed in the form; the id of its flow run."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(90_000)
+    page.goto(f"{servers.prefect}/deployments")
+    page.get_by_role("link", name="smoke", exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.get_by_text("Custom run").first.click()
+    field = page.locator(
+        "xpath=//span[contains(@class, 'schema-form-property__label') and text()='Rank (Optional)']"
+        "/ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]//input"
+    )
+    field.fill(str(RANK))
+    page.screenshot(path=servers.home / "form.png", full_page=True)
+    page.get_by_role("button", name="Submit").click()
+    run = _newest_run(servers)
+    final = servers.wait_until_final(run)
+    assert final["state_type"] == "COMPLETED", final["state"]["message"]
+    page.goto(f"{servers.prefect}/runs/flow-run/{run}")
+    page.get_by_text("Completed").first.wait_for()
+    page.screenshot(path=servers.home / "run.png", full_page=True)
+    page.close()
+    return run
+
+
+def _newest_run(servers: Servers) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if runs := servers.runs("smoke"):
+            return runs[0]["id"]
+        time.sleep(0.5)
+    raise AssertionError("the form started no run")
+
+
+@pytest.mark.browser
+def test_only_what_follows_the_changed_rank_is_computed_again(servers: Servers, run_from_form: str):
+    states = servers.task_states(run_from_form)
+    assert {name: states[name] for name in UNTOUCHED_BY_RANK} == dict.fromkeys(UNTOUCHED_BY_RANK, "Cached")
+    assert {name: states[name] for name in FOLLOWS_RANK} == dict.fromkeys(FOLLOWS_RANK, "Completed")
+    mlflow = client(servers)
+    parent = next(run for run in parents(mlflow) if run.data.tags["leanpipe.flow_run"] == run_from_form)
+    computed = set(children(mlflow, parent))
+    assert computed >= set(FOLLOWS_RANK) and not computed & set(UNTOUCHED_BY_RANK)
+    # What came from the store still shows its figures in this run, so that runs compare whole.
+    assert all(f"{name}.seconds" in parent.data.metrics for name in UNTOUCHED_BY_RANK)
+    assert parent.data.params["finetune.rank"] == str(RANK)
+
+
+@pytest.mark.browser
+def test_mlflow_compares_the_two_runs(servers: Servers, browser, run_from_form: str):
+    runs = parents(client(servers))
+    ours = next(run for run in runs if run.data.tags["leanpipe.flow_run"] == run_from_form)
+    pair = [runs[-1].info.run_id, ours.info.run_id]
+    query = urllib.parse.urlencode(
+        {"runs": json.dumps(pair), "experiments": json.dumps([ours.info.experiment_id])}
+    )
+    page = browser.new_page(viewport={"width": 1400, "height": 2400})
+    page.set_default_timeout(90_000)
+    page.goto(f"{servers.mlflow}/#/compare-runs?{query}", wait_until="load")
+    rank = page.get_by_role("row").filter(has_text="finetune.rank")
+    rank.first.wait_for()
+    assert {str(RANK), str(smoke().finetune.rank)} <= set(rank.first.inner_text().split())
+    for name in ("evaluate-nf4.bits_per_byte", "distill.bits_per_byte"):
+        row = page.get_by_role("row").filter(has_text=name).first
+        row.wait_for()
+        figures = [text for text in row.inner_text().split() if text.replace(".", "", 1).isdigit()]
+        assert len(figures) == 2, row.inner_text()
+    page.screenshot(path=servers.home / "compare.png")
+    page.close()
+
+
+def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(servers: Servers):
+    nightly = servers.deployment("nightly")
+    (schedule,) = nightly["schedules"]
+    assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 2 * * *"
+    path = f"deployments/{nightly['id']}"
+    # The smallest settings, and every minute instead of every night.
+    servers.api(path, {"parameters": {"config": smoke().model_dump(mode="json")}}, "PATCH")
+    every_minute = {"active": True, "schedule": {"cron": "* * * * *", "timezone": "UTC"}}
+    servers.api(f"{path}/schedules/{schedule['id']}", every_minute, "PATCH")
+    try:
+        run = _first_scheduled(servers)
+    finally:
+        servers.api(f"{path}/schedules/{schedule['id']}", {"active": False}, "PATCH")
+    final = servers.wait_until_final(run)
+    assert final["state_type"] == "COMPLETED", final["state"]["message"]
+    assert final["auto_scheduled"]
+
+
+def _first_scheduled(servers: Servers) -> str:
+    """The first run that the scheduler made and the worker took."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        started = [run for run in servers.runs("nightly") if run["start_time"]]
+        if started:
+            return started[-1]["id"]
+        time.sleep(1)
+    raise AssertionError(f"no scheduled run was started: {servers.runs('nightly')}")
+
+
+def test_the_champion_answers_chat_and_completions(servers: Servers):
+    port = free_port()
+    with running(servers.home, "serve", "--port", str(port)) as process:
+        openai = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=120)
+        _wait_for_model(openai, process)
+        question = [{"role": "user", "content": "What does len do in Python?"}]
+        chat = openai.chat.completions.create(model="leanpipe", messages=question, max_tokens=8)  # type: ignore[arg-type]
+        assert chat.choices[0].message.content
+        completion = openai.completions.create(model="leanpipe", prompt="The statement", max_tokens=8)
+        assert completion.choices[0].text
+
+
+def _wait_for_model(openai: OpenAI, process: subprocess.Popen[str]) -> None:
+    from openai import APIConnectionError
+
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "leanpipe serve ended"
+        try:
+            openai.models.list()
+            return
+        except APIConnectionError:
+            time.sleep(0.5)
+    raise AssertionError("leanpipe serve did not answer")

@@ -1,0 +1,162 @@
+"""Runs single stages on tiny inputs and writes down everything by which two runs can be told apart."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from leanpipe.compression.quantize import quantize
+from leanpipe.config import StageConfig
+from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.report import Report, Silent
+from leanpipe.stage import Inputs, Stage, run_stage
+from leanpipe.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
+from leanpipe.text.clean import clean
+from leanpipe.tokens.tokenize import tokenize
+from leanpipe.training.distill import distill
+from leanpipe.training.finetune import finetune
+from tests.flows.alternatives import BASES
+from tests.flows.material import write_corpus, write_instructions
+from tests.tiny import tiny_model
+
+STAGES: dict[str, Stage] = {one.name: one for one in (clean, tokenize, distill, finetune, quantize, evaluate)}
+_MEASURED = ("per_second", "seconds", "peak_memory", "peak_memory_bytes")  # these differ from run to run
+# That a setting is written down does not show that anything else reads it; and the second carries timings.
+_NO_EVIDENCE = ("adapter_config.json", "evaluation.json")
+
+Fingerprint = dict[str, Any]
+
+
+class Workshop:
+    """Inputs for every stage, made once, under `root`, and a new store for every run."""
+
+    def __init__(self, root: Path):
+        self._root, self._runs = root, 0
+
+    @cached_property
+    def corpus(self) -> Artifact:
+        return external("corpus", write_corpus(self._root / "corpus"))
+
+    @cached_property
+    def instructions(self) -> Artifact:
+        return external("instructions", write_instructions(self._root / "instructions.jsonl"))
+
+    @cached_property
+    def model(self) -> Artifact:
+        return external("model", tiny_model(self._root / "model", layers=4))
+
+    @cached_property
+    def documents(self) -> Artifact:
+        return self._run("clean", BASES["clean"], self._new_store(), Silent())
+
+    @cached_property
+    def blocks(self) -> Artifact:
+        return self._run("tokenize", BASES["tokenize"], self._new_store(), Silent())
+
+    def fingerprint(self, stage: str, settings: Mapping[str, Any]) -> Fingerprint:
+        """Whatever a run of the stage with these settings shows, but for its timings. Raises what the stage raises."""
+        store = self._new_store()
+        witness = Witness(store.root)
+        inputs = self._inputs(stage)
+        with witness.of_torch():
+            artifact = run_stage(
+                STAGES[stage], configured(STAGES[stage].config_type, settings), inputs, store, witness
+            )
+        manifest = Manifest.model_validate_json((artifact.path / MANIFEST).read_text())
+        return {
+            "files": {name: digest for name, digest in manifest.files.items() if _is_evidence(name)},
+            "summary": {
+                name: value for name, value in artifact.summary.items() if not name.endswith(_MEASURED)
+            },
+            "speed": _amounts(artifact.path / "evaluation.json"),
+            **vars(witness),
+        }
+
+    def _run(self, stage: str, settings: Mapping[str, Any], store: Store, report: Report) -> Artifact:
+        config = configured(STAGES[stage].config_type, settings)
+        return run_stage(STAGES[stage], config, self._inputs(stage), store, report)
+
+    def _inputs(self, stage: str) -> Inputs:
+        made: dict[str, Callable[[], Inputs]] = {
+            "clean": lambda: {"corpus": (self.corpus,)},
+            "tokenize": lambda: {"documents": self.documents, "teacher": self.model},
+            "distill": lambda: {"teacher": self.model, "blocks": self.blocks},
+            "finetune": lambda: {"model": self.model, "instructions": self.instructions},
+            "quantize": lambda: {"model": self.model},
+            "evaluate": lambda: {"model": self.model, "documents": self.documents},
+        }
+        return made[stage]()
+
+    def _new_store(self) -> Store:
+        self._runs += 1
+        return Store(self._root / f"store-{self._runs}")
+
+
+class Witness:
+    """A report that also looks at what lies in the store meanwhile, and at what torch does."""
+
+    def __init__(self, root: Path):
+        self._root = root
+        self.reported: list[tuple] = []
+        """Steps with the names of the figures, and progress, in their order."""
+        self.checkpoints: set[str] = set()
+        self.read: list[tuple[int, ...]] = []
+        """Shape of every batch of tokens that a model read."""
+        self.kept = 0
+        """Bytes that were kept for backward passes, all in all."""
+
+    def metrics(self, values, step=None) -> None:
+        self.reported.append((step, sorted(values)))
+        self._look()
+
+    def progress(self, done, total, what) -> None:
+        self.reported.append((done, total, what))
+        self._look()
+
+    @contextmanager
+    def of_torch(self) -> Iterator[None]:
+        import torch
+
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(self._see)
+        with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor):
+            try:
+                yield
+            finally:
+                hook.remove()
+
+    def _look(self) -> None:
+        self.checkpoints |= {path.name for path in self._root.glob(".partial/*/checkpoints/checkpoint-*")}
+
+    def _see(self, module, arguments) -> None:
+        if type(module).__name__ == "Embedding":
+            self.read.append(tuple(arguments[0].shape))
+
+    def _keep(self, tensor):
+        self.kept += tensor.nbytes
+        return tensor
+
+
+def configured(kind: type[StageConfig], settings: Mapping[str, Any]) -> Any:
+    """`kind` with `{"quality.min_words": 3}` and the like; raises ValidationError."""
+    nested: dict[str, Any] = {}
+    for path, value in settings.items():
+        *sections, name = path.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return kind.model_validate(nested)
+
+
+def _is_evidence(name: str) -> bool:
+    return not name.startswith(f"{REPORT}/") and Path(name).name not in _NO_EVIDENCE
+
+
+def _amounts(evaluation: Path) -> dict[str, int]:
+    """How often each speed was measured."""
+    if not evaluation.exists():
+        return {}
+    speed = json.loads(evaluation.read_text())["speed"]
+    return {name: len(value) for name, value in speed.items() if isinstance(value, list)}
