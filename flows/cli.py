@@ -46,12 +46,15 @@ def run(
     from flows.deployments import FLOWS, config_type
     from flows.settings import settings
     from flows.terminal import print_result
+    from tasks.run import warm_up
 
     if flow not in FLOWS:
         raise UserError(f"there is no flow {flow}: choose one of {', '.join(FLOWS)}")
     named = {"corpus": corpus, "teacher": teacher, "instructions": instructions}
     overrides = [f"{name}={_yaml(value)}" for name, value in named.items() if value] + (set_ or [])
     chosen = settings(config_type(FLOWS[flow]), preset, config, overrides)
+    if not home.store.exists():
+        warm_up()  # nothing will come from the store: do not wait for Prefect's server first
     print_result(FLOWS[flow](chosen), home)
 
 

@@ -58,6 +58,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # Importing these may touch the CUDA driver, and a forked child cannot use a driver that its parent has touched.
     if not device.has_nvidia_driver():
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it does not need
         for name in _HEAVY:
             importlib.import_module(name)
     wire = _Wire(events)

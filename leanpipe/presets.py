@@ -22,9 +22,24 @@ def smoke() -> PipelineConfig:
         instructions="python-docstrings",
         clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
         tokenize=TokenizeConfig(block_length=128),
-        distill=DistillConfig(tokens=32_768, learning_rate=3e-3, batch=4, validation_tokens=4_096),
+        distill=DistillConfig(
+            initialisation="random",  # so tiny a teacher has little to hand down
+            tokens=32_768,
+            learning_rate=1e-2,
+            batch=8,
+            micro_batch=8,
+            validation_tokens=4_096,
+            precision="fp32",
+        ),
         finetune=FinetuneConfig(
-            rank=4, tokens=16_384, learning_rate=3e-3, batch=4, max_length=128, validation_tokens=2_048
+            rank=4,
+            tokens=16_384,
+            learning_rate=3e-3,
+            batch=8,
+            micro_batch=8,
+            max_length=128,
+            validation_tokens=2_048,
+            precision="fp32",
         ),
         evaluate=EvaluateConfig(
             text_bytes=8_000, max_new_tokens=12, prefill_tokens=64, decode_tokens=8, repeats=2

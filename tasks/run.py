@@ -27,14 +27,17 @@ IN_PLACE = "LEANPIPE_IN_PLACE"
 """Set to run every stage in this process: for debugging and tests."""
 
 
+nursery = Nursery()
+"""The helper process of this process's runs."""
+
+
 class Run:
     """What the tasks of one flow run share."""
 
-    def __init__(self, home: Home, tracking: Tracking, nursery: Nursery, mlflow_run: str):
+    def __init__(self, home: Home, tracking: Tracking, mlflow_run: str):
         self.home = home
         self.store = Store(home.store)
         self.tracking = tracking
-        self.nursery = nursery
         self.mlflow_run = mlflow_run
         self.results: dict[str, Artifact] = {}
         """The results so far, by label, in order."""
@@ -47,7 +50,7 @@ class Run:
         key = stage.key(config, inputs)
         found = self.store.find(stage.name, key)
         if found is None:
-            self._warm_up()
+            warm_up()
         # What Prefect remembers counts only while the store still holds it.
         run_task = _stage_task.with_options(name=label, task_run_name=label, refresh_cache=found is None)
         artifact = run_task(self, stage, config, inputs, label, key)
@@ -61,12 +64,7 @@ class Run:
         """The stage's result without a task or an MLflow run of its own."""
         if not stage.uses_device or os.environ.get(IN_PLACE):
             return run_stage(stage, config, inputs, self.store, report or Silent())
-        return self.nursery.run(stage, config, inputs, self.store, report or Silent())
-
-    def _warm_up(self) -> None:
-        """Begin the imports that a later stage will need while this one works."""
-        if not os.environ.get(IN_PLACE):
-            self.nursery.start()
+        return nursery.run(stage, config, inputs, self.store, report or Silent())
 
     def _show(self, label: str, artifact: Artifact, cached: bool) -> None:
         self.results[label] = artifact
@@ -76,17 +74,23 @@ class Run:
         say(f"  {label:<18} " + ("[dim]from the store[/dim]" if cached else f"{artifact.seconds:6.1f} s"))
 
 
+def warm_up() -> None:
+    """Begin the imports that a later stage will need, while something else works."""
+    if not os.environ.get(IN_PLACE):
+        nursery.start()
+
+
 @contextmanager
 def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Iterator[Run]:
     """Open the MLflow run of the flow run that is running, and its helper process; close both, whatever happens."""
     home = home or Home.from_environment()
-    tracking, nursery = Tracking(home), Nursery()
+    tracking = Tracking(home)
     tags = {"leanpipe.flow_run": str(flow_run.id)}
     try:
         with tracking.run(f"{name}: {flow_run.name}", tags, flatten(config)) as run_id:
             links = {"prefect.flow": name, "prefect.flow_run_url": str(flow_run.ui_url or "")}
             tracking.log_figures(run_id, {name: value for name, value in links.items() if value})
-            yield Run(home, tracking, nursery, run_id)
+            yield Run(home, tracking, run_id)
     finally:
         nursery.stop()
 

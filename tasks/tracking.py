@@ -83,7 +83,8 @@ class Tracking:
 
     def url(self, run_id: str) -> str | None:
         """The run's page, if a server shows it."""
-        server = os.environ.get("MLFLOW_TRACKING_URI", "")
+        # In containers a browser knows the server by another name than we do.
+        server = os.environ.get("LEANPIPE_MLFLOW_URL") or os.environ.get("MLFLOW_TRACKING_URI", "")
         return (
             f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
             if server.startswith("http")

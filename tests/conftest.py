@@ -1,4 +1,4 @@
-"""What every test stands on: nothing leaves this machine, two threads, and real servers where a test asks for them."""
+"""What every test stands on: nothing leaves this machine, one thread (a second only makes models this small wait), and real servers where a test asks for them."""
 
 import os
 
@@ -8,5 +8,5 @@ os.environ |= {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+    "OMP_NUM_THREADS": "1",
 }

@@ -60,7 +60,7 @@ def test_the_result_metrics_and_progress_come_across(run):
 
 
 def test_a_person_s_mistake_comes_across_as_its_sentence(run):
-    with pytest.raises(UserError, match="^texts: there is nothing to count, give more$"):
+    with pytest.raises(UserError, match=r"^texts: there is nothing to count, give more$"):
         run(stages.refused)
 
 
@@ -100,7 +100,7 @@ def test_stage_and_helper_die_with_a_parent_that_is_killed(tmp_path: Path):
         helper = child.parent()
         assert helper is not None and helper.ppid() == parent.pid
         parent.send_signal(signal.SIGKILL)
-        gone, alive = psutil.wait_procs([child, helper], timeout=20)
+        _, alive = psutil.wait_procs([child, helper], timeout=20)
         assert not alive
     finally:
         parent.kill()

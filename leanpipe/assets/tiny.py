@@ -75,5 +75,7 @@ def train_tiny(home: Home, run: Runner) -> Artifact:
     seed = run(seed_model, SeedConfig(), {"documents": documents})
     blocks = run(tokenize, TokenizeConfig(block_length=128), {"documents": documents, "teacher": seed})
     # Distillation without a teacher's opinion, at full size, is training from scratch.
-    training = DistillConfig(size=1, kl_weight=0, tokens=131_072, learning_rate=5e-3, batch=8, micro_batch=8)
+    training = DistillConfig(
+        size=1, kl_weight=0, tokens=65_536, learning_rate=1e-2, batch=8, micro_batch=8, precision="fp32"
+    )
     return run(distill, training, {"teacher": seed, "blocks": blocks}).model_copy(update={"name": "tiny"})

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from leanpipe import device
+
 Overrides = dict[str, Any]
 """Settings of one section by their paths in it, such as `quality.min_words`."""
 
@@ -75,7 +77,7 @@ TRAINING = {
     "optimizer": to("adamw_8bit", "adafactor"),
     "weight_decay": to(1.0),
     "max_grad_norm": to(1e-3),
-    "precision": to("auto", "bf16", "fp16", refused={"fp16": "fp16 needs a GPU"}),
+    "precision": to("bf16", "fp16", refused={"fp16": "fp16 needs a GPU"} if device.name() == "cpu" else {}),
     "gradient_checkpointing": to(True),
     "validations": to(3),
     "checkpoint_every_steps": to(1),
@@ -115,7 +117,7 @@ CLEAN = {
     "repetition.max_duplicate_10_grams": to(0),
     "duplicates.exact": to(False),
     "duplicates.near": to(False),
-    "duplicates.threshold": to(1),
+    "duplicates.threshold": to(0.97),
     "duplicates.shingle_words": to(50),
     "duplicates.permutations": to(16),
     "split.validation": to(0.45),
@@ -169,17 +171,17 @@ SECTIONS: dict[str, dict[str, Row]] = {
     "registration": {
         "name": to("another", "no name", refused={"no name": "name"}),
         "max_quality_loss": to(0.03),
-        "max_size_mb": to(90),
+        "max_size_mb": to(60),
         "prefer_smaller": to(False),
-        "min_improvement": to(0.05, prefer_smaller=False),
+        "min_improvement": to(0.05),
         "min_size_saving": to(0.5),
     },
 }
 MISSING = "/not/there"
 GIVEN: dict[str, Row] = {
-    name: to("other", MISSING, refused={MISSING: "not/there"})
+    name: to("other", MISSING, refused={MISSING: "/not/there"})
     for name in ("corpus", "teacher", "instructions", "model", "models")
 }
-"""What goes in, named by a place: its values are names of things in the workshop, or a place where nothing is."""
+"""What goes in, named by a place: the test makes one called `other`; where nothing is, it is refused."""
 
 ROWS = GIVEN | {f"{section}.{name}": row for section, rows in SECTIONS.items() for name, row in rows.items()}

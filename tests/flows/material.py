@@ -14,6 +14,7 @@ _GERMAN = (
     "Im Frühling, wenn der Schnee schmilzt, führt er doppelt so viel Wasser wie im Herbst, und die Mühlen stehen still.",
     "Niemand weiß genau, wann die erste Brücke gebaut wurde, aber sie steht noch heute und wird gern von Malern besucht.",
 )
+_MORE = "\nOne more line, and then another one that nobody had read before it was written here."
 _COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "orange", "purple")
 
 
@@ -25,7 +26,7 @@ def write_corpus(folder: Path) -> Path:
     for name in (*_KEPT, _TOO_SHORT, _REPETITIVE):
         (folder / f"{name}.txt").write_text(topics[name])
     (folder / "x-same.txt").write_text(topics["truth"])
-    (folder / "x-near.txt").write_text(topics["specialattrs"] + "\nOne more line.")
+    (folder / "x-near.txt").write_text(topics["specialattrs"] + _MORE)
     (folder / "x-german.txt").write_text("\n\n".join(_GERMAN))
     half = topics["dynamic-features"], topics["typesmodules"][:650]
     (folder / "x-mixed.txt").write_text("\n\n".join((_GERMAN[0], half[0], _GERMAN[1], half[1], _GERMAN[2])))

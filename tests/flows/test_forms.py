@@ -82,7 +82,7 @@ class Careless(BaseModel):
     """Help."""
 
 
-def careless(config: Careless = Careless()) -> None:
+def careless(config: Careless) -> None:
     """A flow.
 
     Args:
@@ -129,7 +129,7 @@ class Careful(StageConfig):
     """Help."""
 
 
-def careful(config: Careful = Careful()) -> None:
+def careful(config: Careful) -> None:
     """A flow.
 
     Args:
