@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -56,6 +57,8 @@ def main() -> None:
     # Libraries print to standard output at will: keep the wire for events alone.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # peft asks transformers in an old way, and every finetuning would say so.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # Importing these may touch the CUDA driver, and a forked child cannot use a driver that its parent has touched.
     if not device.has_nvidia_driver():
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it does not need

@@ -41,6 +41,7 @@ def environment(home: Home) -> dict[str, str]:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # ours are enough
+        "TQDM_DISABLE": "1",
         "TOKENIZERS_PARALLELISM": "true",
     }
 

@@ -77,6 +77,6 @@ def _from_hub(reference: str) -> Path:
         return Path(snapshot_download(reference, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"teacher: {reference} is no folder, no .gguf file, none of {', '.join(MODELS)}, and no hub model that can "
+            f"model {reference}: it is no folder, no .gguf file, none of {', '.join(MODELS)}, and no hub model that can "
             "be reached from here; check the spelling, or give a local path"
         ) from error

@@ -47,7 +47,9 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
     from leanpipe.text.tables import read_texts
     from leanpipe.tokens.train import train_tokenizer
 
-    tokenizer = train_tokenizer("bpe", read_texts(inputs.documents / "train.parquet"), config.vocabulary)
+    tokenizer = train_tokenizer(
+        "bpe", list(read_texts(inputs.documents / "train.parquet")), config.vocabulary
+    )
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

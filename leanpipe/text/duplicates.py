@@ -10,7 +10,7 @@ from leanpipe.config import StageConfig
 from leanpipe.text.document import Document, Fault
 
 if TYPE_CHECKING:
-    from datasketch import MinHash
+    from datasketch import MinHash, MinHashLSH
 
 _BATCH = 10_000  # shingles hashed at once: bounds the memory for one long document to 10,000 × permutations × 4 bytes
 # An ideograph, kana or Thai letter is a word of its own, for these scripts have no spaces.
@@ -37,12 +37,12 @@ class SeenTexts:
     """Remembers documents by hash and by MinHash, and recognises repetitions of them."""
 
     def __init__(self, config: DuplicatesConfig):
-        from datasketch import MinHash, MinHashLSH
+        from datasketch import MinHash
 
         self._config = config
         self._hashes: set[bytes] = set()
         self._empty = MinHash(num_perm=config.permutations, hashfunc=int)
-        self._near = MinHashLSH(threshold=config.threshold, num_perm=config.permutations)
+        self._near = _index(config)
         self._signatures: dict[str, MinHash] = {}
 
     def fault(self, document: Document) -> Fault | None:
@@ -70,6 +70,16 @@ class SeenTexts:
         for start in range(0, len(shingles), _BATCH):
             signature.update_batch(shingles[start : start + _BATCH])
         return signature
+
+
+def _index(config: DuplicatesConfig) -> "MinHashLSH":
+    """Finds candidates. Each of them is compared, so more of them cost nothing but time."""
+    from datasketch import MinHashLSH
+
+    try:
+        return MinHashLSH(threshold=config.threshold, num_perm=config.permutations)
+    except ValueError:  # datasketch's own choice for thresholds near 1 is one band, and it refuses that
+        return MinHashLSH(num_perm=config.permutations, params=(2, config.permutations // 2))
 
 
 def shingle_hashes(text: str, size: int) -> list[int]:

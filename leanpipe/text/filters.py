@@ -169,7 +169,7 @@ def _top_gram(first: np.ndarray, counts: np.ndarray, lengths: np.ndarray, n: int
 
 def _repeated_grams(first: np.ndarray, grams: np.ndarray, lengths: np.ndarray, n: int) -> float:
     """Characters of the words in any run of n words that occurred before. A word in several such runs counts once."""
-    repeats = np.ones(len(grams), dtype=np.int64)
+    repeats: np.ndarray = np.ones(len(grams), dtype=np.int64)
     repeats[first] = 0
     covered = np.convolve(repeats, np.ones(n, dtype=np.int64)) > 0
     return float(lengths[covered].sum())

@@ -52,7 +52,7 @@ def token_type(count: int) -> type[np.unsignedinteger]:
 def _positions(starts: np.ndarray, count: int, length: int) -> np.ndarray:
     """Distance of each of `count` tokens from the last beginning before it, of a document or of a block."""
     places = np.arange(count)
-    begins = np.zeros(count, dtype=np.int64)
+    begins: np.ndarray = np.zeros(count, dtype=np.int64)
     begins[starts[starts < count]] = starts[starts < count]
     begins[::length] = places[::length]
     return places - np.maximum.accumulate(begins)

@@ -117,7 +117,7 @@ CLEAN = {
     "repetition.max_duplicate_10_grams": to(0),
     "duplicates.exact": to(False),
     "duplicates.near": to(False),
-    "duplicates.threshold": to(0.97),
+    "duplicates.threshold": to(0.97, 1),
     "duplicates.shingle_words": to(50),
     "duplicates.permutations": to(16),
     "split.validation": to(0.45),

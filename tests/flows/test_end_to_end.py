@@ -81,7 +81,9 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
         losses = mlflow.get_metric_history(stages[label].info.run_id, "loss")
         assert len({metric.step for metric in losses}) > 2, label
     for label, run in stages.items():
-        headline = {f"{label}.{name}" for name in run.data.metrics if name in {"bits_per_byte", "seconds", "tokens"}}
+        headline = {
+            f"{label}.{name}" for name in run.data.metrics if name in {"bits_per_byte", "seconds", "tokens"}
+        }
         assert headline <= set(parent.data.metrics), label
     assert parent.data.params["distill.kl_weight"] == str(smoke().distill.kl_weight)
     assert {"summary.md", "size_against_quality.png"} <= set(files(mlflow, parent.info.run_id))

@@ -51,7 +51,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "corpus: /nowhere does not exist; give a folder, a file, or one of sample",
         ),
         (["--corpus", "EMPTY"], "EMPTY"),
-        (["--teacher", "no-such/model"], "teacher: no-such/model is no folder, no .gguf file, none of"),
+        (["--teacher", "no-such/model"], "model no-such/model: it is no folder, no .gguf file, none of"),
         (["--instructions", "/nowhere.json"], "instructions: /nowhere.json does not exist"),
         (["--set", "finetune.target_modules=[wrong]"], "wrong"),
         (["--set", "clean.quality.min_words=99999"], "clean.quality.min_words"),

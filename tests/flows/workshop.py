@@ -46,7 +46,7 @@ class Workshop:
 
     @cached_property
     def model(self) -> Artifact:
-        return external("model", tiny_model(self._root / "model", layers=3))
+        return external("model", tiny_model(self._root / "model", layers=4))
 
     @cached_property
     def documents(self) -> Artifact:

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from leanpipe.assets.packages import Package, fetch
+from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
+from leanpipe.assets.samples import python_docstrings, python_topics
+from leanpipe.errors import UserError
+from leanpipe.home import Home
+from leanpipe.training.instructions import read_instructions
+
+# A small package that carries a text file, pinned as the real ones are.
+WHEEL = Package(
+    "six==1.17.0",
+    {"six-1.17.0.dist-info/LICENSE": "4375ef71cf45ac9f4bb03e2ee5eb7bcb8b7e0f8e3a0d0b1e0a1b3b4f5b4c1e55"},
+)
+
+
+def no_run(*arguments):
+    raise AssertionError("no stage is needed here")
+
+
+def test_python_s_own_help_is_a_corpus_on_every_machine(tmp_path: Path):
+    corpus = python_topics(tmp_path)
+    texts = [path.read_text() for path in corpus.glob("*.txt")]
+    assert len(texts) > 50 and sum(map(len, texts)) > 300_000
+    assert python_topics(tmp_path) == corpus
+
+
+def test_python_s_docstrings_are_instructions(tmp_path: Path):
+    conversations = read_instructions(python_docstrings(tmp_path)).conversations
+    assert len(conversations) > 500
+    assert all(turns[0]["content"].startswith("What does ") for turns in conversations)
+
+
+def test_a_file_that_is_not_the_pinned_one_is_refused_and_removed(tmp_path: Path):
+    with pytest.raises(UserError, match=r"LICENSE from six==1\.17\.0 is not the file that was pinned"):
+        fetch(WHEEL, tmp_path)
+    assert not (tmp_path / "LICENSE").exists()
+
+
+def test_a_package_that_cannot_be_had_is_one_sentence(tmp_path: Path):
+    with pytest.raises(
+        UserError, match=r"six==0\.0\.0\.1 could not be downloaded with pip \(.+\): check the package index"
+    ):
+        fetch(Package("six==0.0.0.1", {"a": "b"}), tmp_path)
+
+
+def test_what_is_no_model_is_named(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        UserError, match=r"empty is no model: give a folder with a config\.json, or a \.gguf file"
+    ):
+        resolve_model(str(tmp_path / "empty"), Home(tmp_path), no_run)
+    with pytest.raises(UserError, match=r"model no/such: it is no folder, no \.gguf file, none of .*tiny"):
+        resolve_model("no/such", Home(tmp_path), no_run)
+
+
+def test_a_corpus_is_known_by_its_content(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.txt").write_text("the same words")
+    one, other = resolve_corpus((str(tmp_path / "a"), str(tmp_path / "b")), Home(tmp_path))
+    assert one.digest == other.digest
+    with pytest.raises(UserError, match="instructions: /nowhere does not exist"):
+        resolve_instructions("/nowhere", Home(tmp_path))

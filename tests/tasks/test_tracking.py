@@ -1,0 +1,72 @@
+"""Against a real MLflow on SQLite."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from leanpipe.home import Home
+from leanpipe.store import Artifact
+from tasks.tracking import MlflowReport, Tracking
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def tracking(home: Home, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home.mlflow_database}")
+    return Tracking(home)
+
+
+def test_the_same_tags_find_the_same_run_again(tracking: Tracking):
+    tags = {"leanpipe.flow_run": "one"}
+    with tracking.run("first", tags, {"a": 1}) as first:
+        pass
+    with tracking.run("again", tags, {"a": 1}) as second:
+        assert tracking.client.get_run(second).info.status == "RUNNING"
+    assert first == second
+    assert tracking.client.get_run(first).info.status == "FINISHED"
+
+
+def test_a_failure_ends_the_run_as_failed_with_its_reason(tracking: Tracking):
+    with pytest.raises(ZeroDivisionError), tracking.run("bad", {"leanpipe.flow_run": "two"}, {}) as run_id:
+        raise ZeroDivisionError("nothing to divide")
+    run = tracking.client.get_run(run_id)
+    assert run.info.status == "FAILED" and run.data.tags["leanpipe.error"] == "nothing to divide"
+
+
+def test_more_parameters_than_one_request_takes_are_all_logged(tracking: Tracking):
+    with tracking.run("many", {"leanpipe.flow_run": "three"}, {f"p{i}": i for i in range(250)}) as run_id:
+        pass
+    assert len(tracking.client.get_run(run_id).data.params) == 250
+
+
+def test_metrics_keep_their_steps_and_drop_what_is_not_a_number(tracking: Tracking):
+    with tracking.run("steps", {"leanpipe.flow_run": "four"}, {}) as run_id:
+        report = MlflowReport(tracking.client, run_id)
+        for step in range(700):
+            report.metrics({"loss": 1 / (step + 1)}, step)
+        report.metrics({"broken": float("nan")}, 0)
+        report.flush()
+    history = tracking.client.get_metric_history(run_id, "loss")
+    assert [metric.step for metric in history] == list(range(700))
+    assert "broken" not in tracking.client.get_run(run_id).data.metrics
+
+
+def test_the_flow_s_run_shows_the_figures_of_its_stages(tracking: Tracking, tmp_path: Path):
+    artifact = Artifact(
+        name="x", path=tmp_path, digest="d", summary={"loss": 2, "note": "short"}, seconds=3.5, peak_memory=7
+    )
+    with tracking.run("parent", {"leanpipe.flow_run": "five"}, {}) as run_id:
+        tracking.headline(run_id, "distill", artifact)
+    run = tracking.client.get_run(run_id)
+    assert run.data.metrics == {"distill.loss": 2, "distill.seconds": 3.5, "distill.peak_memory_bytes": 7}
+    assert run.data.tags["distill.note"] == "short"
+
+
+def test_artifacts_of_our_own_server_lie_in_our_home(tracking: Tracking, home: Home):
+    experiment = MlflowClient().get_experiment(tracking.experiment_id)
+    assert experiment.artifact_location == home.mlflow_artifacts.as_uri()
