@@ -88,8 +88,9 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
     tags = {"leanpipe.flow_run": str(flow_run.id)}
     try:
         with tracking.run(f"{name}: {flow_run.name}", tags, flatten(config)) as run_id:
-            links = {"prefect.flow": name, "prefect.flow_run_url": str(flow_run.ui_url or "")}
-            tracking.log_figures(run_id, {name: value for name, value in links.items() if value})
+            page = str(flow_run.ui_url or "")
+            links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
+            tracking.log_figures(run_id, {"prefect.flow": name, **links})
             yield Run(home, tracking, run_id)
     finally:
         nursery.stop()

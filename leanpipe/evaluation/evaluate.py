@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class EvaluateConfig(StageConfig):
     """On how much text a model is judged, what it is asked, and how its speed is measured."""
 
-    text_bytes: int = Field(24_000, ge=200, le=1_000_000_000)
+    text_bytes: int = Field(20_000, ge=200, le=1_000_000_000)
     """Bytes of held-out text to score: more make the figures more certain and take longer."""
 
     document_bytes: int = Field(4_000, ge=100, le=1_000_000_000)
@@ -61,7 +61,7 @@ class EvaluateConfig(StageConfig):
     decode_tokens: int = Field(24, ge=1, le=100_000)
     """Speed: how many tokens the model writes."""
 
-    repeats: int = Field(3, ge=1, le=1_000)
+    repeats: int = Field(2, ge=1, le=1_000)
     """Speed: how often each is measured; the median counts, and one more goes before to warm up."""
 
 

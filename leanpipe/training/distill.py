@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class DistillConfig(TrainingConfig):
     """How large the student is, where its weights come from, and what it learns from the teacher."""
 
-    tokens: int = Field(40_960, ge=1, le=10**12)
+    tokens: int = Field(25_600, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
     learning_rate: float = Field(8e-4, gt=0, le=1)
     """The highest learning rate, reached after warming up."""
     batch: int = Field(1, ge=1, le=65_536)
     """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
-    validation_tokens: int = Field(8_192, ge=1, le=10**9)
+    validation_tokens: int = Field(6_144, ge=1, le=10**9)
     """How many tokens of held-out text the loss is measured on (fewer if there are no more)."""
     size: float = Field(0.6, gt=0, le=1)
     """Size of the student as a share of the teacher's parameters. It keeps the teacher's width and has fewer layers."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class FinetuneConfig(TrainingConfig):
     """The size of the adapters, where they go, and how conversations are read."""
 
-    tokens: int = Field(25_600, ge=1, le=10**12)
+    tokens: int = Field(12_800, ge=1, le=10**12)
     """Length of the training in tokens, those that are only read included. Text that is shorter is read again."""
     learning_rate: float = Field(2e-3, gt=0, le=1)
     """The highest learning rate, reached after warming up."""
@@ -40,7 +40,7 @@ class FinetuneConfig(TrainingConfig):
     """Share of the adapters' inputs that is left out at random while training."""
     target_modules: tuple[str, ...] = Field(("all-linear",), min_length=1, max_length=100)
     """Names of the layers that get an adapter, such as q_proj; all-linear is every linear layer but the output."""
-    max_length: int = Field(512, ge=8, le=131_072)
+    max_length: int = Field(256, ge=8, le=131_072)
     """Conversations are cut after so many tokens, and packed into blocks of that length."""
     validation_share: float = Field(0.05, gt=0, lt=1)
     """Share of the conversations that is held out to measure the loss on; at least one."""

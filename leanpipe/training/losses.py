@@ -29,15 +29,24 @@ def kl_divergence(student_NV: torch.Tensor, teacher_NV: torch.Tensor, temperatur
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
 
 
+_ROWS = 64
+"""N is filled up to a multiple of this: CPU kernels are made anew for every size, and no two batches score as many tokens."""
+
+
 def scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
-    """The hidden states that predict a scored token, (N, D): token t is predicted from the state at t - 1."""
-    return hidden_BTD[:, :-1][labels_BT[:, 1:] != IGNORED]
+    """The hidden states that predict a scored token, (N, D): token t is predicted from the state at t - 1.
+
+    Filled up with zeros.
+    """
+    hidden_ND = hidden_BTD[:, :-1][labels_BT[:, 1:] != IGNORED]
+    return F.pad(hidden_ND, (0, 0, 0, -len(hidden_ND) % _ROWS))
 
 
 def scored_labels(labels_BT: torch.Tensor) -> torch.Tensor:
-    """The scored tokens themselves, (N,), in the order of `scored`."""
+    """The scored tokens themselves, (N,), in the order of `scored`. Filled up with -100."""
     targets = labels_BT[:, 1:]
-    return targets[targets != IGNORED]
+    labels_N = targets[targets != IGNORED]
+    return F.pad(labels_N, (0, -len(labels_N) % _ROWS), value=IGNORED)
 
 
 LossesOf = Callable[[torch.Tensor, slice], torch.Tensor]

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from leanpipe.errors import UserError
-from leanpipe.training.losses import cross_entropy, kl_divergence, scored, scored_labels, sum_in_chunks
+from leanpipe.training.losses import (
+    IGNORED,
+    cross_entropy,
+    kl_divergence,
+    scored,
+    scored_labels,
+    sum_in_chunks,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +58,8 @@ class Distillation:
             with torch.no_grad():
                 teacher_CV = teacher_head(teacher_ND[rows])
             entropy = cross_entropy(logits_CV, labels_N[rows]).sum()
-            kl = kl_divergence(logits_CV, teacher_CV, self._temperature).sum()
+            kl_C = kl_divergence(logits_CV, teacher_CV, self._temperature)
+            kl = kl_C[labels_N[rows] != IGNORED].sum()
             return torch.stack([(1 - self._kl_weight) * entropy + self._kl_weight * kl, kl, entropy])
 
         loss, kl, entropy = sum_in_chunks(losses, _scored_states(model, batch), head)

@@ -160,13 +160,24 @@ def test_mlflow_compares_the_two_runs(servers: Servers, browser, run_from_form: 
     rank = page.get_by_role("row").filter(has_text="finetune.rank")
     rank.first.wait_for()
     assert {str(RANK), str(smoke().finetune.rank)} <= set(rank.first.inner_text().split())
-    for name in ("evaluate-nf4.bits_per_byte", "distill.bits_per_byte"):
-        row = page.get_by_role("row").filter(has_text=name).first
-        row.wait_for()
+    for name in ("distill.bits_per_byte", "evaluate-nf4.bits_per_byte"):
+        row = _scrolled_to(page, name)
         figures = [text for text in row.inner_text().split() if text.replace(".", "", 1).isdigit()]
         assert len(figures) == 2, row.inner_text()
     page.screenshot(path=servers.home / "compare.png")
     page.close()
+
+
+def _scrolled_to(page, metric: str):
+    """The metric's row: MLflow draws only those rows of the table that can be seen."""
+    page.get_by_role("row").filter(has_text="check.seconds").hover()
+    row = page.get_by_role("row").filter(has_text=metric)
+    for _ in range(100):
+        if row.count():
+            return row.first
+        page.mouse.wheel(0, 100)
+        page.wait_for_timeout(100)
+    raise AssertionError(f"no row {metric} on the compare page")
 
 
 def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(servers: Servers):

@@ -46,8 +46,17 @@ def test_a_token_is_predicted_from_the_state_before_it():
     labels_BT = torch.tensor(
         [[-100, 11, -100, 13], [20, -100, 22, 23]]
     )  # 20 is first in its block: nothing is before it
-    assert scored_labels(labels_BT).tolist() == [11, 13, 22, 23]
-    assert scored(hidden_BTD, labels_BT)[:, 0].tolist() == [0, 2, 5, 6]
+    labels_N, hidden_N = scored_labels(labels_BT), scored(hidden_BTD, labels_BT)[:, 0]
+    assert labels_N.tolist() == [11, 13, 22, 23] + [-100] * 60  # filled up to 64
+    assert hidden_N.tolist() == [0, 2, 5, 6] + [0] * 60
+
+
+def test_what_rows_are_filled_up_with_weighs_nothing():
+    labels_BT = torch.tensor([[-100, 3, 1, 4]])
+    hidden_BTD, head = torch.randn(1, 4, 2), torch.nn.Linear(2, 5)
+    filled = cross_entropy(head(scored(hidden_BTD, labels_BT)), scored_labels(labels_BT)).sum()
+    alone = cross_entropy(head(hidden_BTD[0, :3]), labels_BT[0, 1:]).sum()
+    assert torch.isclose(filled, alone)
 
 
 def _both_ways(chunk: int):
