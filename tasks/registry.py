@@ -20,7 +20,7 @@ from tasks.run import Run
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _DIGEST = "leanpipe.digest"
-_MODEL = "model"  # folder of the version's files within its run
+_MODEL = "model"  # folder of the registered models' files within their run
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ def register(run: Run, name: str, candidate: Candidate, verdict: Verdict) -> Reg
 
 
 def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
-    client = run.tracking.client
+    client, folder = run.tracking.client, f"{_MODEL}/{candidate.label}"
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "README.md").write_text(candidate.card)
-        client.log_artifacts(run.mlflow_run, scratch, _MODEL)
-    client.log_artifacts(run.mlflow_run, str(candidate.model.path), _MODEL)
+        client.log_artifacts(run.mlflow_run, scratch, folder)
+    client.log_artifacts(run.mlflow_run, str(candidate.model.path), folder)
     _ensure_model(client, name)
-    source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{_MODEL}"
+    source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{folder}"
     tags = {_DIGEST: candidate.model.digest, "leanpipe.label": candidate.label}
     tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
     return client.create_model_version(name, source, run.mlflow_run, tags=tags, description=candidate.card)

@@ -94,7 +94,10 @@ def test_the_champion_is_registered_with_a_card(first_run, servers: Servers):
     version = client(servers).get_model_version_by_alias("leanpipe", "champion")
     assert version.description.startswith("---\n") and "bits/byte" in version.description
     assert float(version.tags["leanpipe.bits_per_byte"]) > 0
-    assert "model/README.md" in files(client(servers), version.run_id, "model")
+    folder = f"model/{version.tags['leanpipe.label']}"
+    assert {f"{folder}/README.md", f"{folder}/config.json"} <= set(
+        files(client(servers), version.run_id, folder)
+    )
 
 
 @pytest.fixture(scope="module")

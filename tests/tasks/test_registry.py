@@ -32,7 +32,7 @@ def candidate(tmp_path: Path, content: str) -> registry.Candidate:
     folder.mkdir()
     (folder / "model.txt").write_text(content)
     return registry.Candidate(
-        "nf4", external(content, folder), {"bits_per_byte": 1.0}, "# card", "the smallest"
+        content, external(content, folder), {"bits_per_byte": 1.0}, "# card", "the smallest"
     )
 
 
@@ -46,8 +46,8 @@ def test_champion_and_challenger_over_three_registrations(run: Run, tmp_path: Pa
     assert register(run, first, promote=True).champion
     assert not register(run, second, promote=False).champion
     client = MlflowClient()
-    assert client.get_model_version_by_alias(NAME, "champion").version == "1"
-    assert client.get_model_version_by_alias(NAME, "challenger").version == "2"
+    assert str(client.get_model_version_by_alias(NAME, "champion").version) == "1"
+    assert str(client.get_model_version_by_alias(NAME, "challenger").version) == "2"
     again = register(run, first, promote=False)
     assert (again.version, again.champion) == ("1", True)  # the same files are the same version
 
