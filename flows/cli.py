@@ -97,7 +97,9 @@ def serve(
     from leanpipe.serving.serve import serve as serve_folder
 
     folder = Path(model)
-    if not folder.is_dir():
+    if not (
+        folder / "config.json"
+    ).is_file():  # a folder may have the name of the model, as in this repository
         from tasks.registry import model_folder
 
         name, _, which = model.partition("@")
