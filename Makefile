@@ -34,15 +34,20 @@ chromium:
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv || python3 -m venv .venv
+# Compiling every package while installing takes as long as installing; what is used is compiled when first imported.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leanpipe needs Python 3.11 or newer: make PYTHON=/path/to/python")'
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '$(1)'
+endef
+
+.venv/installed: pyproject.toml constraints.txt
+	$(call install,.)
 	touch $@
 
-.venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+.venv/installed-dev: pyproject.toml constraints.txt
+	$(call install,.[dev])
+	touch $@ .venv/installed
 
 clean:
 	rm -rf .venv .leanpipe build *.egg-info .mypy_cache .ruff_cache .pytest_cache
