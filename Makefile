@@ -17,14 +17,17 @@ up: .venv/installed
 serve: .venv/installed
 	$(BIN)/leanpipe serve $(ARGS)
 
-test: .venv/installed-dev check chromium
+test: .venv/installed-dev lint chromium
 	$(BIN)/pytest $(ARGS)
 
-check: .venv/installed-dev
+check: lint
+	$(BIN)/pytest tests/test_layers.py tests/flows/test_forms.py
+
+.PHONY: lint
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy leanpipe tasks flows
-	$(BIN)/pytest tests/test_layers.py tests/flows/test_forms.py
 
 # The browser tests skip, and say so, where Chromium is missing and cannot be installed.
 .PHONY: chromium

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 
 from leanpipe.errors import UserError
@@ -39,23 +40,29 @@ def run(
     in_place: Annotated[bool, typer.Option("--in-place", help="run every stage in this process")] = False,
 ) -> None:
     """Run the pipeline, or one flow of it, here and now."""
+    from flows.settings import settings
+    from leanpipe.pipeline import SETTINGS
+
+    if flow not in SETTINGS:
+        raise UserError(f"there is no flow {flow}: choose one of {', '.join(SETTINGS)}")
+    named = {"corpus": corpus, "teacher": teacher, "instructions": instructions}
+    overrides = [f"{name}={_yaml(value)}" for name, value in named.items() if value] + (set_ or [])
+    chosen = settings(SETTINGS[flow], preset, config, overrides)
+    _run(flow, chosen, in_place)
+
+
+def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
     from tasks.home import terminal_environment
 
     os.environ.update(terminal_environment(in_place))
     home = _prepare()
-    from flows.deployments import FLOWS, config_type
-    from flows.settings import settings
+    from flows.deployments import FLOWS
     from flows.terminal import print_result
     from tasks.run import warm_up
 
-    if flow not in FLOWS:
-        raise UserError(f"there is no flow {flow}: choose one of {', '.join(FLOWS)}")
-    named = {"corpus": corpus, "teacher": teacher, "instructions": instructions}
-    overrides = [f"{name}={_yaml(value)}" for name, value in named.items() if value] + (set_ or [])
-    chosen = settings(config_type(FLOWS[flow]), preset, config, overrides)
     if not home.store.exists():
         warm_up()  # nothing will come from the store: do not wait for Prefect's server first
-    print_result(FLOWS[flow](chosen), home)
+    print_result(FLOWS[flow](settings), home)
 
 
 @app.command()

@@ -103,3 +103,14 @@ class PipelineConfig(
     RegisterSettings, EvaluateSettings, QuantizeSettings, InstructionSettings, DistillSettings
 ):
     """From a folder of text to a registered model: what goes in, and one section for each stage."""
+
+
+SETTINGS: dict[str, type[StageConfig]] = {
+    "data-to-deployment": PipelineConfig,
+    "prepare-corpus": TokenSettings,
+    "distill": DistillSettings,
+    "finetune": FinetuneSettings,
+    "compress": CompressSettings,
+    "evaluate": CompareSettings,
+}
+"""What each flow is told, by its name: known without loading a flow, so that a misspelt setting is refused at once."""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,12 @@ def environment(home: Path) -> dict[str, str]:
 
 def leanpipe(home: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return python(home, "-m", "flows.cli", *arguments, timeout=timeout)
+
+
+def python(home: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run Python to its end, in `home`."""
+    command = [sys.executable, *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment(home), capture_output=True, text=True, timeout=timeout
     )
@@ -75,8 +81,7 @@ class Servers:
         request = urllib.request.Request(
             f"{self.prefect}/api/{path}", data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
+        text = _ask(request)
         return json.loads(text) if text else None
 
     def deployment(self, name: str) -> dict[str, Any]:
@@ -100,6 +105,20 @@ class Servers:
         """The name of each task run's state, by the task's name."""
         tasks = self.api("task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
         return {task["name"]: task["state_name"] for task in tasks}
+
+
+def _ask(request: urllib.request.Request, tries: int = 10) -> bytes:
+    """Prefect answers 503 while SQLite is busy, and its own clients ask again; so do we."""
+    for _ in range(tries - 1):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(1)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from openai import OpenAI
 
 from leanpipe.presets import smoke
-from tests.flows.servers import Servers, free_port, leanpipe, running
+from tests.flows.servers import Servers, free_port, leanpipe, python, running
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -213,6 +213,47 @@ def _first_scheduled(servers: Servers) -> str:
             return started[-1]["id"]
         time.sleep(1)
     raise AssertionError(f"no scheduled run was started: {servers.runs('nightly')}")
+
+
+MISTAKES = {
+    "corpus: /nowhere does not exist; give a folder, a file, or one of sample": ["--corpus", "/nowhere"],
+    "the corpus EMPTY has no file with text in it": ["--corpus", "EMPTY"],
+    "model no-such/model: it is no folder, no .gguf file, none of": ["--teacher", "no-such/model"],
+    "instructions: /nowhere.json does not exist": ["--instructions", "/nowhere.json"],
+    "finetune.target_modules names 'wrong', which is no linear layer": [
+        "--set",
+        "finetune.target_modules=[wrong]",
+    ],
+    "clean.quality.min_words": ["--set", "clean.quality.min_words=99999"],
+    "fp16 needs a GPU": ["--set", "distill.precision=fp16"],
+}
+_TRY_EACH = """
+import json, sys
+from flows import cli
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = ["run", "--in-place", "--preset", "smoke", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print("ended with", end.code, file=sys.stderr)
+"""
+
+
+def test_wrong_input_is_one_sentence_and_status_1(servers: Servers, tmp_path: Path):
+    """All in one process, for most of each try would be its imports."""
+    tries = [[word.replace("EMPTY", str(tmp_path)) for word in words] for words in MISTAKES.values()]
+    done = python(servers.home, "-c", _TRY_EACH, json.dumps(tries))
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith(("leanpipe: ", "ended with "))]
+    assert said[1::2] == ["ended with 1"] * len(tries), done.stderr
+    for expected, sentence in zip(MISTAKES, said[::2], strict=True):
+        assert expected.replace("EMPTY", str(tmp_path)) in sentence
+
+
+def test_a_second_up_says_that_the_first_one_runs(servers: Servers):
+    done = leanpipe(servers.home, "up")
+    assert done.returncode == 1
+    assert "leanpipe up runs already for" in done.stderr
 
 
 def test_the_champion_answers_chat_and_completions(servers: Servers):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from flows.deployments import FLOWS, config_type, deployments
 from leanpipe.config import StageConfig, flatten
+from leanpipe.pipeline import SETTINGS
 from tests.flows.schemas import faults, leaves
 
 DEPLOYMENTS = {f"{one.flow_name}/{one.name}": one for one in deployments()}
@@ -145,3 +146,7 @@ def test_fields_that_share_a_position_are_found():
     schema = parameter_schema(careful).model_dump()
     schema["definitions"]["Careful"]["properties"]["share"]["position"] = 0
     assert [fault.partition(":")[0] for fault in faults(schema)] == ["config"]
+
+
+def test_the_command_line_knows_every_flow_and_its_settings():
+    assert {name: config_type(flow) for name, flow in FLOWS.items()} == SETTINGS
