@@ -1,8 +1,10 @@
 """The MLflow model registry: versions, the aliases `challenger` and `champion`, and why each was given."""
 
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -19,7 +21,7 @@ from leanpipe.store import Artifact
 from tasks.run import Run
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-_DIGEST = "leanpipe.digest"
+_DIGEST, _DOCUMENTS = "leanpipe.digest", "leanpipe.documents"
 _MODEL = "model"  # folder of the registered models' files within their run
 
 
@@ -35,6 +37,8 @@ class Candidate:
     """Markdown for people."""
     reason: str
     """Why this one of the run's models."""
+    documents: str = ""
+    """Digest of the cleaned corpus that it was made from."""
 
 
 class Registered(BaseModel):
@@ -45,6 +49,18 @@ class Registered(BaseModel):
     champion: bool
     reason: str
     """Why it became champion, or why not."""
+
+
+class Version(BaseModel):
+    """A version in the registry, and what it was made of."""
+
+    name: str
+    version: str
+    aliases: list[str]
+    digest: str
+    """Of the files that were registered, as the store knows them."""
+    documents: str
+    """Digest of the cleaned corpus that it was made from; nothing if that was not written down."""
 
 
 def champion(name: str) -> Artifact | None:
@@ -65,6 +81,37 @@ def model_folder(name: str, alias_or_version: str) -> Path:
             f"no model {name}@{alias_or_version} is registered: run the pipeline first, or name another"
         )
     return _folder(version)
+
+
+def all_versions() -> list[Version]:
+    """Every version of every registered model, in the order of their names and numbers."""
+    client = MlflowClient()
+    aliases: dict[tuple[str, str], list[str]] = {}
+    for model in _all(client.search_registered_models):
+        for alias, number in model.aliases.items():
+            aliases.setdefault((model.name, str(number)), []).append(alias)
+    versions = (
+        Version(
+            name=version.name,
+            version=str(version.version),
+            aliases=sorted(aliases.get((version.name, str(version.version)), ())),
+            digest=version.tags.get(_DIGEST, ""),
+            documents=version.tags.get(_DOCUMENTS, ""),
+        )
+        for version in _all(client.search_model_versions)
+    )
+    return sorted(versions, key=lambda one: (one.name, int(one.version)))
+
+
+def _all(search: Callable[..., Any]) -> Iterator[Any]:
+    """What all pages of a search hold."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
@@ -90,7 +137,11 @@ def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
     client.log_artifacts(run.mlflow_run, str(candidate.model.path), folder)
     _ensure_model(client, name)
     source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{folder}"
-    tags = {_DIGEST: candidate.model.digest, "leanpipe.label": candidate.label}
+    tags = {
+        _DIGEST: candidate.model.digest,
+        "leanpipe.label": candidate.label,
+        _DOCUMENTS: candidate.documents,
+    }
     tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
     return client.create_model_version(name, source, run.mlflow_run, tags=tags, description=candidate.card)
 

@@ -108,6 +108,13 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator["pyar
             yield from table.iter_batches(row_groups=[group], columns=columns, batch_size=_BATCH)
 
 
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file as dictionaries, a batch in memory at a time; a file that is not there has none."""
+    if path.exists():
+        for batch in read_batches(path):
+            yield from batch.to_pylist()
+
+
 def count_documents(documents: Path, split: str) -> int:
     """Rows of all files of a split."""
     import pyarrow.parquet
