@@ -114,6 +114,29 @@ def serve(
     serve_folder(folder, host, port)
 
 
+@app.command()
+def lineage(
+    doc: Annotated[
+        str, typer.Argument(help="id or SHA-256 (8 hex digits or more), path, or a phrase of the document")
+    ],
+    most: Annotated[int, typer.Option(help="at most so many documents", min=1, max=100_000)] = 20,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Say what became of a document, and which registered models were trained on it."""
+    home = _prepare()
+    from flows.console import console
+    from flows.lineage import nothing_found, print_lineage
+    from tasks.lineage import trace
+
+    answer = trace(home, doc, most)
+    if json:
+        typer.echo(answer.model_dump_json(indent=2))
+    elif answer.fates:
+        print_lineage(answer, console())
+    else:
+        raise UserError(nothing_found(answer))
+
+
 def _prepare() -> Home:
     home = Home.from_environment()
     prepare_environment(home)

@@ -11,10 +11,11 @@ LEARNT, HELD_OUT = "train", ("validation", "test")
 
 _READS = {"tokenize": ("train", "validation"), "seed_model": ("train",), "evaluate": ("test",)}
 """The splits that stages read of what `clean` wrote. A stage that is not here may read all."""
-_NOT_INTO_WEIGHTS = {("tokenize", "teacher"), ("check", "model")}
-"""Inputs of stages that leave nothing of a model in the result: of a teacher, `tokenize` takes the vocabulary."""
+_LEAVE_NOTHING = {("tokenize", "teacher"), ("check", "model"), ("clean", "base")}
+"""Inputs that do not count: of a teacher, `tokenize` takes the vocabulary alone, and a corpus that grew out of another has
+an account of its own, with all documents of the first."""
 
-How = Literal["trained on it", "prepared from it", "measured on it", "measured"]
+How = Literal["trained on it", "prepared from it", "measured on it", "measures a model trained on it"]
 
 
 class Result(NamedTuple):
@@ -65,19 +66,19 @@ def uses(results: Sequence[Result], corpus: Result, split: str) -> list[Use]:
 
 def _use(parent: Result, child: Result, role: str, split: str) -> How | None:
     """What `child` has to do with a document of `split`, if a model or blocks in `parent` were made of that document."""
-    if (child.stage, role) in _NOT_INTO_WEIGHTS:
+    if (child.stage, role) in _LEAVE_NOTHING:
         return None
     if parent.stage == "clean":
         return _use_of_documents(child, split)
     if child.stage == "evaluate":
-        return "measured" if split == LEARNT else None
+        return "measures a model trained on it" if split == LEARNT else None
     return "trained on it" if split == LEARNT else "measured on it"
 
 
 def _use_of_documents(child: Result, split: str) -> How | None:
     if split not in _READS.get(child.stage, (LEARNT, *HELD_OUT)):
         return None
-    if child.stage in ("tokenize", "clean"):
+    if child.stage == "tokenize":
         return "prepared from it"
     return "trained on it" if split == LEARNT else "measured on it"
 

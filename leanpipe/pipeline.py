@@ -17,6 +17,8 @@ class CorpusSettings(StageConfig):
 
     corpus: tuple[str, ...] = Field(("sample",), min_length=1)
     """Folders and files of text, or `sample` (web pages and Wikipedia) or `python-topics`, which need no files."""
+    evaluation_sets: tuple[str, ...] = Field((), max_length=100)
+    """Files of evaluation sets, of which no document may hold a passage: .jsonl, .json, .csv, .txt or .parquet."""
     clean: CleanConfig = CleanConfig()
     """What is kept of the corpus."""
 

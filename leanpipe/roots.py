@@ -47,7 +47,9 @@ class Roots:
             return False
         path = local_path(reference)
         if path is None:
-            return any(_is_below(_normal(reference), root) for root in self.permitted if local_path(root) is None)
+            return any(
+                _is_below(_normal(reference), root) for root in self.permitted if local_path(root) is None
+            )
         real = _real(path)
         roots = (local_path(root) for root in self.permitted)
         return any(real.is_relative_to(_real(root)) for root in roots if root)

@@ -15,7 +15,7 @@ from leanpipe.store import Store
 from leanpipe.text import lookup
 from leanpipe.text.lookup import Row
 from leanpipe.text.rules import bound
-from tasks.registry import Version, all_versions
+from tasks.versions import Version, all_versions
 
 
 class Made(BaseModel):

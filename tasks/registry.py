@@ -1,10 +1,8 @@
 """The MLflow model registry: versions, the aliases `challenger` and `champion`, and why each was given."""
 
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -19,9 +17,9 @@ from leanpipe.evaluation.gate import Verdict
 from leanpipe.stage import Summary
 from leanpipe.store import Artifact
 from tasks.run import Run
+from tasks.versions import DIGEST, DOCUMENTS
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-_DIGEST, _DOCUMENTS = "leanpipe.digest", "leanpipe.documents"
 _MODEL = "model"  # folder of the registered models' files within their run
 
 
@@ -51,25 +49,13 @@ class Registered(BaseModel):
     """Why it became champion, or why not."""
 
 
-class Version(BaseModel):
-    """A version in the registry, and what it was made of."""
-
-    name: str
-    version: str
-    aliases: list[str]
-    digest: str
-    """Of the files that were registered, as the store knows them."""
-    documents: str
-    """Digest of the cleaned corpus that it was made from; nothing if that was not written down."""
-
-
 def champion(name: str) -> Artifact | None:
     """The champion's model folder on this machine; None if the model `name` has none."""
     version = _version(MlflowClient(), name, CHAMPION)
     if version is None:
         return None
     # The digest that it was registered under, so that its evaluation is found in the store.
-    return Artifact(name=f"{name}@{CHAMPION}", path=_folder(version), digest=version.tags[_DIGEST])
+    return Artifact(name=f"{name}@{CHAMPION}", path=_folder(version), digest=version.tags[DIGEST])
 
 
 def model_folder(name: str, alias_or_version: str) -> Path:
@@ -81,37 +67,6 @@ def model_folder(name: str, alias_or_version: str) -> Path:
             f"no model {name}@{alias_or_version} is registered: run the pipeline first, or name another"
         )
     return _folder(version)
-
-
-def all_versions() -> list[Version]:
-    """Every version of every registered model, in the order of their names and numbers."""
-    client = MlflowClient()
-    aliases: dict[tuple[str, str], list[str]] = {}
-    for model in _all(client.search_registered_models):
-        for alias, number in model.aliases.items():
-            aliases.setdefault((model.name, str(number)), []).append(alias)
-    versions = (
-        Version(
-            name=version.name,
-            version=str(version.version),
-            aliases=sorted(aliases.get((version.name, str(version.version)), ())),
-            digest=version.tags.get(_DIGEST, ""),
-            documents=version.tags.get(_DOCUMENTS, ""),
-        )
-        for version in _all(client.search_model_versions)
-    )
-    return sorted(versions, key=lambda one: (one.name, int(one.version)))
-
-
-def _all(search: Callable[..., Any]) -> Iterator[Any]:
-    """What all pages of a search hold."""
-    token = None
-    while True:
-        page = search(page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
@@ -138,9 +93,9 @@ def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
     _ensure_model(client, name)
     source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{folder}"
     tags = {
-        _DIGEST: candidate.model.digest,
+        DIGEST: candidate.model.digest,
         "leanpipe.label": candidate.label,
-        _DOCUMENTS: candidate.documents,
+        DOCUMENTS: candidate.documents,
     }
     tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
     return client.create_model_version(name, source, run.mlflow_run, tags=tags, description=candidate.card)
@@ -156,7 +111,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 def _existing(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The version that holds these very files, so that a run served from the store registers nothing twice."""
     versions = client.search_model_versions(f"name = '{name}'")
-    return next((version for version in versions if version.tags.get(_DIGEST) == digest), None)
+    return next((version for version in versions if version.tags.get(DIGEST) == digest), None)
 
 
 def _version(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion | None:

@@ -35,6 +35,7 @@ def write_cleaned(
     shard: str = "00000",
 ) -> Path:
     """The rows as one shard of a cleaned corpus in `folder`; those kept carry their text."""
+    folder.mkdir(parents=True, exist_ok=True)
     with TableWriter(folder / "account" / f"{shard}.parquet", ACCOUNT) as account:
         for row in rows:
             account.write(row)

@@ -7,7 +7,7 @@ Its front matter is that of Hugging Face's dataset cards; its questions follow G
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from leanpipe.text.rules import bound, is_numeric, shown
+from leanpipe.text.rules import about, bound, is_numeric, shown
 from leanpipe.text.split import SPLITS
 from leanpipe.text.totals import Sample, Totals
 
@@ -145,7 +145,7 @@ def _dropped(totals: Totals, config: Mapping[str, Any]) -> str:
             shown(bound(config, name)),
             f"{rule.documents:,}",
             _share(rule.documents, totals.documents),
-            shown(rule.measured.quantile(0.5)) if is_numeric(name) else "",
+            about(rule.measured.quantile(0.5)) if is_numeric(name) else "",
         )
         for name, rule in totals.rules.items()
     ]

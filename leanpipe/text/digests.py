@@ -8,7 +8,10 @@ from pathlib import Path
 from leanpipe.store import digest_file
 
 _SETTLED = 2.0  # seconds: a file changed later may change again within the same tick of its clock (git's "racy" index)
-_TABLE = "CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, digest TEXT NOT NULL)"
+_BATCH = 256  # rows written at once: what a killed run has to read again
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, digest TEXT NOT NULL)"
+)
 
 
 class DigestCache:
@@ -19,43 +22,52 @@ class DigestCache:
 
     def __init__(self, path: Path | None = None):
         self._database = _open(path) if path else None
-        self._known: dict[bytes, tuple[str, str]] = {}
         self._new: list[tuple[bytes, str, str]] = []
 
     def __enter__(self) -> "DigestCache":
-        if self._database:
-            rows = self._database.execute("SELECT path, stamp, digest FROM digests")
-            self._known = {path: (stamp, digest) for path, stamp, digest in rows}
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._flush()
         if self._database:
-            with self._database as transaction:
-                transaction.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", self._new)
             self._database.close()
 
     def digest(self, path: str, status: os.stat_result) -> str:
         """SHA-256 of the file at `path`, whose `status` was just taken. Raises OSError if it cannot be read."""
         key, stamp = os.fsencode(path), _stamp(status)
-        known, digest = self._known.get(key, ("", ""))
-        if known == stamp:
-            return digest
+        if known := self._known(key, stamp):
+            return known
         digest = digest_file(Path(path))
         if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED:
             self._new.append((key, stamp, digest))
+        if len(self._new) >= _BATCH:
+            self._flush()
         return digest
+
+    def _known(self, key: bytes, stamp: str) -> str | None:
+        if not self._database:
+            return None
+        query = "SELECT digest FROM digests WHERE path = ? AND stamp = ?"
+        row = self._database.execute(query, (key, stamp)).fetchone()
+        return row[0] if row else None
+
+    def _flush(self) -> None:
+        if self._database and self._new:
+            with self._database as transaction:
+                transaction.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", self._new)
+        self._new = []
 
 
 def _stamp(status: os.stat_result) -> str:
-    # The time of the inode's change too: a copying tool may set the other one back.
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_dev}:{status.st_ino}"
+    # The time of the inode's change too: a tool that copies may set the other one back.
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return _connect(path)
-    except sqlite3.OperationalError:  # locked too long, or a disk without locks: that is no damage
+    except sqlite3.OperationalError:  # locked for too long, or no place to write: that is no damage
         raise
     except sqlite3.DatabaseError:
         path.unlink()
@@ -66,7 +78,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=60)
     try:
         database.execute(_TABLE)
-        database.execute("SELECT 1 FROM digests LIMIT 1").fetchall()
+        database.execute("SELECT path, stamp, digest FROM digests LIMIT 1").fetchall()
     except sqlite3.DatabaseError:
         database.close()
         raise

@@ -22,13 +22,17 @@ _LOOK_AT = 8192
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
 _MAX_CONTROLS = 0.1
 _PRESCAN = 1024  # HTML standard, "prescan a byte stream to determine its encoding"
-_CHARSET = re.compile(rb"(?:charset|encoding)\s{0,9}=\s{0,9}[\"']?\s{0,9}([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
+_CHARSET = re.compile(
+    rb"(?:charset|encoding)\s{0,9}=\s{0,9}[\"']?\s{0,9}([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE
+)
 _JAPANESE_MAIL = b"\x1b$"  # switches ISO-2022 to two bytes a character; all its bytes are ASCII
 _ASCII = bytes(range(128))
 
 _MIN_HIGH, _MIN_HIGH_LATIN = 4, 8  # bytes above 127 that a guess needs; Latin alphabets share most of theirs
 _MANY_HIGH = 0.25  # of all bytes: text of an alphabet that is not Latin
-_DAMAGED_UTF8 = 0.75  # of the bytes above 127 are in valid sequences; in EUC and Shift-JIS half are, by chance
+_DAMAGED_UTF8 = (
+    0.75  # of the bytes above 127 are in valid sequences; in EUC and Shift-JIS half are, by chance
+)
 _MAX_BAD = 0.01
 _SAME_AS_FALLBACK = ("ascii", "iso8859-1", "cp1252", *_UTF8)
 
@@ -71,7 +75,9 @@ def wide_encoding(data: bytes) -> str | None:
     sample = data[: min(_LOOK_AT, len(data) & ~1)]
     if b"\0" not in sample or len(sample) < _MIN_HIGH:
         return None
-    return next((name for low, name in ((0, "utf-16-le"), (1, "utf-16-be")) if _is_utf16(sample, low, name)), None)
+    return next(
+        (name for low, name in ((0, "utf-16-le"), (1, "utf-16-be")) if _is_utf16(sample, low, name)), None
+    )
 
 
 def _is_utf16(sample: bytes, low: int, name: str) -> bool:
@@ -79,7 +85,11 @@ def _is_utf16(sample: bytes, low: int, name: str) -> bool:
     lows, highs = sample[low::2], sample[1 - low :: 2]
     beside = bytes(byte for byte, high in zip(lows, highs, strict=True) if not high)
     printable = len(beside.translate(None, _CONTROLS))
-    if printable < max(1, len(lows) / 100) or printable < 0.95 * len(beside) or lows.count(0) > len(beside) / 20:
+    if (
+        printable < max(1, len(lows) / 100)
+        or printable < 0.95 * len(beside)
+        or lows.count(0) > len(beside) / 20
+    ):
         return False
     # A stray zero in other text stands beside ASCII too.
     return len(beside) > len(lows) / 4 or (_loses(sample, "utf-8") and not _loses(sample, name))
@@ -108,9 +118,7 @@ def guess(sample: bytes) -> str | None:
 
 def is_binary(data: bytes) -> bool:
     """Whether more than a tenth of the first 8 KiB are control bytes: a picture or a program, whatever its name says."""
-    if wide_encoding(data):
-        return False
-    return _has_controls(data[:_LOOK_AT])
+    return _has_controls(data[:_LOOK_AT]) and not wide_encoding(data)
 
 
 def _has_controls(sample: bytes) -> bool:

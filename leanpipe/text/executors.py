@@ -3,6 +3,7 @@
 A task is `work(task number)`, and must leave its result whole or not at all: a task that has left one is not run again.
 """
 
+import contextvars
 import os
 import shutil
 import subprocess
@@ -142,7 +143,9 @@ class _Watching:
     def __init__(self, watch: Callable[[], None]):
         self._watch = watch
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        # With this thread's context: a watcher may report to the flow run that is running.
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._run,), daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()

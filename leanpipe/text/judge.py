@@ -6,7 +6,7 @@ from typing import NamedTuple
 from leanpipe.text.decontaminate import OverlapIndex
 from leanpipe.text.document import Document, Fault
 from leanpipe.text.extract import main_text
-from leanpipe.text.filters import View, c4_clean, c4_fault, fineweb_fault, quality_fault, repetition_fault
+from leanpipe.text.filters import Filters, filter_text
 from leanpipe.text.language import detect
 from leanpipe.text.normalise import normalise
 from leanpipe.text.redact import redact
@@ -32,6 +32,7 @@ class Judge:
 
     def __init__(self, config: CleanConfig, evaluations: Path | None = None):
         self._config = config
+        self._filters = Filters(config.quality, config.repetition, config.c4, config.fineweb)
         self._evaluations = OverlapIndex.load(evaluations) if evaluations else None
 
     def __call__(self, document: Document) -> Judged:
@@ -39,7 +40,10 @@ class Judge:
         if fault:
             return Judged(text, "", fault, document.text if fault.rule == "extract.nothing" else "", {})
         language = detect(text, self._config.language_sample)
-        if fault := self._fault(text, language):
+        if self._config.languages and language not in self._config.languages:
+            return Judged(text, language, Fault("languages", 0.0), "", {})
+        text, fault = filter_text(text, language, self._filters)
+        if fault:
             return Judged(text, language, fault, "", {})
         text, redacted = redact(text, self._config.redact)
         overlap = self._evaluations.overlap(text) if self._evaluations else None
@@ -55,17 +59,4 @@ class Judge:
                 return "", Fault("extract.nothing", 0.0)
             text = extracted.text
         text = normalise(text)
-        text, fault = c4_clean(text, self._config.c4)
-        return text, fault or (None if text.strip() else Fault("empty", 0.0))
-
-    def _fault(self, text: str, language: str) -> Fault | None:
-        config = self._config
-        if config.languages and language not in config.languages:
-            return Fault("languages", 0.0)
-        view = View(text, language)
-        return (
-            quality_fault(view, config.quality)
-            or repetition_fault(view, config.repetition)
-            or c4_fault(view, config.c4)
-            or fineweb_fault(view, config.fineweb)
-        )
+        return text, None if text.strip() else Fault("empty", 0.0)

@@ -21,8 +21,13 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     if isinstance(value, int | float):
-        return f"{value:,}" if value == int(value) else f"{value:.4g}"
+        return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
     return "" if value is None else str(value)
+
+
+def about(value: float) -> str:
+    """A figure that is right to half a percent, in no more digits than that."""
+    return f"{round(value):,}" if value >= 10 else f"{value:.2g}"
 
 
 def is_numeric(rule: str) -> bool:

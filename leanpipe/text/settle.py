@@ -226,7 +226,8 @@ def _write_index(segment: Segment, folder: Path, kept: "NDArray[np.bool_]") -> N
         _save_column(folder / name, values[kept] if len(values) else values)
     _save_column(folder / "paragraphs.u64", segment.paragraphs[paragraphs_kept])
     # Also of held-out documents that repeat others: theirs are the others' too.
-    shutil.copyfile(segment.folder / "held_out.u64", folder / "held_out.u64")
+    for name in ("held_out.u64", "held_out_counts.u32"):
+        shutil.copyfile(segment.folder / name, folder / name)
 
 
 def _save_column(path: Path, values: "NDArray[Any]") -> None:

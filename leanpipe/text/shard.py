@@ -39,13 +39,15 @@ class FirstPass:
     """Work for an executor: task i reads shard i."""
 
     shards: tuple[tuple[SourceFile, ...], ...]
+    names: tuple[str, ...]
+    """Of the shards' folders."""
     config: CleanConfig
     evaluations: Path | None
     """Index of the evaluation sets."""
     folder: Path
 
     def __call__(self, task: int) -> None:
-        final = self.folder / f"{task:05d}"
+        final = self.folder / self.names[task]
         if final.exists():
             return
         partial = final.with_suffix(".part")
@@ -162,8 +164,9 @@ COLUMNS: dict[str, Any] = {
     "paragraphs.u64": np.uint64,
     "paragraph_counts.u32": np.uint32,
     "held_out.u64": np.uint64,
+    "held_out_counts.u32": np.uint32,
 }
-"""What is noted of each document that may stay; see `Segment`. `held_out`: n-grams of held-out documents."""
+"""What is noted of each document that may stay; see `Segment`. `held_out`: the runs of words of held-out documents."""
 
 
 def columns_of(id: str, text: str, text_hash: bytes, split: int, config: CleanConfig) -> dict[str, Any]:
@@ -181,7 +184,8 @@ def columns_of(id: str, text: str, text_hash: bytes, split: int, config: CleanCo
         runs = shingles(words, config.duplicates.shingle_words)
         columns["signatures.u32"] = signature(runs, config.duplicates.permutations)
     if held_out and len(words) >= config.decontaminate.ngram_words:
-        columns["held_out.u64"] = np.unique(shingles(words, config.decontaminate.ngram_words))
+        runs = shingles(words, config.decontaminate.ngram_words)
+        columns |= {"held_out.u64": runs, "held_out_counts.u32": [len(runs)]}
     if config.duplicates.paragraphs:
         hashes = [
             paragraph_hash(one) for one in paragraphs(text) if len(one) >= config.duplicates.paragraph_characters

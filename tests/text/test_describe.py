@@ -55,7 +55,7 @@ def test_every_document_is_counted_once(totals: Totals):
         "duplicates.near": 1,
         "extract.nothing": 1,
     }
-    assert list(totals.rules)[0] == "quality.min_words"
+    assert next(iter(totals.rules)) == "quality.min_words"
     assert totals.groups() == {"quality": 2, "decontaminate": 1, "duplicates": 1, "extract": 1}
 
 
@@ -160,7 +160,7 @@ def test_on_a_page_there_are_neither_front_matter_nor_pictures(totals: Totals):
 
 
 def test_text_of_documents_cannot_break_the_card(tmp_path: Path):
-    nasty = "</td>\n\n```\n# Heading\n![x](y)\n---\n| a | b |"
+    nasty = "</td>\n\n~~~\n# Heading\n![x](y)\n---\n| a | b |"
     rows = [dropped(1, nasty, "quality.min_words", source="a|b\n<script>.txt")]
     card = data_card(count(write_cleaned(tmp_path, rows)), CONFIG)
     assert "**a\\|b &lt;script>.txt**" in card

@@ -237,7 +237,7 @@ def test_nothing_of_what_was_found_is_left(number: int):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (BLOCK.split("-----END")[0] + "\nAnd then a sentence.", "<KEY>\nAnd then a sentence."),
+        (BLOCK.split("-----END")[0] + "\nAnd then a sentence.", "<KEY>\n\nAnd then a sentence."),
         (BLOCK.replace("\n", "\n    "), "<KEY>"),
         (BLOCK.replace("\n", "\\n' +\n  '"), "<KEY>"),
         (BLOCK.replace("\nMII", "\nProc-Type: 4,ENCRYPTED\n\nMII"), "<KEY>"),

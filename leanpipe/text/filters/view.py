@@ -9,23 +9,23 @@ import threading
 from array import array
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from leanpipe.text.filters.words import STOP_WORDS, has_letter, is_mark, split_chunk
+from leanpipe.text.filters.words import STOP_WORDS, split_chunk
 from leanpipe.text.language import SPACELESS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_STOP_BITS = {word: 1 << place for place, word in enumerate(STOP_WORDS)}
+_REAL, _ALPHABETIC, _FIRST_STOP = 1, 2, 4
+_STOP_BITS = {word: _FIRST_STOP << place for place, word in enumerate(STOP_WORDS)}
 _MOST_CHUNKS, _MOST_CHARACTERS = 1 << 18, 1 << 23  # of a table, before a new one is begun: about 60 MB
 _BLOCK = 1 << 20  # characters of a text that are cut at once, so that a huge one is not held in pieces
 _SPACE = re.compile(r"\s")
 _NOT_LETTERS = re.compile(r"[\d_]")
-_COLUMNS = 6
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio's fraction: its bits are well mixed
 
 
 class Counts(NamedTuple):
@@ -46,9 +46,12 @@ class Counts(NamedTuple):
 class Words(NamedTuple):
     """The words of a text in order, as arrays of shape (words,)."""
 
-    hashes: "NDArray[np.uint64]"
+    numbers: "NDArray[np.int64]"
+    """Equal for equal words of this text, and for no others; below 2^32."""
     lengths: "NDArray[np.int64]"
     """In characters."""
+    kinds: "NDArray[np.int64]"
+    """Sums of `_REAL`, `_ALPHABETIC` and the bits of stop words."""
 
 
 class View:
@@ -73,78 +76,74 @@ class View:
 
     @cached_property
     def counts(self) -> Counts:
-        if self.spaceless:
-            real = len(self._letters)
-            return Counts(real, real, real, real - len(_NOT_LETTERS.findall(self._letters)), 0)
-        rows = self._rows
-        _, words, real, characters, alphabetic, _ = rows.sum(axis=0).tolist()
-        stops = int(np.bitwise_or.reduce(rows[:, 5], initial=0))
-        return Counts(words, real, characters, alphabetic, stops.bit_count())
+        words = self.words
+        real = (words.kinds & _REAL).astype(np.bool_)
+        return Counts(
+            words=len(real),
+            real=int(np.count_nonzero(real)),
+            characters=int(words.lengths @ real),
+            alphabetic=int(np.count_nonzero(words.kinds & _ALPHABETIC)),
+            stop_words=(int(np.bitwise_or.reduce(words.kinds, initial=0)) // _FIRST_STOP).bit_count(),
+        )
 
     @cached_property
     def words(self) -> Words:
-        if self.spaceless:
-            return _single_letters(self._letters)
-        return self._vocabulary.words_of(self._rows)
-
-    @cached_property
-    def _letters(self) -> str:
-        return "".join(re.findall(r"\w+", self.text))
-
-    @cached_property
-    def _rows(self) -> "NDArray[np.int64]":
-        return self._vocabulary.rows_of(self.text)
-
-    @cached_property
-    def _vocabulary(self) -> "_Vocabulary":
-        """This thread's, for all of one document."""
-        if not hasattr(_own, "vocabulary") or _own.vocabulary.is_full:
-            _own.vocabulary = _Vocabulary()
-        return _own.vocabulary
+        return _letters(self.text) if self.spaceless else _vocabulary().words(self.text)
 
 
 _own = threading.local()
 
 
-class _Vocabulary(dict[str, int]):
-    """Numbers of pieces between white space, and a row of figures for each."""
+def _vocabulary() -> "_Vocabulary":
+    """This thread's."""
+    if not hasattr(_own, "vocabulary") or _own.vocabulary.is_full:
+        _own.vocabulary = _Vocabulary()
+    return _own.vocabulary
+
+
+class _Vocabulary(dict[str, tuple[int, ...]]):
+    """For each piece between white space, the numbers of the words that it is made of."""
 
     def __init__(self) -> None:
-        self._rows = array("q")  # place of its first word, and what Counts counts, stop words as bits
-        self._hashes = array("q")
-        self._lengths = array("q")
+        self._numbers = _Numbers()
         self._characters = 0
 
     @property
     def is_full(self) -> bool:
         return len(self) > _MOST_CHUNKS or self._characters > _MOST_CHARACTERS
 
-    def __missing__(self, chunk: str) -> int:
-        words = split_chunk(chunk)
-        real = [word for word in words if not is_mark(word)]
-        stops = 0
-        for word in real:
-            stops |= _STOP_BITS.get(word.lower(), 0)
-        alphabetic = sum(map(has_letter, real))
-        self._rows.extend((len(self._hashes), len(words), len(real), sum(map(len, real)), alphabetic, stops))
-        self._hashes.extend(map(hash, words))
-        self._lengths.extend(map(len, words))
+    def __missing__(self, chunk: str) -> tuple[int, ...]:
         self._characters += len(chunk)
-        self[chunk] = number = len(self)
+        self[chunk] = numbers = tuple(map(self._numbers.__getitem__, split_chunk(chunk)))
+        return numbers
+
+    def words(self, text: str) -> Words:
+        """Those of `text`, in memory of a few times its size."""
+        chunks = chain.from_iterable(map(str.split, _blocks(text)))
+        numbers = np.fromiter(chain.from_iterable(map(self.__getitem__, chunks)), np.int64)
+        lengths, kinds = self._numbers.lengths, self._numbers.kinds
+        return Words(numbers, np.frombuffer(lengths, np.int64)[numbers], np.frombuffer(kinds, np.int64)[numbers])
+
+
+class _Numbers(dict[str, int]):
+    """The numbers of words, from 0, and what is known of each."""
+
+    def __init__(self) -> None:
+        self.lengths, self.kinds = array("q"), array("q")
+
+    def __missing__(self, word: str) -> int:
+        self.lengths.append(len(word))
+        self.kinds.append(_kind(word))
+        self[word] = number = len(self)
         return number
 
-    def rows_of(self, text: str) -> "NDArray[np.int64]":
-        """int64 of shape (pieces, 6)."""
-        numbers = [np.fromiter(map(self.__getitem__, block.split()), np.int64) for block in _blocks(text)]
-        rows = np.frombuffer(self._rows, np.int64).reshape(-1, _COLUMNS)
-        return rows[numbers[0] if len(numbers) == 1 else np.concatenate(numbers)]
 
-    def words_of(self, rows: "NDArray[np.int64]") -> Words:
-        starts, sizes = rows[:, 0], rows[:, 1]
-        before = np.cumsum(sizes) - sizes
-        places = np.repeat(starts - before, sizes) + np.arange(sizes.sum())
-        hashes = np.frombuffer(self._hashes, np.uint64)[places]
-        return Words(hashes, np.frombuffer(self._lengths, np.int64)[places])
+def _kind(word: str) -> int:
+    if word.isalpha():
+        return _REAL | _ALPHABETIC | _STOP_BITS.get(word.lower(), 0)
+    if any(map(str.isalpha, word)):
+        return _REAL | _ALPHABETIC
+    return _REAL if any(map(str.isalnum, word)) else 0
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -158,7 +157,10 @@ def _blocks(text: str) -> Iterator[str]:
     yield text[start:] if start else text
 
 
-def _single_letters(letters: str) -> Words:
-    codes: Any = np.frombuffer(letters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
-    hashes = codes * _ODD
-    return Words((hashes ^ (hashes >> np.uint64(29))) * _ODD, np.ones(len(letters), np.int64))
+def _letters(text: str) -> Words:
+    """Every letter and digit of `text` as a word."""
+    letters = "".join(re.findall(r"\w+", text))
+    codes: Any = np.frombuffer(letters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    kinds = np.full(len(letters), _REAL | _ALPHABETIC)
+    kinds[[found.start() for found in _NOT_LETTERS.finditer(letters)]] = _REAL
+    return Words(codes, np.ones(len(letters), np.int64), kinds)

@@ -52,14 +52,21 @@ def split_chunk(chunk: str) -> list[str]:
     rest = chunk.lstrip(_BEFORE)
     core = rest.rstrip(_AFTER)
     before, after = chunk[: len(chunk) - len(rest)], rest[len(core) :]
-    if "." in after or "/" in core:
-        if _WHOLE.fullmatch(rest):
-            return [*_marks(before), rest]
-        if after.startswith("."):
-            stays = f"{core}." in _KEPT or _WHOLE.fullmatch(f"{core}.") or not _LOOSE_STOP.search(core[-2:])
-            if stays and not after.startswith(".."):
-                return [*_marks(before), *_inner(f"{core}."), *_marks(after[1:])]
+    if "." in after:
+        if not core.isidentifier() and _WHOLE.fullmatch(rest):
+            return [*before, rest]
+        if after[:2] != ".." and after[0] == "." and _keeps_stop(core):
+            core, after = f"{core}.", after[1:]
+    elif "/" in core and "." in core and _WHOLE.fullmatch(rest):
+        return [*before, rest]
     return [*_marks(before), *_inner(core), *_marks(after)]
+
+
+def _keeps_stop(core: str) -> bool:
+    """Whether a full stop after `core` is part of the word, for it shortens one."""
+    if len(core) > 1 and core[-1].islower() and core.isalpha():
+        return f"{core}." in _KEPT
+    return f"{core}." in _KEPT or bool(_WHOLE.fullmatch(f"{core}.")) or not _LOOSE_STOP.search(core[-2:])
 
 
 def _marks(marks: str) -> list[str]:
@@ -77,16 +84,6 @@ def _inner(core: str) -> list[str]:
     inner = core[: end.start()] if end else core
     words = [piece for piece in _WITHIN.split(inner) if piece]
     return [*words, end[0]] if end else words
-
-
-def has_letter(word: str) -> bool:
-    """Whether there is a letter in it."""
-    return word.isalpha() or any(map(str.isalpha, word))
-
-
-def is_mark(word: str) -> bool:
-    """Whether there is neither a letter nor a digit in it."""
-    return not (word.isalnum() or any(map(str.isalnum, word)))
 
 
 def count_sentences(line: str, enough: int) -> int:

@@ -1,0 +1,175 @@
+"""A file of documents to a shard of blocks: whole or not there, and never made twice.
+
+train/00000.tokens.npy, train/00000.positions.npy   the blocks; missing if there are none
+train/00000.json                                    what they were made from, and how much of it (`Shard`)
+"""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from leanpipe.models.load import document_separator
+from leanpipe.store import digest_file, digest_json, sync
+from leanpipe.text.tables import read_column
+from leanpipe.tokens.encode import Batch, encode
+from leanpipe.tokens.pack import Packing, lay_out, plan, token_type
+from leanpipe.tokens.rows import RowWriter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FORMAT = 1  # goes up when the same documents give other blocks
+_WINDOW = 2**22  # tokens that are packed together, at least: in memory, and enough for lengths to go together
+_WINDOW_BLOCKS = 256  # blocks that are packed together, at least: one of them may stay half empty
+TOKENS, POSITIONS = ".tokens.npy", ".positions.npy"
+
+
+class Shard(BaseModel):
+    """What the `.json` of a shard holds. Those of all shards add up to the corpus."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    """Digest of the file of documents, the tokenizer and the way of packing: the same key, the same blocks."""
+    documents: int
+    bytes: int
+    """Of the texts, in UTF-8."""
+    words: int
+    tokens: int
+    """In the blocks, without padding: the texts', and two separators for each document."""
+    blocks: int
+    lengths: dict[int, int]
+    """Documents by their tokens, rounded down to a power of two."""
+
+
+@dataclass(frozen=True)
+class Packer:
+    """One tokenizer and one way of packing."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    block_length: int
+    packing: Packing
+    max_padding: float
+
+    @cached_property
+    def _digest(self) -> str:
+        way = [_FORMAT, self.block_length, self.packing, self.max_padding]
+        return digest_json(
+            [way, document_separator(self.tokenizer), self.tokenizer.backend_tokenizer.to_str()]
+        )
+
+    def key(self, source: Path) -> str:
+        """Names the blocks of a file of documents by all that they depend on."""
+        return digest_json([digest_file(source), self._digest])
+
+    def make(self, source: Path, place: Path, progress: Callable[[int], None]) -> Shard:
+        """Write the blocks of `source` to `place` (a path without ending); `progress` is told of documents done."""
+        size, vocabulary = self.block_length, len(self.tokenizer)
+        separator = document_separator(self.tokenizer)
+        counts: Counter[str] = Counter()
+        lengths: Counter[int] = Counter()
+        with (
+            RowWriter(with_ending(place, TOKENS), size, token_type(vocabulary)) as tokens_file,
+            RowWriter(with_ending(place, POSITIONS), size, token_type(size)) as positions_file,
+        ):
+            batches = encode(self.tokenizer, read_column(source, "text"), separator)
+            for row, each in _windows(_counted(batches, counts, progress), size):
+                lengths.update((2 ** np.log2(each.clip(1)).astype(int)).tolist())
+                pieces = plan(each, size, self.packing, self.max_padding)
+                counts["blocks"] += pieces.count
+                for tokens, positions in lay_out(row, pieces, size, separator, vocabulary):
+                    tokens_file.append(tokens)
+                    positions_file.append(positions)
+        names = ("documents", "bytes", "words", "tokens", "blocks")
+        figures = {name: counts[name] for name in names}
+        return Shard(key=self.key(source), lengths=dict(sorted(lengths.items())), **figures)
+
+
+def make_shard(
+    packer: Packer, source: Path, place: Path, earlier: dict[str, Path], progress: Callable[[int], None]
+) -> Shard:
+    """The shard at `place`: left as it is, linked from where `earlier` has it by its key, or made."""
+    key = packer.key(source)
+    if place.with_suffix(".json").exists() and (done := read_shard(place)).key == key:
+        shard = done
+    elif key in earlier:
+        shard = _link(earlier[key], place)
+    else:
+        shard = packer.make(source, place, lambda count: progress(count))
+        _write(shard, place)
+        return shard
+    progress(shard.documents)
+    return shard
+
+
+def find_shards(folder: Path) -> dict[str, Path]:
+    """Where an earlier result has its shards, by their keys."""
+    return {read_shard(path).key: path.with_suffix("") for path in sorted(folder.glob("*/*.json"))}
+
+
+def read_shard(place: Path) -> Shard:
+    return Shard.model_validate_json(place.with_suffix(".json").read_text())
+
+
+def with_ending(place: Path, ending: str) -> Path:
+    return place.with_name(place.name + ending)
+
+
+def _write(shard: Shard, place: Path) -> None:
+    """Last, because it says that the blocks are whole."""
+    partial = place.with_suffix(".json.part")
+    partial.write_text(shard.model_dump_json(indent=2))
+    sync(partial)
+    partial.rename(place.with_suffix(".json"))
+
+
+def _link(earlier: Path, place: Path) -> Shard:
+    """The same files, which take no space of their own where the file system can have it so."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for ending in (TOKENS, POSITIONS):
+        source, target = with_ending(earlier, ending), with_ending(place, ending)
+        target.unlink(missing_ok=True)
+        if not source.exists():
+            continue
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+    shard = read_shard(earlier)
+    _write(shard, place)
+    return shard
+
+
+def _counted(
+    batches: Iterable[Batch], counts: Counter[str], progress: Callable[[int], None]
+) -> Iterator[Batch]:
+    for batch in batches:
+        counts.update(
+            documents=batch.documents, bytes=batch.bytes, words=batch.words, tokens=len(batch.tokens)
+        )
+        progress(batch.documents)
+        yield batch
+
+
+def _windows(batches: Iterable[Batch], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and lengths of batches together, as many as are packed together."""
+    window: list[Batch] = []
+    for batch in batches:
+        window.append(batch)
+        if sum(len(one.tokens) for one in window) >= max(_WINDOW, _WINDOW_BLOCKS * size):
+            yield _joined(window)
+            window = []
+    if window:
+        yield _joined(window)
+
+
+def _joined(window: list[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([one.tokens for one in window]), np.concatenate([one.lengths for one in window])
