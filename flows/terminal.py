@@ -5,6 +5,7 @@ import os
 from rich.table import Table
 
 from flows.console import console
+from flows.inspection import print_inspection
 from flows.results import RunResult, headline
 from leanpipe.evaluation.compare import comparison, formatted
 from leanpipe.home import Home
@@ -14,6 +15,8 @@ def print_result(result: RunResult, home: Home) -> None:
     """Stages with their seconds, models side by side, what was registered, and where to look next."""
     out = console()
     out.print(_stages(result))
+    if "inspect" in result.stages:
+        print_inspection(result.stages["inspect"], out)
     if result.models:
         out.print(_models(result))
     if result.registered:

@@ -7,6 +7,7 @@ from leanpipe.config import StageConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.text.clean import CleanConfig
+from leanpipe.text.inspect import SampleConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
@@ -21,6 +22,13 @@ class CorpusSettings(StageConfig):
     """Files of evaluation sets, of which no document may hold a passage: .jsonl, .json, .csv, .txt or .parquet."""
     clean: CleanConfig = CleanConfig()
     """What is kept of the corpus."""
+
+
+class InspectSettings(CorpusSettings):
+    """The text, and how much of it is looked at."""
+
+    inspect: SampleConfig = SampleConfig()
+    """How much of the corpus is looked at, and how much of it is shown."""
 
 
 class TokenSettings(CorpusSettings):
@@ -109,6 +117,7 @@ class PipelineConfig(
 
 SETTINGS: dict[str, type[StageConfig]] = {
     "data-to-deployment": PipelineConfig,
+    "inspect-corpus": InspectSettings,
     "prepare-corpus": TokenSettings,
     "distill": DistillSettings,
     "finetune": FinetuneSettings,

@@ -18,6 +18,8 @@ from leanpipe.text.clean import CleanConfig, clean
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 from leanpipe.training.distill import DistillConfig, distill
 
+_TRAINING_BYTES = 10_000_000  # for its tokenizer
+
 
 class SeedConfig(StageConfig):
     """The shape of the model."""
@@ -44,12 +46,10 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from leanpipe.models.load import save_model
-    from leanpipe.text.tables import read_texts
+    from leanpipe.tokens.sample import Sample
     from leanpipe.tokens.train import train_tokenizer
 
-    tokenizer = train_tokenizer(
-        "bpe", list(read_texts(inputs.documents / "train.parquet")), config.vocabulary
-    )
+    tokenizer = train_tokenizer("bpe", Sample(inputs.documents, _TRAINING_BYTES), config.vocabulary)
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -189,8 +189,8 @@ def _redactions(totals: Totals) -> str:
     if not rows:
         return "## Personal data\n\nNone was found to redact.\n"
     return (
-        f"## Personal data\n\nReplaced in {totals.documents_redacted:,} of the documents that were kept, and nowhere "
-        f"written down:\n\n{table(('kind', 'replaced'), rows)}"
+        f"## Personal data\n\nReplaced in {totals.documents_redacted:,} of the documents that were kept; what stood there "
+        f"was not written down.\n\n{table(('kind', 'replaced'), rows)}"
     )
 
 

@@ -32,7 +32,17 @@ __all__ = ["CleanConfig", "CleanInputs", "clean"]
 
 logger = logging.getLogger(__name__)
 
-GROUPS = ("extract", "empty", "languages", "quality", "repetition", "c4", "fineweb", "decontaminate", "duplicates")
+GROUPS = (
+    "extract",
+    "empty",
+    "languages",
+    "quality",
+    "repetition",
+    "c4",
+    "fineweb",
+    "decontaminate",
+    "duplicates",
+)
 """What rules begin with, in the order in which they are applied."""
 
 
@@ -124,7 +134,9 @@ def _check_left(out: Path, corpus: Sequence[str]) -> None:
             f"no document could be read from {where} ({listed or 'its files hold none'}): check the files"
         )
     left = f"only {kept} of {totals.documents}" if kept else f"none of {totals.documents}"
-    problem = f"{left} documents from {where} left after cleaning, but train, validation and test need one each"
+    problem = (
+        f"{left} documents from {where} left after cleaning, but train, validation and test need one each"
+    )
     if totals.documents < len(SPLITS):
         raise UserError(
             f"{problem}: add documents, or set clean.read.text_files to lines if each line of a file is one"
@@ -141,9 +153,7 @@ def _advice(rule: str) -> str:
     return f"add other documents, or change clean.{rule}"
 
 
-def _finish(
-    config: CleanConfig, listings: Sequence[Listing], new: int, out: Path, report: Report
-) -> Summary:
+def _finish(config: CleanConfig, listings: Sequence[Listing], new: int, out: Path, report: Report) -> Summary:
     roots = [listing.reference for listing in listings]
     totals = describe(out / "report", out, config.model_dump(mode="json"), roots)
     if totals.skipped:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from leanpipe.config import StageConfig
 from leanpipe.text import ngrams
-from leanpipe.text.wordhash import shingles, word_hashes, word_spans
+from leanpipe.text.wordhash import shingles, shingles_of_sizes, word_hashes, word_spans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +90,7 @@ class OverlapIndex:
 
     def __init__(self, folder: Path):
         self._facts = _Facts(**json.loads((folder / "index.json").read_text()))
-        self._texts = np.load(folder / "texts.npy", mmap_mode="r")
+        self._texts = np.load(folder / "texts.npy", mmap_mode="r").view(np.ndarray)
         self._ngrams = ngrams.Ngrams(folder)
 
     @classmethod
@@ -132,16 +132,14 @@ class OverlapIndex:
     def overlap(self, text: str) -> Overlap | None:
         """What `text` shares with the texts of the index, if that is more than `max_overlap`."""
         words = word_hashes(text)
-        covered: Any = np.zeros(len(words) + 1, np.int32)
-        found: list[Any] = [np.empty(0, np.uint64)]
-        for length in self._facts.lengths:
-            if length <= len(words):
-                starts, places = self._ngrams.find(shingles(words, length))
-                covered[starts] += 1
-                covered[starts + length] -= 1
-                found.append(places)
-        places = np.unique(np.concatenate(found))
-        return self._judge(text, covered[:-1].cumsum() > 0, places) if len(places) else None
+        lengths = np.array([length for length in self._facts.lengths if length <= len(words)], np.int64)
+        runs, places = self._ngrams.find(shingles_of_sizes(words, lengths.tolist()))
+        if not len(runs):
+            return None
+        ends = np.cumsum(len(words) + 1 - lengths)  # of the runs of each length
+        which = np.searchsorted(ends, runs, side="right")
+        starts = runs - np.concatenate([[0], ends])[which]
+        return self._judge(text, _covered(len(words), starts, lengths[which]), places)
 
     def _judge(self, text: str, covered: "NDArray[np.bool_]", places: "NDArray[np.uint64]") -> Overlap | None:
         name, share = self._most(places)
@@ -236,6 +234,14 @@ def _places(start: int, count: int, ends: "NDArray[np.int64] | None") -> "NDArra
     at: Any = np.arange(start, start + count)
     texts = np.searchsorted(ends, at, side="right")
     return (texts << 32 | (at - np.concatenate([[0], ends])[texts])).astype(np.uint64)
+
+
+def _covered(words: int, starts: Any, lengths: Any) -> "NDArray[np.bool_]":
+    """Which of so many words stand in one of the runs."""
+    changes: Any = np.zeros(words + 1, np.int32)
+    np.add.at(changes, starts, 1)
+    np.subtract.at(changes, starts + lengths, 1)
+    return changes[:-1].cumsum() > 0
 
 
 def _passage(text: str, covered: "NDArray[np.bool_]") -> str:

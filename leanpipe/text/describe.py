@@ -80,8 +80,8 @@ def _draw_lengths(path: Path, totals: Totals) -> None:
     edges = np.geomspace(1, max(10.0, read.largest, kept.largest) * 1.01, 50)
     with picture(path) as axes:
         for name, sketch, color in (("read", read, NEUTRAL), ("kept", kept, KEPT)):
-            bins = {"bins": edges.tolist(), "weights": sketch.counts()}
-            axes.hist(sketch.values(), **bins, color=color, alpha=0.55, label=f"{name} ({sketch.count:,})")
+            bars, _ = np.histogram(sketch.values(), edges, weights=sketch.counts())
+            axes.stairs(bars, edges, fill=True, color=color, alpha=0.55, label=f"{name} ({sketch.count:,})")
         axes.set(
             xscale="log", xlabel="characters per document", ylabel="documents", title="Length of documents"
         )

@@ -150,7 +150,9 @@ def exact_pairs(index: Index) -> Pairs:
     return Pairs(*(column[new] for column in pairs))
 
 
-def near_pairs(index: Index, gone: "NDArray[np.bool_]", config: DuplicatesConfig, task: int, of: int) -> Pairs:
+def near_pairs(
+    index: Index, gone: "NDArray[np.bool_]", config: DuplicatesConfig, task: int, of: int
+) -> Pairs:
     """Documents that are nearly an earlier one, by the bands that fall to `task` of `of`; not those in `gone` (n,)."""
     count, rows = bands(config.threshold, config.permutations)
     found = []
@@ -208,7 +210,9 @@ def _buckets(
 ) -> Iterator["NDArray[np.int64]"]:
     """The documents that share a key, ascending, where at least one of them is new."""
     order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]])) if len(order) else order
+    starts = (
+        np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]])) if len(order) else order
+    )
     ends = np.append(starts[1:], len(order))
     for start, end in zip(starts, ends, strict=True):
         if end - start > 1 and numbers[order[end - 1]] >= new:

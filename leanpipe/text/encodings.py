@@ -17,6 +17,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MARKS = tuple(mark for mark, _ in _BOMS)
 _UTF8 = ("utf-8", "utf-8-sig")
 _LOOK_AT = 8192
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
@@ -30,9 +31,7 @@ _ASCII = bytes(range(128))
 
 _MIN_HIGH, _MIN_HIGH_LATIN = 4, 8  # bytes above 127 that a guess needs; Latin alphabets share most of theirs
 _MANY_HIGH = 0.25  # of all bytes: text of an alphabet that is not Latin
-_DAMAGED_UTF8 = (
-    0.75  # of the bytes above 127 are in valid sequences; in EUC and Shift-JIS half are, by chance
-)
+_DAMAGED_UTF8 = 0.75  # of the bytes above 127 are in valid sequences; in EUC and Shift-JIS half are, by chance
 _MAX_BAD = 0.01
 _SAME_AS_FALLBACK = ("ascii", "iso8859-1", "cp1252", *_UTF8)
 
@@ -69,9 +68,11 @@ def decode(data: bytes, declared: str | None = None, html: bool = False) -> Deco
 
 def wide_encoding(data: bytes) -> str | None:
     """UTF-16 or UTF-32 by a byte order mark, or UTF-16 by where the zeros of its ASCII letters are; else None."""
-    bom = next((name for mark, name in _BOMS if data.startswith(mark)), None)
-    if bom:
+    if data.startswith(_MARKS):
+        bom = next(name for mark, name in _BOMS if data.startswith(mark))
         return None if bom == "utf-8-sig" else bom
+    if b"\0" not in data[:_LOOK_AT] or len(data) < _MIN_HIGH:
+        return None
     sample = data[: min(_LOOK_AT, len(data) & ~1)]
     if b"\0" not in sample or len(sample) < _MIN_HIGH:
         return None

@@ -61,9 +61,14 @@ def _file(path: Path, source: str) -> SourceFile | None:
 def _texts(file: SourceFile, min_words: int) -> Iterator[tuple[str, str]]:
     for value in _READERS[file.kind](file):
         for strings in _rows(value):
-            long = [text for text in strings if len(word_hashes(text)) >= min_words]
+            long = [text for text in strings if _is_long(text, min_words)]
             for text in long or ["\n".join(strings)]:
                 yield file.source, text
+
+
+def _is_long(text: str, words: int) -> bool:
+    """Whether it has about so many words; they are only counted where there may be no spaces between them."""
+    return len(text.split()) >= words or (not text.isascii() and len(word_hashes(text)) >= words)
 
 
 def _rows(value: Any) -> Iterator[list[str]]:

@@ -87,7 +87,9 @@ def check_execution(config: ExecutionConfig) -> None:
                 "clean.execution.executor=slurm: there is no sbatch here; run on a machine that submits to Slurm"
             )
         if not config.slurm_partition:
-            raise UserError("clean.execution.executor=slurm: name the partition in clean.execution.slurm_partition")
+            raise UserError(
+                "clean.execution.executor=slurm: name the partition in clean.execution.slurm_partition"
+            )
 
 
 def _run_locally(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> None:
@@ -108,7 +110,12 @@ def _run_on_ray(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     try:
         executor = Ray(
-            [_Step(work)], tasks, workers(config), logging_dir=str(folder), skip_completed=False, mem_per_cpu_gb=1
+            [_Step(work)],
+            tasks,
+            workers(config),
+            logging_dir=str(folder),
+            skip_completed=False,
+            mem_per_cpu_gb=1,
         )
         executor.run()
     finally:

@@ -24,7 +24,10 @@ def base_for(
     sets = [one.digest for one in evaluations]
     found: list[tuple[int, float, Manifest]] = []
     for path, manifest in _results(store, clean):
-        same = manifest.config == config.model_dump(mode="json") and manifest.inputs.get("evaluations", []) == sets
+        same = (
+            manifest.config == config.model_dump(mode="json")
+            and manifest.inputs.get("evaluations", []) == sets
+        )
         if same and (held := Held.load(path).files) <= wanted:
             found.append((len(held), path.stat().st_mtime, manifest))
     if not found:

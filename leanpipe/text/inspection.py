@@ -1,17 +1,26 @@
 """What a dry run of cleaning found, and how a person is shown it."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from leanpipe.pictures import DROPPED, NEUTRAL, grid
 from leanpipe.text.card import table
-from leanpipe.text.rules import is_numeric, shown
-from leanpipe.text.sketch import Sketch
+from leanpipe.text.rules import about, is_numeric, shown
+from leanpipe.text.sketch import ACCURACY, Sketch
 
-_PICTURES = 12  # rules of which the measured figures are drawn
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INSPECTION = "inspection.json"
+"""The file that stage `inspect` writes."""
+_PICTURES = 9  # rules of which the measured figures are drawn
+_BARS = 80  # at most
+_LARGE = 20  # bounds from here on are drawn on a logarithmic scale
 
 
 class Example(BaseModel):
@@ -70,7 +79,7 @@ COLUMNS = ("rule", "bound", "would go", "of the sample", "first", "only", "5%", 
 def rows(found: Inspection) -> Iterator[tuple[str, ...]]:
     """A row of `COLUMNS` for every rule."""
     for one in found.rules:
-        quantiles = [shown(float(f"{value:.3g}")) for value in one.quantiles] or ["", "", ""]
+        quantiles = [about(value) for value in one.quantiles] or ["", "", ""]
         counts = (str(one.documents), found.share(one.documents), str(one.first), str(one.only))
         yield (one.rule, shown(one.bound), *counts, *quantiles)
 
@@ -111,19 +120,34 @@ def draw_measured(path: Path, found: Inspection, measured: dict[str, Sketch]) ->
         return
     with grid(path, len(drawn), width=12, height=2.4) as all_axes:
         for axes, one in zip(all_axes, drawn, strict=True):
-            sketch = measured[one.rule]
-            axes.hist(
-                sketch.values(), weights=sketch.counts(), bins=_bins(sketch, float(one.bound)), color=NEUTRAL
-            )
-            axes.axvline(float(one.bound), color=DROPPED, linestyle="--")
-            axes.set_title(f"{one.rule}\nbound {shown(one.bound)}: {one.documents} would go", fontsize=9)
-            axes.spines[["top", "right"]].set_visible(False)
+            _draw_rule(axes, one, measured[one.rule])
 
 
-def _bins(sketch: Sketch, bound: float) -> Sequence[float]:
-    """Thirty, up to twice the bound or to nearly all figures, whichever is more, and one for the rest."""
-    top = max(sketch.quantile(0.98), 2 * bound, 1e-3)
-    return [top * number / 30 for number in range(31)] + [max(top * 1.03, sketch.largest)]
+def _draw_rule(axes: "Axes", found: RuleFound, sketch: Sketch) -> None:
+    """What lies beyond the bound in another colour. The outermost bars hold what lies further out too."""
+    limit, edges = float(found.bound), _edges(sketch, float(found.bound))
+    values, counts = np.clip(sketch.values(), edges[0], edges[-1]), sketch.counts()
+    least = found.rule.rpartition(".")[2].startswith("min_")
+    beyond = sketch.values() < limit * (1 - ACCURACY) if least else sketch.values() > limit * (1 + ACCURACY)
+    for mine, color in ((~beyond, NEUTRAL), (beyond, DROPPED)):
+        bars, _ = np.histogram(values[mine], edges, weights=counts[mine])
+        axes.stairs(bars, edges, fill=True, color=color)
+    axes.axvline(limit, color="black", linestyle="--", linewidth=1)
+    axes.set_title(f"{found.rule}\nbound {shown(found.bound)}: {found.documents:,} would go", fontsize=9)
+    axes.set_yscale("symlog", linthresh=1)  # what is near the bound is rare
+    axes.set_ylim(bottom=0)
+    if limit >= _LARGE:
+        axes.set_xscale("log")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _edges(sketch: Sketch, limit: float) -> np.ndarray:
+    """Of the bars: of even width around a share or a small number, growing for a large one. The bound ends one."""
+    top = max(sketch.quantile(0.98), 1.3 * limit, 1e-3)
+    if limit >= _LARGE:
+        return np.geomspace(1, max(sketch.largest, top), 41)
+    width = limit / 20 if limit else top / 40
+    return np.arange(min(_BARS, math.ceil(top / width)) + 1) * width
 
 
 def _examples(found: RuleFound) -> str:

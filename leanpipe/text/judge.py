@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leanpipe.text.decontaminate import OverlapIndex
-from leanpipe.text.document import Document, Fault
+from leanpipe.text.document import START, Document, Fault
 from leanpipe.text.extract import main_text
 from leanpipe.text.filters import Filters, filter_text
 from leanpipe.text.language import detect
 from leanpipe.text.normalise import normalise
-from leanpipe.text.redact import redact
+from leanpipe.text.redact import redact, redacted_start
 from leanpipe.text.settings import CleanConfig
 
 
@@ -22,7 +22,7 @@ class Judged(NamedTuple):
     fault: Fault | None
     """Why it is dropped, if it is."""
     detail: str
-    """What shows the fault, if it is not the text's beginning."""
+    """What shows the fault: the beginning of the text, or a passage."""
     redacted: dict[str, int]
     """How many of each kind of personal data were replaced."""
 
@@ -38,17 +38,21 @@ class Judge:
     def __call__(self, document: Document) -> Judged:
         text, fault = self._text(document)
         if fault:
-            return Judged(text, "", fault, document.text if fault.rule == "extract.nothing" else "", {})
+            return self._dropped(text, "", fault, document.text)
         language = detect(text, self._config.language_sample)
         if self._config.languages and language not in self._config.languages:
-            return Judged(text, language, Fault("languages", 0.0), "", {})
+            return self._dropped(text, language, Fault("languages", 0.0), text)
         text, fault = filter_text(text, language, self._filters)
         if fault:
-            return Judged(text, language, fault, "", {})
+            return self._dropped(text, language, fault, text)
         text, redacted = redact(text, self._config.redact)
-        overlap = self._evaluations.overlap(text) if self._evaluations else None
-        fault = Fault(overlap.rule, overlap.value) if overlap else None
-        return Judged(text, language, fault, overlap.detail if overlap else "", redacted)
+        if self._evaluations and (overlap := self._evaluations.overlap(text)):
+            return Judged(text, language, Fault(overlap.rule, overlap.value), overlap.detail, redacted)
+        return Judged(text, language, None, "", redacted)
+
+    def _dropped(self, text: str, language: str, fault: Fault, shown: str) -> Judged:
+        """What is shown of a document that was dropped before its personal data were replaced is shown without them."""
+        return Judged(text, language, fault, redacted_start(shown, self._config.redact, START), {})
 
     def _text(self, document: Document) -> tuple[str, Fault | None]:
         """What is to be read of it, repaired and normalised."""

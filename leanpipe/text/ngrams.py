@@ -4,7 +4,7 @@ So its size is bounded by the disk, and all processes of a machine share one cop
 holds only a few million runs at a time: into buckets by how their numbers begin, then bucket by bucket in order.
 
 hashes.bin   uint64, sorted: the number of each run        places.bin   uint64: its place, whatever that is
-filter.npy   16 bits or more per run, those set that the number of some run begins with
+filter.npy   32 bits or more per run, those set that the number of some run begins with
 """
 
 import shutil
@@ -21,8 +21,9 @@ BATCH = 1 << 21
 """Runs that are sorted at once: 32 MiB of numbers and places."""
 
 _MOST_BUCKETS = 1024  # as many files are open at once
-_SLOTS = 16  # bits of the filter per run, at least: of the runs that are not in the table, one in 16 passes
+_SLOTS = 32  # bits of the filter per run, at least: of the runs that are not in the table, at most one in 32 passes
 _REPEATS = 16  # places of one run that are given: a run of more texts is a set phrase
+_BITS = np.array([1 << bit for bit in range(8)], np.uint8)
 _NONE: Any = np.empty(0, np.uint64)
 
 Chunk = tuple["NDArray[np.uint64]", "NDArray[np.uint64]"]
@@ -35,7 +36,9 @@ class Ngrams:
     def __init__(self, folder: Path):
         self._hashes = _mapped(folder / "hashes.bin")
         self._places = _mapped(folder / "places.bin")
-        self._filter = np.load(folder / "filter.npy", mmap_mode="r")
+        self._filter = np.load(folder / "filter.npy", mmap_mode="r").view(
+            np.ndarray
+        )  # whose operations are faster
 
     def __len__(self) -> int:
         """How many runs it holds."""
@@ -48,8 +51,8 @@ class Ngrams:
             return maybe, _NONE
         wanted = runs[maybe]
         first = np.minimum(np.searchsorted(self._hashes, wanted), len(self) - 1)
-        there = self._hashes[first] == wanted
-        return maybe[there], self._places_from(np.unique(first[there]))
+        there = np.flatnonzero(self._hashes[first] == wanted)
+        return maybe[there], self._places_from(np.unique(first[there])) if len(there) else _NONE
 
     def _places_from(self, first: Any) -> "NDArray[np.uint64]":
         last = np.searchsorted(self._hashes, self._hashes[first], side="right")
@@ -59,8 +62,8 @@ class Ngrams:
 
     def _may_hold(self, runs: "NDArray[np.uint64]") -> "NDArray[np.bool_]":
         bits = 2 + len(self._filter).bit_length()
-        slots = runs >> np.uint64(64 - bits)
-        return (self._filter[slots >> np.uint64(3)] & _bit(slots)) != 0
+        slots = (runs >> np.uint64(64 - bits)).view(np.int64)  # what numpy uses as indices without a copy
+        return (self._filter[slots >> 3] & _bit(slots)) != 0
 
 
 def write(folder: Path, chunks: Iterable[Chunk], count: int) -> None:
@@ -109,16 +112,16 @@ def _write_filter(path: Path, hashes: Any) -> None:
     bits = max(3, (_SLOTS * len(hashes)).bit_length())
     table = np.lib.format.open_memmap(path, "w+", np.uint8, (1 << (bits - 3),))
     for start in range(0, len(hashes), BATCH):
-        slots = hashes[start : start + BATCH] >> np.uint64(64 - bits)
-        cells, at = np.unique(slots >> np.uint64(3), return_index=True)
+        slots = (hashes[start : start + BATCH] >> np.uint64(64 - bits)).view(np.int64)
+        cells, at = np.unique(slots >> 3, return_index=True)
         table[cells] |= np.bitwise_or.reduceat(_bit(slots), at)
     table.flush()
 
 
-def _bit(slots: "NDArray[np.uint64]") -> "NDArray[np.uint8]":
-    return np.left_shift(np.uint8(1), (slots & np.uint64(7)).astype(np.uint8))
+def _bit(slots: Any) -> "NDArray[np.uint8]":
+    return _BITS[slots & 7]
 
 
 def _mapped(path: Path) -> Any:
     """A file of numbers as an array; an empty file cannot be mapped."""
-    return np.memmap(path, np.uint64, "r") if path.stat().st_size else _NONE
+    return np.memmap(path, np.uint64, "r").view(np.ndarray) if path.stat().st_size else _NONE

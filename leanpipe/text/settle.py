@@ -18,7 +18,7 @@ from leanpipe.text.minhash import bands
 from leanpipe.text.settings import CleanConfig
 from leanpipe.text.shard import COLUMNS, paragraphs, publish
 from leanpipe.text.split import SPLITS, fill_empty_splits
-from leanpipe.text.tables import ACCOUNT, DOCUMENTS, TableWriter, read_rows
+from leanpipe.text.tables import ACCOUNT, DOCUMENTS, TableWriter, read_batches, read_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,10 @@ def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> No
     gone[exact.later] = gone[near.later] = True
     if config.duplicates.paragraphs:
         repeated = repeated_paragraphs(index, gone)[len(segments.held) :]
-        _save(folder / "repeated.npz", **{path.name: one for path, one in zip(segments.new, repeated, strict=True)})
+        _save(
+            folder / "repeated.npz",
+            **{path.name: one for path, one in zip(segments.new, repeated, strict=True)},
+        )
     _save(folder / "splits.npz", **_splits(index, gone, segments))
 
 
@@ -76,9 +79,7 @@ def _near(segments: Segments, config: CleanConfig, folder: Path) -> Pairs:
     count, _ = bands(config.duplicates.threshold, config.duplicates.permutations)
     # What one more process would find is not worth its start, but for many documents.
     tasks = min(count, workers(config.execution)) if len(segments.index()) > 100_000 else 1
-    run_tasks(
-        _NearDuplicates(segments, config, tasks, folder), tasks, config.execution, folder / "logs"
-    )
+    run_tasks(_NearDuplicates(segments, config, tasks, folder), tasks, config.execution, folder / "logs")
     return Pairs.together([Pairs(**np.load(folder / f"near-{task:05d}.npz")) for task in range(tasks)])
 
 
@@ -134,7 +135,11 @@ class _Verdict(NamedTuple):
 
     def columns(self) -> dict[str, Any]:
         """Those columns of the account that it decides."""
-        outcome = {"outcome": "dropped" if self.rule else "kept", "split": self.split, "characters": len(self.text)}
+        outcome = {
+            "outcome": "dropped" if self.rule else "kept",
+            "split": self.split,
+            "characters": len(self.text),
+        }
         return outcome | {"rule": self.rule, "value": self.value, "detail": self.detail}
 
 
@@ -199,16 +204,20 @@ def _write(shard: Path, folder: Path, verdicts: _Verdicts, permutations: int) ->
             name: stack.enter_context(TableWriter(folder / f"{name}.parquet", DOCUMENTS)) for name in SPLITS
         }
         account = stack.enter_context(TableWriter(folder / "account.parquet", ACCOUNT))
-        for row in read_rows(shard / "account.parquet"):
-            if row["outcome"] != "dropped":
-                document = next(documents)
-                verdict = verdicts.of(len(kept), document["text"])
-                kept.append(verdict.split)
-                row |= verdict.columns()
-                if verdict.split:
-                    splits[verdict.split].write(document | {"text": verdict.text})
-            account.write(row)
-    _write_index(Segment(shard, permutations), folder / "index", np.array([bool(split) for split in kept]))
+        for batch in read_batches(shard / "account.parquet"):
+            if batch["outcome"].index("").as_py() < 0:
+                account.write_batch(batch)  # nothing is left to be decided
+                continue
+            for row in batch.to_pylist():
+                if row["outcome"] != "dropped":
+                    document = next(documents)
+                    verdict = verdicts.of(len(kept), document["text"])
+                    kept.append(verdict.split)
+                    row |= verdict.columns()
+                    if verdict.split:
+                        splits[verdict.split].write(document | {"text": verdict.text})
+                account.write(row)
+    _write_index(Segment(shard, permutations), folder / "index", np.array([bool(split) for split in kept], np.bool_))
     (folder / "kept.json").write_text(json.dumps(Counter(kept)))
 
 

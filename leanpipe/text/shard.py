@@ -18,7 +18,7 @@ import numpy as np
 
 from leanpipe.store import sync
 from leanpipe.text.columns import ColumnWriter
-from leanpipe.text.document import START, Document
+from leanpipe.text.document import Document
 from leanpipe.text.judge import Judged, Judge
 from leanpipe.text.listing import ReadLog, SourceFile
 from leanpipe.text.minhash import signature
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _EVERY = 50  # documents between two notes of how far the shard is
+_REMEMBERED = 1 << 14  # texts whose outcome is remembered: some 15 MB
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def read_shard(
     redacted: Counter[str] = Counter()
     with _Writers(folder, config) as writers:
         for number, document in enumerate(_read(files, log, config)):
-            judged = judge(document)
-            redacted.update(judged.redacted)
-            writers.write(document, judged)
+            redacted.update(writers.write(document, judge))
             if number % _EVERY == 0:
                 (folder / "bytes_read").write_text(str(log.bytes_read))
     (folder / "bytes_read").write_text(str(sum(file.size for file in files)))
@@ -107,6 +106,7 @@ class _Writers:
 
     def __init__(self, folder: Path, config: CleanConfig):
         self._config = config
+        self._known: dict[tuple[str, bool], dict[str, Any]] = {}
         self._stack = ExitStack()
         self._documents = self._stack.enter_context(TableWriter(folder / "documents.parquet", DOCUMENTS))
         self._account = self._stack.enter_context(TableWriter(folder / "account.parquet", ACCOUNT))
@@ -118,26 +118,32 @@ class _Writers:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def write(self, document: Document, judged: Judged) -> None:
-        fault = judged.fault
+    def write(self, document: Document, judge: Judge) -> dict[str, int]:
+        """Judge the document and write what it comes to; returns how much of which personal data was replaced."""
         digest = hashlib.sha256(document.text.encode(errors="surrogatepass")).hexdigest()
-        row = {
-            "id": document.id,
-            "source": document.source,
-            "digest": digest,
-            "outcome": "dropped" if fault else "",
-            "rule": fault.rule if fault else "",
-            "value": float(fault.value) if fault else 0.0,
-            "split": "",
-            "language": judged.language,
-            "characters_read": len(document.text),
-            "characters": len(judged.text),
-            "redactions": sum(judged.redacted.values()),
-            "detail": (judged.detail or judged.text[:START]) if fault else "",
-        }
-        if not fault:
+        row = {"id": document.id, "source": document.source, "digest": digest}
+        if known := self._known.get((digest, document.html)):
+            self._account.write(row | known)
+            return {}
+        judged = judge(document)
+        row |= _outcome(document, judged)
+        if not judged.fault:
             row["split"] = self._keep(document, judged)
         self._account.write(row)
+        self._remember(document, row)
+        return judged.redacted
+
+    def _remember(self, document: Document, row: dict[str, Any]) -> None:
+        """A text that comes again, as some do a million times, need not be judged again."""
+        if len(self._known) == _REMEMBERED:
+            self._known.clear()
+        columns = {name: row[name] for name in ACCOUNT if name not in ("id", "source", "digest")}
+        if not row["rule"]:
+            if not self._config.duplicates.exact:
+                return
+            columns |= {"outcome": "dropped", "rule": "duplicates.exact", "value": 1.0, "split": ""}
+            columns |= {"redactions": 0, "detail": f"of {document.id}"}
+        self._known[row["digest"], document.html] = columns
 
     def _keep(self, document: Document, judged: Judged) -> str:
         """Write what the second pass needs to know; returns the split."""
@@ -154,6 +160,22 @@ class _Writers:
         writer = ColumnWriter(path, COLUMNS[path.name])
         self._stack.callback(writer.close)
         return writer
+
+
+def _outcome(document: Document, judged: Judged) -> dict[str, Any]:
+    """The columns of the account that follow from the document alone."""
+    fault = judged.fault
+    return {
+        "outcome": "dropped" if fault else "",
+        "rule": fault.rule if fault else "",
+        "value": float(fault.value) if fault else 0.0,
+        "split": "",
+        "language": judged.language,
+        "characters_read": len(document.text),
+        "characters": len(judged.text),
+        "redactions": sum(judged.redacted.values()),
+        "detail": judged.detail if fault else "",
+    }
 
 
 COLUMNS: dict[str, Any] = {
@@ -177,7 +199,7 @@ def columns_of(id: str, text: str, text_hash: bytes, split: int, config: CleanCo
         "splits.u8": [split],
     }
     words: NDArray[np.uint64] = np.empty(0, np.uint64)
-    held_out = config.decontaminate.held_out and split > 0
+    held_out = config.decontaminate.enabled and config.decontaminate.held_out and split > 0
     if config.duplicates.near or held_out:
         words = word_hashes(text)
     if config.duplicates.near:
@@ -188,7 +210,9 @@ def columns_of(id: str, text: str, text_hash: bytes, split: int, config: CleanCo
         columns |= {"held_out.u64": runs, "held_out_counts.u32": [len(runs)]}
     if config.duplicates.paragraphs:
         hashes = [
-            paragraph_hash(one) for one in paragraphs(text) if len(one) >= config.duplicates.paragraph_characters
+            paragraph_hash(one)
+            for one in paragraphs(text)
+            if len(one) >= config.duplicates.paragraph_characters
         ]
         columns |= {"paragraphs.u64": hashes, "paragraph_counts.u32": [len(hashes)]}
     return columns

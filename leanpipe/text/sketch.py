@@ -2,8 +2,9 @@
 
 import numpy as np
 
-_ACCURACY = 0.005
-_GAMMA = (1 + _ACCURACY) / (1 - _ACCURACY)
+ACCURACY = 0.005
+"""Of a quantile, as a share of it."""
+_GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
 _SMALLEST = 1e-6  # what is smaller counts as 0
 
 

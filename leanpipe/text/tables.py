@@ -55,24 +55,30 @@ class TableWriter:
         if len(self._rows) == _BATCH:
             self._flush()
 
+    def write_batch(self, batch: "pyarrow.RecordBatch") -> None:
+        """Add rows that were read from such a table."""
+        import pyarrow
+
+        self._flush()
+        self._write(pyarrow.Table.from_batches([batch]))
+
     def _flush(self) -> None:
         if not self._rows:
             return
         import pyarrow
-        import pyarrow.parquet
 
         schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in self._columns.items()])
+        columns = [_array([row[field.name] for row in self._rows], field.type) for field in schema]
+        self._write(pyarrow.Table.from_arrays(columns, schema=schema))
+        self._rows = []
+
+    def _write(self, table: "pyarrow.Table") -> None:
+        import pyarrow.parquet
+
         if not self._writer:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pyarrow.parquet.ParquetWriter(self._path, schema, compression="zstd")
-        columns = [[_printable(row[name]) for row in self._rows] for name in self._columns]
-        self._writer.write_table(
-            pyarrow.Table.from_arrays(
-                [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
-                schema=schema,
-            )
-        )
-        self._rows = []
+            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table)
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> None:
@@ -100,8 +106,11 @@ def read_column(path: Path, column: str) -> Iterator[Any]:
 
 
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator["pyarrow.RecordBatch"]:
-    """The rows of a Parquet file, a row group at a time."""
+    """The rows of a Parquet file, a row group at a time; a file that is not there has none."""
     import pyarrow.parquet
+
+    if not path.exists():
+        return
 
     with pyarrow.parquet.ParquetFile(path) as table:
         for group in range(table.num_row_groups):
@@ -109,10 +118,9 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator["pyar
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file as dictionaries, a batch in memory at a time; a file that is not there has none."""
-    if path.exists():
-        for batch in read_batches(path):
-            yield from batch.to_pylist()
+    """The rows of a Parquet file as dictionaries, a batch in memory at a time."""
+    for batch in read_batches(path):
+        yield from batch.to_pylist()
 
 
 def count_documents(documents: Path, split: str) -> int:
@@ -128,18 +136,20 @@ def read_account(documents: Path) -> Iterator["pyarrow.RecordBatch"]:
         yield from read_batches(path)
 
 
-def _printable(value: Any) -> Any:
-    """File names may hold bytes that are no UTF-8, and texts half of a surrogate pair."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode(errors="surrogateescape" if _escaped(value) else "replace").decode(
-            errors="replace"
-        )
-    return value
+def _array(values: list[Any], kind: "pyarrow.DataType") -> "pyarrow.Array":
+    import pyarrow
 
-
-def _escaped(value: str) -> bool:
     try:
-        value.encode(errors="surrogateescape")
+        return pyarrow.array(values, kind)
     except UnicodeEncodeError:
-        return False
-    return True
+        return pyarrow.array([printable(value) for value in values], kind)
+
+
+def printable(value: Any) -> Any:
+    """Text as UTF-8 can hold it: names of files may hold bytes that are none, and texts half of a surrogate pair."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.encode(errors="surrogateescape").decode(errors="replace")
+    except UnicodeEncodeError:
+        return value.encode(errors="replace").decode(errors="replace")

@@ -118,7 +118,9 @@ def _check(totals: Totals, in_account: dict[str, int], documents: Path) -> None:
         )
     on_disk = {name: number for name in SPLITS if (number := count_documents(documents, name))}
     if on_disk != in_account:
-        raise RuntimeError(f"{documents}: the account says {in_account}, the files of the splits hold {on_disk}")
+        raise RuntimeError(
+            f"{documents}: the account says {in_account}, the files of the splits hold {on_disk}"
+        )
 
 
 def _count_account(totals: Totals, batch: "pyarrow.RecordBatch") -> None:

@@ -7,8 +7,9 @@ found and hashed in a few numpy operations, eight bytes of every word at a time.
 
 import hashlib
 import re
+import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,7 @@ _FIRST, _SECOND = (
     np.uint64(0xBF58476D1CE4E5B9),
     np.uint64(0x94D049BB133111EB),
 )  # splitmix64, Steele et al. 2014
+_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 _KEEP = np.array([(1 << 8 * size) - 1 for size in range(_BLOCK + 1)], np.uint64)  # the first bytes of a block
 
 _SPACELESS = (
@@ -38,7 +40,7 @@ _SPACELESS = (
         (0x20000, 0x3FFFF),
     ),  # Chinese, Japanese
 )
-_LAST = 0x3FFFF  # no letter lies beyond
+_LAST = 0x40000  # no letter lies beyond
 _NOT_MARKS = (range(0xFE00, 0xFE10), range(0x20D0, 0x2100))  # variation selectors and frames, as of emoji
 _WORD, _ALONE = 1, 2  # kinds of characters; 0 is what separates words
 
@@ -74,16 +76,40 @@ def shingles(hashes: "NDArray[np.uint64]", size: int) -> "NDArray[np.uint64]":
     Fewer words than that are one run, whose number no longer run has; no words have none.
     """
     length = min(size, len(hashes))
-    if not length:
-        return hashes[:0]
-    runs, done = hashes, 1
-    for bit in bin(length)[3:]:  # a run of 2k words is two of k, one of 2k + 1 a word more
-        runs = runs[:-done] * _power(done) + runs[done:]
+    return _mix(_sums(hashes, length) + np.uint64(length)) if length else hashes[:0]
+
+
+def shingles_of_sizes(hashes: "NDArray[np.uint64]", sizes: Sequence[int]) -> "NDArray[np.uint64]":
+    """What `shingles` gives for each of `sizes`, one after the other, but faster.
+
+    `sizes` are in ascending order, and none is larger than the number of words.
+    """
+    sums, done = hashes, 1
+    parts = [hashes[:0]]
+    for size in sizes:
+        sums = _sums(hashes, size) if size > 2 * done else _extended(hashes, sums, done, size)
+        parts.append(sums + np.uint64(size))
+        done = size
+    return _mix(np.concatenate(parts))
+
+
+def _sums(hashes: "NDArray[np.uint64]", size: int) -> "NDArray[np.uint64]":
+    """For every run of `size` words, the value of the polynomial with their hashes as coefficients."""
+    sums, done = hashes, 1
+    for bit in bin(size)[3:]:  # a run of 2k words is two of k, one of 2k + 1 a word more
+        sums = sums[:-done] * _power(done) + sums[done:]
         done *= 2
         if bit == "1":
-            runs = runs[:-1] * _ODD + hashes[done:]
+            sums = _extended(hashes, sums, done, done + 1)
             done += 1
-    return _mix(runs + np.uint64(length))
+    return sums
+
+
+def _extended(hashes: Any, sums: Any, done: int, size: int) -> "NDArray[np.uint64]":
+    """The sums of runs of `size` words, from those of the first `done` of them."""
+    for length in range(done, size):
+        sums = sums[:-1] * _ODD + hashes[length:]
+    return sums
 
 
 def _chunks(text: str) -> Iterator[tuple[int, str]]:
@@ -103,7 +129,7 @@ def _find(text: str) -> _Words:
         return _Words(data, starts, ends, starts, ends)
     # The one letter that grows when it is made small would move all that follows it.
     text = text.replace("\u0130", "i").lower()
-    kinds = _kinds()[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), _LAST)]
+    kinds = _kinds()[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")]
     first, last = _runs(kinds) if not (kinds == _ALONE).any() else _runs_alone(kinds)
     data = text.encode("utf-8", "surrogatepass")
     at = np.flatnonzero(
@@ -132,10 +158,9 @@ def _runs_alone(kinds: "NDArray[np.uint8]") -> tuple[Any, Any]:
 def _hash(words: _Words) -> "NDArray[np.uint64]":
     """splitmix64's steps over the eight-byte blocks of each word, all words at once."""
     lengths = words.ends - words.starts
-    blocks = np.frombuffer(words.data + bytes(2 * _BLOCK - len(words.data) % _BLOCK), "<u8")
-    hashes = _mix(
-        _read(blocks, words.starts, lengths) + _ODD * np.minimum(lengths, _LONGEST).astype(np.uint64)
-    )
+    data = words.data + bytes(_BLOCK)
+    blocks: Any = np.ndarray((len(data) - _BLOCK + 1,), "<u8", data, strides=(1,))  # one from every byte on
+    hashes = _mix(_read(blocks, words.starts, lengths) + _ODD * lengths.astype(np.uint64))
     longer = np.flatnonzero(lengths > _BLOCK)
     for done in range(_BLOCK, _LONGEST, _BLOCK):
         if not len(longer):
@@ -150,18 +175,18 @@ def _hash(words: _Words) -> "NDArray[np.uint64]":
 
 
 def _read(blocks: Any, starts: Any, lengths: Any) -> "NDArray[np.uint64]":
-    """The eight bytes from each start on, those past the word's end made 0. Starts lie anywhere, `blocks` do not."""
-    whole, bits = starts >> 3, ((starts & 7) << 3).astype(np.uint64)
-    # Shifted by 64 in two steps, for what a shift by all bits gives is the processor's choice.
-    low, high = blocks[whole] >> bits, (blocks[whole + 1] << np.uint64(1)) << (np.uint64(63) - bits)
-    return (low | high) & _KEEP[np.minimum(lengths, _BLOCK)]
+    """The eight bytes from each start on, those past the word's end made 0."""
+    return blocks[starts] & _KEEP[np.minimum(lengths, _BLOCK)]
 
 
 def _mix(values: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
     """Every bit of the result depends on every bit of the value, and no two values have the same result."""
-    values = (values ^ (values >> np.uint64(30))) * _FIRST
-    values = (values ^ (values >> np.uint64(27))) * _SECOND
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> _SHIFTS[0])
+    values *= _FIRST
+    values ^= values >> _SHIFTS[1]
+    values *= _SECOND
+    values ^= values >> _SHIFTS[2]
+    return values
 
 
 def _power(exponent: int) -> np.uint64:
@@ -171,8 +196,9 @@ def _power(exponent: int) -> np.uint64:
 @cache
 def _kinds() -> "NDArray[np.uint8]":
     """What each code point is: 0 between words, `_WORD` or `_ALONE`."""
+    kinds: Any = np.zeros(sys.maxunicode + 1, np.uint8)
     letters = (chr(code).isalnum() or unicodedata.category(chr(code))[0] == "M" for code in range(_LAST))
-    kinds = np.fromiter((*letters, False), np.uint8)
+    kinds[:_LAST] = np.fromiter(letters, np.uint8, _LAST)
     for codes in _NOT_MARKS:
         kinds[codes.start : codes.stop] = 0
     for first, last in _SPACELESS:

@@ -40,16 +40,26 @@ class Batch(NamedTuple):
     """Runs of characters without white space."""
 
 
-def encode(
-    tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], separator: int | None
-) -> Iterator[Batch]:
-    """The tokens of `texts`, in their order, in batches. Without a `separator`, only those of the texts.
+def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
+    """A copy of what encodes, without truncation and padding.
 
     A special token that is spelt out in a text, as in an article about chat templates, is encoded as the characters
-    that it consists of: only we may end a document. A text of more than 262,144 characters is encoded in parts, which
-    may differ from the whole in a token or two where they meet.
+    that it consists of: only we may end a document.
     """
-    backend = _backend(tokenizer)
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
+
+
+def encode(backend: "Tokenizer", texts: Iterable[str], separator: int | None) -> Iterator[Batch]:
+    """The tokens of `texts`, in their order, in batches. Without a `separator`, only those of the texts.
+
+    A text of more than 262,144 characters is encoded in parts, and may differ in a token or two where they meet.
+    """
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(_THREADS) as threads:
         for batch in _batches(texts):
@@ -83,17 +93,6 @@ def _batches(texts: Iterable[str]) -> Iterator[list[Part]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _backend(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
-    """A copy, for what is set here must not stay set."""
-    from tokenizers import Tokenizer
-
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    return backend
 
 
 def _encode(backend: "Tokenizer", batch: list[Part], separator: int | None) -> Batch:

@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     """Ascending."""
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Blocks, N."""
         return int(self.blocks[-1]) + 1 if len(self.blocks) else 0
 
@@ -53,9 +53,9 @@ def best_fit(lengths: "NDArray[np.int64]", size: int) -> "NDArray[np.int64]":
     Lengths are from 1 to `size`. Equal ones are placed together, so that a million short documents take no longer than
     a thousand: O(n log n) to sort, and a step for each length and each amount of free space that it meets.
     """
-    blocks = np.empty(len(lengths), np.int64)
+    blocks: NDArray[np.int64] = np.empty(len(lengths), np.int64)
     order = np.argsort(-lengths, kind="stable")
-    ends = np.flatnonzero(np.diff(lengths[order], append=0)) + 1
+    ends: NDArray[np.int64] = np.flatnonzero(np.diff(lengths[order], append=0)) + 1
     room = _Room(size)
     for items in np.split(order, ends[:-1]) if len(order) else ():
         length = int(lengths[items[0]])
@@ -111,7 +111,7 @@ def _cut(
     """Starts, lengths and blocks of the pieces that arise where what lies at `places` crosses a multiple of `size`."""
     ends = places + lengths
     counts = np.where(lengths, (ends - 1) // size - places // size + 1, 0)
-    whole = np.repeat(np.arange(len(starts)), counts)
+    whole: NDArray[np.int64] = np.repeat(np.arange(len(starts)), counts)
     blocks = places[whole] // size + np.arange(len(whole)) - np.repeat(np.cumsum(counts) - counts, counts)
     begins = np.maximum(places[whole], blocks * size)
     stops = np.minimum(ends[whole], (blocks + 1) * size)
@@ -143,9 +143,7 @@ def _fill_emptiest(
     )
 
 
-def _in_order(
-    starts: "NDArray[np.int64]", lengths: "NDArray[np.int64]", blocks: "NDArray[np.int64]"
-) -> Plan:
+def _in_order(starts: "NDArray[np.int64]", lengths: "NDArray[np.int64]", blocks: "NDArray[np.int64]") -> Plan:
     """Blocks in the order of their first token in the documents, and so are the pieces within each."""
     order = np.argsort(starts)
     starts, lengths, blocks = starts[order], lengths[order], blocks[order]
@@ -164,9 +162,11 @@ def lay_out(
     of separators: so each of them is a document of its own, and nobody learns it.
     """
     step = max(1, _AT_ONCE // size)
-    for first in range(0, plan.count, step):
-        count = min(step, plan.count - first)
-        some = slice(*np.searchsorted(plan.blocks, [first, first + count]))
+    for first in range(0, plan.total, step):
+        count = min(step, plan.total - first)
+        begin = int(np.searchsorted(plan.blocks, first))
+        end = int(np.searchsorted(plan.blocks, first + count))
+        some = slice(begin, end)
         starts, lengths, blocks = plan.starts[some], plan.lengths[some], plan.blocks[some] - first
         before = np.cumsum(lengths) - lengths  # tokens in earlier pieces
         places = blocks * size + before - before[np.searchsorted(blocks, blocks)]

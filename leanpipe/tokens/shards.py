@@ -7,7 +7,7 @@ train/00000.json                                    what they were made from, an
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,12 @@ from pydantic import BaseModel, ConfigDict
 from leanpipe.models.load import document_separator
 from leanpipe.store import digest_file, digest_json, sync
 from leanpipe.text.tables import read_column
-from leanpipe.tokens.encode import Batch, encode
+from leanpipe.tokens.encode import Batch, backend_of, encode
 from leanpipe.tokens.pack import Packing, lay_out, plan, token_type
 from leanpipe.tokens.rows import RowWriter
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 _FORMAT = 1  # goes up when the same documents give other blocks
@@ -60,17 +61,19 @@ class Packer:
     max_padding: float
 
     @cached_property
+    def _backend(self) -> "Tokenizer":
+        return backend_of(self.tokenizer)
+
+    @cached_property
     def _digest(self) -> str:
         way = [_FORMAT, self.block_length, self.packing, self.max_padding]
-        return digest_json(
-            [way, document_separator(self.tokenizer), self.tokenizer.backend_tokenizer.to_str()]
-        )
+        return digest_json([way, document_separator(self.tokenizer), self._backend.to_str()])
 
     def key(self, source: Path) -> str:
         """Names the blocks of a file of documents by all that they depend on."""
         return digest_json([digest_file(source), self._digest])
 
-    def make(self, source: Path, place: Path, progress: Callable[[int], None]) -> Shard:
+    def make(self, source: Path, place: Path, key: str, progress: Callable[[int], None]) -> Shard:
         """Write the blocks of `source` to `place` (a path without ending); `progress` is told of documents done."""
         size, vocabulary = self.block_length, len(self.tokenizer)
         separator = document_separator(self.tokenizer)
@@ -80,39 +83,38 @@ class Packer:
             RowWriter(with_ending(place, TOKENS), size, token_type(vocabulary)) as tokens_file,
             RowWriter(with_ending(place, POSITIONS), size, token_type(size)) as positions_file,
         ):
-            batches = encode(self.tokenizer, read_column(source, "text"), separator)
+            batches = encode(self._backend, read_column(source, "text"), separator)
             for row, each in _windows(_counted(batches, counts, progress), size):
                 lengths.update((2 ** np.log2(each.clip(1)).astype(int)).tolist())
                 pieces = plan(each, size, self.packing, self.max_padding)
-                counts["blocks"] += pieces.count
+                counts["blocks"] += pieces.total
                 for tokens, positions in lay_out(row, pieces, size, separator, vocabulary):
                     tokens_file.append(tokens)
                     positions_file.append(positions)
         names = ("documents", "bytes", "words", "tokens", "blocks")
         figures = {name: counts[name] for name in names}
-        return Shard(key=self.key(source), lengths=dict(sorted(lengths.items())), **figures)
+        return Shard(key=key, lengths=dict(sorted(lengths.items())), **figures)
 
 
 def make_shard(
-    packer: Packer, source: Path, place: Path, earlier: dict[str, Path], progress: Callable[[int], None]
+    packer: Packer, source: Path, place: Path, known: Mapping[str, Path], progress: Callable[[int], None]
 ) -> Shard:
-    """The shard at `place`: left as it is, linked from where `earlier` has it by its key, or made."""
+    """The shard at `place`: left as it is or linked if it is `known` where shards of its key are, or else made."""
     key = packer.key(source)
-    if place.with_suffix(".json").exists() and (done := read_shard(place)).key == key:
-        shard = done
-    elif key in earlier:
-        shard = _link(earlier[key], place)
-    else:
-        shard = packer.make(source, place, lambda count: progress(count))
+    if key not in known:
+        shard = packer.make(source, place, key, progress)
         _write(shard, place)
         return shard
+    if known[key] != place:
+        _link(known[key], place)
+    shard = read_shard(place)
     progress(shard.documents)
     return shard
 
 
 def find_shards(folder: Path) -> dict[str, Path]:
-    """Where an earlier result has its shards, by their keys."""
-    return {read_shard(path).key: path.with_suffix("") for path in sorted(folder.glob("*/*.json"))}
+    """Where the shards of one split are, by their keys, in an earlier result or in what a killed attempt left."""
+    return {read_shard(path).key: path.with_suffix("") for path in sorted(folder.glob("*.json"))}
 
 
 def read_shard(place: Path) -> Shard:
@@ -131,7 +133,7 @@ def _write(shard: Shard, place: Path) -> None:
     partial.rename(place.with_suffix(".json"))
 
 
-def _link(earlier: Path, place: Path) -> Shard:
+def _link(earlier: Path, place: Path) -> None:
     """The same files, which take no space of their own where the file system can have it so."""
     place.parent.mkdir(parents=True, exist_ok=True)
     for ending in (TOKENS, POSITIONS):
@@ -143,9 +145,7 @@ def _link(earlier: Path, place: Path) -> Shard:
             os.link(source, target)
         except OSError:
             shutil.copyfile(source, target)
-    shard = read_shard(earlier)
-    _write(shard, place)
-    return shard
+    _write(read_shard(earlier), place)
 
 
 def _counted(

@@ -10,6 +10,7 @@ Overrides = dict[str, Any]
 
 BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
+    "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400},
     # Four steps of two blocks.
     "distill": {
@@ -126,6 +127,7 @@ CLEAN = {
 
 SECTIONS: dict[str, dict[str, Row]] = {
     "clean": CLEAN,
+    "inspect": {"documents": to(10), "examples": to(0)},
     "tokenize": {
         "tokenizer": to("bpe", "wordpiece", "unigram"),
         "vocabulary": to(420, tokenizer="bpe"),

@@ -14,6 +14,7 @@ from leanpipe.report import Silent
 from leanpipe.stage import Inputs, Stage, run_stage
 from leanpipe.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
 from leanpipe.text.clean import clean
+from leanpipe.text.inspect import inspect
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
@@ -21,7 +22,9 @@ from tests.flows.alternatives import BASES, Overrides
 from tests.flows.material import write_corpus, write_instructions
 from tests.tiny import tiny_model
 
-STAGES: dict[str, Stage] = {one.name: one for one in (clean, tokenize, distill, finetune, quantize, evaluate)}
+STAGES: dict[str, Stage] = {
+    one.name: one for one in (clean, inspect, tokenize, distill, finetune, quantize, evaluate)
+}
 _MEASURED = ("per_second", "seconds", "peak_memory", "peak_memory_bytes")  # these differ from run to run
 # That a setting is written down does not show that anything else reads it; and the second carries timings.
 _NO_EVIDENCE = ("adapter_config.json", "evaluation.json")
@@ -73,6 +76,7 @@ class Workshop:
     def _inputs(self, stage: str) -> Inputs:
         made: dict[str, Callable[[], Inputs]] = {
             "clean": lambda: {"corpus": (self.corpus,)},
+            "inspect": lambda: {"corpus": (self.corpus,)},
             "tokenize": lambda: {"documents": self.documents, "teacher": self.model},
             "distill": lambda: {"teacher": self.model, "blocks": self.blocks},
             "finetune": lambda: {"model": self.model, "instructions": self.instructions},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from leanpipe.text import wordhash
-from leanpipe.text.wordhash import shingles, word_hashes, word_spans
+from leanpipe.text.wordhash import shingles, shingles_of_sizes, word_hashes, word_spans
 
 LONG = "pneumono" * 8  # 64 bytes, the longest word that is hashed by blocks
 
@@ -75,6 +75,13 @@ def test_a_run_has_the_number_of_its_words_in_their_order(size: int):
     assert runs[3] == shingles(word_hashes(third.upper()), size)[0]
     if size > 1:
         assert runs[3] != shingles(word_hashes(" ".join(reversed(third.split()))), size)[0]
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [13], [8, 9, 10, 11, 12, 13], [3, 7, 20, 60], [2, 50, 51]])
+def test_runs_of_several_sizes_are_those_of_each(sizes: list[int]):
+    hashes = word_hashes(" ".join(f"word{number}" for number in range(60)))
+    expected = [number for size in sizes for number in shingles(hashes, size).tolist()]
+    assert shingles_of_sizes(hashes, sizes).tolist() == expected
 
 
 def test_a_text_shorter_than_a_run_is_one_run_that_no_longer_one_equals():

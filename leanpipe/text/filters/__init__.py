@@ -10,7 +10,7 @@ from leanpipe.text.document import Fault
 from leanpipe.text.filters.c4 import C4Config, c4_clean, c4_faults
 from leanpipe.text.filters.fineweb import FineWebConfig, fineweb_fault, fineweb_measures
 from leanpipe.text.filters.measure import faults
-from leanpipe.text.filters.quality import QualityConfig, quality_fault, quality_measures
+from leanpipe.text.filters.quality import QualityConfig, quality_fault, quality_measures, too_long
 from leanpipe.text.filters.repetition import RepetitionConfig, repetition_fault, repetition_measures
 from leanpipe.text.filters.view import View
 
@@ -57,11 +57,13 @@ def filter_text(text: str, language: str, filters: Filters) -> tuple[str, Fault 
 def all_faults(text: str, language: str, filters: Filters) -> list[Fault]:
     """Every bound that `text` breaks, with what was measured: for a dry run. Slower than `filter_text`.
 
-    Its first is the one that `filter_text` names.
+    Its first is the one that `filter_text` names. Of a document with far too many words, that is all that is said.
     """
     view, found = View(text, language), list[Fault]()
+    if too_long_fault := too_long(view, filters.quality):
+        return [too_long_fault]
     if filters.quality.enabled:
-        found += faults("quality", quality_measures(view), filters.quality)
+        found += faults("quality", quality_measures(view, filters.quality.punctuation), filters.quality)
     if filters.repetition.enabled:
         found += faults("repetition", repetition_measures(view), filters.repetition)
     if filters.c4.enabled:

@@ -22,6 +22,9 @@ class QualityConfig(StageConfig):
 
     enabled: bool = True
     """Whether these bounds are applied at all."""
+    punctuation: bool = False
+    """Whether a punctuation mark counts as a word in shares of words, as in stock datatrove: drops far more of what is
+    full of code and numbers."""
     min_words: int = Field(50, ge=0, le=1_000_000)
     """Fewest words with a letter or digit (Rae et al. 2021, A.1.1: 50)."""
     max_words: int = Field(100_000, ge=1, le=1_000_000_000)
@@ -37,7 +40,7 @@ class QualityConfig(StageConfig):
     max_ellipses_per_word: float = Field(0.1, ge=0, le=1000)
     """Most ellipses (... or …) per word (Rae et al. 2021, A.1.1: 0.1)."""
     min_alphabetic_words: float = Field(0.8, ge=0, le=1)
-    """Least share of its words and punctuation marks that contain a letter (Rae et al. 2021, A.1.1: 0.8)."""
+    """Least share of its words that contain a letter (Rae et al. 2021, A.1.1: 0.8)."""
     min_stop_words: int = Field(2, ge=0, le=len(STOP_WORDS))
     """How many of "the, be, to, of, and, that, have, with" must occur (Rae et al. 2021, A.1.1: 2). Measured in English
     only."""
@@ -49,13 +52,25 @@ class QualityConfig(StageConfig):
 
 def quality_fault(view: View, config: QualityConfig) -> Fault | None:
     """The first bound that the document breaks."""
-    return next(faults("quality", quality_measures(view), config), None) if config.enabled else None
+    if not config.enabled:
+        return None
+    return too_long(view, config) or next(
+        faults("quality", quality_measures(view, config.punctuation), config), None
+    )
 
 
-def quality_measures(view: View) -> Iterator[Measure]:
+def too_long(view: View, config: QualityConfig) -> Fault | None:
+    """That a huge document has too many words, by how many it has at least: its words are not held in memory."""
+    if config.enabled and view.least_words > max(config.min_words, config.max_words):
+        return Fault("quality.max_words", float(view.least_words))
+    return None
+
+
+def quality_measures(view: View, punctuation: bool = False) -> Iterator[Measure]:
     """What `QualityConfig` bounds, in its order. Of no words or lines, every share is 0."""
     counts = view.counts
-    words, real = max(1, counts.words), max(1, counts.real)
+    real = max(1, counts.real)
+    words = max(1, counts.words) if punctuation else real
     yield Measure("min_words", counts.real)
     yield Measure("max_words", counts.real)
     if not view.spaceless:
@@ -68,6 +83,8 @@ def quality_measures(view: View) -> Iterator[Measure]:
     if view.language == "en":
         yield Measure("min_stop_words", counts.stop_words)
     lines = view.lines
-    yield Measure("max_bullet_lines", sum(line.lstrip()[:1] in _BULLETS for line in lines) / max(1, len(lines)))
+    yield Measure(
+        "max_bullet_lines", sum(line.lstrip()[:1] in _BULLETS for line in lines) / max(1, len(lines))
+    )
     ending = sum(line.rstrip().endswith(_ELLIPSES) for line in lines) if ellipses else 0
     yield Measure("max_ellipsis_lines", ending / max(1, len(lines)))

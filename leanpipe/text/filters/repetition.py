@@ -67,7 +67,11 @@ class Repeats(NamedTuple):
 
 def repetition_fault(view: View, config: RepetitionConfig) -> Fault | None:
     """The first bound that the document breaks."""
-    return next(faults("repetition", repetition_measures(view, config), config), None) if config.enabled else None
+    return (
+        next(faults("repetition", repetition_measures(view, config), config), None)
+        if config.enabled
+        else None
+    )
 
 
 def repetition_measures(view: View, config: RepetitionConfig | None = None) -> Iterator[Measure]:
@@ -82,7 +86,7 @@ def repetition_measures(view: View, config: RepetitionConfig | None = None) -> I
         yield Measure(f"max_duplicate_{name}_characters", characters / total)
     least = {n: getattr(config, field) * total if config else -1.0 for n, field in _FIELDS.items()}
     for n, characters in _gram_characters(view.words, least):
-        yield Measure(_FIELDS[n], characters / total)
+        yield Measure(_FIELDS[n], min(1.0, characters / total))  # for runs of one word may overlap
 
 
 def _gram_characters(words: Words, least: dict[int, float]) -> Iterator[tuple[int, int]]:
@@ -108,36 +112,38 @@ def _gram_characters(words: Words, least: dict[int, float]) -> Iterator[tuple[in
 
 
 def _pairs(numbers: "NDArray[np.int64]") -> Repeats:
+    bits = int(numbers.max(initial=0)).bit_length()
     places = np.arange(max(0, len(numbers) - 1))
-    return _repeats(2, len(numbers), places, numbers[:-1], numbers[1:])
+    return Repeats(2, _groups(len(numbers), places, numbers[:-1], numbers[1:], bits))
 
 
 def _longer(repeats: Repeats, by: int) -> Repeats:
     """The repeats of runs that are `by` words longer: each begins with one of `repeats`, and ends with another."""
     size, groups = repeats
     places = np.flatnonzero((groups[:-by] | groups[by:]) >= 0)
-    return _repeats(size + by, len(groups), places, groups[places], groups[places + by])
+    bits = len(groups).bit_length()
+    return Repeats(size + by, _groups(len(groups), places, groups[places], groups[places + by], bits))
 
 
-def _repeats(size: int, words: int, places: Any, first: Any, last: Any) -> Repeats:
-    """The runs at those of `places` (ascending) that share `first` and `last` with others."""
-    groups: Any = np.full(words, -1)
-    order, keys = _sorted(first, last)
+def _groups(words: int, places: Any, first: Any, last: Any, bits: int) -> Any:
+    """`Repeats.groups` of the runs at `places` (ascending), each told by two numbers of so many `bits`."""
+    groups: Any = np.empty(words, np.int64)
+    groups.fill(-1)
+    order, keys = _sorted((first << bits) | last, 2 * bits)
     same = np.zeros(len(keys) + 1, np.bool_)
     np.equal(keys[1:], keys[:-1], out=same[1:-1])
     several = np.flatnonzero(same[1:] | same[:-1])
     if len(several):
         found, starts = places[order[several]], ~same[several]
-        groups[found] = found[starts][np.cumsum(starts) - 1]
-    return Repeats(size, groups)
+        groups[found] = found[starts][starts.cumsum() - 1]
+    return groups
 
 
-def _sorted(first: Any, last: Any) -> tuple[Any, Any]:
-    """(order, keys in that order) of the pairs of `first` and `last` as one number. Equal ones keep their order."""
-    bits = int(max(first.max(initial=0), last.max(initial=0))).bit_length()
-    keys, place_bits = (first << bits) | last, len(first).bit_length()
-    if 2 * bits + place_bits >= 64:
-        order = np.argsort(keys, kind="stable")
+def _sorted(keys: Any, bits: int) -> tuple[Any, Any]:
+    """(order, keys in that order) of numbers of so many `bits`. Equal ones keep their order."""
+    place_bits = len(keys).bit_length()
+    if bits + place_bits >= 64:
+        order = keys.argsort(kind="stable")
         return order, keys[order]
     # Sorting numbers that hold their places is several times faster than sorting places by numbers.
     packed = (keys << place_bits) | np.arange(len(keys))
@@ -173,14 +179,16 @@ def _duplicate(repeats: Repeats, ends: "NDArray[np.int64]") -> int:
     """Characters in runs that occurred before. Of such runs that overlap, only the first counts."""
     size, groups = repeats
     places = np.flatnonzero(groups >= 0)
+    characters = (ends[places + size] - ends[places]).tolist()
+    after = np.searchsorted(places, places + size).tolist()  # which run comes next if this one counts
+    firsts = groups[places].tolist()
     seen: set[int] = set()
-    total = free = 0
-    for place, group in zip(places.tolist(), groups[places].tolist(), strict=True):
-        if place < free:
-            continue
-        if group in seen:
-            free = place + size
-            total += int(ends[free] - ends[place])
+    total = run = 0
+    while run < len(firsts):
+        if firsts[run] in seen:
+            total += characters[run]
+            run = after[run]
         else:
-            seen.add(group)
+            seen.add(firsts[run])
+            run += 1
     return total

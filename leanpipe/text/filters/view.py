@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _REAL, _ALPHABETIC, _FIRST_STOP = 1, 2, 4
 _STOP_BITS = {word: _FIRST_STOP << place for place, word in enumerate(STOP_WORDS)}
+_LONGEST_STOP = max(map(len, STOP_WORDS))
 _MOST_CHUNKS, _MOST_CHARACTERS = 1 << 18, 1 << 23  # of a table, before a new one is begun: about 60 MB
 _BLOCK = 1 << 20  # characters of a text that are cut at once, so that a huge one is not held in pieces
 _SPACE = re.compile(r"\s")
@@ -75,6 +76,13 @@ class View:
         return [piece for piece in pieces if piece]
 
     @cached_property
+    def least_words(self) -> int:
+        """At least so many words have a letter or digit, if the text is so long that it is better not to count."""
+        if len(self.text) <= _BLOCK or self.spaceless:
+            return 0
+        return sum(sum(map(str.isalnum, block.split())) for block in _blocks(self.text))
+
+    @cached_property
     def counts(self) -> Counts:
         words = self.words
         real = (words.kinds & _REAL).astype(np.bool_)
@@ -122,7 +130,9 @@ class _Vocabulary(dict[str, tuple[int, ...]]):
         chunks = chain.from_iterable(map(str.split, _blocks(text)))
         numbers = np.fromiter(chain.from_iterable(map(self.__getitem__, chunks)), np.int64)
         lengths, kinds = self._numbers.lengths, self._numbers.kinds
-        return Words(numbers, np.frombuffer(lengths, np.int64)[numbers], np.frombuffer(kinds, np.int64)[numbers])
+        return Words(
+            numbers, np.frombuffer(lengths, np.int64)[numbers], np.frombuffer(kinds, np.int64)[numbers]
+        )
 
 
 class _Numbers(dict[str, int]):
@@ -140,7 +150,7 @@ class _Numbers(dict[str, int]):
 
 def _kind(word: str) -> int:
     if word.isalpha():
-        return _REAL | _ALPHABETIC | _STOP_BITS.get(word.lower(), 0)
+        return _REAL | _ALPHABETIC | (_STOP_BITS.get(word.lower(), 0) if len(word) <= _LONGEST_STOP else 0)
     if any(map(str.isalpha, word)):
         return _REAL | _ALPHABETIC
     return _REAL if any(map(str.isalnum, word)) else 0

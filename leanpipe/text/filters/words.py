@@ -15,8 +15,13 @@ TERMINALS = frozenset(".!?。．｡！？؟۔।॥։።፧။។៕៖‼⁇⁈
 
 _QUOTES = "\"'`´“”„‘’‚«»「」『』（）〔〕【】《》〈〉"
 _MARKS = ",:;!?¿؟¡()[]{}<>_#*&—–…。？！，、；：～·।،۔؛٪" + _QUOTES
-_BEFORE = "%=$£€¥§" + _MARKS  # what is cut off before a word; off its end only what is in _MARKS, and full stops
+_BEFORE = (
+    "%=$£€¥§" + _MARKS
+)  # what is cut off before a word; off its end only what is in _MARKS, and full stops
 _AFTER = "." + _MARKS
+_ASCII_BEFORE, _ASCII_AFTER = (
+    "".join(filter(str.isascii, marks)) for marks in (_BEFORE, _AFTER)
+)  # found sooner
 _KEPT = frozenset(
     "Mr. Mrs. Ms. Dr. Prof. Rev. Gen. Gov. Sen. Rep. St. Mt. Jr. Inc. Ltd. Co. Corp. Bros. vs. Jan. Feb. Mar. Apr. "
     "Jun. Jul. Aug. Sep. Sept. Oct. Nov. Dec. Ph.D. and/or C++ o'clock ma'am".split()
@@ -27,7 +32,7 @@ _WHOLE = re.compile(
     r"|(?:[\w+.\-]{2,}+://)?+(?:[^\s@]++@)?+"  # a page, a file or an address
     r"(?:[^\W_](?:[\w\-]*+)\.)++[^\W\dA-Z_]{2,}+(?::\d{2,5}+)?+(?:[/?#]\S*+)?+"
 )
-_STOPS = re.compile(r"\.\.+|.", re.DOTALL)
+_DOTS = re.compile(r"\.\.+|.", re.DOTALL)
 _END = re.compile(
     r"(?:['’](?:s|S|m|re|ve|ll|d|M|RE|VE|LL|D)|(?<=[^\W\d_])n['’]t"  # he's, don't
     r"|(?<=\d)(?:[+%$£€¥]|km|mm?|cm|nm|in|ft|[km]?g|lb|oz|[kKMGT]B?|[mgt]b|am|pm))\Z"  # 10MB
@@ -47,19 +52,21 @@ _WITHIN = re.compile(
 
 def split_chunk(chunk: str) -> list[str]:
     """The words of `chunk`, which holds no white space. Joined they are `chunk`. In linear time."""
-    if chunk.isidentifier() or chunk in _KEPT:
+    if chunk.isidentifier():
         return [chunk]
-    rest = chunk.lstrip(_BEFORE)
-    core = rest.rstrip(_AFTER)
+    before, after = (_ASCII_BEFORE, _ASCII_AFTER) if chunk.isascii() else (_BEFORE, _AFTER)
+    rest = chunk.lstrip(before)
+    core = rest.rstrip(after)
     before, after = chunk[: len(chunk) - len(rest)], rest[len(core) :]
     if "." in after:
         if not core.isidentifier() and _WHOLE.fullmatch(rest):
             return [*before, rest]
-        if after[:2] != ".." and after[0] == "." and _keeps_stop(core):
+        if after[0] == "." and after[1:2] != "." and _keeps_stop(core):
             core, after = f"{core}.", after[1:]
     elif "/" in core and "." in core and _WHOLE.fullmatch(rest):
         return [*before, rest]
-    return [*_marks(before), *_inner(core), *_marks(after)]
+    words = [core] if core.isidentifier() else _inner(core)
+    return [*before, *words, *(_DOTS.findall(after) if ".." in after else after)]
 
 
 def _keeps_stop(core: str) -> bool:
@@ -69,18 +76,16 @@ def _keeps_stop(core: str) -> bool:
     return f"{core}." in _KEPT or bool(_WHOLE.fullmatch(f"{core}.")) or not _LOOSE_STOP.search(core[-2:])
 
 
-def _marks(marks: str) -> list[str]:
-    """One word each, but for the dots of an ellipsis."""
-    return _STOPS.findall(marks) if ".." in marks else list(marks)
-
-
 def _inner(core: str) -> list[str]:
     """The words of what has no marks around it."""
-    if core.isidentifier() or core.replace(".", "").isdigit() or core in _KEPT:
-        return [core]
+    if not core or core.replace(".", "").isdigit() or core in _KEPT:
+        return [core] if core else []
+    if core[0] != "-" != core[-1] and core.replace("-", "").isalpha():
+        return core.replace("-", " - ").split()
     if "." in core and _WHOLE.fullmatch(core):
         return [core]
-    end = _END.search(core, max(1, len(core) - 4))
+    may_end = core[0].isdigit() or "'" in core or "’" in core
+    end = _END.search(core, max(1, len(core) - 4)) if may_end else None
     inner = core[: end.start()] if end else core
     words = [piece for piece in _WITHIN.split(inner) if piece]
     return [*words, end[0]] if end else words

@@ -1,5 +1,6 @@
 """Parquet: a row is one document, its text in the first of the text columns that the table has."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,61 +25,57 @@ def _read(raw: Any, file: SourceFile, log: ReadLog, config: ReadConfig) -> Itera
     import pyarrow.parquet
 
     before, position = log.bytes_read, 0
+    limit = raw.seek(0, os.SEEK_END) * config.max_expansion + config.max_document_bytes
     with pyarrow.parquet.ParquetFile(raw, buffer_size=_READ_AHEAD, pre_buffer=False) as table:
-        column, leaf = _text_column(table, config)
-        for group in range(table.num_row_groups):
-            for batch in _batches(table, group, column, leaf, config):
-                for value in batch.column(0):
-                    yield from _piece(value, position, file, log, config)
-                    position += 1
-                log.bytes_read = before + file.size * position // table.metadata.num_rows
+        column, total = _text_column(table, config), max(1, table.metadata.num_rows)
+        for batch in _batches(table, column, limit):
+            for value in batch.column(0):
+                yield from _piece(value, position, file, log, config)
+                position += 1
+            log.bytes_read = before + file.size * min(position, total) // total
 
 
-def _batches(table: Any, group: int, column: str, leaf: int, config: ReadConfig) -> Iterator[Any]:
-    """The rows of a row group. Raises BadFile if they unfold to more than `max_expansion` permits."""
-    chunk = table.metadata.row_group(group).column(leaf)
-    limit = chunk.total_compressed_size * config.max_expansion + config.max_document_bytes
-    if chunk.total_uncompressed_size > limit:
-        raise BadFile(_EXPANDS, f"row group {group}: {chunk.total_uncompressed_size} bytes")
-    mean = chunk.total_uncompressed_size // max(1, chunk.num_values)
-    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, mean)))
+def _batches(table: Any, column: str, limit: int) -> Iterator[Any]:
+    """Some rows at a time. Raises BadFile if they unfold to more than `limit` bytes."""
     unfolded = 0
-    for batch in table.iter_batches(rows, [group], [column]):
-        unfolded += batch.nbytes  # one entry of a dictionary may stand for any number of rows
-        if unfolded > limit:
-            raise BadFile(_EXPANDS, f"row group {group}: more than {unfolded} bytes")
-        yield batch
+    for number in range(table.num_row_groups):
+        # Not of the column: pyarrow aborts the process when it is asked for a column's damaged metadata.
+        group = table.metadata.row_group(number)
+        if group.total_byte_size > limit:
+            raise BadFile(_EXPANDS, f"row group {number} to {group.total_byte_size} bytes")
+        mean = max(1, group.total_byte_size // max(1, group.num_rows))
+        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // mean))
+        for batch in table.iter_batches(rows, [number], [column]):
+            unfolded += batch.nbytes  # one entry of a dictionary may stand for any number of rows
+            if unfolded > limit:
+                raise BadFile(_EXPANDS, f"to more than {unfolded} bytes")
+            yield batch
 
 
 def _piece(value: Any, position: int, file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
     """The text of one cell."""
-    data = _bytes(value)
+    cell = getattr(value, "value", value)  # of a dictionary
+    data = cell.as_buffer() if cell is not None and cell.is_valid else None
     if data is None:
         log.skip(file.source, "no text in the row", position=position)
     elif len(data) > config.max_document_bytes:
         log.skip(file.source, TOO_LONG, position=position)
     else:
-        decoded = decode(data)
+        # A damaged or careless file may hold bytes that are no UTF-8.
+        decoded = decode(data.to_pybytes())
         if decoded.repaired:
             log.repair(f"{file.source}#{position}")
         yield Piece(decoded.text, position)
 
 
-def _bytes(value: Any) -> bytes | None:
-    """The bytes of a cell, which a damaged or careless file may have that are no UTF-8."""
-    text = getattr(value, "value", value)  # of a dictionary
-    return text.as_buffer().to_pybytes() if text is not None and text.is_valid else None
-
-
-def _text_column(table: Any, config: ReadConfig) -> tuple[str, int]:
-    """The name of the first text column, and which of the leaves in the file it is."""
+def _text_column(table: Any, config: ReadConfig) -> str:
+    """The name of the first text column."""
     types = {field.name: field.type for field in table.schema_arrow}
     column = next((name for name in config.text_columns if name in types), None)
     if column is None or not _is_text(types[column]):
         wanted = ", ".join(config.text_columns)
         raise BadFile("no text column", f"it has {', '.join(types)}; none of {wanted} holds text")
-    names = [table.schema.column(number).path for number in range(len(table.schema))]
-    return column, names.index(column)
+    return column
 
 
 def _is_text(kind: Any) -> bool:

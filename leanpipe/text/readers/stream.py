@@ -41,7 +41,7 @@ def damage(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise BadFile(f"damaged {what}", str(error).partition("\n")[0]) from error

@@ -1,5 +1,6 @@
 """Web archives (.warc): each page that a server sent is one document."""
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ from leanpipe.text.readers.stream import TOO_LONG, BadFile, Piece, damage, open_
 from leanpipe.text.readlog import ReadLog
 
 _HTML = ("text/html", "application/xhtml+xml")
-_TEXT = ("text/plain", "text/markdown")
+PAGES = (*_HTML, "text/plain", "text/markdown")
+"""Media types that are read."""
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
@@ -20,12 +22,11 @@ def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
     """
     from fastwarc import warc
 
-    pages = warc.response | warc.resource
     with open_bytes(file, log, config) as stream:
         if not stream.peek(1):
             raise BadFile("empty")
         for position, record in enumerate(_records(stream)):
-            if record.record_type & pages:
+            if record.record_type & (warc.response | warc.resource):
                 try:
                     yield from _page(record, position, file, log, config)
                 except BadFile as error:
@@ -46,17 +47,11 @@ def _records(stream: Any) -> Iterator[Any]:
 
 
 def _page(record: Any, position: int, file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    with damage("record"):
-        kind, charset = _content(record)
-    if kind not in (*_HTML, *_TEXT):
+    kind, charset, data = _content(record, config.max_document_bytes)
+    if kind not in PAGES:
         log.counters["records that are no pages"] += 1
-        return
-    with damage("record"):
-        data = read_up_to(record.reader, config.max_document_bytes)
-    if data is None:
-        log.skip(file.source, TOO_LONG, position=position)
     elif not data or is_binary(data):
-        log.skip(file.source, "binary, not text" if data else "empty", position=position)
+        raise BadFile("binary, not text" if data else "empty")
     else:
         decoded = decode(data, charset, html=kind in _HTML)
         if decoded.repaired:
@@ -64,11 +59,44 @@ def _page(record: Any, position: int, file: SourceFile, log: ReadLog, config: Re
         yield Piece(decoded.text, position, html=kind in _HTML)
 
 
-def _content(record: Any) -> tuple[str, str | None]:
-    """Media type and charset of a record; no type if the server answered with an error."""
+def _content(record: Any, limit: int) -> tuple[str, str | None, bytes]:
+    """Media type, charset and content of a record; the content of what is no page is not read."""
     if not record.is_http:
-        return (record.headers.get("Content-Type") or "").split(";")[0].strip().lower(), None
-    record.parse_http(auto_decode="all")
-    if not 200 <= (record.http_headers.status_code or 0) < 300:
-        return "", None
-    return (record.http_content_type or "").lower(), record.http_charset
+        kind, _, rest = (record.headers.get("Content-Type") or "").lower().partition(";")
+        charset = rest.partition("charset=")[2].strip("\"' ") or None
+        return kind.strip(), charset, _read(record, limit) if kind.strip() in PAGES else b""
+    with damage("record"):
+        record.parse_http(auto_decode="none")
+    kind = (record.http_content_type or "").lower()
+    if kind not in PAGES or not 200 <= (record.http_headers.status_code or 0) < 300:
+        return "", None, b""
+    return kind, record.http_charset, _unpacked(record, limit)
+
+
+def _unpacked(record: Any, limit: int) -> bytes:
+    """What a server sent, unpacked in a copy: a damaged one would take the rest of the archive with it."""
+    from fastwarc.warc import WarcRecord
+
+    headers = io.BytesIO()
+    record.http_headers.write(headers)
+    copy = WarcRecord()
+    copy.set_bytes_content(headers.getvalue() + _read(record, limit))
+    copy.is_http = True
+    with damage("record"):
+        copy.parse_http(auto_decode="all")
+        return _bounded(copy.reader, limit)
+
+
+def _read(record: Any, limit: int) -> bytes:
+    """A record as it lies there. Raises BadFile if it is longer than `limit` bytes or ends too early."""
+    data = _bounded(record.reader, limit)
+    if len(data) < record.content_length:
+        raise BadFile("damaged record", f"it ends after {len(data)} of {record.content_length} bytes")
+    return data
+
+
+def _bounded(reader: Any, limit: int) -> bytes:
+    data = read_up_to(reader, limit)
+    if data is None:
+        raise BadFile(TOO_LONG)
+    return data

@@ -11,12 +11,13 @@ from leanpipe.config import StageConfig
 from leanpipe.text.redact import card, email, iban, ip, keys, phone, ssn
 from leanpipe.text.redact.kind import Kind, Span, merged, replaced
 
-__all__ = ["KINDS", "RedactConfig", "Redacted", "redact"]
+__all__ = ["KINDS", "RedactConfig", "Redacted", "redact", "redacted_start"]
 
 KINDS: tuple[Kind, ...] = (keys.KIND, email.KIND, iban.KIND, card.KIND, ip.KIND, ssn.KIND, phone.KIND)
 """In the order in which they are replaced: what has a checksum or a label goes before what only looks alike."""
 
-_DFA_MEMORY = 64 << 20  # bytes: ten times what all patterns together have needed
+_MARGIN = 4096  # characters: nothing that is redacted as a whole is longer
+_MEMORY = 32 << 20  # bytes for the automaton of all patterns, of which noise can make it build many states
 
 
 class RedactConfig(StageConfig):
@@ -62,6 +63,14 @@ def redact(text: str, config: RedactConfig) -> Redacted:
     return Redacted(data.decode("utf-8", "surrogatepass") if counts else text, counts)
 
 
+def redacted_start(text: str, config: RedactConfig, length: int) -> str:
+    """The first `length` characters of what `redact` gives, without redacting all of a long text.
+
+    A text that is cut before it is redacted may end with half an address, which is not recognised any more.
+    """
+    return redact(text[: length + _MARGIN], config).text[:length]
+
+
 def _find(kind: Kind, data: bytes) -> list[Span]:
     """Where something of this kind stands, in bytes, in order and apart."""
     return merged(
@@ -92,12 +101,12 @@ def _compiled() -> _Compiled:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # bytes as they are: half a surrogate pair is no error
     options.never_capture = True
-    options.max_mem = _DFA_MEMORY
+    regexes = {kind.name: [re2.compile(one.regex, options) for one in kind.patterns] for kind in KINDS}
+    options.max_mem = _MEMORY
     together, names = re2.Set.SearchSet(options), []
     for kind in KINDS:
         for pattern in kind.patterns:
             together.Add(pattern.regex)
             names.append(kind.name)
     together.Compile()
-    regexes = {kind.name: [re2.compile(one.regex, options) for one in kind.patterns] for kind in KINDS}
     return _Compiled(regexes, together, names)

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 from leanpipe.text.redact.kind import Kind, Pattern, Span, is_digit, is_word
 
-_NUMBERED = re.compile(  # what is numbered like an address, right before the number
-    rb"(?:\b(?:v|ver|version|release|section|sect?|chapter|clause|part|paragraph|table|figure|fig|appendix|item|oid)s?"
-    rb"|\xc2\xa7)(?:[\s.:#(]|\xc2\xa0){0,3}\Z",
+_NUMBERED = re.compile(  # what is numbered like an address, right before the number, in some languages
+    r"(?:\b(?:v|ver|version|versi[oó]n|release|oid|item|sections?|sect?|sezione|se[cç]c?[aã]o|secci[oó]n(?:es)?"
+    r"|chapters?|chapitre|cap[ií]tulo|capitolo|kapitel|abschnitte?n?|avsnitt|bagian|rozdzia[lł]|раздел\w*|глав\w*|τμήμα"
+    r"|clause|part|paragraphs?|tables?|figures?|fig|appendix)|[§第節节章])[\s.:#(]{0,3}\Z",
     re.IGNORECASE,
 )
-_CONTEXT = 20  # bytes before a number that are looked at
+_CONTEXT = 30  # bytes before a number that are looked at
 _RANGE_START, _RANGE_END = re.compile(rb"\d+(?:\.\d+){3}"), re.compile(rb"\d+(?:\.\d+){3}\Z")
-_HEADING = re.compile(rb"\.(?:\s|\xc2\xa0)+[A-Za-z]|(?:\s|\xc2\xa0)+[A-Z]")
-_HIGHEST_IN_HEADING = 50
+_HEADING = re.compile(r"\.[ \t\xa0]+[^\W\d_]|[ \t\xa0]+[A-Z]")
+_HIGHEST_IN_HEADING = 99
 _LONGEST_V6 = 45  # characters, as INET6_ADDRSTRLEN
 _GLOBAL = ipaddress.IPv6Network("2000::/3")  # all that is handed out (RFC 4291, IANA)
 
@@ -46,11 +47,11 @@ def _is_public_v4(number: bytes) -> bool:
 
 def _is_version(data: bytes, start: int, end: int) -> bool:
     """Whether it is a version or the number of a section, by the word before it or as a heading's first word."""
-    if _NUMBERED.search(data[max(0, start - _CONTEXT) : start]):
+    if _NUMBERED.search(data[max(0, start - _CONTEXT) : start].decode(errors="ignore")):
         return True
     starts_line = data[start - 1 : start] in (b"", b"\n")
     small = max(map(int, data[start:end].split(b"."))) <= _HIGHEST_IN_HEADING
-    return small and starts_line and bool(_HEADING.match(data[end : end + 6]))
+    return small and starts_line and bool(_HEADING.match(data[end : end + 8].decode(errors="ignore")))
 
 
 def _check_v6(data: bytes, start: int, end: int) -> Iterator[Span]:
