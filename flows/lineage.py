@@ -21,7 +21,8 @@ def print_lineage(answer: Lineage, console: Console) -> None:
         place = (fate.corpus, fate.split)
         if fate.split and place not in shown_already:
             shown_already.add(place)
-            console.print(_made(fate))
+            if fate.made:
+                console.print(_made(fate))
             console.print(_models(fate), soft_wrap=True)
     if answer.unknown:
         console.print(
@@ -35,15 +36,15 @@ def nothing_found(answer: Lineage) -> str:
     if not answer.corpora:
         return "no corpus has been cleaned here yet: leanpipe run prepare-corpus does so"
     return (
-        f"{answer.asked!r} is the id, digest, path or phrase of no document in the {answer.corpora} cleaned corpora "
-        "(of dropped documents only the first 300 characters are known): try a path, or other words"
+        f"{answer.asked!r} is no document's id, digest, path or phrase in any cleaned corpus here ({answer.corpora} "
+        "searched; of dropped documents only the first 300 characters are known): try a path, or other words"
     )
 
 
 def _documents(answer: Lineage) -> Table:
     title = f"What became of it (found by {answer.found_by})"
     table = Table("document", "corpus", "what became of it", title=title, title_justify="left")
-    table.add_column("how it begins, or the reason", overflow="fold", max_width=60)
+    table.add_column("if dropped: how it begins, or what shows why", overflow="fold", max_width=60)
     for fate in answer.fates:
         row = fate.document
         table.add_row(
@@ -58,7 +59,7 @@ def _documents(answer: Lineage) -> Table:
 def _outcome(fate: Fate) -> str:
     row = fate.document
     if row["outcome"] == "kept":
-        return f"kept, in {row['split']}"
+        return f"kept, in {row['split']}\n{row['characters']:,} characters, {row['language']}"
     measured = f": {shown(row['value'])}" if is_numeric(row["rule"]) else ""
     allowed = f", bound {shown(fate.bound)}" if fate.bound is not None else ""
     stayed = f"\n{fate.kept_as} stayed in its place, in {fate.split}" if fate.kept_as else ""
@@ -76,10 +77,11 @@ def _made(fate: Fate) -> Table:
 
 def _models(fate: Fate) -> str:
     if fate.split != "train":
-        return f"No model was trained on it: {fate.split} is held out."
+        return f"No model was trained on {fate.split} of corpus {fate.corpus[:_SHORT]}: it is held out."
     if not fate.models:
-        return "No registered model was trained on it."
-    return f"[bold]Trained on it:[/bold] {escape(_names(fate.models))}"
+        return f"No registered model was trained on {fate.split} of corpus {fate.corpus[:_SHORT]}."
+    place = f"{fate.split} of corpus {fate.corpus[:_SHORT]}"
+    return f"[bold]Registered models trained on {place}:[/bold] {escape(_names(fate.models))}"
 
 
 def _names(versions: list[Version]) -> str:

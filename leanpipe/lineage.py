@@ -11,9 +11,14 @@ LEARNT, HELD_OUT = "train", ("validation", "test")
 
 _READS = {"tokenize": ("train", "validation"), "seed_model": ("train",), "evaluate": ("test",)}
 """The splits that stages read of what `clean` wrote. A stage that is not here may read all."""
-_LEAVE_NOTHING = {("tokenize", "teacher"), ("check", "model"), ("clean", "base")}
-"""Inputs that do not count: of a teacher, `tokenize` takes the vocabulary alone, and a corpus that grew out of another has
-an account of its own, with all documents of the first."""
+_LEAVE_NOTHING = {
+    ("tokenize", "teacher"),  # its vocabulary alone is taken
+    ("tokenize", "base"),  # shards of documents that the new corpus has too, and accounts for
+    ("clean", "base"),  # likewise
+    ("clean", "evaluations"),
+    ("check", "model"),
+}
+"""Inputs of stages by which nothing of a document comes into the result."""
 
 How = Literal["trained on it", "prepared from it", "measured on it", "measures a model trained on it"]
 

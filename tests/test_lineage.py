@@ -20,6 +20,7 @@ def chain(tmp_path: Path) -> tuple[Store, dict[str, Artifact]]:
     made["other"] = publish(store, "clean", {"a": "2"}, corpus=[external("source", source)])
     made["grown"] = publish(store, "clean", {"a": "3"}, base=made["corpus"])
     made["blocks"] = publish(store, "tokenize", {"b": "1"}, documents=made["corpus"])
+    made["again"] = publish(store, "tokenize", {"b": "3"}, documents=made["grown"], base=made["blocks"])
     made["student"] = publish(store, "distill", {"m": "1"}, blocks=made["blocks"])
     made["adapted"] = publish(store, "finetune", {"m": "2"}, model=made["student"])
     made["quantized"] = publish(store, "quantize", {"int8/m": "3", "nf4/m": "4"}, model=made["adapted"])
@@ -59,7 +60,7 @@ def test_a_tokenizer_that_was_lent_is_no_training(chain):
 
 
 def test_a_corpus_that_grew_speaks_for_itself(chain):
-    assert used(chain, "grown", "train") == {}
+    assert used(chain, "grown", "train") == {"again": "prepared from it"}
 
 
 def test_results_are_read_in_the_order_of_their_making(chain):

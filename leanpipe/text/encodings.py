@@ -18,8 +18,8 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _MARKS = tuple(mark for mark, _ in _BOMS)
-_UTF8 = ("utf-8", "utf-8-sig")
 _LOOK_AT = 8192
+_BLOCK = 4096
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
 _MAX_CONTROLS = 0.1
 _PRESCAN = 1024  # HTML standard, "prescan a byte stream to determine its encoding"
@@ -31,9 +31,19 @@ _ASCII = bytes(range(128))
 
 _MIN_HIGH, _MIN_HIGH_LATIN = 4, 8  # bytes above 127 that a guess needs; Latin alphabets share most of theirs
 _MANY_HIGH = 0.25  # of all bytes: text of an alphabet that is not Latin
-_DAMAGED_UTF8 = 0.75  # of the bytes above 127 are in valid sequences; in EUC and Shift-JIS half are, by chance
+_DAMAGED_UTF8 = (
+    0.75  # of the bytes above 127 are in valid sequences; in EUC and Shift-JIS half are, by chance
+)
 _MAX_BAD = 0.01
-_SAME_AS_FALLBACK = ("ascii", "iso8859-1", "cp1252", *_UTF8)
+# Of Python's codecs those for the encodings that people write in; others undo archives, or need quadratic time.
+_TEXT_CODECS = re.compile(r"cp\d|iso\d|koi8|mac-|gb|big5|euc|shift|johab|tis|ptcp|kz|hz|hp-roman|ascii")
+_WIDER = {
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+}  # as browsers read them
+_SAME_AS_FALLBACK = ("ascii", "iso8859-1", "cp1252")
 
 
 class Decoded(NamedTuple):
@@ -63,7 +73,7 @@ def decode(data: bytes, declared: str | None = None, html: bool = False) -> Deco
     start = max(0, first_bad - _PRESCAN)
     guessed = guess(data[start : start + SAMPLE])
     text = _decode_well(data, guessed) if guessed else None
-    return Decoded(_decode_by_line(data) if text is None else text, repaired=True)
+    return Decoded(_decode_in_blocks(data) if text is None else text, repaired=True)
 
 
 def wide_encoding(data: bytes) -> str | None:
@@ -82,18 +92,13 @@ def wide_encoding(data: bytes) -> str | None:
 
 
 def _is_utf16(sample: bytes, low: int, name: str) -> bool:
-    """Whether zeros stand only beside printable ASCII, often enough, and the rest is no text in UTF-8."""
+    """Whether many units are ASCII; or some are spaces, and the sample is no text in UTF-8 but is in this encoding."""
     lows, highs = sample[low::2], sample[1 - low :: 2]
     beside = bytes(byte for byte, high in zip(lows, highs, strict=True) if not high)
-    printable = len(beside.translate(None, _CONTROLS))
-    if (
-        printable < max(1, len(lows) / 100)
-        or printable < 0.95 * len(beside)
-        or lows.count(0) > len(beside) / 20
-    ):
-        return False
-    # A stray zero in other text stands beside ASCII too.
-    return len(beside) > len(lows) / 4 or (_loses(sample, "utf-8") and not _loses(sample, name))
+    if len(beside) > len(lows) / 4:
+        return not _has_controls(beside) and lows.count(0) <= len(beside) / 20
+    spaces = beside.count(b" ") + beside.count(b"\n")
+    return spaces > len(lows) / 100 and _loses(sample, "utf-8") and not _loses(sample, name)
 
 
 def _loses(sample: bytes, name: str) -> bool:
@@ -153,14 +158,14 @@ def _utf8_share(sample: bytes) -> float:
     return len(sample.decode("utf-8", errors="ignore").encode().translate(None, _ASCII)) / max(1, high)
 
 
-def _decode_by_line(data: bytes) -> str:
-    """Each line as UTF-8 with some bad bytes, or as Windows-1252."""
-    text = io.StringIO(newline="")
-    for line in io.BytesIO(data):
-        if line.isascii() or _utf8_share(line) > 0.5:
-            text.write(line.decode("utf-8", errors=_HANDLER))
+def _decode_in_blocks(data: bytes) -> str:
+    """Some lines at a time, as UTF-8 with bad bytes or as Windows-1252: files may be put together from others."""
+    text, stream = io.StringIO(newline=""), io.BytesIO(data)
+    while block := b"".join(stream.readlines(_BLOCK)):
+        if block.isascii() or _utf8_share(block) > 0.5:
+            text.write(block.decode("utf-8", errors=_HANDLER))
         else:
-            text.write(codecs.charmap_decode(line, "strict", _WINDOWS_1252)[0])
+            text.write(codecs.charmap_decode(block, "strict", _WINDOWS_1252)[0])
     return text.getvalue().removeprefix("\ufeff")
 
 
@@ -174,14 +179,11 @@ def _codec(name: str | None) -> str | None:
     """Python's codec for a charset as the web uses the word (there "latin-1" means Windows-1252); None for UTF-8."""
     from resiliparse.parse.encoding import map_encoding_to_html5
 
-    if not name:
-        return None
     try:
-        codec = codecs.lookup(map_encoding_to_html5(name, fallback_utf8=False) or name)
-        b"".decode(codec.name)  # refuses codecs that are not for text, such as base64
+        found = codecs.lookup(map_encoding_to_html5(name or "", fallback_utf8=False) or name or "").name
     except (LookupError, ValueError):  # Python does not know it
         return None
-    return None if codec.name in (*_UTF8, "utf-7") else codec.name
+    return _WIDER.get(found, found) if _TEXT_CODECS.match(found) else None
 
 
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:

@@ -32,7 +32,7 @@ class ExecutionConfig(StageConfig):
     """Processes of this machine, a Ray cluster (needs `leanpipe[ray]`; RAY_ADDRESS, or a local one), or Slurm jobs."""
     workers: int = Field(0, ge=0, le=100_000)
     """How many shards are worked on at once; 0: as many as this machine has cores."""
-    shard_megabytes: int = Field(64, ge=1, le=1_000_000)
+    shard_megabytes: float = Field(64, ge=0.001, le=1_000_000)
     """How much of the corpus, in its files' sizes, makes a shard: what is lost when a worker is killed."""
     slurm_partition: str = Field("", max_length=200)
     """Partition of the Slurm jobs."""
@@ -123,10 +123,11 @@ def _run_on_ray(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -
             ray.shutdown()
 
 
-def _run_on_slurm(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> None:
+def slurm_executor(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> Any:
+    """datatrove's, which submits the tasks as one array of jobs."""
     from datatrove.executor.slurm import SlurmPipelineExecutor
 
-    executor = SlurmPipelineExecutor(
+    return SlurmPipelineExecutor(
         [_Step(work)],
         tasks,
         time=f"{config.slurm_hours}:00:00",
@@ -136,12 +137,18 @@ def _run_on_slurm(work: Work, tasks: int, config: ExecutionConfig, folder: Path)
         job_name="leanpipe",
         mem_per_cpu_gb=2,
     )
+
+
+def _run_on_slurm(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> None:
+    executor = slurm_executor(work, tasks, config, folder)
     executor.run()
-    while executor.get_incomplete_ranks(skip_completed=True):
-        listed = subprocess.run(["squeue", "-h", "-j", str(executor.job_id)], capture_output=True, text=True)
-        if not listed.stdout.strip() and (left := executor.get_incomplete_ranks(skip_completed=True)):
+    command = ["squeue", "-h", "-j", str(executor.job_id)]
+    waiting = True
+    while left := executor.get_incomplete_ranks(skip_completed=True):
+        if not waiting:  # asked before its results were looked for
             raise RuntimeError(f"{len(left)} of {tasks} Slurm tasks did not finish: see {folder}/slurm_logs")
         time.sleep(_SLURM_POLL)
+        waiting = bool(subprocess.run(command, capture_output=True, text=True).stdout.strip())
 
 
 class _Watching:

@@ -19,7 +19,7 @@ from leanpipe.text.document import START, Fault
 from leanpipe.text.filters import View, fineweb_measures, quality_measures, repetition_measures
 from leanpipe.text.inspection import INSPECTION, Example, Inspection, RuleFound, draw_measured, page
 from leanpipe.text.listing import Listing
-from leanpipe.text.look import Looked, blame_duplicates, look
+from leanpipe.text.look import Looked, compare, look
 from leanpipe.text.readlog import ReadLog
 from leanpipe.text.rules import bound
 from leanpipe.text.sample import take_sample
@@ -64,7 +64,7 @@ def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Rep
     work = out / ".work"
     log = ReadLog(skipped_by_reason=Counter(one.reason for listing in listings for one in listing.skipped))
     looked = _look_at_sample(config, inputs, listings, work, log, report)
-    blame_duplicates([one for one in looked if not one.faults], config.clean, work / "columns")
+    compare([one for one in looked if not one.faults], config.clean, work / "columns")
     shutil.rmtree(work, ignore_errors=True)
     measured = _measure(looked, config.clean)
     found = _found(looked, measured, config, log, sum(len(listing.files) for listing in listings))

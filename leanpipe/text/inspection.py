@@ -73,15 +73,14 @@ class Inspection(BaseModel):
         return f"{documents / self.sampled:.1%}" if self.sampled else "–"
 
 
-COLUMNS = ("rule", "bound", "would go", "of the sample", "first", "only", "5%", "median", "95%")
+COLUMNS = ("rule", "bound", "would go", "first", "only", "measured: 5% / median / 95%")
 
 
 def rows(found: Inspection) -> Iterator[tuple[str, ...]]:
     """A row of `COLUMNS` for every rule."""
     for one in found.rules:
-        quantiles = [about(value) for value in one.quantiles] or ["", "", ""]
-        counts = (str(one.documents), found.share(one.documents), str(one.first), str(one.only))
-        yield (one.rule, shown(one.bound), *counts, *quantiles)
+        counts = (f"{one.documents:,} ({found.share(one.documents)})", f"{one.first:,}", f"{one.only:,}")
+        yield (one.rule, shown(one.bound), *counts, " / ".join(map(about, one.quantiles)))
 
 
 def summary_sentence(found: Inspection) -> str:
@@ -107,9 +106,9 @@ def page(found: Inspection) -> str:
 
 _HELP = (
     "*would go*: documents that break the rule; *first*: for which `clean` would name this rule; *only*: that would stay "
-    "if it were not for this rule. 5%, median and 95% are of what was measured of all documents that it was measured of. "
-    "Duplicates are looked for within the sample alone, among what the other rules leave: in the whole corpus there are "
-    "more."
+    "if it were not for this rule. What was measured is of all documents that it was measured of. "
+    "Duplicates, and overlaps with held-out documents, are looked for within the sample alone, among what the other rules "
+    "leave: in the whole corpus there are more."
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leanpipe.text.columns import ColumnWriter
+from leanpipe.text.columns import ColumnWriter, read_column
 from leanpipe.text.decontaminate import OverlapIndex
 from leanpipe.text.document import START, Document, Fault
 from leanpipe.text.duplicates import Index, Pairs, Segment, exact_pairs, near_pairs
@@ -18,7 +18,7 @@ from leanpipe.text.normalise import normalise
 from leanpipe.text.redact import redact
 from leanpipe.text.settings import CleanConfig
 from leanpipe.text.shard import COLUMNS, columns_of
-from leanpipe.text.split import split_of
+from leanpipe.text.split import SPLITS, fill_empty_splits, split_of
 
 
 @dataclass
@@ -69,19 +69,40 @@ def look(document: Document, config: CleanConfig, evaluations: OverlapIndex | No
     return one
 
 
-def blame_duplicates(looked: Sequence[Looked], config: CleanConfig, folder: Path) -> None:
-    """Add a fault to those that repeat an earlier one, as `clean` finds them. `folder` is for what is noted of them."""
+def compare(looked: Sequence[Looked], config: CleanConfig, folder: Path) -> None:
+    """Add a fault to those that repeat an earlier one, or part of a held-out one, as `clean` finds them.
+
+    `folder` is for what is noted of them.
+    """
     if not looked:
         return
     _note(looked, config, folder)
-    index = Index([Segment(folder, config.duplicates.permutations)], 0)
+    segment = Segment(folder, config.duplicates.permutations)
+    index = Index([segment], 0)
     gone: np.ndarray = np.zeros(len(index), np.bool_)
     if config.duplicates.exact:
         exact = exact_pairs(index)
         gone[exact.later] = True
         _blame(looked, "duplicates.exact", exact)
     if config.duplicates.near:
-        _blame(looked, "duplicates.near", near_pairs(index, gone, config.duplicates, 0, 1))
+        near = near_pairs(index, gone, config.duplicates, 0, 1)
+        gone[near.later] = True
+        _blame(looked, "duplicates.near", near)
+    if config.decontaminate.enabled and config.decontaminate.held_out:
+        splits = fill_empty_splits(segment.splits[~gone], segment.hashes[~gone, 0])
+        kept = [one for one, is_gone in zip(looked, gone, strict=True) if not is_gone]
+        learnt = [one for one, split in zip(kept, splits, strict=True) if SPLITS[split] == "train"]
+        _blame_overlaps(learnt, config, folder)
+
+
+def _blame_overlaps(learnt: Sequence[Looked], config: CleanConfig, folder: Path) -> None:
+    hashes = read_column(folder / "held_out.u64", COLUMNS["held_out.u64"])
+    counts = read_column(folder / "held_out_counts.u32", COLUMNS["held_out_counts.u32"])
+    OverlapIndex.of_hashes("held out", [hashes], config.decontaminate, [counts]).save(folder / "held_out")
+    held_out = OverlapIndex.load(folder / "held_out")
+    for one in learnt:
+        if overlap := held_out.overlap(one.text):
+            one.blame(overlap.rule, overlap.value, overlap.detail)
 
 
 def _note(looked: Sequence[Looked], config: CleanConfig, folder: Path) -> None:

@@ -12,7 +12,7 @@ from leanpipe.roots import Roots, local_path
 from leanpipe.text.readlog import ReadLog
 
 # What tells that a remote file has changed; which of them a file system knows differs.
-_VERSION = ("size", "ETag", "etag", "md5", "mtime", "LastModified", "last_modified", "generation", "created")
+_VERSION = ("size", "ETag", "etag", "md5", "mtime", "LastModified", "last_modified", "generation")
 
 
 class Found(NamedTuple):

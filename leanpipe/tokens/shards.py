@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from leanpipe.models.load import document_separator
 from leanpipe.store import digest_file, digest_json, sync
 from leanpipe.text.tables import read_column
-from leanpipe.tokens.encode import Batch, backend_of, encode
+from leanpipe.tokens.encode import Batch, Encoder, backend_of, encode
 from leanpipe.tokens.pack import Packing, lay_out, plan, token_type
 from leanpipe.tokens.rows import RowWriter
 
@@ -65,6 +65,10 @@ class Packer:
         return backend_of(self.tokenizer)
 
     @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self._backend)
+
+    @cached_property
     def _digest(self) -> str:
         way = [_FORMAT, self.block_length, self.packing, self.max_padding]
         return digest_json([way, document_separator(self.tokenizer), self._backend.to_str()])
@@ -83,7 +87,7 @@ class Packer:
             RowWriter(with_ending(place, TOKENS), size, token_type(vocabulary)) as tokens_file,
             RowWriter(with_ending(place, POSITIONS), size, token_type(size)) as positions_file,
         ):
-            batches = encode(self._backend, read_column(source, "text"), separator)
+            batches = encode(self._encoder, read_column(source, "text"), separator)
             for row, each in _windows(_counted(batches, counts, progress), size):
                 lengths.update((2 ** np.log2(each.clip(1)).astype(int)).tolist())
                 pieces = plan(each, size, self.packing, self.max_padding)

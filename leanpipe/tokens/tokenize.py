@@ -15,7 +15,7 @@ from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
 from leanpipe.text.tables import count_documents, read_texts, split_files
 from leanpipe.tokens.describe import describe
-from leanpipe.tokens.encode import backend_of, encode
+from leanpipe.tokens.encode import Encoder, backend_of, encode
 from leanpipe.tokens.pack import Packing
 from leanpipe.tokens.sample import Sample
 from leanpipe.tokens.shards import Packer, Shard, find_shards, make_shard
@@ -40,7 +40,7 @@ class TokenizeConfig(StageConfig):
     """A tokenizer that is trained is refused where the corpus does not show its tokens so often: a model cannot learn
     them. For translation 100 are advised (Gowda and May 2020, "Finding the Optimal Vocabulary Size for Neural
     Machine Translation")."""
-    training_bytes: int = Field(100_000_000, ge=100_000, le=1_000_000_000_000)
+    training_bytes: int = Field(100_000_000, ge=1_000, le=1_000_000_000_000)
     """A tokenizer is trained on so many bytes of the training text, taken from all of it evenly. Memory and time grow
     with it."""
     block_length: int = Field(256, ge=8, le=131_072)
@@ -146,7 +146,8 @@ def _summary(train: Sequence[Shard], validation: Sequence[Shard], length: int, v
 def _teachers(teacher: "PreTrainedTokenizerBase", texts: Iterable[str]) -> Summary:
     """What the teacher's tokenizer does with the same text."""
     batches = [
-        (batch.bytes, batch.words, len(batch.tokens)) for batch in encode(backend_of(teacher), texts, None)
+        (batch.bytes, batch.words, len(batch.tokens))
+        for batch in encode(Encoder(backend_of(teacher)), texts, None)
     ]
     figures = _compression(*map(sum, zip(*batches, strict=True))) | {"vocabulary": len(teacher)}
     return {f"teacher_{name}": value for name, value in figures.items()}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leanpipe.tokens.encode import encode
+from leanpipe.tokens.encode import Encoder, encode
 from leanpipe.tokens.vocabulary import SPECIAL, UNKNOWN, characters, check_alphabet, too_large, without
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _MAX_RARE = 0.05  # of the pieces; Gowda and May 2020 ask for 95 % of the vocabu
 # What may be one piece: letters, digits or other signs, with a space before them, as SentencePiece's own trainer has it
 # by default (split_by_unicode_script, split_by_number). The trainer's time goes by the number and length of different
 # words: split at spaces only it takes five times as long. No word is longer than 64 characters, for the sake of DNA.
-_WORDS = r"▁?[\p{L}\p{M}]{1,64}|▁?\p{N}{1,64}|▁?[^\p{L}\p{M}\p{N}▁\n]{1,64}|▁{1,64}|\n{1,64}"
+_WORDS = r"▁?[\p{L}\p{M}]{1,64}|▁?\p{N}{1,64}|▁?[^\p{L}\p{M}\p{N}▁\s]{1,64}|▁{1,64}(?=▁)|▁|\s{1,64}"
 
 
 def train_unigram(texts: Iterable[str], vocabulary: int, min_occurrences: int) -> "Tokenizer":
@@ -60,7 +60,7 @@ def _fit(texts: Iterable[str], size: int) -> "Tokenizer":
 def _supported(tokenizer: "Tokenizer", texts: Iterable[str], min_occurrences: int) -> int:
     """How many of its tokens occur so often in the texts, or are special or single characters."""
     counts: np.ndarray = np.zeros(tokenizer.get_vocab_size(), np.int64)
-    for batch in encode(tokenizer, texts, None):
+    for batch in encode(Encoder(tokenizer), texts, None):
         counts += np.bincount(batch.tokens, minlength=len(counts))
     names = [tokenizer.id_to_token(token) or "" for token in range(len(counts))]
     needed = [name in _NAMES or len(name) == 1 for name in names]

@@ -37,6 +37,7 @@ def cases(sections: Iterable[str]) -> list:
         pytest.param(section, name, value, id=f"{section}.{name}={value}")
         for section in sections
         for name, row in SECTIONS[section].items()
+        if not row.elsewhere
         for value in row.values
     ]
 
@@ -64,6 +65,14 @@ def workshop(tmp_path_factory) -> Iterator[Workshop]:
 def test_every_setting_of_every_flow_has_other_values():
     assert set(ROWS) == {name for kind in SETTINGS for name in flatten(kind())}
     assert all(row.values for row in ROWS.values())
+
+
+def test_what_is_shown_elsewhere_is_shown_there():
+    for path, row in ROWS.items():
+        if row.elsewhere:
+            file, function = row.elsewhere.split("::")
+            text = (Path(__file__).parents[1] / file).read_text()
+            assert f"def {function}(" in text and path.rpartition(".")[2] in text, path
 
 
 def test_every_choice_that_a_setting_offers_is_among_them():

@@ -19,7 +19,8 @@ from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
 from tests.flows.alternatives import BASES, Overrides
-from tests.flows.material import write_corpus, write_instructions
+from tests.flows.material import write_corpus, write_evaluation, write_instructions
+from tests.listings import listed
 from tests.tiny import tiny_model
 
 STAGES: dict[str, Stage] = {
@@ -41,7 +42,11 @@ class Workshop:
 
     @cached_property
     def corpus(self) -> Artifact:
-        return external("corpus", write_corpus(self._root / "corpus"))
+        return listed(write_corpus(self._root / "corpus"), self._root / "listings")
+
+    @cached_property
+    def evaluation(self) -> Artifact:
+        return external("evaluation", write_evaluation(self._root / "evaluation.jsonl"))
 
     @cached_property
     def instructions(self) -> Artifact:
@@ -75,7 +80,7 @@ class Workshop:
 
     def _inputs(self, stage: str) -> Inputs:
         made: dict[str, Callable[[], Inputs]] = {
-            "clean": lambda: {"corpus": (self.corpus,)},
+            "clean": lambda: {"corpus": (self.corpus,), "evaluations": (self.evaluation,)},
             "inspect": lambda: {"corpus": (self.corpus,)},
             "tokenize": lambda: {"documents": self.documents, "teacher": self.model},
             "distill": lambda: {"teacher": self.model, "blocks": self.blocks},

@@ -20,7 +20,11 @@ OFF = {"quality": {"enabled": False}, "repetition": {"enabled": False}}
 
 
 def run(
-    corpus: Path | tuple[Path, ...], out: Path, base: Path | None = None, evaluations: tuple[Path, ...] = (), **config
+    corpus: Path | tuple[Path, ...],
+    out: Path,
+    base: Path | None = None,
+    evaluations: tuple[Path, ...] = (),
+    **config,
 ) -> tuple[dict, pandas.DataFrame, pandas.DataFrame]:
     """(summary, the account, what is kept with the split of each)."""
     out.mkdir()
@@ -129,7 +133,9 @@ def test_lines_and_columns_are_read_as_configured(tmp_path: Path):
     (tmp_path / "a.txt").write_text("\n".join(" ".join(text.split()) for text in tiny_text()[:40]))
     (tmp_path / "b.jsonl").write_text('{"body": "Too short."}\n')
     corpora = (tmp_path / "a.txt", tmp_path / "b.jsonl")
-    summary, account, _ = run(corpora, tmp_path / "out", read={"text_files": "lines", "text_columns": ("body",)})
+    summary, account, _ = run(
+        corpora, tmp_path / "out", read={"text_files": "lines", "text_columns": ("body",)}
+    )
     assert summary["documents_in"] == 41
     assert any(source.startswith("b.jsonl") for source in account.source)
 
@@ -165,20 +171,28 @@ def test_what_shares_passages_with_held_out_documents_is_not_learnt_from(tmp_pat
     ours = account[account.source.str.startswith("y-")]
     assert not len(kept[kept.source.str.startswith("y-") & (kept.split == "train")])
     assert (ours.rule == "decontaminate.max_overlap").any()
-    _, account, _ = run(folder, tmp_path / "off", split={"test": 0.3}, decontaminate={"held_out": False}, **OFF)
+    _, account, _ = run(
+        folder, tmp_path / "off", split={"test": 0.3}, decontaminate={"held_out": False}, **OFF
+    )
     assert "decontaminate.max_overlap" not in set(account.rule)
 
 
 def test_paragraphs_that_were_there_before_are_removed(tmp_path: Path):
     folder = tmp_path / "corpus"
     folder.mkdir()
-    notice = "This notice stands at the end of every page that we have ever put on the net, and nobody reads it."
+    notice = (
+        "This notice stands at the end of every page that we have ever put on the net, and nobody reads it."
+    )
     for number, text in enumerate(tiny_text()[:20]):
         (folder / f"{number:02}.txt").write_text(f"{text.strip()}\n\n{notice}")
     (folder / "z.txt").write_text(notice)
     off = {"enabled": False}
-    _, account, kept = run(folder, tmp_path / "out", duplicates={"paragraphs": True}, quality=off, repetition=off)
-    assert [source for source, text in zip(kept.source, kept.text, strict=True) if notice in text] == ["00.txt"]
+    _, account, kept = run(
+        folder, tmp_path / "out", duplicates={"paragraphs": True}, quality=off, repetition=off
+    )
+    assert [source for source, text in zip(kept.source, kept.text, strict=True) if notice in text] == [
+        "00.txt"
+    ]
     assert rules(account)["z.txt"] == "duplicates.paragraphs"
 
 
@@ -202,7 +216,10 @@ def test_a_whole_file_is_one_document_by_default(tmp_path: Path):
             r"only 1 of 5 .* dropped by duplicates.exact: .*switch off clean.duplicates.exact",
         ),
         ([" ", "\n", "\t"], r"dropped by empty: their files hold no text"),
-        (["\x01\x02\x03" * 9] * 3, r"no document could be read from .* \(3 × binary, not text\): check the files"),
+        (
+            ["\x01\x02\x03" * 9] * 3,
+            r"no document could be read from .* \(3 × binary, not text\): check the files",
+        ),
     ],
 )
 def test_when_too_little_is_left_the_reason_is_named(tmp_path: Path, texts: list[str], sentence: str):
@@ -217,7 +234,9 @@ def test_when_too_little_is_left_the_reason_is_named(tmp_path: Path, texts: list
 def test_one_document_a_million_times(tmp_path: Path):
     lines = tmp_path / "many.jsonl"
     line = '{"text": "the same and nothing but the same words of this one line again"}\n'
-    lines.write_text(line * 1_000_000 + '{"text": "another"}\n{"text": "a third"}\n{"text": "a fourth one"}\n')
+    lines.write_text(
+        line * 1_000_000 + '{"text": "another"}\n{"text": "a third"}\n{"text": "a fourth one"}\n'
+    )
     summary, account, kept = run(lines, tmp_path / "out", split={"validation": 0.3, "test": 0.3}, **OFF)
     assert summary["documents_in"] == 1_000_003 and len(kept) == 4
     assert (account.rule == "duplicates.exact").sum() == 999_999

@@ -63,7 +63,9 @@ def test_bands_find_99_of_100_pairs_at_the_threshold(threshold: float):
     count, rows = bands(threshold, P)
     assert count * rows <= P
     assert 1 - (1 - threshold**rows) ** count >= 0.99
-    assert rows == P or 1 - (1 - threshold ** (rows + 1)) ** (P // (rows + 1)) < 0.99  # one more would miss some
+    assert (
+        rows == P or 1 - (1 - threshold ** (rows + 1)) ** (P // (rows + 1)) < 0.99
+    )  # one more would miss some
 
 
 def test_the_first_of_exact_duplicates_stays_wherever_it_is(tmp_path: Path):

@@ -33,7 +33,11 @@ def clean(text: str, config: C4Config, language: str = "en"):
         (only(max_word_length=3), "abc abc\nabcd x\nabc", "abc abc\nabc"),
         (only(min_words_per_line=3), "one two\none two three\n1 2 3 4", "one two three\n1 2 3 4"),
         (only(citations=True), "So[1] it[23] is[edit][citation needed][] [x]", "So it is [x]"),
-        (only(terminal_punctuation=True), 'a.\nb?\nc!\n"d"\n\'e\'\nf...\ng,\nh\n“i”\n好。', 'a.\nb?\nc!\n"d"\n\'e\'\n“i”\n好。'),
+        (
+            only(terminal_punctuation=True),
+            "a.\nb?\nc!\n\"d\"\n'e'\nf...\ng,\nh\n“i”\n好。",
+            "a.\nb?\nc!\n\"d\"\n'e'\n“i”\n好。",
+        ),
         (only(javascript=True), "Enable JavaScript now\nor else\nno script", "or else\nno script"),
         (only(policies=True), "Our Privacy Policy here\nWe use cookies\nI bake cookies", "I bake cookies"),
     ],
@@ -71,7 +75,10 @@ def test_a_phrase_in_a_line_that_goes_drops_no_page():
 
 def test_in_languages_without_spaces_words_are_letters():
     config = only(min_words_per_line=3, max_word_length=5)
-    assert clean("你好\n你好吗\n春天来临时养蜂人会检查蜂箱", config, "zh") == ("你好吗\n春天来临时养蜂人会检查蜂箱", None)
+    assert clean("你好\n你好吗\n春天来临时养蜂人会检查蜂箱", config, "zh") == (
+        "你好吗\n春天来临时养蜂人会检查蜂箱",
+        None,
+    )
 
 
 def test_nothing_is_touched_by_default():

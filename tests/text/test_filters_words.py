@@ -52,7 +52,9 @@ def test_words_of_a_chunk(chunk: str, words: str):
     assert split_chunk(chunk) == words.split()
 
 
-@pytest.mark.parametrize("piece", ["a.", "1%", "a@", "-", "a-", "'s", "a/", "http://a.", "1.1,", "+-*", "a:/", "😀", "("])
+@pytest.mark.parametrize(
+    "piece", ["a.", "1%", "a@", "-", "a-", "'s", "a/", "http://a.", "1.1,", "+-*", "a:/", "😀", "("]
+)
 def test_a_million_characters_without_a_space_lose_none(piece: str):
     chunk = piece * (1_000_000 // len(piece))
     assert "".join(split_chunk(chunk)) == chunk

@@ -139,7 +139,7 @@ def test_page_and_picture(tmp_path: Path):
     assert (result.path / "report" / "measured.png").read_bytes().startswith(b"\x89PNG")
     text = (result.path / "report" / "inspection.md").read_text()
     assert "Of a sample of 8 documents from 8 files, 2 would stay (25.0%) and 6 would go." in text
-    assert "| `quality.min_words` | 6 | 2 | 25.0% | 2 | 0 |" in text
+    assert "| `quality.min_words` | 6 | 2 (25.0%) | 2 | 0 | 3 / 15 / 19 |" in text
     assert (
         "## `quality.min_words` would drop 2\n\n**short.txt**, measured 5\n\n    Bees dance in the sun."
         in text

@@ -91,7 +91,7 @@ def repetition_measures(view: View, config: RepetitionConfig | None = None) -> I
 
 def _gram_characters(words: Words, least: dict[int, float]) -> Iterator[tuple[int, int]]:
     """(n, characters in the commonest run of n words or in repeated ones), where that may be more than `least[n]`."""
-    ends = np.zeros(len(words.lengths) + 1, np.int64)
+    ends: Any = np.zeros(len(words.lengths) + 1, np.int64)
     np.cumsum(words.lengths, out=ends[1:])
     repeats = _pairs(words.numbers)
     top, most = _top(repeats, ends)
@@ -102,11 +102,12 @@ def _gram_characters(words: Words, least: dict[int, float]) -> Iterator[tuple[in
         for n in (3, 4):
             repeats = _longer(repeats, 1)
             yield n, _top(repeats, ends)[0]
+    covered = _covered(repeats, ends)
     for n in _DUPLICATE:
-        repeats = _longer(repeats, 1)
-        covered = _covered(repeats, ends)
         if covered <= min(least[longer] for longer in range(n, 11)):
             return
+        repeats = _longer(repeats, 1)
+        covered = _covered(repeats, ends)
         if covered > least[n]:
             yield n, _duplicate(repeats, ends)
 
@@ -130,7 +131,7 @@ def _groups(words: int, places: Any, first: Any, last: Any, bits: int) -> Any:
     groups: Any = np.empty(words, np.int64)
     groups.fill(-1)
     order, keys = _sorted((first << bits) | last, 2 * bits)
-    same = np.zeros(len(keys) + 1, np.bool_)
+    same: Any = np.zeros(len(keys) + 1, np.bool_)
     np.equal(keys[1:], keys[:-1], out=same[1:-1])
     several = np.flatnonzero(same[1:] | same[:-1])
     if len(several):
@@ -180,8 +181,8 @@ def _duplicate(repeats: Repeats, ends: "NDArray[np.int64]") -> int:
     size, groups = repeats
     places = np.flatnonzero(groups >= 0)
     characters = (ends[places + size] - ends[places]).tolist()
-    after = np.searchsorted(places, places + size).tolist()  # which run comes next if this one counts
-    firsts = groups[places].tolist()
+    after: Any = np.searchsorted(places, places + size).tolist()  # which is next if this one counts
+    firsts: list[int] = groups[places].tolist()
     seen: set[int] = set()
     total = run = 0
     while run < len(firsts):

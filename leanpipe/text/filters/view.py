@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _REAL, _ALPHABETIC, _FIRST_STOP = 1, 2, 4
 _STOP_BITS = {word: _FIRST_STOP << place for place, word in enumerate(STOP_WORDS)}
 _LONGEST_STOP = max(map(len, STOP_WORDS))
-_MOST_CHUNKS, _MOST_CHARACTERS = 1 << 18, 1 << 23  # of a table, before a new one is begun: about 60 MB
+_MOST_CHUNKS, _MOST_CHARACTERS = 1 << 18, 1 << 23  # of a table, before a new one is begun: about 80 MB
 _BLOCK = 1 << 20  # characters of a text that are cut at once, so that a huge one is not held in pieces
 _SPACE = re.compile(r"\s")
 _NOT_LETTERS = re.compile(r"[\d_]")

@@ -11,7 +11,8 @@ from leanpipe.text.document import Document, document_id
 from leanpipe.text.listing import SourceFile
 from leanpipe.text.readers import csv, html, jsonl, mail, mbox, parquet, text, warc
 from leanpipe.text.readers.config import ReadConfig
-from leanpipe.text.readers.stream import BadFile, Piece
+from leanpipe.text.readers.stream import Piece
+from leanpipe.text.readers.unpack import BadFile
 from leanpipe.text.readlog import ReadLog
 
 __all__ = ["READERS", "ReadConfig", "read_file"]

@@ -1,5 +1,6 @@
 """Mailboxes (.mbox): a file of many mails, each of which is one document."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from leanpipe.text.readers.mail import read_mail
 from leanpipe.text.readers.stream import TOO_LONG, BadFile, Piece, lines, open_bytes
 from leanpipe.text.readlog import ReadLog
 
+_BLANK = (b"\n", b"\r\n")
+_QUOTED = re.compile(rb">+From ")  # what would otherwise have looked like a separator
 _SEPARATOR = b"From "  # at the start of a line that follows an empty one (RFC 4155)
 
 
@@ -33,16 +36,17 @@ def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
 def _mails(stream: Any, limit: int) -> Iterator[bytes | None]:
     """The bytes of each mail; None instead of one longer than `limit`."""
     stream.readline(limit)
-    mail, size, blank = [], 0, False
+    mail: list[bytes] = []
+    size, blank = 0, False
     for _, line in lines(stream, limit):
         if blank and line and line.startswith(_SEPARATOR):
             yield b"".join(mail) if size <= limit else None
-            mail, size = [], 0
+            mail, size, blank = [], 0, False
             continue
-        blank = line in (b"\n", b"\r\n")
         size += limit + 1 if line is None else len(line)
-        if size > limit:
+        blank = line in _BLANK
+        if line is None or size > limit:
             mail = []
-        elif line:
-            mail.append(line[1:] if line.lstrip(b">").startswith(_SEPARATOR) and line[:1] == b">" else line)
+        else:
+            mail.append(line[1:] if line[:1] == b">" and _QUOTED.match(line) else line)
     yield b"".join(mail) if size <= limit else None

@@ -7,7 +7,8 @@ from typing import Any
 from leanpipe.text.encodings import decode
 from leanpipe.text.listing import SourceFile
 from leanpipe.text.readers.config import ReadConfig
-from leanpipe.text.readers.stream import TOO_LONG, BadFile, Piece, damage, open_file
+from leanpipe.text.readers.stream import TOO_LONG, BadFile, Piece, open_file
+from leanpipe.text.readers.unpack import damage
 from leanpipe.text.readlog import ReadLog
 
 _READ_AHEAD = 1 << 20  # without it a whole column of a row group is loaded at once

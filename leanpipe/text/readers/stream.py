@@ -1,19 +1,19 @@
-"""Files as streams of bytes: local or remote, unpacked on the way, bounded in what one file may unfold to."""
+"""Files as streams of bytes: local or remote, whole or by lines, never more of them than a document may have."""
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 from leanpipe.roots import local_path
 from leanpipe.text.encodings import SAMPLE, guess, is_binary, wide_encoding
 from leanpipe.text.listing import SourceFile
 from leanpipe.text.readers.config import ReadConfig
+from leanpipe.text.readers.unpack import CODECS, BadFile, Counted, Narrowed, Unpacked
 from leanpipe.text.readlog import ReadLog
 
 _BUFFER = 1 << 20
-_CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 TOO_LONG = "longer than read.max_document_bytes"
 
 
@@ -26,27 +26,6 @@ class Piece(NamedTuple):
     html: bool = False
 
 
-class BadFile(Exception):
-    """The rest of a file cannot be read."""
-
-    def __init__(self, reason: str, detail: object = ""):
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-
-@contextmanager
-def damage(what: str) -> Iterator[None]:
-    """Raise BadFile for what a library finds wrong in a file. What the operating system finds has an errno."""
-    import pyarrow
-
-    try:
-        yield
-    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise BadFile(f"damaged {what}", str(error).partition("\n")[0]) from error
-
-
 @contextmanager
 def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[io.BufferedReader]:
     """The unpacked bytes of a file. `log.bytes_read` follows how far into the file on disk they are.
@@ -54,11 +33,11 @@ def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[i
     Reading raises BadFile when the file turns out to be damaged or unfolds to more than `max_expansion` permits.
     """
     with open_file(file) as raw:
-        counted = _Counted(raw, log)
+        counted = Counted(raw, log)
         if not file.compression:
             yield io.BufferedReader(counted, _BUFFER)
             return
-        yield io.BufferedReader(_Unpacked(counted, _CODECS[file.compression], config), _BUFFER)
+        yield io.BufferedReader(Unpacked(counted, CODECS[file.compression], config), _BUFFER)
 
 
 def open_file(file: SourceFile) -> IO[bytes]:
@@ -110,7 +89,7 @@ def open_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[t
         if is_binary(head):
             raise BadFile("binary, not text")
         if wide := wide_encoding(head):
-            yield io.BufferedReader(_Narrowed(stream, wide), _BUFFER), None
+            yield io.BufferedReader(Narrowed(stream, wide), _BUFFER), None
         else:
             yield stream, None if _is_utf8(head) else guess(head)
 
@@ -139,72 +118,3 @@ def _is_utf8(head: bytes) -> bool:
 
 def _advice(file: SourceFile) -> str:
     return "set read.text_files to lines if each of its lines is a document" if file.kind == "text" else ""
-
-
-class _Stream(io.RawIOBase):
-    """A stream of bytes that can only be read on."""
-
-    _position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-
-class _Counted(_Stream):
-    """A file as it lies there."""
-
-    def __init__(self, raw: IO[bytes], log: ReadLog):
-        self._raw, self._log = cast(BinaryIO, raw), log
-
-    def readinto(self, buffer: Any) -> int:
-        size = self._raw.readinto(buffer) or 0  # type: ignore[attr-defined]
-        self._position += size
-        self._log.bytes_read += size
-        return size
-
-
-class _Unpacked(_Stream):
-    """What a compressed file holds, however many archives follow each other in it."""
-
-    def __init__(self, packed: _Counted, codec: str, config: ReadConfig):
-        import pyarrow
-
-        # Unlike Python's gzip and zstandard, Arrow is fast with both, and notices when a file ends too early.
-        self._unpacked = pyarrow.CompressedInputStream(pyarrow.PythonFile(packed, mode="r"), codec)
-        self._packed, self._config = packed, config
-
-    def readinto(self, buffer: Any) -> int:
-        with damage("archive"):
-            size = self._unpacked.readinto(buffer)
-        self._position += size
-        # What is one document long is bounded by the documents' own limit.
-        limit = self._packed.tell() * self._config.max_expansion + self._config.max_document_bytes
-        if self._position > limit:
-            raise BadFile(
-                "expands more than read.max_expansion times", f"to more than {self._position} bytes"
-            )
-        return size
-
-
-class _Narrowed(_Stream):
-    """UTF-16 or UTF-32 as UTF-8."""
-
-    def __init__(self, stream: io.BufferedReader, encoding: str):
-        import codecs
-
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-        self._left = b""
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            wide = self._stream.read(_BUFFER)
-            self._left = self._decoder.decode(wide, final=not wide).encode()
-            if not wide:
-                break
-        size = min(len(buffer), len(self._left))
-        buffer[:size], self._left = self._left[:size], self._left[size:]
-        return size

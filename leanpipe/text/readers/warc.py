@@ -7,7 +7,8 @@ from typing import Any
 from leanpipe.text.encodings import decode, is_binary
 from leanpipe.text.listing import SourceFile
 from leanpipe.text.readers.config import ReadConfig
-from leanpipe.text.readers.stream import TOO_LONG, BadFile, Piece, damage, open_bytes, read_up_to
+from leanpipe.text.readers.stream import TOO_LONG, BadFile, Piece, open_bytes, read_up_to
+from leanpipe.text.readers.unpack import damage
 from leanpipe.text.readlog import ReadLog
 
 _HTML = ("text/html", "application/xhtml+xml")

