@@ -281,7 +281,7 @@ _STARTS: dict[Handler, str] = {
     Page.cell: "td th",
     Page.link: "a",
     Page.line_break: "br",
-    Page.silence: "template svg object datalist canvas audio video",
+    Page.silence: "head template svg object datalist canvas audio video",
     Page.silence_raw: "script style noembed iframe",
 }
 _ENDS: dict[Handler, Handler] = {

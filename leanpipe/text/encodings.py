@@ -52,11 +52,13 @@ class Decoded(NamedTuple):
     """Whether bytes were found that are no UTF-8 and had to be guessed."""
 
 
-def decode(data: bytes, declared: str | None = None, html: bool = False) -> Decoded:
+def decode(
+    data: bytes, declared: str | None = None, html: bool = False, guessed: str | None = None
+) -> Decoded:
     """The text in `data`: by byte order mark, as UTF-8, by what is `declared`, by what HTML or XML declares, else guessed.
 
-    `declared` is a charset that a header names, or that was guessed for the whole file. Where nothing can be guessed,
-    the bytes that are no UTF-8 are read as Windows-1252 one by one, so that one bad byte does not spoil a whole file.
+    `declared` is a charset that a header names, `guessed` what was guessed for the whole file. Where nothing can be
+    guessed, the bytes that are no UTF-8 are read as Windows-1252 one by one, so that one bad byte does not spoil a file.
     """
     if wide := wide_encoding(data):
         return _decode_wide(data, wide)
@@ -71,7 +73,7 @@ def decode(data: bytes, declared: str | None = None, html: bool = False) -> Deco
         if (codec := _codec(name)) and (text := _decode_well(data, codec)) is not None:
             return Decoded(text, repaired=False)
     start = max(0, first_bad - _PRESCAN)
-    guessed = guess(data[start : start + SAMPLE])
+    guessed = guessed or guess(data[start : start + SAMPLE])
     text = _decode_well(data, guessed) if guessed else None
     return Decoded(_decode_in_blocks(data) if text is None else text, repaired=True)
 

@@ -100,8 +100,8 @@ def _body(html: str) -> str:
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(html)
-    root = tree.body or tree.document  # a page of frames has no body
-    return root.html if root else ""
+    body = tree.body.html if tree.body else ""
+    return body or (tree.document.html if tree.document else "")  # a page of frames has no body
 
 
 def _resiliparse(html: str, config: ExtractConfig) -> str:

@@ -43,7 +43,7 @@ class _Feed:
         self.row_bytes += self._limit + 1 if line is None else len(line)
         if line is None or self.row_bytes > self._limit:
             raise csv.Error(TOO_LONG)
-        decoded = decode(line, self._encoding)
+        decoded = decode(line, guessed=self._encoding)
         self.repaired |= decoded.repaired
         return decoded.text
 

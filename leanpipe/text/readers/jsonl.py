@@ -65,4 +65,4 @@ def _parse(line: bytes, encoding: str | None) -> tuple[Any, bool]:
     # Python's own parser also takes NaN, and halves of surrogate pairs, which are no Unicode.
     import json
 
-    return json.loads(decode(line, encoding).text), True
+    return json.loads(decode(line, guessed=encoding).text), True

@@ -103,7 +103,7 @@ def _split(data: bytes) -> tuple[Message, bytes]:
 def _children(content: bytes, boundary: str) -> Iterator[bytes]:
     """What stands between the boundaries (RFC 2046, section 5.1.1), also if the last one is missing."""
     line = re.compile(
-        rb"(?:\A|\n)--" + re.escape(boundary.encode(errors="replace")) + rb"(--)?[ \t]*\r?(?:\n|\Z)"
+        rb"(?:\A|\r?\n)--" + re.escape(boundary.encode(errors="replace")) + rb"(--)?[ \t]*\r?(?:\n|\Z)"
     )
     start = None
     for found in line.finditer(content):

@@ -28,7 +28,7 @@ def _read_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[
             if line is None:
                 log.skip(file.source, TOO_LONG, position=number)
             elif line.strip():
-                decoded = decode(line, encoding)
+                decoded = decode(line, guessed=encoding)
                 if decoded.repaired:
                     log.repair(f"{file.source}#{number}")
                 yield Piece(decoded.text.rstrip("\r\n"), number)

@@ -12,6 +12,7 @@ from leanpipe.text.readlog import ReadLog
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Arrow's names of the compressions."""
 _BUFFER = 1 << 20
+_STEP = 1024  # bytes: where an archive is damaged, Arrow keeps what it was just asked for
 
 
 class BadFile(Exception):
@@ -69,18 +70,32 @@ class Unpacked(_Stream):
         # Unlike Python's gzip and zstandard, Arrow is fast with both, and notices when a file ends too early.
         self._unpacked = pyarrow.CompressedInputStream(pyarrow.PythonFile(packed, mode="r"), codec)
         self._packed, self._config = packed, config
+        self._error: BadFile | None = None
 
     def readinto(self, buffer: Any) -> int:
-        with damage("archive"):
-            size = self._unpacked.readinto(buffer)
-        self._position += size
+        if self._error:
+            raise self._error
+        before = self._position
+        try:
+            with damage("archive"):
+                self._fill(memoryview(buffer))
+        except BadFile as error:
+            self._error = error
         # What is one document long is bounded by the documents' own limit.
         limit = self._packed.tell() * self._config.max_expansion + self._config.max_document_bytes
         if self._position > limit:
-            raise BadFile(
-                "expands more than read.max_expansion times", f"to more than {self._position} bytes"
-            )
-        return size
+            detail = f"to more than {self._position} bytes"
+            self._error = BadFile("expands more than read.max_expansion times", detail)
+        if self._error and self._position == before:
+            raise self._error
+        return self._position - before  # an error waits until what stands before it is read
+
+    def _fill(self, buffer: memoryview) -> None:
+        for start in range(0, len(buffer), _STEP):
+            size = self._unpacked.readinto(buffer[start : start + _STEP])
+            self._position += size
+            if size < _STEP:
+                return
 
 
 class Narrowed(_Stream):
