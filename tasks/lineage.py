@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from leanpipe import lineage
+from leanpipe.errors import UserError
 from leanpipe.home import Home
 from leanpipe.lineage import Result
 from leanpipe.store import Store
@@ -156,6 +157,15 @@ def _fate(corpus: Result, row: Row, made: _Made) -> Fate:
 
 
 def _versions(home: Home) -> list[Version]:
-    """Every version in the registry; none if nothing was ever tracked in `home`."""
-    own = str(home.mlflow_database) in os.environ.get("MLFLOW_TRACKING_URI", "")
-    return all_versions() if not own or home.mlflow_database.exists() else []
+    """Every version in the registry; none if nothing was ever tracked in `home`. Raises UserError if it does not answer."""
+    place = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if str(home.mlflow_database) in place and not home.mlflow_database.exists():
+        return []
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return all_versions()
+    except MlflowException as error:
+        raise UserError(
+            f"the model registry at {place} does not answer: start it, or set MLFLOW_TRACKING_URI"
+        ) from error

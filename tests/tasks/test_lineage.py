@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from flows.lineage import nothing_found, print_lineage
+from leanpipe.errors import UserError
 from leanpipe.evaluation.gate import Verdict
 from leanpipe.home import Home
 from leanpipe.store import Artifact, Store, external
@@ -134,6 +135,13 @@ def test_nothing_found_is_one_sentence(world: World, tmp_path: Path):
     assert (answer.fates, answer.found_by, answer.corpora) == ([], "", 2)
     assert "'wasps sting' is no document's id, digest, path or phrase in any" in nothing_found(answer)
     assert "no corpus has been cleaned here yet" in nothing_found(trace(Home(tmp_path), "bees", 1))
+
+
+def test_a_registry_that_does_not_answer_is_named(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"the model registry at http://127\.0\.0\.1:9 does not answer"):
+        world.ask("bees dance")
 
 
 def test_the_answer_survives_the_way_to_a_machine(world: World):

@@ -203,7 +203,12 @@ def counted(monkeypatch) -> list[Path]:
     """The files whose bytes were read to digest them."""
     seen: list[Path] = []
     digest_file = digests.digest_file
-    monkeypatch.setattr(digests, "digest_file", lambda path: seen.append(path) or digest_file(path))
+
+    def counting(path: Path) -> str:
+        seen.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr(digests, "digest_file", counting)
     return seen
 
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -18,7 +19,11 @@ from leanpipe.text.readers import ReadConfig, read_file
 from leanpipe.text.readlog import ReadLog
 from tests.text.reading import read, read_one, reasons
 
-PACKED = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress}
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+}
 MAIL = b"Subject: hello\n\nbody\n"
 WARC = b"WARC/1.0\r\nWARC-Type: resource\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\npage\r\n\r\n"
 FORMATS = {
@@ -186,7 +191,7 @@ def test_a_long_line_is_passed_over_where_lines_are_documents(tmp_path: Path):
 
 
 def test_a_file_may_unfold_only_so_far(tmp_path: Path):
-    rows = b'{"text": "the same again"}\n' * 20_000
+    rows = (b'{"text": "' + b"the same again " * 20 + b'"}\n') * 20_000
     packed = gzip.compress(rows)
     ratio = len(rows) / len(packed)
     expands = [("a.jsonl.gz", "expands more than read.max_expansion times")]
@@ -256,7 +261,7 @@ def test_memory_is_bounded_whatever_a_file_unfolds_to(tmp_path: Path):
         zeros(tmp_path / "a.html.zst", 100, b"<p>", b"</p>"),
         zeros(tmp_path / "a.mbox.zst", 100, b"From x\n\n", b"\n\nFrom x\n\nafter\n"),
     ]
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-c",
         MEMORY,

@@ -57,6 +57,7 @@ def test_transfer_encodings_and_charsets(tmp_path: Path, charset: str, encoding:
         ("Subject: Привет".encode("koi8-r"), "Привет"),
         (b"Subject: =?nonsense?q?abc?=", "abc"),
         (b"Subject: =?utf-8?b?a?=", "=?utf-8?b?a?="),
+        (b"Subject: \\ud800 =?utf-8?q?x?=", "? x"),  # half a surrogate pair, spelt out
         (b"Subject: " + b"=?a?q?" * 20_000, None),  # quadratic, were it not cut
     ],
 )

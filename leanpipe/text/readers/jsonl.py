@@ -20,7 +20,8 @@ def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
             if line is None:
                 log.skip(file.source, TOO_LONG, position=number)
             elif line := line.strip():
-                yield from _read_line(line, number, encoding, file, log, config)
+                if piece := _read_line(line, number, encoding, file, log, config):
+                    yield piece
             else:
                 continue
             blank = False
@@ -30,22 +31,23 @@ def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
 
 def _read_line(
     line: bytes, number: int, encoding: str | None, file: SourceFile, log: ReadLog, config: ReadConfig
-) -> Iterator[Piece]:
+) -> Piece | None:
+    """The text of a line; None, and a note in the log, if it has none."""
     try:
         row, repaired = _parse(line, encoding)
     except (ValueError, RecursionError) as error:
         log.skip(file.source, "line is not JSON", error, number)
-        return
+        return None
     text = first_text(row, config.text_columns)
     if text is None:
         log.skip(
             file.source, "no text column", f"none of {', '.join(config.text_columns)} holds text", number
         )
-        return
+        return None
     if repaired:
         log.repair(f"{file.source}#{number}")
         text = text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
-    yield Piece(text, number)
+    return Piece(text, number)
 
 
 def first_text(row: Any, columns: tuple[str, ...]) -> str | None:

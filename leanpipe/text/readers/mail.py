@@ -143,4 +143,7 @@ def _subject(message: Message) -> str:
 def _word(word: bytes | str, charset: str | None) -> str:
     if isinstance(word, str):
         return word
-    return decode(word, charset).text if charset else word.decode("raw-unicode-escape", errors="replace")
+    if charset:
+        return decode(word, charset).text
+    # So Python writes what stands between encoded words; it may spell half a surrogate pair.
+    return word.decode("raw-unicode-escape", errors="replace").encode(errors="replace").decode()
