@@ -10,6 +10,7 @@ peer of the claims is trafilatura. Speed is in megabytes of HTML per second on o
 import os
 import re
 from collections import Counter
+from functools import partial
 from html.parser import HTMLParser
 from typing import NamedTuple
 
@@ -24,10 +25,11 @@ SAMPLE = 250  # pages that are scored: trafilatura takes ten seconds for them
 TIMED = 60  # … and that are timed
 REPEATS = 5
 
-NAVIGATION = {"banner", "title", "docnav", "navheader", "navfooter"}
+NAVIGATION_IDS = {"banner", "title"}
+NAVIGATION_CLASSES = {"docnav", "navheader", "navfooter"}
 SILENT = {"head", "script", "style"}
-INLINE = set("a abbr acronym b code em i kbd q samp small span strong sub sup tt u var".split())
-VOID = set("area base br col embed hr img input link meta source track wbr".split())
+INLINE = "a abbr acronym b code em i kbd q samp small span strong sub sup tt u var".split()
+VOID = "area base br col embed hr img input link meta source track wbr".split()
 
 
 def main() -> None:
@@ -85,7 +87,7 @@ def gold(html: str) -> str:
 
 
 class Content(HTMLParser):
-    """The text of a page outside of `NAVIGATION` and `SILENT`; tags that are not inline part words."""
+    """The text of a page outside of navigation and `SILENT`; tags that are not inline part words."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,8 +98,9 @@ class Content(HTMLParser):
         self._part(tag)
         if tag not in VOID:
             values = dict(attrs)
-            names = {values.get("id"), *(values.get("class") or "").split()}
-            self._open.append((tag, tag in SILENT or bool(names & NAVIGATION)))
+            classes = set((values.get("class") or "").split())
+            noise = values.get("id") in NAVIGATION_IDS or bool(classes & NAVIGATION_CLASSES)
+            self._open.append((tag, noise or tag in SILENT))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._part(tag)
@@ -118,13 +121,16 @@ class Content(HTMLParser):
 
 def speed(texts: list[str]) -> dict[str, float]:
     size = sum(len(text.encode()) for text in texts) / 1e6
-    runs = [
-        lambda config=ExtractConfig(method=method): [main_text(text, config) for text in texts]
-        for method in METHODS
-    ]
+    configs = [ExtractConfig(method=method) for method in METHODS]
+    runs = [partial(extract, texts, config) for config in configs]
     for run in runs:
         run()  # imports
     return {method: size / taken for method, taken in zip(METHODS, interleaved(runs, REPEATS), strict=True)}
+
+
+def extract(texts: list[str], config: ExtractConfig) -> None:
+    for text in texts:
+        main_text(text, config)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ Shallow Text Features", section 3) in place of a trained classifier.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 # Lengths are bytes of UTF-8, in which a Chinese character weighs about as much as an English syllable.
@@ -24,14 +24,14 @@ _MAIN_SHARE = 0.3  # of the page's unlinked text that an element marked as main 
 _BLOCK_COST = 10  # what a block must say to be worth having, and …
 _LINK_COST = 3  # … what a byte of link takes away from it
 _TRIM_LINKED = 0.1  # pages with fewer links than this have no menus left that would need trimming
-_TRIM_LEAST = 0.7  # of the unlinked text that trimming must leave: else the page is a list, and kept whole
+_TRIM_LEAST = 0.7  # of the unlinked text that trimming must leave, and more than _SHORT: else the page is a list, and stays
 
 _CONTENT, _GONE, _WEAK, _STRONG, _FOOTER, _MAIN = range(6)
 
-_ATTRIBUTES = 500  # bytes of an element's attributes that are looked at, and cached
+_ATTRIBUTES = 300  # bytes of an element's attributes that are looked at
+_REMEMBERED = 20_000  # tags
 _COMMENT_END = b"-->"
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u00a0"), ("&amp;", "&"))  # all that parsers write
-_NO_TAG = b"<"
 _BREAK = b"\0"  # a line end within a block: no parser lets this character through
 
 _WEAK_NAMES = frozenset(b"header masthead sidebar sidebars rail banner widget widgets overlay aside".split())
@@ -72,22 +72,6 @@ class Block(NamedTuple):
     heading: bool
 
 
-@lru_cache(maxsize=20_000)
-def _nature(tag: bytes, attributes: bytes, comments: bool, tables: bool) -> int:
-    """What an element says that it is, by its tag, role, class and id."""
-    if tag in (b"nav", b"dialog", b"menu") or (tag == b"table" and not tables) or _HIDDEN.search(attributes):
-        return _GONE
-    if tag == b"main" or _MARKED_MAIN.search(attributes):
-        return _MAIN
-    words, of_id = _words(_CLASS, attributes), _words(_ID, attributes)
-    words |= of_id if of_id <= _SAYING else frozenset()
-    if tag == b"footer" or words & _FOOTER_NAMES or (not comments and words & _COMMENT_NAMES):
-        return _FOOTER
-    if words & _STRONG_NAMES:
-        return _STRONG
-    return _WEAK if tag in (b"aside", b"header") or words & _WEAK_NAMES else _CONTENT
-
-
 def _words(name: re.Pattern[bytes], attributes: bytes) -> set[bytes]:
     found = name.search(attributes)
     return {word.lower() for word in _WORD.findall(found[1])} if found else set()
@@ -107,21 +91,14 @@ class Page:
     """What of a page has been read so far."""
 
     __slots__ = (
-        "_elements", "_gap", "_heading", "_item", "_keep", "_length", "_link", "_linked", "_links", "_mains",
-        "blocks", "comment", "depth", "everything", "parts", "pre", "silent", "until",
+        "_elements", "_gap", "_heading", "_item", "_length", "_link", "_linked", "_links", "_mains",
+        "blocks", "parts", "pre",
     )  # fmt: skip
 
-    def __init__(self, comments: bool = False, tables: bool = True, everything: bool = False):
+    def __init__(self) -> None:
         self.blocks: list[Block] = []
-        self.comment = False
-        self.until = b""
-        """The end tag up to which nothing is visible; `silent` is its start tag, and `depth` how many are open."""
-        self.silent = _NO_TAG
-        self.depth = 0
         self.parts: list[bytes] = []
         self.pre = False
-        self._keep = (comments, tables)
-        self.everything = everything
         self._elements: list[tuple[int, int, int, int]] = []
         self._mains: list[tuple[int, int, int]] = []
         self._length = self._linked = 0
@@ -130,13 +107,12 @@ class Page:
         self._link = -1  # the part at which the current link began
         self._item = self._heading = False
 
-    def element(self, tag: bytes, attributes: bytes) -> None:
+    def element(self, nature: int) -> None:
         """One that may go as a whole: what it says it is, and where the page stands as it begins."""
         self.paragraph()
-        nature = _CONTENT if self.everything else _nature(tag, attributes[:_ATTRIBUTES], *self._keep)
         self._elements.append((nature, len(self.blocks), self._length, self._linked))
 
-    def end_element(self, *_: bytes) -> None:
+    def end_element(self) -> None:
         self.paragraph()
         nature, first, length, linked = self._elements.pop()
         if nature == _CONTENT:
@@ -155,78 +131,61 @@ class Page:
     def _is_most(self, unlinked: int) -> bool:
         return unlinked > _WHOLE and unlinked > (self._length - self._linked) / 2
 
-    def paragraph(self, *_: bytes) -> None:
+    def paragraph(self) -> None:
         if self.parts:
             self._add()
         if not self._item:
             self._gap = 2
 
-    def line(self, *_: bytes) -> None:
+    def line(self) -> None:
         if self.parts:
             self._add()
         if not self._gap:
             self._gap = 1
 
-    def item(self, *_: bytes) -> None:
+    def item(self) -> None:
         self.line()
         self._item = True
 
-    def end_item(self, *_: bytes) -> None:
+    def end_item(self) -> None:
         self.line()
         self._item = False
 
-    def heading(self, *_: bytes) -> None:
+    def heading(self) -> None:
         self.paragraph()
         self._heading = True
 
-    def end_heading(self, *_: bytes) -> None:
+    def end_heading(self) -> None:
         self.paragraph()
         self._heading = False
 
-    def preformatted(self, *_: bytes) -> None:
+    def preformatted(self) -> None:
         self.paragraph()
         self.pre = True
 
-    def end_preformatted(self, *_: bytes) -> None:
+    def end_preformatted(self) -> None:
         self.paragraph()
         self.pre = False
 
-    def cell(self, *_: bytes) -> None:
+    def cell(self) -> None:
         if self.parts:
             self.parts.append(b" | ")
 
-    def link(self, *_: bytes) -> None:
+    def link(self) -> None:
         self._link = len(self.parts)
 
-    def end_link(self, *_: bytes) -> None:
+    def end_link(self) -> None:
         if self._link >= 0:
             self._links += sum(map(len, self.parts[self._link :]))
             self._link = -1
 
-    def line_break(self, *_: bytes) -> None:
+    def line_break(self) -> None:
         self.parts.append(b"\n" if self.pre else _BREAK)
 
-    def silence(self, tag: bytes, _: bytes) -> None:
-        self.until, self.silent, self.depth = b"/" + tag, tag, 1
-
-    def silence_raw(self, tag: bytes, _: bytes) -> None:
-        """What follows is no markup, even where it looks like some."""
-        self.until, self.silent, self.depth = b"/" + tag, _NO_TAG, 1
-
-    def silenced(self, tag: bytes, piece: bytes) -> None:
-        """A tag within what is silent."""
-        if tag == self.until:
-            self.depth -= 1
-            self.until = self.until if self.depth else b""
-        elif tag == self.silent:
-            self.depth += 1
-        elif self.silent != _NO_TAG and tag.startswith(b"!--"):
-            self.comment = _COMMENT_END not in piece
-
-    def finish(self) -> None:
+    def finish(self, trim: bool) -> None:
         """The end of the page: what is marked as its main part is all of it, and the ends are trimmed of the rest."""
         self.paragraph()
-        if self.everything:
+        if not trim:
             return
         marked = max(self._mains, key=lambda main: main[2], default=(0, 0, 0))
         if marked[2] > _MAIN_SHARE * (self._length - self._linked):
@@ -263,16 +222,17 @@ def _trimmed(blocks: list[Block]) -> list[Block]:
     while first > 0 and blocks[first - 1].heading:
         first -= 1
     run = blocks[first:last]
-    return run if _unlinked(run) >= _TRIM_LEAST * _unlinked(blocks) else blocks
+    return run if _unlinked(run) >= max(_SHORT, _TRIM_LEAST * _unlinked(blocks)) else blocks
 
 
 def _unlinked(blocks: Sequence[Block]) -> int:
     return sum(block.length - block.linked for block in blocks)
 
 
-Handler = Callable[[Page, bytes, bytes], None]
-_STARTS: dict[Handler, str] = {
-    Page.element: "div section article main aside header footer nav form ul ol dl table dialog menu details",
+Action = Callable[[Page], bytes | None]
+"""What a tag does to the page; if it says which end tag, nothing is visible up to there."""
+
+_STARTS: dict[Action, str] = {
     Page.paragraph: "p blockquote address figure figcaption fieldset hr tbody thead tfoot body",
     Page.line: "dt dd tr option caption summary legend center",
     Page.item: "li",
@@ -281,11 +241,8 @@ _STARTS: dict[Handler, str] = {
     Page.cell: "td th",
     Page.link: "a",
     Page.line_break: "br",
-    Page.silence: "head template svg object datalist canvas audio video",
-    Page.silence_raw: "script style noembed iframe",
 }
-_ENDS: dict[Handler, Handler] = {
-    Page.element: Page.end_element,
+_ENDS: dict[Action, Action] = {
     Page.paragraph: Page.paragraph,
     Page.line: Page.line,
     Page.item: Page.end_item,
@@ -293,46 +250,128 @@ _ENDS: dict[Handler, Handler] = {
     Page.preformatted: Page.end_preformatted,
     Page.link: Page.end_link,
 }
-_UNREAD = b"noscript select textarea button noframes"  # has text, but none of the page's own
+_OF_TAG = {tag.encode(): action for action, tags in _STARTS.items() for tag in tags.split()}
+_OF_TAG |= {b"/" + tag: _ENDS[action] for tag, action in _OF_TAG.items() if action in _ENDS}
+_ELEMENTS = frozenset(
+    b"div section article main aside header footer nav form ul ol dl table dialog menu details".split()
+)
+"""Tags whose element may go as a whole."""
+_ELEMENT_ENDS = frozenset(b"/" + tag for tag in _ELEMENTS)
+_RAW = frozenset(b"script style noembed iframe".split())
+_SILENT = frozenset(b"head template svg object datalist canvas audio video".split())
+_UNREAD = frozenset(b"noscript select textarea button noframes".split())
+"""Elements that have text, but none of the page's own."""
 
 
-def _handlers() -> dict[bytes, Handler]:
-    starts = {tag.encode(): handler for handler, tags in _STARTS.items() for tag in tags.split()}
-    ends = {b"/" + tag: _ENDS[handler] for tag, handler in starts.items() if handler in _ENDS}
-    return starts | ends
+def _opener(nature: int) -> Action:
+    return lambda page: page.element(nature)
 
 
-_ALL_HANDLERS = _handlers()
-"""What every tag but the inline ones does, where all visible text is wanted."""
-_HANDLERS = _ALL_HANDLERS | dict.fromkeys(_UNREAD.split(), Page.silence)
+def _silencer(tag: bytes) -> Action:
+    return lambda page: b"/" + tag
 
 
-def text(body: str, page: Page) -> str:
-    """What `page` lets stay of a page's body, as plain text."""
-    _read(body, page)
+def _comment(page: Page) -> bytes:
+    return _COMMENT_END
+
+
+_OPENERS = [_opener(nature) for nature in range(6)]
+
+
+class Rules(dict[bytes, Action | None]):
+    """What every tag does, by all that stands between its `<` and `>`; None does nothing. Most tags are seen many times."""
+
+    def __init__(self, *, comments: bool = False, tables: bool = True, everything: bool = False):
+        super().__init__()
+        self.everything = everything
+        self._comments, self._tables = comments, tables
+
+    def __missing__(self, tag: bytes) -> Action | None:
+        if tag.startswith(b"a "):
+            return Page.link
+        name, _, attributes = tag.partition(b" ")
+        action = self._action(name, attributes[:_ATTRIBUTES])
+        if len(tag) <= _ATTRIBUTES and not tag.startswith(b"!"):
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[tag] = action
+        return action
+
+    def _action(self, tag: bytes, attributes: bytes) -> Action | None:
+        if tag in _ELEMENTS:
+            return _OPENERS[_CONTENT if self.everything else self._nature(tag, attributes)]
+        if tag in _ELEMENT_ENDS:
+            return Page.end_element
+        if tag in _RAW or tag in _SILENT or (tag in _UNREAD and not self.everything):
+            return _silencer(tag)
+        return _comment if tag.startswith(b"!--") else _OF_TAG.get(tag)
+
+    def _nature(self, tag: bytes, attributes: bytes) -> int:
+        """What an element says that it is, by its tag, role, class and id."""
+        if tag in (b"nav", b"dialog", b"menu") or (tag == b"table" and not self._tables):
+            return _GONE
+        if _HIDDEN.search(attributes):
+            return _GONE
+        if tag == b"main" or _MARKED_MAIN.search(attributes):
+            return _MAIN
+        words, of_id = _words(_CLASS, attributes), _words(_ID, attributes)
+        words |= of_id if of_id <= _SAYING else frozenset()
+        if tag == b"footer" or words & _FOOTER_NAMES or (not self._comments and words & _COMMENT_NAMES):
+            return _FOOTER
+        if words & _STRONG_NAMES:
+            return _STRONG
+        return _WEAK if tag in (b"aside", b"header") or words & _WEAK_NAMES else _CONTENT
+
+
+def text(body: str, rules: Rules) -> str:
+    """What `rules` let stay of a page's body, as plain text.
+
+    The body is what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too.
+    """
+    page = _read(iter(body.encode().split(b"<")), rules)
+    page.finish(trim=not rules.everything)
     return _render(page.blocks)
 
 
-def _read(body: str, page: Page) -> None:
-    """Fill an empty `page` from what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too."""
-    handlers = _ALL_HANDLERS if page.everything else _HANDLERS
+def _read(pieces: Iterator[bytes], rules: Rules) -> Page:
+    page = Page()
     parts = page.parts
-    for piece in body.encode().split(b"<"):
+    for piece in pieces:
         tag, _, text = piece.partition(b">")
-        name, _, attributes = tag.partition(b" ")
-        if page.comment:
-            _, found, text = piece.partition(_COMMENT_END)
-            page.comment = not found
-        elif page.until:
-            page.silenced(name, piece)
-        elif handler := handlers.get(name):
-            handler(page, name, attributes)
-        elif name.startswith(b"!--"):
-            _, found, text = piece.partition(_COMMENT_END)
-            page.comment = not found
-        if text and not page.until and (parts or page.pre or not text.isspace()):
+        action = rules[tag]
+        if action and (until := action(page)):
+            text = _text_after(until, piece, pieces)
+        if text and (parts or page.pre or not text.isspace()):
             parts.append(text)
-    page.finish()
+    return page
+
+
+def _text_after(until: bytes, piece: bytes, pieces: Iterator[bytes]) -> bytes:
+    """What follows the end of a comment, or of an element that may have others of its kind within it."""
+    if until == _COMMENT_END:
+        return _text_after_comment(piece, pieces)
+    tag = until[1:]
+    depth = 1
+    for piece in pieces:
+        name, _, text = piece.partition(b">")
+        name = name.partition(b" ")[0]
+        if name == until:
+            depth -= 1
+            if not depth:
+                return text
+        elif tag not in _RAW:
+            depth += name == tag
+            if name.startswith(b"!--"):
+                _text_after_comment(piece, pieces)
+    return b""
+
+
+def _text_after_comment(piece: bytes, pieces: Iterator[bytes]) -> bytes:
+    for one in chain((piece,), pieces):
+        _, found, text = one.partition(_COMMENT_END)
+        if found:
+            return text
+    return b""
 
 
 def _render(blocks: Sequence[Block]) -> str:

@@ -5,6 +5,7 @@ Why `blocks` is the default: benchmarks/extraction.py measures all of them.
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -88,11 +89,21 @@ def _second_try(text: str, html: str, config: ExtractConfig) -> Extracted:
 
 
 def _blocks(html: str, config: ExtractConfig) -> str:
-    return blocks.text(_body(html), blocks.Page(comments=config.comments, tables=config.tables))
+    return blocks.text(_body(html), _rules(config.comments, config.tables))
+
+
+@cache
+def _rules(comments: bool, tables: bool) -> blocks.Rules:
+    return blocks.Rules(comments=comments, tables=tables)
+
+
+@cache
+def _all_rules() -> blocks.Rules:
+    return blocks.Rules(everything=True)
 
 
 def _everything(html: str, _: ExtractConfig) -> str:
-    return blocks.text(_body(html), blocks.Page(everything=True))
+    return blocks.text(_body(html), _all_rules())
 
 
 def _body(html: str) -> str:
@@ -130,7 +141,7 @@ def _selectolax(html: str, _: ExtractConfig) -> str:
         return ""
     tree = LexborHTMLParser(html)
     root = tree.body or tree.root
-    return blocks.text(root.html or "", blocks.Page(everything=True)) if root else ""
+    return blocks.text(root.html or "", _all_rules()) if root else ""
 
 
 def _trafilatura(html: str, config: ExtractConfig) -> str:
