@@ -1,10 +1,10 @@
 """Main text of a page by the shape of its blocks: leanpipe's own extraction, one pass over the tags in linear time.
 
-A block is what a browser shows on lines of its own. Whole elements go that say what they are (navigation, cookie notices,
-footers) and whose text is short or mostly links. What then lies before the first and after the last good block goes by
+A block is what a browser shows on lines of its own. Whole elements go that say that they are boilerplate (see
+`boilerplate`). What then lies before the first and after the last good block goes by
 maximum subsequence segmentation (Pasternack and Roth 2009, "Extracting Article Text from the Web with Maximum
-Subsequence Segmentation", section 4), with the link density of Kohlschütter et al. 2010 ("Boilerplate Detection using
-Shallow Text Features", section 3) in place of a trained classifier.
+Subsequence Segmentation"), with the link density of Kohlschütter et al. 2010 ("Boilerplate Detection using Shallow Text
+Features") in place of a trained classifier.
 """
 
 import re
@@ -12,52 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-# Lengths are bytes of UTF-8, in which a Chinese character weighs about as much as an English syllable.
-_SHORT = 200  # an element named as boilerplate goes if its text is shorter
-_LINKED = 0.33  # … or if more of it than this is links (Kohlschütter et al., algorithm 2)
-_FOOTER_SHORT = 1000
-_FOOTER_LINKED = 0.1
-_WHOLE = (
-    2000  # unlinked bytes from which an element that holds most of the page so far stays, whatever its name
-)
+from leanpipe.text.boilerplate import Nature, Text, goes, nature_of
+
+_LEAST = 200  # unlinked bytes that trimming must leave, and …
+_LEAST_SHARE = 0.7  # … of all: else the page is a list, and stays
 _MAIN_SHARE = 0.3  # of the page's unlinked text that an element marked as main must hold to be believed
 _BLOCK_COST = 10  # what a block must say to be worth having, and …
 _LINK_COST = 3  # … what a byte of link takes away from it
 _TRIM_LINKED = 0.1  # pages with fewer links than this have no menus left that would need trimming
-_TRIM_LEAST = 0.7  # of the unlinked text that trimming must leave, and more than _SHORT: else the page is a list, and stays
-
-_CONTENT, _GONE, _WEAK, _STRONG, _FOOTER, _MAIN = range(6)
 
 _ATTRIBUTES = 300  # bytes of an element's attributes that are looked at
 _REMEMBERED = 20_000  # tags
+_BLANK = 100  # bytes of spaces and line ends that nobody writes
 _COMMENT_END = b"-->"
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u00a0"), ("&amp;", "&"))  # all that parsers write
 _BREAK = b"\0"  # a line end within a block: no parser lets this character through
-
-_WEAK_NAMES = frozenset(b"header masthead sidebar sidebars rail banner widget widgets overlay aside".split())
-_STRONG_NAMES = frozenset(
-    b"nav navi navbar navigation navheader navfooter docnav subnav topnav sitenav globalnav menu menus submenu "
-    b"breadcrumb breadcrumbs crumbs cookie cookies share sharing sharebar sharethis addthis social sociable related "
-    b"recommended toolbar pager pagination login signin signup register searchbox searchform promo promos ad ads advert "
-    b"adverts advertisement advertising sponsor sponsors sponsored popup modal newsletter subscribe respond trending "
-    b"outbrain taboola skip editsection jump".split()
-)
-_FOOTER_NAMES = frozenset(b"footer foot copyright printfooter noprint catlinks".split())
-_COMMENT_NAMES = frozenset(b"comments comment commentlist disqus".split())
-_PLACES = frozenset(
-    b"site page main top bottom left right global local primary secondary wrapper wrap container content bar box block "
-    b"list links section area inner outer col column post article user".split()
-)
-"""What ids add to such names; an id with other words in it (SQL-COMMENT) is that of a section."""
-_HIDDEN = re.compile(
-    rb'display: ?none|visibility: ?hidden|(?:^| )hidden="|aria-hidden="true"|'
-    rb'role="(?:navigation|search|dialog|alertdialog|menu|menubar|toolbar|contentinfo|banner)"'
-)
-_MARKED_MAIN = re.compile(rb'role="main"|itemprop="articleBody"')
-_ID = re.compile(rb'(?:^| )id="([^"]*)"')
-_CLASS = re.compile(rb'(?:^| )class="([^"]*)"')
-_WORD = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
-_SAYING = _WEAK_NAMES | _STRONG_NAMES | _FOOTER_NAMES | _COMMENT_NAMES | _PLACES
 
 
 class Block(NamedTuple):
@@ -72,21 +41,6 @@ class Block(NamedTuple):
     heading: bool
 
 
-def _words(name: re.Pattern[bytes], attributes: bytes) -> set[bytes]:
-    found = name.search(attributes)
-    return {word.lower() for word in _WORD.findall(found[1])} if found else set()
-
-
-def _goes(nature: int, length: int, linked: int) -> bool:
-    if nature == _STRONG:
-        return length < _SHORT or linked > _LINKED * length
-    if nature == _WEAK:
-        return linked > _LINKED * length
-    if nature == _FOOTER:
-        return length < _FOOTER_SHORT or linked > _FOOTER_LINKED * length
-    return nature == _GONE
-
-
 class Page:
     """What of a page has been read so far."""
 
@@ -99,7 +53,7 @@ class Page:
         self.blocks: list[Block] = []
         self.parts: list[bytes] = []
         self.pre = False
-        self._elements: list[tuple[int, int, int, int]] = []
+        self._elements: list[tuple[Nature, int, int, int] | None] = []
         self._mains: list[tuple[int, int, int]] = []
         self._length = self._linked = 0
         self._gap = 0
@@ -107,29 +61,36 @@ class Page:
         self._link = -1  # the part at which the current link began
         self._item = self._heading = False
 
-    def element(self, nature: int) -> None:
+    def element(self) -> None:
+        """One that says nothing of itself."""
+        if self.parts:
+            self._add()
+        if not self._item:
+            self._gap = 2
+        self._elements.append(None)
+
+    def saying(self, nature: Nature) -> None:
         """One that may go as a whole: what it says it is, and where the page stands as it begins."""
         self.paragraph()
         self._elements.append((nature, len(self.blocks), self._length, self._linked))
 
     def end_element(self) -> None:
-        self.paragraph()
-        nature, first, length, linked = self._elements.pop()
-        if nature == _CONTENT:
-            return
-        length_inside, linked_inside = self._length - length, self._linked - linked
-        if nature == _MAIN:
-            self._mains.append((first, len(self.blocks), length_inside - linked_inside))
-        elif _goes(nature, length_inside, linked_inside) and (
-            nature == _GONE or not self._is_most(length_inside - linked_inside)
-        ):
+        if self.parts:
+            self._add()
+        if not self._item:
+            self._gap = 2
+        if element := self._elements.pop():
+            self._judge(*element)
+
+    def _judge(self, nature: Nature, first: int, length: int, linked: int) -> None:
+        inside = Text(self._length - length, self._linked - linked)
+        if nature == Nature.MAIN:
+            self._mains.append((first, len(self.blocks), inside.unlinked))
+        elif goes(nature, inside, Text(self._length, self._linked)):
             del self.blocks[first:]
             while self._mains and self._mains[-1][1] > first:
                 self._mains.pop()
             self._length, self._linked, self._gap = length, linked, 2
-
-    def _is_most(self, unlinked: int) -> bool:
-        return unlinked > _WHOLE and unlinked > (self._length - self._linked) / 2
 
     def paragraph(self) -> None:
         if self.parts:
@@ -194,20 +155,21 @@ class Page:
             self.blocks = _trimmed(self.blocks)
 
     def _add(self) -> None:
-        text = b"".join(self.parts)
-        text = text.strip(b"\n") if self.pre else b" ".join(text.split())
+        parts = self.parts
         if self._link >= 0:
-            self._links += sum(map(len, self.parts[self._link :]))
+            self.end_link()
             self._link = 0
-        self.parts.clear()
-        if text.replace(b"&nbsp;", b"").strip(b"\0 \t\n"):
-            linked = min(self._links, len(text))
-            shown = b"- " + text if self._item else text
-            self.blocks.append(Block(shown, self._gap, len(text), linked, self._heading))
-            self._length += len(text)
-            self._linked += linked
-            self._gap, self._item = 0, False
-        self._links = 0
+        text = b"".join(parts)
+        text = text.strip(b"\n") if self.pre else b" ".join(text.split())
+        parts.clear()
+        length, linked, self._links = len(text), min(self._links, len(text)), 0
+        if length < _BLANK and not text.replace(b"&nbsp;", b"").strip(b"\0 \t\n"):
+            return
+        shown = b"- " + text if self._item else text
+        self.blocks.append(Block(shown, self._gap, length, linked, self._heading))
+        self._length += length
+        self._linked += linked
+        self._gap, self._item = 0, False
 
 
 def _trimmed(blocks: list[Block]) -> list[Block]:
@@ -222,7 +184,7 @@ def _trimmed(blocks: list[Block]) -> list[Block]:
     while first > 0 and blocks[first - 1].heading:
         first -= 1
     run = blocks[first:last]
-    return run if _unlinked(run) >= max(_SHORT, _TRIM_LEAST * _unlinked(blocks)) else blocks
+    return run if _unlinked(run) >= max(_LEAST, _LEAST_SHARE * _unlinked(blocks)) else blocks
 
 
 def _unlinked(blocks: Sequence[Block]) -> int:
@@ -263,8 +225,8 @@ _UNREAD = frozenset(b"noscript select textarea button noframes".split())
 """Elements that have text, but none of the page's own."""
 
 
-def _opener(nature: int) -> Action:
-    return lambda page: page.element(nature)
+def _opener(nature: Nature) -> Action:
+    return lambda page: page.saying(nature)
 
 
 def _silencer(tag: bytes) -> Action:
@@ -275,7 +237,7 @@ def _comment(page: Page) -> bytes:
     return _COMMENT_END
 
 
-_OPENERS = [_opener(nature) for nature in range(6)]
+_OPENERS = {Nature.CONTENT: Page.element} | {nature: _opener(nature) for nature in Nature if nature}
 
 
 class Rules(dict[bytes, Action | None]):
@@ -299,28 +261,16 @@ class Rules(dict[bytes, Action | None]):
 
     def _action(self, tag: bytes, attributes: bytes) -> Action | None:
         if tag in _ELEMENTS:
-            return _OPENERS[_CONTENT if self.everything else self._nature(tag, attributes)]
+            return _OPENERS[
+                Nature.CONTENT
+                if self.everything
+                else nature_of(tag, attributes, comments=self._comments, tables=self._tables)
+            ]
         if tag in _ELEMENT_ENDS:
             return Page.end_element
         if tag in _RAW or tag in _SILENT or (tag in _UNREAD and not self.everything):
             return _silencer(tag)
         return _comment if tag.startswith(b"!--") else _OF_TAG.get(tag)
-
-    def _nature(self, tag: bytes, attributes: bytes) -> int:
-        """What an element says that it is, by its tag, role, class and id."""
-        if tag in (b"nav", b"dialog", b"menu") or (tag == b"table" and not self._tables):
-            return _GONE
-        if _HIDDEN.search(attributes):
-            return _GONE
-        if tag == b"main" or _MARKED_MAIN.search(attributes):
-            return _MAIN
-        words, of_id = _words(_CLASS, attributes), _words(_ID, attributes)
-        words |= of_id if of_id <= _SAYING else frozenset()
-        if tag == b"footer" or words & _FOOTER_NAMES or (not self._comments and words & _COMMENT_NAMES):
-            return _FOOTER
-        if words & _STRONG_NAMES:
-            return _STRONG
-        return _WEAK if tag in (b"aside", b"header") or words & _WEAK_NAMES else _CONTENT
 
 
 def text(body: str, rules: Rules) -> str:

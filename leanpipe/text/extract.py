@@ -29,7 +29,7 @@ class ExtractConfig(StageConfig):
 
     method: Method = "blocks"
     """blocks: leanpipe's own rules (fast, and best in our measurements); resiliparse: its main-content rules (Bevendorff
-    et al. 2018); trafilatura: its rules (Barbaresi 2021; thirty times slower); selectolax: all visible text, menus
+    et al. 2018); trafilatura: its rules (Barbaresi 2021; twenty times slower); selectolax: all visible text, menus
     included."""
     tables: bool = True
     """Whether tables are part of the text. (selectolax keeps them always.)"""

@@ -14,7 +14,7 @@ def detect(text: str, sample: int) -> str:
     """ISO 639 code by py3langid (after Lui and Baldwin 2012, "langid.py"), from `sample` characters of `text`.
 
     They are taken from its start, middle and end, for a page often opens with a menu in English. Of 935 pages in 26
-    languages, 240 characters name as many rightly as the whole page does: all (benchmarks/LOG.md).
+    languages, 240 characters name as many rightly as the whole page does: all (see benchmarks/languages.py).
     """
     return _identifier().classify(_sample(text, sample))[0]
 

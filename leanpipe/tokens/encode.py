@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PART = 2**18  # characters of a text that are encoded at once: it takes some hundred times as many bytes
 _BATCH = 2**20  # characters of all texts that are encoded together
-_THREADS = 2  # while new words of one batch are encoded on all cores, those of another are looked up
+_AHEAD = 2  # batches whose new words are being encoded, on all cores, while words of others are looked up
 _REMEMBERED = 2**25  # characters of words, each counted as 100 more; then all are forgotten: some 100 MB
 # Where a text may be cut so that no pre-tokenizer joins what lies on both sides: before all white space that follows
 # another character, or, because some take line ends to the sign before them, only if it begins with a space. How white
@@ -73,27 +73,45 @@ def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     return backend
 
 
+class Words(NamedTuple):
+    """Texts, cut into words."""
+
+    texts: list[list[str]]
+    new: list[str]
+    """Those of them that were not known before."""
+    known: dict[str, bytes | None]
+    """The tokens of every word, 4 bytes each; None until `learn` is through."""
+
+    def tokens(self) -> Iterator[bytes]:
+        """Of each text."""
+        return (b"".join(map(self.known.__getitem__, words)) for words in self.texts)  # type: ignore[arg-type]
+
+
 class Encoder:
-    """Remembers the tokens of words. Threads may share it, and one should serve all texts."""
+    """Remembers the tokens of words. One should serve all texts."""
 
     def __init__(self, backend: "Tokenizer"):
         self._backend = backend
         self._cut = next((cut for cut in _CUTS if _may_cut(backend, cut)), None)
-        self._known: dict[str, bytes] = {}
+        self._known: dict[str, bytes | None] = {}
         self._remembered = 0
 
-    def __call__(self, texts: Sequence[str]) -> Iterator[bytes]:
-        """The tokens of each text, 4 bytes each."""
+    def split(self, texts: Sequence[str]) -> Words:
+        """Cut `texts` into words, and say which are to be learnt before their tokens can be looked up."""
         if self._remembered > _REMEMBERED:
-            self._known, self._remembered = {}, 0
-        known = self._known  # another thread may begin a new one meanwhile
-        split = [_words(text, self._cut) for text in texts]
-        new = list(set(chain.from_iterable(split)).difference(known))
-        # It computes no offsets and lets other threads run. Of all ways from its lists to numpy an array is fastest.
-        encodings = self._backend.encode_batch_fast(new, add_special_tokens=False)
-        known.update(zip(new, (array("I", one.ids).tobytes() for one in encodings), strict=True))
+            self._known, self._remembered = {}, 0  # another, for words that are being learnt need the old one
+        words = [_words(text, self._cut) for text in texts]
+        new = list(set(chain.from_iterable(words)).difference(self._known))
+        self._known.update(dict.fromkeys(new))
         self._remembered += sum(map(len, new)) + 100 * len(new)
-        return (b"".join(map(known.__getitem__, words)) for words in split)
+        return Words(words, new, self._known)
+
+    def learn(self, words: Words) -> None:
+        """Encode the new words; meant for another thread, because the tokenizer leaves Python to others meanwhile."""
+        # It computes no offsets. Of all ways from its lists to bytes an array is the fastest.
+        encodings = self._backend.encode_batch_fast(words.new, add_special_tokens=False)
+        tokens = (array("I", one.ids).tobytes() for one in encodings)
+        words.known.update(zip(words.new, tokens, strict=True))
 
 
 def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Iterator[Batch]:
@@ -101,14 +119,15 @@ def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Ite
 
     A text of more than 262,144 characters is encoded in parts, and may differ in a token or two where they meet.
     """
-    waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(_THREADS) as threads:
+    waiting: deque[tuple[list[Part], Words, Future[None]]] = deque()
+    with ThreadPoolExecutor(1) as thread:
         for batch in _batches(texts):
-            waiting.append(threads.submit(_encode, encoder, batch, separator))
-            if len(waiting) > _THREADS:
-                yield waiting.popleft().result()
+            words = encoder.split([part.text for part in batch])
+            waiting.append((batch, words, thread.submit(encoder.learn, words)))
+            if len(waiting) > _AHEAD:
+                yield _collect(*waiting.popleft(), separator)
         while waiting:
-            yield waiting.popleft().result()
+            yield _collect(*waiting.popleft(), separator)
 
 
 def parts(texts: Iterable[str]) -> Iterator[Part]:
@@ -156,18 +175,18 @@ def _may_cut(backend: "Tokenizer", cut: re.Pattern[str]) -> bool:
     )
 
 
-def _encode(encoder: Encoder, batch: list[Part], separator: int | None) -> Batch:
+def _collect(batch: list[Part], words: Words, learnt: Future[None], separator: int | None) -> Batch:
+    learnt.result()
     end = b"" if separator is None else separator.to_bytes(4, sys.byteorder)
-    texts = [part.text for part in batch]
     documents = [
         (end if part.first else b"") + tokens + (end if part.last else b"")
-        for part, tokens in zip(batch, encoder(texts), strict=True)
+        for part, tokens in zip(batch, words.tokens(), strict=True)
     ]
     return Batch(
         np.frombuffer(b"".join(documents), np.uint32),
         np.array([len(tokens) // 4 for tokens in documents], np.int64),
         sum(part.first for part in batch),
-        *_size("\n".join(texts), len(batch)),
+        *_size("\n".join(part.text for part in batch), len(batch)),
     )
 
 

@@ -4,17 +4,16 @@ train/00000.tokens.npy, train/00000.positions.npy   the blocks; missing if there
 train/00000.json                                    what they were made from, and how much of it (`Shard`)
 """
 
+import logging
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leanpipe.models.load import document_separator
 from leanpipe.store import digest_file, digest_json, sync
@@ -24,8 +23,9 @@ from leanpipe.tokens.pack import Packing, lay_out, plan, token_type
 from leanpipe.tokens.rows import RowWriter
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 1  # goes up when the same documents give other blocks
 _WINDOW = 2**22  # tokens that are packed together, at least: in memory, and enough for lengths to go together
@@ -51,27 +51,19 @@ class Shard(BaseModel):
     """Documents by their tokens, rounded down to a power of two."""
 
 
-@dataclass(frozen=True)
 class Packer:
-    """One tokenizer and one way of packing."""
+    """One tokenizer and one way of packing. Words that it met in one file it knows in the next."""
 
-    tokenizer: "PreTrainedTokenizerBase"
-    block_length: int
-    packing: Packing
-    max_padding: float
-
-    @cached_property
-    def _backend(self) -> "Tokenizer":
-        return backend_of(self.tokenizer)
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return Encoder(self._backend)
-
-    @cached_property
-    def _digest(self) -> str:
-        way = [_FORMAT, self.block_length, self.packing, self.max_padding]
-        return digest_json([way, document_separator(self.tokenizer), self._backend.to_str()])
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", block_length: int, packing: Packing, max_padding: float
+    ):
+        backend = backend_of(tokenizer)
+        self._encoder, self._separator = Encoder(backend), document_separator(tokenizer)
+        self._vocabulary, self._size = len(tokenizer), block_length
+        self._packing: Packing = packing
+        self._max_padding = max_padding
+        way = [_FORMAT, block_length, packing, max_padding, self._separator]
+        self._digest = digest_json([way, backend.to_str()])
 
     def key(self, source: Path) -> str:
         """Names the blocks of a file of documents by all that they depend on."""
@@ -79,8 +71,7 @@ class Packer:
 
     def make(self, source: Path, place: Path, key: str, progress: Callable[[int], None]) -> Shard:
         """Write the blocks of `source` to `place` (a path without ending); `progress` is told of documents done."""
-        size, vocabulary = self.block_length, len(self.tokenizer)
-        separator = document_separator(self.tokenizer)
+        size, vocabulary, separator = self._size, self._vocabulary, self._separator
         counts: Counter[str] = Counter()
         lengths: Counter[int] = Counter()
         with (
@@ -90,7 +81,7 @@ class Packer:
             batches = encode(self._encoder, read_column(source, "text"), separator)
             for row, each in _windows(_counted(batches, counts, progress), size):
                 lengths.update((2 ** np.log2(each.clip(1)).astype(int)).tolist())
-                pieces = plan(each, size, self.packing, self.max_padding)
+                pieces = plan(each, size, self._packing, self._max_padding)
                 counts["blocks"] += pieces.total
                 for tokens, positions in lay_out(row, pieces, size, separator, vocabulary):
                     tokens_file.append(tokens)
@@ -118,7 +109,13 @@ def make_shard(
 
 def find_shards(folder: Path) -> dict[str, Path]:
     """Where the shards of one split are, by their keys, in an earlier result or in what a killed attempt left."""
-    return {read_shard(path).key: path.with_suffix("") for path in sorted(folder.glob("*.json"))}
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found[read_shard(path).key] = path.with_suffix("")
+        except ValidationError:  # of another version of leanpipe
+            log.info("%s is not used again: it is written otherwise than now", path)
+    return found
 
 
 def read_shard(place: Path) -> Shard:

@@ -102,6 +102,8 @@ def _make_shards(packer: Packer, inputs: TokenizeInputs, out: Path, report: Repo
     shards: dict[str, list[Shard]] = {}
     for split in SPLITS:
         known = (find_shards(inputs.base / split) if inputs.base else {}) | find_shards(out / split)
+        for unfinished in (out / split).glob("*.part"):
+            unfinished.unlink()
         sources = split_files(inputs.documents, split)
         shards[split] = [
             make_shard(packer, source, out / split / source.stem, known, progress) for source in sources

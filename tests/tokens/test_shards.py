@@ -91,6 +91,7 @@ def test_a_killed_attempt_goes_on_at_its_shard(inputs: TokenizeInputs, tmp_path:
     shutil.copytree(tmp_path / "whole/train", killed)
     (killed / "00001.json").unlink()  # killed after the tokens, while the positions were written
     (killed / "00001.positions.npy").rename(killed / "00001.positions.part")
+    (killed / "00007.tokens.part").touch()
     before = (killed / "00000.tokens.npy").stat()
     run(inputs, tmp_path / "killed")
     assert (killed / "00000.tokens.npy").stat() == before
@@ -129,15 +130,17 @@ def test_what_a_shard_counts(tmp_path: Path):
     assert sum(done) == 6
 
 
-def test_a_folder_of_another_version_holds_no_shards(tmp_path: Path):
-    assert find_shards(tmp_path / "missing") == {}
+def test_what_is_missing_or_of_another_version_holds_no_shards(tmp_path: Path):
+    (tmp_path / "00000.json").write_text('{"documents": 3}')
+    assert find_shards(tmp_path / "missing") == find_shards(tmp_path) == {}
 
 
 MEASURE = """
 import resource, sys
 from pathlib import Path
 from leanpipe.tokens import encode, shards
-encode._BATCH, encode._PART, shards._WINDOW, shards._WINDOW_BLOCKS = 2**15, 2**14, 2**14, 1
+encode._BATCH, encode._PART, encode._REMEMBERED = 2**15, 2**14, 2**20
+shards._WINDOW, shards._WINDOW_BLOCKS = 2**14, 1
 from tests.tiny import tiny_text, tiny_tokenizer
 from tests.tokens.test_shards import write_split
 folder = Path(sys.argv[1])
