@@ -4,14 +4,13 @@ Most words of a text were in it before. Each is encoded once, with the white spa
 that is faster than the tokenizer on the whole text, and gives the same tokens.
 """
 
-import pydoc_data.topics
 import re
 import sys
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -101,7 +100,7 @@ class Encoder:
         if self._remembered > _REMEMBERED:
             self._known, self._remembered = {}, 0  # another, for words that are being learnt need the old one
         words = [_words(text, self._cut) for text in texts]
-        new = list(set(chain.from_iterable(words)).difference(self._known))
+        new = list(set(filterfalse(self._known.__contains__, chain.from_iterable(words))))
         self._known.update(dict.fromkeys(new))
         self._remembered += sum(map(len, new)) + 100 * len(new)
         return Words(words, new, self._known)
@@ -164,7 +163,8 @@ def _may_cut(backend: "Tokenizer", cut: re.Pattern[str]) -> bool:
     """Whether the tokens of words are those of the whole text. Tried on text that every Python carries."""
     if backend.pre_tokenizer is None:
         return False
-    topics = pydoc_data.topics.topics
+    from pydoc_data.topics import topics
+
     texts = [*_PROBE, *(topics[name] for name in sorted(topics)[::16])]
     words = [_words(text, cut) for text in texts]
     whole = backend.encode_batch_fast(texts, add_special_tokens=False)
