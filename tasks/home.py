@@ -30,7 +30,7 @@ def environment(home: Home) -> dict[str, str]:
         "PREFECT_LOCAL_STORAGE_PATH": str(home.prefect / "storage"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "leanpipe",
         "PREFECT_CLI_WRAP_LINES": "false",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home.mlflow_database}",

@@ -33,7 +33,7 @@ def test_the_installed_program_knows_every_option(name: str) -> None:
     # Wide, because rich breaks long option names.
     wide = os.environ | {"COLUMNS": "250", "TERMINAL_WIDTH": "250", "NO_COLOR": "1"}
     command = [str(Path(sys.executable).parent / program), *subcommand, "--help"]
-    said = subprocess.run(command, env=wide, capture_output=True, text=True, timeout=120)
+    said = subprocess.run(command, env=wide, capture_output=True, text=True, timeout=280)
     assert said.returncode == 0, said.stderr
     assert used <= set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", said.stdout)), said.stdout
 
