@@ -77,14 +77,22 @@ def run_stage(stage: Stage, config: StageConfig, inputs: Inputs, store: Store, r
     """The stage's result: from the store if it is there, else computed here and published. Metrics go to `report`."""
     key = stage.key(config, inputs)
     with store.locked(f"{stage.name}-{key}"):
-        found = store.find(stage.name, key)
-        if found:
-            replay(found.path / REPORT / "metrics.jsonl", report)
+        if found := stored(stage, config, inputs, store, report):
             return found
         if not stage.uses_device:
             return _compute(stage, key, config, inputs, store, report)
         with store.locked(f"device-{device.name()}"):
             return _compute(stage, key, config, inputs, store, report)
+
+
+def stored(
+    stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report
+) -> Artifact | None:
+    """The stage's result if the store has it; the metrics of when it was computed go to `report`."""
+    found = store.find(stage.name, stage.key(config, inputs))
+    if found:
+        replay(found.path / REPORT / "metrics.jsonl", report)
+    return found
 
 
 def _compute(

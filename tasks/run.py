@@ -63,9 +63,7 @@ class Run:
     def plainly(
         self, stage: Stage, config: StageConfig, inputs: Inputs, report: Report | None = None
     ) -> Artifact:
-        """The stage's result without a task or an MLflow run of its own; a process starts only to compute it."""
-        if found := self.store.find(stage.name, stage.key(config, inputs)):
-            return found
+        """The stage's result without a task or an MLflow run of its own."""
         if not stage.uses_device or os.environ.get(IN_PLACE):
             return run_stage(stage, config, inputs, self.store, report or Silent())
         return nursery.run(stage, config, inputs, self.store, report or Silent())

@@ -13,7 +13,7 @@ import pytest
 from leanpipe.errors import UserError
 from leanpipe.process import Nursery, StageDied
 from leanpipe.report import Silent
-from leanpipe.stage import Stage
+from leanpipe.stage import Stage, run_stage
 from leanpipe.store import Artifact, Store, external
 from tests import stages
 
@@ -57,6 +57,16 @@ def test_the_result_metrics_and_progress_come_across(run):
     assert artifact.summary["total"] == 12
     assert artifact.summary["process"] != os.getpid()
     assert ear.heard == [({"total": 12}, 1), (1, 1, "files")]
+
+
+def test_what_the_store_has_starts_no_helper_and_shows_its_metrics(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("twelve bytes")
+    inputs, store = {"texts": (external("text", tmp_path / "text.txt"),)}, Store(tmp_path / "store")
+    computed = run_stage(stages.count, stages.CountConfig(), inputs, store, Silent())
+    before, ear = psutil.Process().children(recursive=True), Ear()
+    assert Nursery().run(stages.count, stages.CountConfig(), inputs, store, ear) == computed
+    assert psutil.Process().children(recursive=True) == before
+    assert ear.heard == [({"total": 12}, 1)]
 
 
 def test_a_person_s_mistake_comes_across_as_its_sentence(run):

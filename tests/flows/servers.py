@@ -109,16 +109,15 @@ class Servers:
 
 def _ask(request: urllib.request.Request, tries: int = 10) -> bytes:
     """Prefect answers 503 while SQLite is busy, and its own clients ask again; so do we."""
-    for _ in range(tries - 1):
+    while True:
+        tries -= 1
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            if error.code != 503:
+            if error.code != 503 or not tries:
                 raise
             time.sleep(1)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read()
 
 
 @contextlib.contextmanager
