@@ -21,7 +21,9 @@ def interleaved(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     return [statistics.median(taken) for taken in seconds]
 
 
-def claim(name: str, ours: float, peer: float, unit: str, goal: float, *, at_most: bool = False) -> dict[str, Any]:
+def claim(
+    name: str, ours: float, peer: float, unit: str, goal: float, *, at_most: bool = False
+) -> dict[str, Any]:
     """One row: `ours / peer` beside its goal, which it must reach, or with `at_most` must not exceed."""
     ratio = ours / peer
     met = ratio <= goal if at_most else ratio >= goal

@@ -4,9 +4,9 @@ from prefect import flow
 
 from flows.results import RunResult, show
 from leanpipe.pipeline import DistillSettings
-from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill import distill
-from tasks.resolve import cleaned, preflight, resolve
+from tasks.corpus import cleaned, tokenized
+from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
 
@@ -18,9 +18,11 @@ def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
         config: The corpus, the teacher, and how the student learns.
     """
     with tracked_run("distill", config) as run:
-        given = resolve(run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets)
+        given = resolve(
+            run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
+        )
         preflight(run, given, distill=config.distill)
         documents = cleaned(run, config, given)
-        blocks = run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)
+        blocks = tokenized(run, config, given, documents)
         run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
         return show(run)

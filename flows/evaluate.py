@@ -5,7 +5,8 @@ from prefect import flow
 from flows.results import RunResult, show
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.pipeline import CompareSettings
-from tasks.resolve import cleaned, resolve
+from tasks.corpus import cleaned
+from tasks.resolve import resolve
 from tasks.run import tracked_run
 
 

@@ -31,6 +31,11 @@ class Home:
         return self.root / "digests.db"
 
     @property
+    def listings(self) -> Path:
+        """Which files a corpus consists of, by their contents."""
+        return self.root / "listings"
+
+    @property
     def prefect(self) -> Path:
         """Prefect's database, results and logs."""
         return self.root / "prefect"

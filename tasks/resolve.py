@@ -7,11 +7,8 @@ from prefect.cache_policies import NO_CACHE
 
 from leanpipe import device
 from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
-from leanpipe.pipeline import CorpusSettings
 from leanpipe.preflight import CheckConfig, check
 from leanpipe.store import Artifact
-from leanpipe.text.clean import clean
-from leanpipe.text.growth import base_for
 from tasks.run import Run
 
 
@@ -57,11 +54,3 @@ def preflight(run: Run, given: Given, **sections: object) -> None:
     """Check the settings of the stages in `sections` against the model, the instructions and this device."""
     inputs = {"model": given.model} | ({"instructions": given.instructions} if given.instructions else {})
     run.stage(check, CheckConfig(device=device.name(), **sections), **inputs)  # type: ignore[arg-type]
-
-
-def cleaned(run: Run, settings: CorpusSettings, given: Given) -> Artifact:
-    """The stage `clean` on what is given. Of a corpus that grew since an earlier run, only what is new is read."""
-    base = base_for(run.store, settings.clean, given.corpus, given.evaluations)
-    inputs = {"corpus": given.corpus} | ({"base": base} if base else {})
-    inputs |= {"evaluations": given.evaluations} if given.evaluations else {}
-    return run.stage(clean, settings.clean, **inputs)

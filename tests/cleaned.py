@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from leanpipe.text.assemble import COUNTS
 from leanpipe.text.document import START
 from leanpipe.text.tables import ACCOUNT, DOCUMENTS, SKIPPED, TableWriter
 
@@ -47,7 +49,9 @@ def write_cleaned(
     with TableWriter(folder / "skipped.parquet", SKIPPED) as table:
         for source, reason, detail in skipped:
             table.write({"source": source, "reason": reason, "detail": detail})
-    (folder / "redacted.json").write_text(json.dumps(redacted or {}))
+    reasons = Counter(reason for _, reason, _ in skipped)
+    counts = {"redacted": redacted or {}, "counted": {}, "skipped_by_reason": reasons}
+    (folder / COUNTS).write_text(json.dumps(counts))
     return folder
 
 

@@ -12,7 +12,7 @@ from leanpipe.home import Home
 from leanpipe.roots import Roots
 from leanpipe.stage import Runner
 from leanpipe.store import Artifact, external
-from leanpipe.text.listing import check_corpus, list_corpus, listing_digest
+from leanpipe.text.listing import check_corpus, list_corpus
 from leanpipe.text.readlog import ReadLog
 
 CORPORA = {"sample": samples.web_and_wikipedia, "python-topics": samples.python_topics}
@@ -68,11 +68,7 @@ def _import(gguf: Path, reference: str, run: Runner) -> Artifact:
 
 
 def _listed(reference: str, place: str, roots: Roots, home: Home, number: int) -> Artifact:
-    listing = list_corpus(place, ReadLog(), roots, home.digests, number)
-    digest = listing_digest(listing)
-    path = home.root / "listings" / f"{digest[:32]}-{number}.json"
-    listing.save(path)
-    return Artifact(name=reference, path=path, digest=digest)
+    return list_corpus(place, ReadLog(), roots, home.digests, number).artifact(reference, home.listings)
 
 
 def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Home) -> tuple[str, Roots]:

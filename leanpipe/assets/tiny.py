@@ -13,8 +13,10 @@ from leanpipe.config import StageConfig
 from leanpipe.home import Home
 from leanpipe.report import Report
 from leanpipe.stage import Runner, Summary, stage
-from leanpipe.store import Artifact, external
+from leanpipe.store import Artifact
 from leanpipe.text.clean import CleanConfig, clean
+from leanpipe.text.listing import list_corpus
+from leanpipe.text.readlog import ReadLog
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 from leanpipe.training.distill import DistillConfig, distill
 
@@ -72,8 +74,8 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
 
 def train_tiny(home: Home, run: Runner) -> Artifact:
     """The model folder, from the store or made now by `run`."""
-    corpus = external("python-topics", python_topics(home.assets))
-    documents = run(clean, CleanConfig(), {"corpus": (corpus,)})
+    listing = list_corpus(str(python_topics(home.assets)), ReadLog(), cache=home.digests)
+    documents = run(clean, CleanConfig(), {"corpus": (listing.artifact("python-topics", home.listings),)})
     seed = run(seed_model, SeedConfig(), {"documents": documents})
     blocks = run(tokenize, TokenizeConfig(block_length=128), {"documents": documents, "teacher": seed})
     # Distillation without a teacher's opinion, at full size, is training from scratch.

@@ -13,6 +13,7 @@ from leanpipe.text.split import SPLITS
 from leanpipe.text.tables import SKIPPED, TableWriter
 
 _HELD = "held.json"
+COUNTS = "counts.json"
 
 
 @dataclass(frozen=True)
@@ -80,27 +81,25 @@ def assemble(
         _link(places.first / name / "log.json", places.out / "index" / name / "log.json")
     files = held.files | {identity(file) for file in new}
     Held(files, (*held.shards, *names)).save(places.out)
-    (places.out / "redacted.json").write_text(json.dumps(_redacted(places.out), sort_keys=True))
 
 
 def write_skipped(out: Path, listings: Sequence[Listing]) -> None:
-    """`skipped.parquet`: the files that were passed over, and what in the others could not be read."""
+    """`skipped.parquet`: the files that were passed over, and what in the others could not be read. `counts.json`: how
+    many of them for which reason, and all else that was counted while reading."""
+    counts = {kind: _sum(out, kind) for kind in ("redacted", "counted", "skipped_by_reason")}
+    counts["skipped_by_reason"].update(one.reason for listing in listings for one in listing.skipped)
+    (out / COUNTS).write_text(json.dumps(counts, sort_keys=True))
     with TableWriter(out / "skipped.parquet", SKIPPED) as table:
         for rows in (*(listing.skipped for listing in listings), *(log["skipped"] for log in _logs(out))):
             for source, reason, detail in rows:
                 table.write({"source": source, "reason": reason, "detail": detail})
 
 
-def repaired(out: Path) -> int:
-    """How many documents' bytes had to be repaired."""
-    return sum(len(log["repaired"]) for log in _logs(out))
-
-
-def _redacted(out: Path) -> dict[str, int]:
+def _sum(out: Path, kind: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     for log in _logs(out):
-        counts.update(log["redacted"])
-    return dict(counts)
+        counts.update(log[kind])
+    return counts
 
 
 def _logs(out: Path) -> list[dict]:

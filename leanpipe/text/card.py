@@ -112,7 +112,8 @@ def _opening(totals: Totals) -> str:
 def _sources(totals: Totals, corpus: Sequence[str]) -> str:
     named = "".join(f"- `{_cell(one)}`\n" for one in corpus)
     kinds = ((ending, f"{count:,}") for ending, count in totals.kinds.most_common())
-    return f"{named}\n{table(('kind of file', 'documents read'), kinds)}"
+    counted = "".join(f"- {name}: {count:,}\n" for name, count in sorted(totals.counted.items()) if count)
+    return f"{named}\n{table(('kind of file', 'documents read'), kinds)}\n{counted}"
 
 
 def _composition(totals: Totals) -> str:
@@ -203,7 +204,7 @@ def _skipped(totals: Totals) -> str:
         return ""
     return (
         f"## What could not be read\n\n{table(('reason', 'files or lines', 'for example'), rows)}\n"
-        "All of them are in `skipped.parquet`.\n"
+        "They are listed in `skipped.parquet`, of each file the first hundred for each reason.\n"
     )
 
 

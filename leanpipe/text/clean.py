@@ -15,7 +15,7 @@ import numpy as np
 from leanpipe.errors import UserError
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
-from leanpipe.text.assemble import Held, Places, assemble, repaired, write_skipped
+from leanpipe.text.assemble import Held, Places, assemble, write_skipped
 from leanpipe.text.columns import read_column
 from leanpipe.text.decontaminate import OverlapIndex
 from leanpipe.text.describe import describe
@@ -36,10 +36,10 @@ GROUPS = (
     "extract",
     "empty",
     "languages",
-    "quality",
-    "repetition",
     "c4",
     "fineweb",
+    "quality",
+    "repetition",
     "decontaminate",
     "duplicates",
 )
@@ -62,9 +62,22 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
 
     Memory does not grow with the corpus's texts. Raises UserError if there is nothing to read or nothing left.
     """
+    listings = [Listing.load(path) for path in inputs.corpus]
+    new = write_documents(config, inputs, listings, out, report)
+    roots = [listing.reference for listing in listings]
+    totals = describe(out / "report", out, config.model_dump(mode="json"), roots)
+    _warn_of_skipped(totals)
+    summary = _summary(totals, new)
+    report.metrics(summary)
+    return summary
+
+
+def write_documents(
+    config: CleanConfig, inputs: CleanInputs, listings: Sequence[Listing], out: Path, report: Report
+) -> int:
+    """All that `clean` writes but its report; returns how many files were read."""
     check_execution(config.execution)
     places = Places(out)
-    listings = [Listing.load(path) for path in inputs.corpus]
     held = Held.load(inputs.base)
     new = [file for listing in listings for file in listing.files if not held.has(file)]
     shards = make_shards(new, config.execution.shard_megabytes)
@@ -75,7 +88,7 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
     write_skipped(out, listings)
     _check_left(out, [listing.reference for listing in listings])
     shutil.rmtree(places.work)
-    return _finish(config, listings, len(new), out, report)
+    return len(new)
 
 
 def _first_pass(
@@ -148,25 +161,22 @@ def _check_left(out: Path, corpus: Sequence[str]) -> None:
 def _advice(rule: str) -> str:
     if rule in ("empty", "extract.nothing"):
         return "their files hold no text, so add others"
+    if rule == "extract.max_characters":
+        return "raise clean.extract.max_characters, or add smaller pages"
     if rule.startswith("duplicates."):
         return f"add other documents, or switch off clean.{rule}"
     return f"add other documents, or change clean.{rule}"
 
 
-def _finish(config: CleanConfig, listings: Sequence[Listing], new: int, out: Path, report: Report) -> Summary:
-    roots = [listing.reference for listing in listings]
-    totals = describe(out / "report", out, config.model_dump(mode="json"), roots)
+def _warn_of_skipped(totals: Totals) -> None:
     if totals.skipped:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in totals.skipped.most_common())
         logger.warning(
             "%d files or lines were skipped: %s (all in skipped.parquet)", totals.skipped.total(), reasons
         )
-    summary = _summary(totals, new, repaired(out))
-    report.metrics(summary)
-    return summary
 
 
-def _summary(totals: Totals, new: int, repaired: int) -> Summary:
+def _summary(totals: Totals, new: int) -> Summary:
     groups = totals.groups()
     return {
         "documents_in": totals.documents,
@@ -178,6 +188,7 @@ def _summary(totals: Totals, new: int, repaired: int) -> Summary:
         **{f"{name}_documents": totals.splits[name].documents for name in SPLITS},
         "files_read": new,
         "files_or_lines_skipped": totals.skipped.total(),
-        "documents_repaired": repaired,
+        "documents_repaired": totals.counted.get("documents repaired", 0),
+        "pages_rescued": totals.counted.get("pages rescued by another parser", 0),
         "redactions": sum(totals.redacted.values()),
     }

@@ -114,7 +114,7 @@ def _json_lines(file: SourceFile) -> Iterator[Any]:
             if line is None:
                 raise BadFile(f"line {number + 1} is longer than {_CONFIG.max_document_bytes:,} bytes")
             if line.strip():
-                yield _json(decode(line, encoding).text, f"line {number + 1}")
+                yield _json(decode(line, guessed=encoding).text, f"line {number + 1}")
 
 
 def _json_whole(file: SourceFile) -> Iterator[Any]:

@@ -28,13 +28,15 @@ _SLURM_POLL = 5.0
 class ExecutionConfig(StageConfig):
     """Where and in how many pieces the corpus is worked on."""
 
+    neutral = frozenset({"executor", "workers", "slurm_partition", "slurm_hours"})
+
     executor: Literal["local", "ray", "slurm"] = "local"
     """Processes of this machine, a Ray cluster (needs `leanpipe[ray]`; RAY_ADDRESS, or a local one), or Slurm jobs."""
     workers: int = Field(0, ge=0, le=100_000)
     """How many shards are worked on at once; 0: as many as this machine has cores."""
     shard_megabytes: float = Field(64, ge=0.001, le=1_000_000)
     """How much of the corpus, in its files' sizes, makes a shard: what is lost when a worker is killed."""
-    slurm_partition: str = Field("", max_length=200)
+    slurm_partition: str = Field("", pattern=r"^[\w.,-]{0,200}$")
     """Partition of the Slurm jobs."""
     slurm_hours: int = Field(24, ge=1, le=10_000)
     """Longest time that one Slurm job may take."""

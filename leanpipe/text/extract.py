@@ -53,10 +53,6 @@ class Extracted(NamedTuple):
     fault: Fault | None = None
     """Why nothing was found where there is something to be found. A page without any text has no fault, and no text."""
 
-    @property
-    def lost(self) -> bool:
-        return self.fault is not None
-
 
 def main_text(html: str, config: ExtractConfig) -> Extracted:
     """The page's text, paragraphs apart, code indented, cells parted by bars. No parser is given a page that would break

@@ -1,10 +1,9 @@
 """A corpus that grew: which earlier result already holds most of it, so that only what is new need be read."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from leanpipe.stage import Stage
-from leanpipe.store import MANIFEST, Artifact, Manifest, Store, digest_json
+from leanpipe.stage import results
+from leanpipe.store import Artifact, Manifest, Store
 from leanpipe.text.assemble import Held, identity
 from leanpipe.text.clean import clean
 from leanpipe.text.listing import Listing
@@ -23,11 +22,8 @@ def base_for(
     wanted = {identity(file) for artifact in corpus for file in Listing.load(artifact.path).files}
     sets = [one.digest for one in evaluations]
     found: list[tuple[int, float, Manifest]] = []
-    for path, manifest in _results(store, clean):
-        same = (
-            manifest.config == config.model_dump(mode="json")
-            and manifest.inputs.get("evaluations", []) == sets
-        )
+    for path, manifest in results(clean, config, store):
+        same = manifest.inputs.get("evaluations", []) == sets
         if same and (held := Held.load(path).files) <= wanted:
             found.append((len(held), path.stat().st_mtime, manifest))
     if not found:
@@ -37,12 +33,3 @@ def base_for(
         return store.find(manifest.stage, manifest.key)
     base = manifest.inputs.get("base")
     return Artifact(name="base", path=store.root, digest=base) if base else None
-
-
-def _results(store: Store, stage: Stage) -> Iterator[tuple[Path, Manifest]]:
-    """Everything that the stage as it is now has published."""
-    for path in sorted((store.root / stage.name).glob(f"*/{MANIFEST}")):
-        manifest = Manifest.model_validate_json(path.read_text())
-        key = digest_json([stage.name, stage.version, manifest.config, manifest.inputs])[:32]
-        if key == manifest.key:
-            yield path.parent, manifest

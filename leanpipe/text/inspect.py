@@ -124,7 +124,7 @@ def _measure(looked: Sequence[Looked], config: CleanConfig) -> Measured:
 
 def _measures(view: View, config: CleanConfig) -> Iterator[tuple[str, float]]:
     for group, measures in (
-        ("quality", quality_measures(view)),
+        ("quality", quality_measures(view, config.quality.punctuation)),
         ("repetition", repetition_measures(view)),
         ("fineweb", fineweb_measures(view, config.fineweb.short_line)),
     ):

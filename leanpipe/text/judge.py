@@ -34,6 +34,8 @@ class Judge:
         self._config = config
         self._filters = Filters(config.quality, config.repetition, config.c4, config.fineweb)
         self._evaluations = OverlapIndex.load(evaluations) if evaluations else None
+        self.rescued = 0
+        """Pages that the chosen parser lost, and of which another one found the text."""
 
     def __call__(self, document: Document) -> Judged:
         text, fault = self._text(document)
@@ -59,8 +61,9 @@ class Judge:
         text = document.text
         if document.html:
             extracted = main_text(text, self._config.extract)
-            if extracted.lost:
-                return "", Fault("extract.nothing", 0.0)
+            self.rescued += extracted.rescued
+            if extracted.fault:
+                return "", extracted.fault
             text = extracted.text
         text = normalise(text)
         return text, None if text.strip() else Fault("empty", 0.0)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SkipValidation
 
 from leanpipe.errors import UserError
 from leanpipe.roots import Roots, local_path
+from leanpipe.store import Artifact
 from leanpipe.text.digests import DigestCache
 from leanpipe.text.readlog import ReadLog, Skipped
 from leanpipe.text.walk import Found, walk
@@ -61,6 +62,14 @@ class Listing(BaseModel):
     skipped: SkipValidation[tuple[Skipped, ...]] = ()
     reference: SkipValidation[str] = ""
     """The folder, file or URL, as it was given."""
+
+    def artifact(self, name: str, folder: Path) -> Artifact:
+        """This listing written into `folder`, as an input of a stage. Its digest is that of the files' contents."""
+        digest = listing_digest(self)
+        corpus = self.files[0].corpus if self.files else 0
+        path = folder / f"{digest[:32]}-{corpus}.json"
+        self.save(path)
+        return Artifact(name=name, path=path, digest=digest)
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,8 +48,8 @@ def look(document: Document, config: CleanConfig, evaluations: OverlapIndex | No
     one = Looked(document, document.text)
     if document.html:
         extracted = main_text(document.text, config.extract)
-        if extracted.lost:
-            one.blame("extract.nothing", detail=redact(document.text[: 2 * START], config.redact).text)
+        if extracted.fault:
+            one.blame(*extracted.fault, detail=redact(document.text[: 2 * START], config.redact).text)
             return one
         one.readable = extracted.text
     one.readable = one.text = normalise(one.readable)

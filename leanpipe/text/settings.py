@@ -23,7 +23,7 @@ class CleanConfig(StageConfig):
     """How the main text of web pages is found."""
     languages: tuple[str, ...] = Field((), max_length=100)
     """Languages that are kept, as ISO 639 codes such as en or de; none named: all are."""
-    language_sample: int = Field(1200, ge=60, le=1_000_000)
+    language_sample: int = Field(240, ge=60, le=1_000_000)
     """Characters of a document by which its language is told."""
     quality: QualityConfig = QualityConfig()
     """Bounds on the words and lines of a document."""

@@ -217,7 +217,9 @@ def _write(shard: Path, folder: Path, verdicts: _Verdicts, permutations: int) ->
                     if verdict.split:
                         splits[verdict.split].write(document | {"text": verdict.text})
                 account.write(row)
-    _write_index(Segment(shard, permutations), folder / "index", np.array([bool(split) for split in kept], np.bool_))
+    _write_index(
+        Segment(shard, permutations), folder / "index", np.array([bool(split) for split in kept], np.bool_)
+    )
     (folder / "kept.json").write_text(json.dumps(Counter(kept)))
 
 

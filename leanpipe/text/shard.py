@@ -92,7 +92,14 @@ def read_shard(
                 (folder / "bytes_read").write_text(str(log.bytes_read))
     (folder / "bytes_read").write_text(str(sum(file.size for file in files)))
     (folder / "log.json").write_text(
-        json.dumps({"skipped": log.skipped, "repaired": log.repaired, "redacted": redacted}, default=list)
+        json.dumps(
+            {
+                "skipped": log.skipped,
+                "skipped_by_reason": log.skipped_by_reason,
+                "counted": log.counters | Counter({"pages rescued by another parser": judge.rescued}),
+                "redacted": redacted,
+            }
+        )
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leanpipe.text.assemble import COUNTS
 from leanpipe.text.document import START
 from leanpipe.text.sketch import Sketch
 from leanpipe.text.split import SPLITS
@@ -71,8 +72,10 @@ class Totals:
     redacted: dict[str, int] = field(default_factory=dict)
     """Personal data that was replaced, by kind."""
     documents_redacted: int = 0
+    counted: dict[str, int] = field(default_factory=dict)
+    """What else was counted while reading: documents repaired, attachments left out, pages rescued, …"""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Files, or lines of them, that could not be read, by reason."""
+    """How many files, or lines of them, could not be read, by reason."""
     skipped_examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(source, detail) of the first, by reason."""
     samples: list[Sample] = field(default_factory=list)
@@ -105,9 +108,10 @@ def count(documents: Path) -> Totals:
     for name in SPLITS:
         _count_split(totals, documents, name)
     _check(totals, in_account, documents)
-    _count_skipped(totals, documents / "skipped.parquet")
-    redacted = documents / "redacted.json"
-    totals.redacted = json.loads(redacted.read_text()) if redacted.exists() else {}
+    _show_skipped(totals, documents / "skipped.parquet")
+    counts = json.loads((documents / COUNTS).read_text())
+    totals.redacted, totals.counted = counts["redacted"], counts["counted"]
+    totals.skipped = Counter(counts["skipped_by_reason"])
     return totals
 
 
@@ -175,14 +179,10 @@ def _count_split(totals: Totals, documents: Path, name: str) -> None:
             totals.samples = _smallest(totals.samples, SAMPLES, batch, "text")
 
 
-def _count_skipped(totals: Totals, path: Path) -> None:
-    if not path.exists():
-        return
+def _show_skipped(totals: Totals, path: Path) -> None:
     for batch in read_batches(path):
-        totals.skipped.update(_counted(batch["reason"]))
-        if len(totals.skipped_examples) < len(totals.skipped):
-            for row in batch.to_pylist():
-                totals.skipped_examples.setdefault(row["reason"], (row["source"], row["detail"]))
+        for row in batch.to_pylist():
+            totals.skipped_examples.setdefault(row["reason"], (row["source"], row["detail"]))
 
 
 def _smallest(samples: list[Sample], most: int, rows: "pyarrow.RecordBatch", text: str) -> list[Sample]:

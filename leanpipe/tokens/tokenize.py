@@ -60,11 +60,10 @@ class TokenizeInputs:
     teacher: Path
     """A model folder, of which the tokenizer is used."""
     base: Path | None = None
-    """An earlier result of this stage: what it holds of the same documents is linked, not made again. Changes nothing
-    in the result."""
+    """An earlier result of this stage: what it holds of the same documents is linked, not made again."""
 
 
-@stage(version=2)
+@stage(version=2, shortcuts=("base",))
 def tokenize(config: TokenizeConfig, inputs: TokenizeInputs, out: Path, report: Report) -> Summary:
     """Write `tokenizer/` and the shards of `train/` and `validation/`, one for each file of documents (see `shards`).
 

@@ -11,7 +11,7 @@ Overrides = dict[str, Any]
 BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
     "inspect": {"documents": 20, "examples": 1},
-    "tokenize": {"block_length": 32, "vocabulary": 400},
+    "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
     # Four steps of two blocks.
     "distill": {
         "tokens": 256,
@@ -99,7 +99,11 @@ CLEAN = {
     "read.text_files": to("lines"),
     "read.max_document_bytes": to(4096),
     "read.max_expansion": to(1),
-    "extract.method": to("selectolax", "trafilatura"),
+    "extract.method": to("resiliparse", "selectolax", "trafilatura"),
+    "extract.tables": to(False),
+    "extract.comments": to(True),
+    "extract.min_share": to(0.9),
+    "extract.max_characters": to(1000),
     "languages": to((), ("en", "de"), ("en", "xx"), refused={("en", "xx"): "unknown language codes: xx"}),
     "language_sample": to(60),
     "quality.enabled": to(False),
@@ -175,7 +179,15 @@ SECTIONS: dict[str, dict[str, Row]] = {
     "tokenize": {
         "tokenizer": to("bpe", "wordpiece", "unigram"),
         "vocabulary": to(420, tokenizer="bpe"),
+        "min_occurrences": to(
+            1000, tokenizer="bpe", refused={1000: r"supports a bpe vocabulary of \d+ tokens"}
+        ),
+        "training_bytes": to(2_000, tokenizer="bpe"),
         "block_length": to(64),
+        "packing": to("concatenate"),
+        "max_padding": shown_by(
+            "tokens/test_pack.py::test_the_emptiest_blocks_are_joined_where_the_padding_would_be_too_much", 0
+        ),
     },
     "distill": TRAINING
     | {
@@ -226,7 +238,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
 MISSING = "/not/there"
 GIVEN: dict[str, Row] = {
     name: to("other", MISSING, refused={MISSING: "/not/there"})
-    for name in ("corpus", "teacher", "instructions", "model", "models")
+    for name in ("corpus", "evaluation_sets", "teacher", "instructions", "model", "models")
 }
 """What goes in, named by a place: the test makes one called `other`; where nothing is, it is refused."""
 

@@ -40,7 +40,9 @@ would be asked for a number such as 123-45-6789, but not here, and that is what 
 
 {_NOTICE}"""
 _PAGE = """<html><head><title>Bees</title></head><body><nav><ul><li><a href="/">Home</a></li><li><a href="/a">About
-us</a></li><li><a href="/c">Contact</a></li></ul></nav><main><article><h1>Bees in winter</h1>%s</article></main>
+us</a></li><li><a href="/c">Contact</a></li></ul></nav><main><article><h1>Bees in winter</h1>%s<table><tr><th>Month</th><th>Bees</th></tr><tr><td>January</td><td>ten thousand</td></tr></table></article>
+<section id="comments" class="comments"><h2>Comments</h2><div class="comment"><p>What a good page this is, and how much
+I have learnt from it about the bees of my own garden.</p></div></section></main>
 <aside><p>Read also: ten things that every gardener has to know.</p></aside><footer><p>All rights reserved.</p>
 </footer></body></html>"""
 _PAGE_TEXT = (

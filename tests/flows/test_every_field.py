@@ -14,7 +14,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from flows.deployments import FLOWS, config_type
-from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
+from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
 from leanpipe.config import StageConfig, flatten
 from leanpipe.errors import UserError
 from leanpipe.evaluation.card import model_card
@@ -130,7 +130,7 @@ def make_given(name: str, path: Path, size: int) -> Path:
     if name == "corpus":
         path.mkdir()
         (path / "text.txt").write_text("text " * size)
-    elif name == "instructions":
+    elif name in ("instructions", "evaluation_sets"):
         path.write_text('{"prompt": "a", "completion": "b"}\n' * size)
     else:
         tiny_model(path, layers=size)
@@ -140,11 +140,13 @@ def make_given(name: str, path: Path, size: int) -> Path:
 def given_digests(name: str, place: str, root: Path) -> list[str]:
     """What a flow's setting `name` with this value stands for."""
     kind = next(kind for kind in SETTINGS if name in kind.model_fields)
-    value = (place,) if name in ("corpus", "models") else place
+    value = (place,) if name in ("corpus", "evaluation_sets", "models") else place
     given = getattr(kind(**{name: value}), name)
     home = Home(root)
     if name == "corpus":
         return [one.digest for one in resolve_corpus(given, home)]
+    if name == "evaluation_sets":
+        return [one.digest for one in resolve_evaluations(given, home)]
     if name == "instructions":
         return [resolve_instructions(given, home).digest]
     references = given if name == "models" else (given,)
