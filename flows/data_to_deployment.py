@@ -8,8 +8,8 @@ from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.pipeline import PipelineConfig
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
-from tasks.promote import promote
 from tasks.corpus import cleaned, tokenized
+from tasks.promote import promote
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 

@@ -19,7 +19,7 @@ import numpy as np
 from leanpipe.store import sync
 from leanpipe.text.columns import ColumnWriter
 from leanpipe.text.document import Document
-from leanpipe.text.judge import Judged, Judge
+from leanpipe.text.judge import Judge, Judged
 from leanpipe.text.listing import ReadLog, SourceFile
 from leanpipe.text.minhash import signature
 from leanpipe.text.readers import read_file
