@@ -64,7 +64,7 @@ def publish(partial: Path, final: Path) -> None:
     partial.rename(final)
 
 
-def make_shards(files: Sequence[SourceFile], megabytes: int) -> tuple[tuple[SourceFile, ...], ...]:
+def make_shards(files: Sequence[SourceFile], megabytes: float) -> tuple[tuple[SourceFile, ...], ...]:
     """Files in their order, until a shard has `megabytes`. The same files give the same shards."""
     shards: list[tuple[SourceFile, ...]] = []
     shard: list[SourceFile] = []
