@@ -92,6 +92,8 @@ def _write_pages(folder: Path) -> None:
     (folder / "x-code.txt").write_text(_CODE + "It was not always so. And who is to blame? " + _WEB[32:700])
     with gzip.open(folder / "x-packed.txt.gz", "wt") as packed:
         packed.write(pydoc_data.topics.topics["compound"])
+    with gzip.open(folder / "x-unfolds.jsonl.gz", "wt") as packed:
+        packed.write((json.dumps({"text": " ".join(_PAGE_TEXT)}) + "\n") * 200)
 
 
 def write_evaluation(path: Path) -> Path:
