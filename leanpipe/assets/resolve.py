@@ -80,7 +80,9 @@ def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Ho
     path = local_path(reference)
     if path and not _exists(path):
         known = ", ".join(named)
-        raise UserError(f"corpus: {reference} does not exist; give a folder, a file, a URL, or one of {known}")
+        raise UserError(
+            f"corpus: {reference} does not exist; give a folder, a file, a URL, or one of {known}"
+        )
     return reference, roots
 
 
