@@ -1,4 +1,4 @@
-# The whole of leanpipe's life: run · up · test · check. Everything is installed into .venv from constraints.txt.
+# The whole of leanpipe's life: run · up · test · check · bench-…. Everything is installed into .venv from constraints.txt.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -52,6 +52,15 @@ endef
 
 .venv/installed-dev: pyproject.toml constraints.txt
 	$(call install,.[dev])
+	touch $@ .venv/installed
+
+# Ours and the peer in one run, on a machine that does nothing else; results in benchmarks/results/.
+.PHONY: bench-corpus
+bench-corpus: .venv/installed-bench
+	for part in corpus filters extraction languages tokens; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+
+.venv/installed-bench: pyproject.toml constraints.txt
+	$(call install,.[bench])
 	touch $@ .venv/installed
 
 clean:

@@ -25,7 +25,9 @@ app = typer.Typer(
 def run(
     flow: Annotated[
         str,
-        typer.Argument(help="data-to-deployment, prepare-corpus, distill, finetune, compress or evaluate"),
+        typer.Argument(
+            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, finetune, compress or evaluate"
+        ),
     ] = "data-to-deployment",
     preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
@@ -112,6 +114,55 @@ def serve(
         name, _, which = model.partition("@")
         folder = model_folder(name, which or "champion")
     serve_folder(folder, host, port)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="folder or file of text; may be given again")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(help="how many documents are looked at")] = None,
+    preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
+    config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="one setting, as clean.quality.min_words=20")
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="run the stage in this process")] = False,
+) -> None:
+    """Show what cleaning would drop of a sample of a corpus, rule by rule; nothing is dropped."""
+    from flows.settings import settings
+    from leanpipe.pipeline import SETTINGS
+
+    named = {"corpus": corpus, "inspect.documents": sample}
+    overrides = [f"{name}={_yaml(value)}" for name, value in named.items() if value is not None]
+    _run(
+        "inspect-corpus",
+        settings(SETTINGS["inspect-corpus"], preset, config, overrides + (set_ or [])),
+        in_place,
+    )
+
+
+@app.command()
+def lineage(
+    doc: Annotated[
+        str, typer.Argument(help="id or SHA-256 (8 hex digits or more), path, or a phrase of the document")
+    ],
+    most: Annotated[int, typer.Option(help="at most so many documents", min=1, max=100_000)] = 20,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Say what became of a document, and which registered models were trained on it."""
+    home = _prepare()
+    from flows.console import console
+    from flows.lineage import nothing_found, print_lineage
+    from tasks.lineage import trace
+
+    answer = trace(home, doc, most)
+    if json:
+        typer.echo(answer.model_dump_json(indent=2))
+    elif answer.fates:
+        print_lineage(answer, console())
+    else:
+        raise UserError(nothing_found(answer))
 
 
 def _prepare() -> Home:

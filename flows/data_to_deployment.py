@@ -6,10 +6,9 @@ from flows.results import RunResult, show
 from leanpipe.compression.quantize import quantize
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.pipeline import PipelineConfig
-from leanpipe.text.clean import clean
-from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
+from tasks.corpus import cleaned, tokenized
 from tasks.promote import promote
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
@@ -24,11 +23,17 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
             from the store.
     """
     with tracked_run("data-to-deployment", config) as run:
-        given = resolve(run, corpus=config.corpus, models=(config.teacher,), instructions=config.instructions)
+        given = resolve(
+            run,
+            corpus=config.corpus,
+            models=(config.teacher,),
+            evaluations=config.evaluation_sets,
+            instructions=config.instructions,
+        )
         preflight(run, given, distill=config.distill, finetune=config.finetune, quantize=config.quantize)
 
-        documents = run.stage(clean, config.clean, corpus=given.corpus)
-        blocks = run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)
+        documents = cleaned(run, config, given)
+        blocks = tokenized(run, config, given, documents)
         student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
         adapted = run.stage(finetune, config.finetune, model=student, instructions=given.instructions)
         quantized = run.stage(quantize, config.quantize, model=adapted)

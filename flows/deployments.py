@@ -18,6 +18,7 @@ from flows.data_to_deployment import data_to_deployment
 from flows.distill import distill_student
 from flows.evaluate import evaluate_models
 from flows.finetune import finetune_model
+from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
 from leanpipe import presets
 
@@ -26,6 +27,7 @@ NIGHTLY = "0 2 * * *"
 """Cron of `data-to-deployment/nightly`, in UTC: made switched off."""
 
 STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
+    "inspect-corpus": inspect_corpus,
     "prepare-corpus": prepare_corpus,
     "distill": distill_student,
     "finetune": finetune_model,

@@ -4,9 +4,8 @@ from prefect import flow
 
 from flows.results import RunResult, show
 from leanpipe.pipeline import DistillSettings
-from leanpipe.text.clean import clean
-from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill import distill
+from tasks.corpus import cleaned, tokenized
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
@@ -19,9 +18,11 @@ def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
         config: The corpus, the teacher, and how the student learns.
     """
     with tracked_run("distill", config) as run:
-        given = resolve(run, corpus=config.corpus, models=(config.teacher,))
+        given = resolve(
+            run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
+        )
         preflight(run, given, distill=config.distill)
-        documents = run.stage(clean, config.clean, corpus=given.corpus)
-        blocks = run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)
+        documents = cleaned(run, config, given)
+        blocks = tokenized(run, config, given, documents)
         run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
         return show(run)

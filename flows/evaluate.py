@@ -5,7 +5,7 @@ from prefect import flow
 from flows.results import RunResult, show
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.pipeline import CompareSettings
-from leanpipe.text.clean import clean
+from tasks.corpus import cleaned
 from tasks.resolve import resolve
 from tasks.run import tracked_run
 
@@ -18,8 +18,8 @@ def evaluate_models(config: CompareSettings = CompareSettings()) -> RunResult:
         config: The models, the corpus, and what is measured.
     """
     with tracked_run("evaluate", config) as run:
-        given = resolve(run, corpus=config.corpus, models=config.models)
-        documents = run.stage(clean, config.clean, corpus=given.corpus)
+        given = resolve(run, corpus=config.corpus, models=config.models, evaluations=config.evaluation_sets)
+        documents = cleaned(run, config, given)
         evaluations = {
             model.name: run.stage(
                 evaluate, config.evaluate, label=f"evaluate-{model.name}", model=model, documents=documents

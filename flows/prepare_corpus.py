@@ -4,8 +4,7 @@ from prefect import flow
 
 from flows.results import RunResult, show
 from leanpipe.pipeline import TokenSettings
-from leanpipe.text.clean import clean
-from leanpipe.tokens.tokenize import tokenize
+from tasks.corpus import cleaned, tokenized
 from tasks.resolve import resolve
 from tasks.run import tracked_run
 
@@ -18,7 +17,9 @@ def prepare_corpus(config: TokenSettings = TokenSettings()) -> RunResult:
         config: The corpus, what is kept of it, and the tokenizer.
     """
     with tracked_run("prepare-corpus", config) as run:
-        given = resolve(run, corpus=config.corpus, models=(config.teacher,))
-        documents = run.stage(clean, config.clean, corpus=given.corpus)
-        run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)
+        given = resolve(
+            run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
+        )
+        documents = cleaned(run, config, given)
+        tokenized(run, config, given, documents)
         return show(run)

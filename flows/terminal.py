@@ -1,11 +1,11 @@
 """What `leanpipe run` prints at the end."""
 
 import os
-import sys
 
-from rich.console import Console
 from rich.table import Table
 
+from flows.console import console
+from flows.inspection import print_inspection
 from flows.results import RunResult, headline
 from leanpipe.evaluation.compare import comparison, formatted
 from leanpipe.home import Home
@@ -13,18 +13,17 @@ from leanpipe.home import Home
 
 def print_result(result: RunResult, home: Home) -> None:
     """Stages with their seconds, models side by side, what was registered, and where to look next."""
-    # Into a file or a pipe there is no width to keep to.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
-    console.print(_stages(result))
+    out = console()
+    out.print(_stages(result))
+    if "inspect" in result.stages:
+        print_inspection(result.stages["inspect"], out)
     if result.models:
-        console.print(_models(result))
+        out.print(_models(result))
     if result.registered:
         alias = "champion" if result.registered.champion else "challenger"
-        console.print(
-            f"[bold]{result.registered.name} version {result.registered.version}[/bold] is {alias}."
-        )
-        console.print(result.registered.reason)
-    console.print(_next(home), soft_wrap=True)
+        out.print(f"[bold]{result.registered.name} version {result.registered.version}[/bold] is {alias}.")
+        out.print(result.registered.reason)
+    out.print(_next(home), soft_wrap=True)
 
 
 def _stages(result: RunResult) -> Table:

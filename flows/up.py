@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from rich.console import Console
 
@@ -46,6 +47,7 @@ class Servers:
     def _start(self) -> None:
         self._home.root.mkdir(parents=True, exist_ok=True)
         os.environ.update(environment(self._home))
+        os.environ.setdefault("LEANPIPE_ROOTS", self._roots())
         self._create_experiment()
         prefect, mlflow = self._ports["Prefect"], self._ports["MLflow"]
         os.environ.update(addresses(prefect, mlflow))
@@ -61,6 +63,10 @@ class Servers:
         names = deploy()
         self._spawn("worker", "prefect", "worker", "start", "--pool", POOL, "--name", f"{POOL}-worker")
         self._say(prefect, mlflow, names)
+
+    def _roots(self) -> str:
+        """What somebody who reaches the UI may have read: what lies where we stand, at home, or in LEANPIPE_HOME."""
+        return ";".join(map(str, (Path.cwd(), Path.home(), self._home.root)))
 
     def _mlflow_options(self, port: int) -> list[str]:
         backend = f"sqlite:///{self._home.mlflow_database}"

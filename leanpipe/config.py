@@ -4,7 +4,7 @@ A parameter is declared once. Its default, bounds and docstring become the field
 API, the check of the command line and the parameter in MLflow.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,9 @@ def _keep_declared_order(schema: dict[str, Any]) -> None:
 class StageConfig(BaseModel):
     """The settings of one stage. A misspelt or out-of-range setting is refused by name."""
 
+    neutral: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where or how fast a result is computed, and never which."""
+
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -25,6 +28,13 @@ class StageConfig(BaseModel):
         validate_default=True,
         json_schema_extra=_keep_declared_order,
     )
+
+
+def content(config: StageConfig) -> dict[str, Any]:
+    """The settings that a result depends on: all but those that are neutral."""
+    named = config.model_dump(mode="json", exclude=set(config.neutral))
+    inner = {name: value for name, value in config if isinstance(value, StageConfig)}
+    return named | {name: content(value) for name, value in inner.items() if name in named}
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:

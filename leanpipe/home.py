@@ -26,6 +26,16 @@ class Home:
         return self.root / "assets"
 
     @property
+    def digests(self) -> Path:
+        """Digests of files that were read before."""
+        return self.root / "digests.db"
+
+    @property
+    def listings(self) -> Path:
+        """Which files a corpus consists of, by their contents."""
+        return self.root / "listings"
+
+    @property
     def prefect(self) -> Path:
         """Prefect's database, results and logs."""
         return self.root / "prefect"

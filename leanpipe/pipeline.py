@@ -7,6 +7,7 @@ from leanpipe.config import StageConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.text.clean import CleanConfig
+from leanpipe.text.inspect import SampleConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
@@ -17,8 +18,17 @@ class CorpusSettings(StageConfig):
 
     corpus: tuple[str, ...] = Field(("sample",), min_length=1)
     """Folders and files of text, or `sample` (web pages and Wikipedia) or `python-topics`, which need no files."""
+    evaluation_sets: tuple[str, ...] = Field((), max_length=100)
+    """Files of evaluation sets, of which no document may hold a passage: .jsonl, .json, .csv, .txt or .parquet."""
     clean: CleanConfig = CleanConfig()
     """What is kept of the corpus."""
+
+
+class InspectSettings(CorpusSettings):
+    """The text, and how much of it is looked at."""
+
+    inspect: SampleConfig = SampleConfig()
+    """The sample, and how many of its documents are shown."""
 
 
 class TokenSettings(CorpusSettings):
@@ -107,6 +117,7 @@ class PipelineConfig(
 
 SETTINGS: dict[str, type[StageConfig]] = {
     "data-to-deployment": PipelineConfig,
+    "inspect-corpus": InspectSettings,
     "prepare-corpus": TokenSettings,
     "distill": DistillSettings,
     "finetune": FinetuneSettings,

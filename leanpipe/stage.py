@@ -9,14 +9,16 @@ import importlib
 import importlib.metadata
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from leanpipe import device
-from leanpipe.config import StageConfig
+from leanpipe.config import StageConfig, content
 from leanpipe.report import MetricsFile, Report, Together, replay
-from leanpipe.store import REPORT, Artifact, Store, digest_json
+from leanpipe.store import MANIFEST, REPORT, Artifact, Manifest, Store, digest_json
 
 Summary = dict[str, Any]
 """A stage's headline figures, by name: numbers and short texts."""
@@ -36,6 +38,8 @@ class Stage:
     function: Callable[..., Summary]
     version: int
     uses_device: bool
+    shortcuts: tuple[str, ...] = ()
+    """Inputs that save work and change nothing in the result, so that they are no part of its key."""
 
     @property
     def name(self) -> str:
@@ -56,21 +60,50 @@ class Stage:
 
     def key(self, config: StageConfig, inputs: Inputs) -> str:
         """The name of the result: what it is computed by and from, and nothing else."""
-        return digest_json([self.name, self.version, config.model_dump(mode="json"), _digests(inputs)])[:32]
+        return self._key(config, self.digests(inputs))
+
+    def made(self, manifest: Manifest) -> StageConfig | None:
+        """The settings of a result; None if the stage as it is now did not make it."""
+        try:
+            config = self.config_type.model_validate(manifest.config)
+        except ValidationError:
+            return None
+        return config if self._key(config, manifest.inputs) == manifest.key else None
+
+    def _key(self, config: StageConfig, inputs: Mapping[str, Any]) -> str:
+        return digest_json([self.name, self.version, content(config), inputs])[:32]
+
+    def digests(self, inputs: Inputs) -> dict[str, Any]:
+        """The digests of the inputs that count, by name."""
+        return {
+            name: value.digest if isinstance(value, Artifact) else [one.digest for one in value]
+            for name, value in inputs.items()
+            if name not in self.shortcuts
+        }
 
     def bind(self, inputs: Inputs) -> Any:
         """The stage's own inputs class, filled with the paths of the artifacts."""
         return self.inputs_type(**{name: _paths(value) for name, value in inputs.items()})
 
 
-def stage(*, version: int, uses_device: bool = False) -> Callable[[Callable[..., Summary]], Stage]:
+def stage(
+    *, version: int, uses_device: bool = False, shortcuts: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Summary]], Stage]:
     """Make a stage of a function. One that `uses_device` runs alone on it and in a process of its own."""
-    return lambda function: Stage(function, version, uses_device)
+    return lambda function: Stage(function, version, uses_device, shortcuts)
 
 
 def find_stage(address: str) -> Stage:
     module, name = address.split(":")
     return getattr(importlib.import_module(module), name)
+
+
+def results(stage: Stage, config: StageConfig, store: Store) -> Iterator[tuple[Path, Manifest]]:
+    """Everything that the stage, as it is now, has published with these settings, with its folder."""
+    for path in sorted((store.root / stage.name).glob(f"*/{MANIFEST}")):
+        manifest = Manifest.model_validate_json(path.read_text())
+        if (made := stage.made(manifest)) and content(made) == content(config):
+            yield path.parent, manifest
 
 
 def run_stage(stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report) -> Artifact:
@@ -107,19 +140,12 @@ def _compute(
         stage.name,
         key,
         config=config.model_dump(mode="json"),
-        inputs=_digests(inputs),
+        inputs=stage.digests(inputs),
         summary=summary,
         versions={name: importlib.metadata.version(name) for name in _VERSIONS_OF},
         seconds=time.perf_counter() - started,
         peak_memory=device.peak_memory(),
     )
-
-
-def _digests(inputs: Inputs) -> dict[str, Any]:
-    return {
-        name: value.digest if isinstance(value, Artifact) else [one.digest for one in value]
-        for name, value in inputs.items()
-    }
 
 
 def _paths(value: Artifact | Sequence[Artifact]) -> Path | tuple[Path, ...]:

@@ -41,6 +41,7 @@ def promote(
         figures=candidates[choice.label],
         card=_card(run, config, choice, evaluations),
         reason=choice.reason,
+        documents=documents.digest,
     )
     registered = register(run, policy.name, candidate, verdict)
     figures = {

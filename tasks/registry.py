@@ -17,9 +17,9 @@ from leanpipe.evaluation.gate import Verdict
 from leanpipe.stage import Summary
 from leanpipe.store import Artifact
 from tasks.run import Run
+from tasks.versions import DIGEST, DOCUMENTS
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-_DIGEST = "leanpipe.digest"
 _MODEL = "model"  # folder of the registered models' files within their run
 
 
@@ -35,6 +35,8 @@ class Candidate:
     """Markdown for people."""
     reason: str
     """Why this one of the run's models."""
+    documents: str = ""
+    """Digest of the cleaned corpus that it was made from."""
 
 
 class Registered(BaseModel):
@@ -53,7 +55,7 @@ def champion(name: str) -> Artifact | None:
     if version is None:
         return None
     # The digest that it was registered under, so that its evaluation is found in the store.
-    return Artifact(name=f"{name}@{CHAMPION}", path=_folder(version), digest=version.tags[_DIGEST])
+    return Artifact(name=f"{name}@{CHAMPION}", path=_folder(version), digest=version.tags[DIGEST])
 
 
 def model_folder(name: str, alias_or_version: str) -> Path:
@@ -90,7 +92,11 @@ def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
     client.log_artifacts(run.mlflow_run, str(candidate.model.path), folder)
     _ensure_model(client, name)
     source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{folder}"
-    tags = {_DIGEST: candidate.model.digest, "leanpipe.label": candidate.label}
+    tags = {
+        DIGEST: candidate.model.digest,
+        "leanpipe.label": candidate.label,
+        DOCUMENTS: candidate.documents,
+    }
     tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
     return client.create_model_version(name, source, run.mlflow_run, tags=tags, description=candidate.card)
 
@@ -105,7 +111,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 def _existing(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The version that holds these very files, so that a run served from the store registers nothing twice."""
     versions = client.search_model_versions(f"name = '{name}'")
-    return next((version for version in versions if version.tags.get(_DIGEST) == digest), None)
+    return next((version for version in versions if version.tags.get(DIGEST) == digest), None)
 
 
 def _version(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion | None:

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from leanpipe import device
-from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
+from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
 from leanpipe.preflight import CheckConfig, check
 from leanpipe.store import Artifact
 from tasks.run import Run
@@ -19,6 +19,7 @@ class Given:
     corpus: tuple[Artifact, ...] = ()
     models: tuple[Artifact, ...] = ()
     instructions: Artifact | None = None
+    evaluations: tuple[Artifact, ...] = ()
 
     @property
     def model(self) -> Artifact:
@@ -27,16 +28,23 @@ class Given:
 
 @task(name="resolve", task_run_name="resolve", persist_result=False, cache_policy=NO_CACHE)
 def resolve(
-    run: Run, *, corpus: tuple[str, ...] = (), models: tuple[str, ...] = (), instructions: str | None = None
+    run: Run,
+    *,
+    corpus: tuple[str, ...] = (),
+    models: tuple[str, ...] = (),
+    instructions: str | None = None,
+    evaluations: tuple[str, ...] = (),
 ) -> Given:
     """Find or fetch everything that a run is given. Raises UserError naming what is not there."""
     given = Given(
         resolve_corpus(corpus, run.home) if corpus else (),
         tuple(resolve_model(reference, run.home, run.plainly) for reference in models),
         resolve_instructions(instructions, run.home) if instructions else None,
+        resolve_evaluations(evaluations, run.home),
     )
     named = {f"corpus.{number}": artifact for number, artifact in enumerate(given.corpus)}
     named |= {f"model.{number}": artifact for number, artifact in enumerate(given.models)}
+    named |= {f"evaluation.{number}": artifact for number, artifact in enumerate(given.evaluations)}
     named |= {"instructions": given.instructions} if given.instructions else {}
     run.tracking.log_inputs(run.mlflow_run, named)
     return given

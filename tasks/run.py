@@ -18,6 +18,8 @@ from leanpipe.process import Nursery, StageDied
 from leanpipe.report import Report, Silent, Together
 from leanpipe.stage import Inputs, Stage, run_stage
 from leanpipe.store import REPORT, Artifact, Store
+from leanpipe.text.clean import clean
+from tasks.pages import show_pages
 from tasks.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking import MlflowReport, Tracking
 
@@ -71,6 +73,9 @@ class Run:
         self.tracking.headline(self.mlflow_run, label, artifact)
         if cached and (origin := self.tracking.run_of(artifact.key or "")):
             self.tracking.log_figures(self.mlflow_run, {f"leanpipe.cached.{label}": origin})
+        if artifact.name == clean.name:
+            self.tracking.log_inputs(self.mlflow_run, {"documents": artifact})
+        show_pages(artifact.path / REPORT)
         say(f"  {label:<18} " + ("[dim]from the store[/dim]" if cached else f"{artifact.seconds:6.1f} s"))
 
 

@@ -4,6 +4,7 @@ One flow run is one MLflow run; each stage that it computes is a child of it. A 
 its runs again by its id.
 """
 
+import json
 import math
 import os
 import time
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from leanpipe.home import Home
 from leanpipe.store import Artifact
+from leanpipe.text.tables import DOCUMENTS
 
 EXPERIMENT = "leanpipe"
 _MOST_PARAMETERS = 100  # of one request
@@ -67,12 +69,9 @@ class Tracking:
             self.client.log_artifacts(run_id, str(folder), under)
 
     def log_inputs(self, run_id: str, inputs: Mapping[str, Artifact]) -> None:
-        """What the run was given from outside, by content, under MLflow's data sets."""
+        """What the run works on, by content, under MLflow's data sets, each with the figures that are known of it."""
         given = [
-            DatasetInput(
-                Dataset(artifact.name, artifact.digest[:36], "local", f'{{"uri": "{artifact.path}"}}'),
-                [InputTag("mlflow.data.context", role)],
-            )
+            DatasetInput(_dataset(artifact), [InputTag("mlflow.data.context", role)])
             for role, artifact in inputs.items()
         ]
         self.client.log_inputs(run_id, given)
@@ -132,6 +131,20 @@ class MlflowReport:
             self._client.log_batch(self._run_id, metrics=self._waiting[start : start + 500])
         self._waiting = []
         self._last_flush = time.monotonic()
+
+
+def _dataset(artifact: Artifact) -> Dataset:
+    """As `mlflow.log_input` would describe it: name, digest and place, and of documents their columns and number."""
+    source = json.dumps({"uri": str(artifact.path)})
+    figures = {name: value for name, value in artifact.summary.items() if _is_number(value)}
+    schema = None
+    if artifact.name == "clean":
+        columns = [{"name": name, "type": "string", "required": True} for name in DOCUMENTS]
+        schema = json.dumps({"mlflow_colspec": columns})
+        figures = {"num_rows": figures.get("documents_kept"), **figures}
+    profile = json.dumps(figures) if figures else None
+    # MLflow takes no longer digest.
+    return Dataset(artifact.name, artifact.digest[:36], "local", source, schema, profile)
 
 
 def _experiment(client: MlflowClient, home: Home) -> str:

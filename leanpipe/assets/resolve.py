@@ -9,8 +9,11 @@ from leanpipe.assets.packages import fetch
 from leanpipe.assets.tiny import train_tiny
 from leanpipe.errors import UserError
 from leanpipe.home import Home
+from leanpipe.roots import Roots, local_path
 from leanpipe.stage import Runner
 from leanpipe.store import Artifact, external
+from leanpipe.text.listing import check_corpus, list_corpus
+from leanpipe.text.readlog import ReadLog
 
 CORPORA = {"sample": samples.web_and_wikipedia, "python-topics": samples.python_topics}
 INSTRUCTIONS = {"alpaca-sample": samples.alpaca, "python-docstrings": samples.python_docstrings}
@@ -18,12 +21,19 @@ MODELS = ("smollm2-135m-instruct", "tiny")
 
 
 def resolve_corpus(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
-    """The folders and files of a corpus. Raises UserError if one does not exist or there is none to read."""
-    from leanpipe.text.clean import check_corpus
+    """Listings of the files of each corpus. Raises UserError if one does not exist or there is nothing to read."""
+    places = [_place(reference, CORPORA, home) for reference in references]
+    for place, roots in places:
+        check_corpus([place], roots)
+    return tuple(
+        _listed(reference, place, roots, home, number)
+        for number, (reference, (place, roots)) in enumerate(zip(references, places, strict=True))
+    )
 
-    artifacts = [_text(reference, CORPORA, "corpus", home) for reference in references]
-    check_corpus(tuple(path for _, path in artifacts))
-    return tuple(external(reference, path) for reference, path in artifacts)
+
+def resolve_evaluations(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
+    """Files of evaluation sets. Raises UserError if one does not exist."""
+    return tuple(external(*_text(reference, {}, "evaluation_sets", home)) for reference in references)
 
 
 def resolve_instructions(reference: str, home: Home) -> Artifact:
@@ -41,6 +51,8 @@ def resolve_model(reference: str, home: Home, run: Runner) -> Artifact:
     if reference == "smollm2-135m-instruct":
         return _import(next(iter(fetch(samples.SMOLLM2, home.assets / "smollm2").values())), reference, run)
     path = Path(reference).expanduser()
+    if path.exists():
+        Roots.from_environment().check("model", str(path))
     if path.suffix == ".gguf" and path.is_file():
         return _import(path, reference, run)
     if (path / "config.json").is_file():
@@ -55,16 +67,42 @@ def _import(gguf: Path, reference: str, run: Runner) -> Artifact:
     return imported.model_copy(update={"name": reference})
 
 
+def _listed(reference: str, place: str, roots: Roots, home: Home, number: int) -> Artifact:
+    return list_corpus(place, ReadLog(), roots, home.digests, number).artifact(reference, home.listings)
+
+
+def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Home) -> tuple[str, Roots]:
+    """Where it lies, and which places are permitted: what we fetched ourselves always is."""
+    if reference in named:
+        return str(named[reference](home.assets)), Roots()
+    roots = Roots.from_environment()
+    roots.check("corpus", reference)
+    path = local_path(reference)
+    if path and not _exists(path):
+        known = ", ".join(named)
+        raise UserError(
+            f"corpus: {reference} does not exist; give a folder, a file, a URL, or one of {known}"
+        )
+    return reference, roots
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long: said by whoever opens it
+        return True
+
+
 def _text(
     reference: str, named: Mapping[str, Callable[[Path], Path]], field: str, home: Home
 ) -> tuple[str, Path]:
     if reference in named:
         return reference, named[reference](home.assets)
     path = Path(reference).expanduser()
+    Roots.from_environment().check(field, str(path))
     if not path.exists():
-        raise UserError(
-            f"{field}: {reference} does not exist; give a folder, a file, or one of {', '.join(named)}"
-        )
+        known = f", or one of {', '.join(named)}" if named else ""
+        raise UserError(f"{field}: {reference} does not exist; give a folder, a file{known}")
     return reference, path
 
 

@@ -13,10 +13,14 @@ from leanpipe.config import StageConfig
 from leanpipe.home import Home
 from leanpipe.report import Report
 from leanpipe.stage import Runner, Summary, stage
-from leanpipe.store import Artifact, external
+from leanpipe.store import Artifact
 from leanpipe.text.clean import CleanConfig, clean
+from leanpipe.text.listing import list_corpus
+from leanpipe.text.readlog import ReadLog
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 from leanpipe.training.distill import DistillConfig, distill
+
+_TRAINING_BYTES = 10_000_000  # for its tokenizer
 
 
 class SeedConfig(StageConfig):
@@ -44,12 +48,10 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from leanpipe.models.load import save_model
-    from leanpipe.text.tables import read_texts
+    from leanpipe.tokens.sample import Sample
     from leanpipe.tokens.train import train_tokenizer
 
-    tokenizer = train_tokenizer(
-        "bpe", list(read_texts(inputs.documents / "train.parquet")), config.vocabulary
-    )
+    tokenizer = train_tokenizer("bpe", Sample(inputs.documents, _TRAINING_BYTES), config.vocabulary)
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -72,8 +74,8 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
 
 def train_tiny(home: Home, run: Runner) -> Artifact:
     """The model folder, from the store or made now by `run`."""
-    corpus = external("python-topics", python_topics(home.assets))
-    documents = run(clean, CleanConfig(), {"corpus": (corpus,)})
+    listing = list_corpus(str(python_topics(home.assets)), ReadLog(), cache=home.digests)
+    documents = run(clean, CleanConfig(), {"corpus": (listing.artifact("python-topics", home.listings),)})
     seed = run(seed_model, SeedConfig(), {"documents": documents})
     blocks = run(tokenize, TokenizeConfig(block_length=128), {"documents": documents, "teacher": seed})
     # Distillation without a teacher's opinion, at full size, is training from scratch.

@@ -67,7 +67,7 @@ class EvaluateConfig(StageConfig):
 
 @dataclass(frozen=True)
 class EvaluateInputs:
-    """A model folder, and the clean stage's result, whose `test.parquet` was held out."""
+    """A model folder, and the clean stage's result, whose split `test` was held out."""
 
     model: Path
     documents: Path

@@ -1,11 +1,14 @@
 """Held-out text: the same passages for every model, chosen without looking at any model."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 
 from leanpipe.errors import UserError
 from leanpipe.store import digest_json
+from leanpipe.text.tables import read_batches, split_files
 
 
 @dataclass(frozen=True)
@@ -21,29 +24,28 @@ class Passage:
 
 
 def held_out(documents: Path, text_bytes: int, document_bytes: int) -> list[Passage]:
-    """About `text_bytes` bytes of `documents/test.parquet`, at most `document_bytes` of each document, from its start.
+    """About `text_bytes` bytes of the split `test` of `documents`, at most `document_bytes` of each, from its start.
 
     Documents are taken in the order of a hash of their id, so that the first ones come from every source alike. Raises
     UserError if fewer than two documents are there: one alone says nothing about how certain its figure is.
     """
-    import pandas
-
-    path = documents / "test.parquet"
-    if not path.exists():
-        raise UserError(f"no held-out text: {path} is missing; give the output folder of the clean stage")
-    table = pandas.read_parquet(path, columns=["id", "text"])
-    rows = sorted(zip(table["id"].astype(str), table["text"], strict=True), key=lambda row: _order(row[0]))
-    passages = []
-    for name, text in rows:
-        start = _first_bytes(text, min(document_bytes, text_bytes))
-        if start.strip():
-            passages.append(Passage(name, start))
-            text_bytes -= passages[-1].bytes
-        if text_bytes <= 0:
-            break
+    files = split_files(documents, "test")
+    if not files:
+        raise UserError(
+            f"no held-out text: {documents / 'test'} has no documents; give the output folder of the clean stage"
+        )
+    first: list[Passage] = []
+    for batch in chain.from_iterable(read_batches(path, ["id", "text"]) for path in files):
+        starts = [
+            Passage(row["id"], _first_bytes(row["text"], min(document_bytes, text_bytes)))
+            for row in batch.to_pylist()
+        ]
+        both = [*first, *(passage for passage in starts if passage.text.strip())]
+        first = _within(sorted(both, key=lambda passage: _order(passage.id)), text_bytes)
+    passages = _cut_last(first, text_bytes)
     if len(passages) < 2:
         raise UserError(
-            f"{path} holds {len(passages)} documents to evaluate on: at least 2 are needed; hold out more"
+            f"{documents / 'test'} holds {len(passages)} documents to evaluate on: at least 2 are needed; hold out more"
         )
     return passages
 
@@ -51,6 +53,19 @@ def held_out(documents: Path, text_bytes: int, document_bytes: int) -> list[Pass
 def text_digest(passages: list[Passage], context: int) -> str:
     """Names the text and the windows it is scored in: only figures with the same digest compare."""
     return digest_json([[passage.text for passage in passages], context])
+
+
+def _within(passages: Sequence[Passage], text_bytes: int) -> list[Passage]:
+    """The first of them, until there is enough text."""
+    before = accumulate((passage.bytes for passage in passages), initial=0)
+    return [passage for passage, size in zip(passages, before, strict=False) if size < text_bytes]
+
+
+def _cut_last(passages: Sequence[Passage], text_bytes: int) -> list[Passage]:
+    """The same passages, without what of the last one is too much."""
+    *whole, last = passages or [Passage("", "")]
+    rest = _first_bytes(last.text, text_bytes - sum(passage.bytes for passage in whole))
+    return [*whole, Passage(last.id, rest)] if rest.strip() else whole
 
 
 def _order(name: str) -> str:

@@ -1,192 +1,194 @@
-"""Stage `clean`: folders of text, as they lie there, to documents worth learning from, and the reasons for the rest."""
+"""Stage `clean`: text as it lies there to documents worth learning from, and an account of all the others.
+
+Three steps, each spread over the shards of the corpus by an executor, each continued where it was killed: what every
+document says by itself (`shard`), what they repeat of each other (`settle`), and the files of what is kept.
+"""
 
 import dataclasses
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, field_validator
+import numpy as np
 
-from leanpipe.config import StageConfig
 from leanpipe.errors import UserError
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
-from leanpipe.text import describe, tables
-from leanpipe.text.document import Document, Dropped, Fault
-from leanpipe.text.duplicates import DuplicatesConfig, SeenTexts
-from leanpipe.text.extract import main_text
-from leanpipe.text.files import ReadLog, check_corpus, list_files
-from leanpipe.text.filters import QualityConfig, RepetitionConfig, quality_fault, repetition_fault
-from leanpipe.text.language import detect, known_languages
-from leanpipe.text.normalise import normalise
-from leanpipe.text.read import read_files
-from leanpipe.text.split import SPLITS, SplitConfig, split
+from leanpipe.text.assemble import Held, Places, assemble, write_skipped
+from leanpipe.text.columns import read_column
+from leanpipe.text.decontaminate import OverlapIndex
+from leanpipe.text.describe import describe
+from leanpipe.text.executors import check_execution, run_tasks
+from leanpipe.text.listing import Listing, SourceFile
+from leanpipe.text.settings import CleanConfig
+from leanpipe.text.settle import SecondPass, Segments, find_duplicates
+from leanpipe.text.shard import FirstPass, make_shards
+from leanpipe.text.split import SPLITS
+from leanpipe.text.tables import count_documents
+from leanpipe.text.totals import Totals, count
 
-__all__ = ["CleanConfig", "CleanInputs", "check_corpus", "clean"]
+__all__ = ["CleanConfig", "CleanInputs", "clean"]
 
 logger = logging.getLogger(__name__)
 
-_EVERY = 50  # documents between two messages of progress
-GROUPS = ("empty", "languages", "quality", "repetition", "duplicates")
+GROUPS = (
+    "extract",
+    "empty",
+    "languages",
+    "c4",
+    "fineweb",
+    "quality",
+    "repetition",
+    "decontaminate",
+    "duplicates",
+)
 """What rules begin with, in the order in which they are applied."""
-
-
-class CleanConfig(StageConfig):
-    """What is read of a corpus, and what of it is good enough to learn from."""
-
-    text_columns: tuple[str, ...] = Field(("text", "content"), min_length=1, max_length=20)
-    """Columns of JSON lines and Parquet files that may hold the text; of several, the first counts."""
-    text_files: Literal["document", "lines"] = "document"
-    """Whether a .txt or .md file is one document, or each of its lines is one."""
-    languages: tuple[str, ...] = Field((), max_length=100)
-    """Languages that are kept, as ISO 639 codes such as en or de; none named: all are."""
-    language_sample: int = Field(1200, ge=60, le=1_000_000)
-    """Characters of a document by which its language is told."""
-    quality: QualityConfig = QualityConfig()
-    """Bounds on the words and lines of a document."""
-    repetition: RepetitionConfig = RepetitionConfig()
-    """Bounds on what a document repeats within itself."""
-    duplicates: DuplicatesConfig = DuplicatesConfig()
-    """Which documents count as repetitions of earlier ones."""
-    split: SplitConfig = SplitConfig()
-    """Which share of the documents is held out."""
-
-    @field_validator("languages")
-    @classmethod
-    def _languages_exist(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
-        if languages and (unknown := set(languages) - known_languages()):
-            raise ValueError(
-                f"unknown language codes: {', '.join(sorted(unknown))} (known: en, de, fr, zh, …)"
-            )
-        return languages
 
 
 @dataclasses.dataclass(frozen=True)
 class CleanInputs:
     corpus: tuple[Path, ...]
-    """Folders of text, or single files."""
+    """Listings of what is to be read (see `leanpipe.text.listing`)."""
+    base: Path | None = None
+    """An earlier result with the same settings: what it holds is not read again, and what repeats it is dropped."""
+    evaluations: tuple[Path, ...] = ()
+    """Evaluation sets, of which no document may hold a passage."""
 
 
-@dataclasses.dataclass
-class Sieved:
-    """What became of every document that was read."""
-
-    kept: list[Document] = dataclasses.field(default_factory=list)
-    dropped: list[Dropped] = dataclasses.field(default_factory=list)
-    lengths_read: list[int] = dataclasses.field(default_factory=list)
-    """Characters of each document as it was read, markup included."""
-    languages: Counter[str] = dataclasses.field(default_factory=Counter)
-    """How many documents with text are in each language."""
-
-    @property
-    def count(self) -> int:
-        return len(self.kept) + len(self.dropped)
-
-
-@stage(version=1)
+@stage(version=2)
 def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -> Summary:
-    """Write `train`, `validation` and `test.parquet` (id, text, source) and `dropped.parquet` (with rule and value).
+    """Write `train/`, `validation/`, `test/`, `account/`, `index/` (each a file or folder per shard) and `held.json`.
 
-    Kept texts are held in memory until they are written. Raises UserError if there is nothing to read or nothing left.
+    Memory does not grow with the corpus's texts. Raises UserError if there is nothing to read or nothing left.
     """
-    check_corpus(inputs.corpus)
-    log = ReadLog()
-    files = list_files(inputs.corpus, log)
-    by_line = config.text_files == "lines"
-    sieved = _sieve(read_files(files, log, config.text_columns, by_line), config, log, report)
-    _check_left(sieved, log, inputs.corpus)
-    if log.skipped:
-        logger.warning(
-            "%d files or lines were skipped: %s (all in report/skipped.csv)", len(log.skipped), _reasons(log)
-        )
-    splits = split(sieved.kept, config.split)
-    for name in SPLITS:
-        tables.write_documents(out / f"{name}.parquet", splits[name])
-    tables.write_dropped(out / "dropped.parquet", sieved.dropped)
-    describe.describe(out / "report", sieved.kept, sieved.dropped, sieved.lengths_read, sieved.languages, log)
-    summary = _summary(sieved, splits, log)
+    listings = [Listing.load(path) for path in inputs.corpus]
+    new = write_documents(config, inputs, listings, out, report)
+    roots = [listing.reference for listing in listings]
+    totals = describe(out / "report", out, config.model_dump(mode="json"), roots)
+    _warn_of_skipped(totals)
+    summary = _summary(totals, new)
     report.metrics(summary)
     return summary
 
 
-def _sieve(documents: Iterator[Document], config: CleanConfig, log: ReadLog, report: Report) -> Sieved:
-    """Every document through every rule."""
-    sieved, seen = Sieved(), SeenTexts(config.duplicates)
-    for raw in documents:
-        text = normalise(main_text(raw.text) if raw.html else raw.text)
-        document = dataclasses.replace(raw, text=text, html=False)
-        sieved.lengths_read.append(len(raw.text))
-        fault = _own_fault(document, config, sieved.languages) or seen.fault(document)
-        if fault:
-            sieved.dropped.append(Dropped.because(fault, document))
-        else:
-            sieved.kept.append(document)
-        if sieved.count % _EVERY == 0:
-            report.progress(log.bytes_read / 1e6, log.bytes_total / 1e6, "MB of the corpus")
-    report.progress(log.bytes_total / 1e6, log.bytes_total / 1e6, "MB of the corpus")
-    return sieved
+def write_documents(
+    config: CleanConfig, inputs: CleanInputs, listings: Sequence[Listing], out: Path, report: Report
+) -> int:
+    """All that `clean` writes but its report; returns how many files were read."""
+    check_execution(config.execution)
+    places = Places(out)
+    held = Held.load(inputs.base)
+    new = [file for listing in listings for file in listing.files if not held.has(file)]
+    shards = make_shards(new, config.execution.shard_megabytes)
+    names = [f"{len(held.shards) + number:05d}" for number in range(len(shards))]
+    _first_pass(shards, names, config, inputs, places, report)
+    _second_pass(names, config, inputs.base, held, places)
+    assemble(names, held, new, inputs.base, places)
+    write_skipped(out, listings)
+    _check_left(out, [listing.reference for listing in listings])
+    shutil.rmtree(places.work)
+    return len(new)
 
 
-def _own_fault(document: Document, config: CleanConfig, languages: Counter[str]) -> Fault | None:
-    """What is wrong with the document itself, whatever else the corpus holds. Its language is counted."""
-    if not document.text.strip():
-        return Fault("empty", 0.0)
-    language = detect(document.text, config.language_sample)
-    languages[language] += 1
-    if config.languages and language not in config.languages:
-        return Fault("languages", 0.0)
-    return quality_fault(document.text, language, config.quality) or repetition_fault(
-        document.text, language, config.repetition
+def _first_pass(
+    shards: Sequence[tuple[SourceFile, ...]],
+    names: Sequence[str],
+    config: CleanConfig,
+    inputs: CleanInputs,
+    places: Places,
+    report: Report,
+) -> None:
+    total = sum(file.size for shard in shards for file in shard) / 1e6
+    places.first.mkdir(parents=True, exist_ok=True)
+    evaluations = None
+    if config.decontaminate.enabled and inputs.evaluations:
+        evaluations = places.work / "evaluations"
+        OverlapIndex.of_files(inputs.evaluations, config.decontaminate).save(evaluations)
+
+    def watch() -> None:
+        done = sum(int(path.read_text() or 0) for path in places.first.glob("*/bytes_read"))
+        report.progress(done / 1e6, total, "MB of the corpus")
+
+    work = FirstPass(tuple(shards), tuple(names), config, evaluations, places.first)
+    run_tasks(work, len(shards), config.execution, places.work / "logs" / "first", watch)
+
+
+def _second_pass(
+    names: Sequence[str], config: CleanConfig, base: Path | None, held: Held, places: Places
+) -> None:
+    segments = Segments(
+        tuple(base / "index" / name for name in held.shards) if base else (),
+        tuple(places.first / name for name in names),
+        config.duplicates.permutations,
     )
+    find_duplicates(segments, config, places.found)
+    held_out = None
+    if config.decontaminate.enabled and config.decontaminate.held_out:
+        held_out = places.work / "held_out"
+        folders = (*segments.held, *segments.new)
+        hashes = [read_column(path / "held_out.u64", np.uint64) for path in folders]
+        counts = [read_column(path / "held_out_counts.u32", np.uint32) for path in folders]
+        OverlapIndex.of_hashes("held out", hashes, config.decontaminate, counts).save(held_out)
+    work = SecondPass(segments, config, places.found, held_out, places.second)
+    places.second.mkdir(exist_ok=True)
+    run_tasks(work, len(names), config.execution, places.work / "logs" / "second")
 
 
-def _check_left(sieved: Sieved, log: ReadLog, corpus: Sequence[Path]) -> None:
-    where = ", ".join(map(str, corpus))
-    if not sieved.count:
-        reasons = Counter(skipped.reason for skipped in log.skipped).most_common(3)
-        listed = ", ".join(f"{count} × {reason}" for reason, count in reasons)
+def _check_left(out: Path, corpus: Sequence[str]) -> None:
+    kept = sum(count_documents(out, split) for split in SPLITS)
+    if kept >= len(SPLITS):
+        return
+    totals = count(out)
+    where = ", ".join(corpus)
+    if not totals.documents:
+        listed = ", ".join(f"{number} × {reason}" for reason, number in totals.skipped.most_common(3))
         raise UserError(
             f"no document could be read from {where} ({listed or 'its files hold none'}): check the files"
         )
-    if len(sieved.kept) >= len(SPLITS):
-        return
-    left = f"only {len(sieved.kept)} of {sieved.count}" if sieved.kept else f"none of {sieved.count}"
+    left = f"only {kept} of {totals.documents}" if kept else f"none of {totals.documents}"
     problem = (
         f"{left} documents from {where} left after cleaning, but train, validation and test need one each"
     )
-    if sieved.count < len(SPLITS):
+    if totals.documents < len(SPLITS):
         raise UserError(
-            f"{problem}: add documents, or set clean.text_files to lines if each line of a file is one"
+            f"{problem}: add documents, or set clean.read.text_files to lines if each line of a file is one"
         )
-    rule, count = Counter(dropped.rule for dropped in sieved.dropped).most_common(1)[0]
-    raise UserError(f"{problem}; most ({count}) were dropped by {rule}: {_advice(rule)}")
-
-
-def _reasons(log: ReadLog) -> str:
-    counts = Counter(skipped.reason for skipped in log.skipped).most_common()
-    return ", ".join(f"{count} × {reason}" for reason, count in counts)
+    rule, most = next(iter(totals.rules.items()))
+    raise UserError(f"{problem}; most ({most.documents}) were dropped by {rule}: {_advice(rule)}")
 
 
 def _advice(rule: str) -> str:
-    if rule == "empty":
+    if rule in ("empty", "extract.nothing"):
         return "their files hold no text, so add others"
+    if rule == "extract.max_characters":
+        return "raise clean.extract.max_characters, or add smaller pages"
     if rule.startswith("duplicates."):
         return f"add other documents, or switch off clean.{rule}"
     return f"add other documents, or change clean.{rule}"
 
 
-def _summary(sieved: Sieved, splits: dict[str, list[Document]], log: ReadLog) -> Summary:
-    groups = Counter(dropped.rule.split(".")[0] for dropped in sieved.dropped)
+def _warn_of_skipped(totals: Totals) -> None:
+    if totals.skipped:
+        reasons = ", ".join(f"{number} × {reason}" for reason, number in totals.skipped.most_common())
+        logger.warning(
+            "%d files or lines were skipped: %s (all in skipped.parquet)", totals.skipped.total(), reasons
+        )
+
+
+def _summary(totals: Totals, new: int) -> Summary:
+    groups = totals.groups()
     return {
-        "documents_in": sieved.count,
-        "documents_kept": len(sieved.kept),
-        "documents_dropped": len(sieved.dropped),
+        "documents_in": totals.documents,
+        "documents_kept": totals.kept,
+        "documents_dropped": totals.dropped,
+        "kept_share": round(totals.kept / totals.documents, 4),
         **{f"dropped_{group}": groups[group] for group in GROUPS},
-        "kept_share": round(len(sieved.kept) / sieved.count, 4),
-        "characters_kept": sum(len(document.text) for document in sieved.kept),
-        **{f"{name}_documents": len(splits[name]) for name in SPLITS},
-        "files_or_lines_skipped": len(log.skipped),
-        "documents_repaired": len(log.repaired),
+        "characters_kept": sum(split.characters for split in totals.splits.values()),
+        **{f"{name}_documents": totals.splits[name].documents for name in SPLITS},
+        "files_read": new,
+        "files_or_lines_skipped": totals.skipped.total(),
+        "documents_repaired": totals.counted.get("documents repaired", 0),
+        "pages_rescued": totals.counted.get("pages rescued by another parser", 0),
+        "redactions": sum(totals.redacted.values()),
     }

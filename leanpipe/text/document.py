@@ -18,6 +18,8 @@ class Document:
     """Path of its file, relative to the corpus folder."""
     html: bool = False
     """Whether `text` is still HTML."""
+    language: str = ""
+    """ISO 639 code, once it has been told."""
 
     @cached_property
     def text_hash(self) -> bytes:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-SPACELESS = frozenset({"bo", "dz", "ja", "km", "lo", "my", "th", "zh"})
+SPACELESS = frozenset({"bo", "dz", "ja", "km", "lo", "my", "th", "wuu", "yue", "zh"})
 """Languages that write no spaces between words."""
 
 
 def detect(text: str, sample: int) -> str:
     """ISO 639 code by py3langid (after Lui and Baldwin 2012, "langid.py"), from `sample` characters of `text`.
 
-    They are taken from its start, middle and end, for a page often opens with a menu in English.
+    They are taken from its start, middle and end, for a page often opens with a menu in English. Of 935 pages in 26
+    languages, 240 characters name as many rightly as the whole page does: all (see benchmarks/languages.py).
     """
     return _identifier().classify(_sample(text, sample))[0]
 
@@ -33,6 +34,10 @@ def _sample(text: str, size: int) -> str:
 
 @cache
 def _identifier() -> "LanguageIdentifier":
+    import numpy as np
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    # The model is stored in halves, with which numpy multiplies several times slower than with floats.
+    identifier.nb_ptc = identifier.nb_ptc.astype(np.float32)
+    return identifier

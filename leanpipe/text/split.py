@@ -1,11 +1,14 @@
 """Which documents are learnt from, which are measured on while learning, and which only at the end."""
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import Field
 
 from leanpipe.config import StageConfig
-from leanpipe.text.document import Document
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
 
@@ -19,31 +22,24 @@ class SplitConfig(StageConfig):
     """Share of documents that finished models are compared on."""
 
 
-def split(documents: Iterable[Document], config: SplitConfig) -> dict[str, list[Document]]:
-    """The documents of each split, in their own order.
-
-    A document's split follows from its text alone, so it is the same in every run and every corpus. Only where that
-    leaves a split empty, the documents with the smallest hashes of the largest split are moved into it.
-    """
-    splits: dict[str, list[Document]] = {name: [] for name in SPLITS}
-    for document in documents:
-        splits[split_of(document.text_hash, config)].append(document)
-    for name in SPLITS:
-        if not splits[name]:
-            _move_one(max(splits.values(), key=len), splits[name])
-    return splits
-
-
-def split_of(text_hash: bytes, config: SplitConfig) -> str:
-    """The split by the hash's first 8 bytes, read as a number between 0 and 1: test, then validation, then train."""
+def split_of(text_hash: bytes, config: SplitConfig) -> int:
+    """The place in `SPLITS`, by the hash's first 8 bytes, read as a number between 0 and 1: test, then validation,
+    then train. It follows from the text alone, so it is the same in every run and every corpus."""
     position = int.from_bytes(text_hash[:8], "big") / 2**64
     if position < config.test:
-        return "test"
-    return "validation" if position < config.test + config.validation else "train"
+        return 2
+    return 1 if position < config.test + config.validation else 0
 
 
-def _move_one(source: list[Document], target: list[Document]) -> None:
-    if len(source) > 1:
-        moved = min(source, key=lambda document: document.text_hash)
-        source.remove(moved)
-        target.append(moved)
+def fill_empty_splits(splits: "NDArray[np.uint8]", hashes: "NDArray[np.uint64]") -> "NDArray[np.uint8]":
+    """Where chance leaves a split without a document, the one with the least hash of the largest split moves there.
+
+    Both are of shape (documents,).
+    """
+    splits = splits.copy()
+    for empty in range(len(SPLITS)):
+        counts = np.bincount(splits, minlength=len(SPLITS))
+        if counts[empty] == 0 and counts.max() > 1:
+            largest = np.flatnonzero(splits == counts.argmax())
+            splits[largest[hashes[largest].argmin()]] = empty
+    return splits

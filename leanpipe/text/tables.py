@@ -1,67 +1,155 @@
-"""The Parquet files that cleaning leaves: the same documents give the same bytes."""
+"""The Parquet files that cleaning leaves: the same documents give the same bytes, and nobody needs all of them in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from leanpipe.text.document import Document, Dropped
+from leanpipe.text.document import Document
 
 if TYPE_CHECKING:
     import pyarrow
 
 _BATCH = 1000  # rows per row group
 
+ACCOUNT = {
+    "id": "string",
+    "source": "string",
+    "digest": "string",
+    "outcome": "string",
+    "rule": "string",
+    "value": "float64",
+    "split": "string",
+    "language": "string",
+    "characters_read": "int64",
+    "characters": "int64",
+    "redactions": "int64",
+    "detail": "string",
+}
+"""Columns of `account/`: one row per document that was read, kept or dropped, and why."""
+DOCUMENTS = {"id": "string", "text": "large_string", "source": "string", "language": "string"}
+"""Columns of `train/`, `validation/` and `test/`."""
+SKIPPED = {"source": "string", "reason": "string", "detail": "string"}
+"""Columns of `skipped.parquet`: files, or lines of them, that could not be read."""
 
-def write_documents(path: Path, documents: Sequence[Document]) -> None:
-    """Columns id, text, source; a row per document."""
-    import pyarrow
 
-    text = pyarrow.string()
-    _write(
-        path,
-        pyarrow.schema([("id", text), ("text", pyarrow.large_string()), ("source", text)]),
-        [[document.id, document.text, _printable(document.source)] for document in documents],
-    )
+class TableWriter:
+    """Rows to a Parquet file, a row group at a time. A file without rows is not written."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str]):
+        self._path = path
+        self._columns = columns
+        self._rows: list[Mapping[str, Any]] = []
+        self._writer: Any = None
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._flush()
+        if self._writer:
+            self._writer.close()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one row; its keys are the columns."""
+        self._rows.append(row)
+        if len(self._rows) == _BATCH:
+            self._flush()
+
+    def write_batch(self, batch: "pyarrow.RecordBatch") -> None:
+        """Add rows that were read from such a table."""
+        import pyarrow
+
+        self._flush()
+        self._write(pyarrow.Table.from_batches([batch]))
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        import pyarrow
+
+        schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in self._columns.items()])
+        columns = [_array([row[field.name] for row in self._rows], field.type) for field in schema]
+        self._write(pyarrow.Table.from_arrays(columns, schema=schema))
+        self._rows = []
+
+    def _write(self, table: "pyarrow.Table") -> None:
+        import pyarrow.parquet
+
+        if not self._writer:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table)
 
 
-def read_texts(path: Path) -> Iterator[str]:
-    """The `text` column of what `write_documents` wrote, a row group at a time."""
+def write_documents(path: Path, documents: Iterable[Document]) -> None:
+    """A row of `DOCUMENTS` per document."""
+    with TableWriter(path, DOCUMENTS) as table:
+        for one in documents:
+            table.write({"id": one.id, "text": one.text, "source": one.source, "language": one.language})
+
+
+def split_files(documents: Path, split: str) -> list[Path]:
+    """The Parquet files of a split ("train", "validation", "test") in what `clean` wrote to `documents`, in order."""
+    return sorted((documents / split).glob("*.parquet"))
+
+
+def read_texts(documents: Path, split: str) -> Iterator[str]:
+    """Every text of a split, a row group in memory at a time."""
+    for path in split_files(documents, split):
+        yield from read_column(path, "text")
+
+
+def read_column(path: Path, column: str) -> Iterator[Any]:
+    """The values of one column of a Parquet file, a row group in memory at a time."""
+    for batch in read_batches(path, [column]):
+        yield from batch.column(0).to_pylist()
+
+
+def read_batches(path: Path, columns: list[str] | None = None) -> Iterator["pyarrow.RecordBatch"]:
+    """The rows of a Parquet file, a row group at a time; a file that is not there has none."""
     import pyarrow.parquet
+
+    if not path.exists():
+        return
 
     with pyarrow.parquet.ParquetFile(path) as table:
-        for batch in table.iter_batches(columns=["text"], batch_size=_BATCH):
-            yield from batch.column(0).to_pylist()
+        for group in range(table.num_row_groups):
+            yield from table.iter_batches(row_groups=[group], columns=columns, batch_size=_BATCH)
 
 
-def count_documents(path: Path) -> int:
-    """Rows of what `write_documents` wrote."""
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file as dictionaries, a batch in memory at a time."""
+    for batch in read_batches(path):
+        yield from batch.to_pylist()
+
+
+def count_documents(documents: Path, split: str) -> int:
+    """Rows of all files of a split."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_metadata(path).num_rows
+    return sum(pyarrow.parquet.read_metadata(path).num_rows for path in split_files(documents, split))
 
 
-def write_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
-    """Columns id, source, rule (the config field that was broken), value (what was measured), start (of the text)."""
+def read_account(documents: Path) -> Iterator["pyarrow.RecordBatch"]:
+    """The account of every document that was read, in batches with the columns `ACCOUNT`."""
+    for path in sorted((documents / "account").glob("*.parquet")):
+        yield from read_batches(path)
+
+
+def _array(values: list[Any], kind: "pyarrow.DataType") -> "pyarrow.Array":
     import pyarrow
 
-    text = pyarrow.string()
-    schema = pyarrow.schema(
-        [("id", text), ("source", text), ("rule", text), ("value", pyarrow.float64()), ("start", text)]
-    )
-    _write(path, schema, [list(row._replace(source=_printable(row.source))) for row in dropped])
+    try:
+        return pyarrow.array(values, kind)
+    except UnicodeEncodeError:
+        return pyarrow.array([printable(value) for value in values], kind)
 
 
-def _write(path: Path, schema: "pyarrow.Schema", rows: Sequence[Sequence]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = [
-        pyarrow.array([row[number] for row in rows], field.type) for number, field in enumerate(schema)
-    ]
-    table = pyarrow.Table.from_arrays(columns, schema=schema)
-    pyarrow.parquet.write_table(table, path, compression="zstd", row_group_size=_BATCH)
-
-
-def _printable(name: str) -> str:
-    """File names may hold bytes that are no UTF-8."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
+def printable(value: Any) -> Any:
+    """Text as UTF-8 can hold it: names of files may hold bytes that are none, and texts half of a surrogate pair."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.encode(errors="surrogateescape").decode(errors="replace")
+    except UnicodeEncodeError:
+        return value.encode(errors="replace").decode(errors="replace")

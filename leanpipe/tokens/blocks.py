@@ -1,5 +1,7 @@
 """Packed tokens as a dataset for training: memory-mapped, so that its size is no matter."""
 
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,24 +16,23 @@ IGNORED = -100  # the label that cross-entropy in torch leaves out
 
 
 class Blocks:
-    """The blocks of one split ("train" or "validation") that stage `tokenize` wrote to `folder`."""
+    """The blocks of one split ("train" or "validation") that stage `tokenize` wrote to `folder`, shard after shard."""
 
     def __init__(self, folder: Path, split: str):
-        try:
-            self._tokens = np.load(folder / f"{split}.tokens.npy", mmap_mode="r")
-            self._positions = np.load(folder / f"{split}.positions.npy", mmap_mode="r")
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder} holds no {split} blocks: give a result of the stage tokenize"
-            ) from error
+        paths = sorted((folder / split).glob("*.tokens.npy"))
+        if not paths:
+            raise UserError(f"{folder} holds no {split} blocks: give a result of the stage tokenize")
+        self._tokens = [np.load(path, mmap_mode="r") for path in paths]
+        self._positions = [np.load(_positions_of(path), mmap_mode="r") for path in paths]
+        self._ends = list(accumulate(len(tokens) for tokens in self._tokens))
 
     @property
     def block_length(self) -> int:
         """Tokens per block, T."""
-        return self._tokens.shape[1]
+        return self._tokens[0].shape[1]
 
     def __len__(self) -> int:
-        return self._tokens.shape[0]
+        return self._ends[-1]
 
     def __getitem__(self, index: int) -> "dict[str, torch.Tensor]":
         """`input_ids`, `position_ids` and `labels` of one block, each int64 of shape (T,).
@@ -41,10 +42,23 @@ class Blocks:
         """
         import torch
 
-        tokens = torch.from_numpy(self._tokens[index].astype(np.int64))
-        positions = torch.from_numpy(self._positions[index].astype(np.int64))
+        shard, row = self._find(index)
+        tokens = torch.from_numpy(self._tokens[shard][row].astype(np.int64))
+        positions = torch.from_numpy(self._positions[shard][row].astype(np.int64))
         return {
             "input_ids": tokens,
             "position_ids": positions,
             "labels": tokens.masked_fill(positions == 0, IGNORED),
         }
+
+    def _find(self, index: int) -> tuple[int, int]:
+        """The shard that a block is in, and its row there."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"block {index} of {len(self)}")
+        index %= len(self)
+        shard = bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard] - len(self._tokens[shard]))
+
+
+def _positions_of(tokens: Path) -> Path:
+    return tokens.with_name(tokens.name.replace(".tokens.", ".positions."))

@@ -1,25 +1,30 @@
 """Stage `tokenize`: cleaned documents to blocks of tokens, by the teacher's tokenizer or one trained on them."""
 
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field
 
 from leanpipe.config import StageConfig
 from leanpipe.errors import UserError
-from leanpipe.models.load import document_separator, load_tokenizer
+from leanpipe.models.load import load_tokenizer
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
-from leanpipe.text.tables import count_documents, read_texts
+from leanpipe.text.tables import count_documents, read_texts, split_files
 from leanpipe.tokens.describe import describe
-from leanpipe.tokens.encode import Encoded, encode
-from leanpipe.tokens.pack import Packed, join, pack
-from leanpipe.tokens.train import Kind, train_tokenizer
+from leanpipe.tokens.encode import Encoder, backend_of, encode
+from leanpipe.tokens.pack import Packing
+from leanpipe.tokens.sample import Sample
+from leanpipe.tokens.shards import Packer, Shard, find_shards, make_shard
+from leanpipe.tokens.train import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
 
@@ -31,8 +36,21 @@ class TokenizeConfig(StageConfig):
     """The teacher's own, which distillation needs, or one of this kind trained on the corpus."""
     vocabulary: int = Field(8192, ge=300, le=1_000_000)
     """Tokens of a tokenizer that is trained; not used with the teacher's own."""
+    min_occurrences: int = Field(5, ge=1, le=1_000_000)
+    """A tokenizer that is trained is refused where the corpus does not show its tokens so often: a model cannot learn
+    them. For translation 100 are advised (Gowda and May 2020, "Finding the Optimal Vocabulary Size for Neural
+    Machine Translation")."""
+    training_bytes: int = Field(100_000_000, ge=1_000, le=1_000_000_000_000)
+    """A tokenizer is trained on so many bytes of the training text, taken from all of it evenly. Memory and time grow
+    with it."""
     block_length: int = Field(256, ge=8, le=131_072)
     """Tokens per block: how far back a model can look while it is trained."""
+    packing: Packing = "best_fit"
+    """`best_fit` cuts documents only where they are longer than a block, and fills blocks with what fits best (Ding et
+    al. 2024, "Fewer Truncations Improve Language Modeling"). `concatenate` puts all in a row and cuts everywhere."""
+    max_padding: float = Field(0.01, ge=0, le=1)
+    """Where best fit would leave more than this share of the tokens empty, because many documents are a little longer
+    than half a block, the emptiest blocks are joined and cut after all. 1 never does."""
 
 
 @dataclass(frozen=True)
@@ -41,72 +59,107 @@ class TokenizeInputs:
     """What stage `clean` wrote."""
     teacher: Path
     """A model folder, of which the tokenizer is used."""
+    base: Path | None = None
+    """An earlier result of this stage: what it holds of the same documents is linked, not made again."""
 
 
-@stage(version=1)
+@stage(version=2, shortcuts=("base",))
 def tokenize(config: TokenizeConfig, inputs: TokenizeInputs, out: Path, report: Report) -> Summary:
-    """Write `tokenizer/` and, for train and validation, `<split>.tokens.npy` and `<split>.positions.npy` (N, T).
+    """Write `tokenizer/` and the shards of `train/` and `validation/`, one for each file of documents (see `shards`).
 
-    `Blocks` reads them. Raises UserError if the training text fills no block.
+    `Blocks` reads them. Raises UserError if the training text fills no block, or there is nothing to validate on.
     """
     teacher = load_tokenizer(inputs.teacher)
-    tokenizer = (
-        teacher if config.tokenizer == "teacher" else _train(config.tokenizer, config.vocabulary, inputs)
-    )
+    tokenizer = teacher if config.tokenizer == "teacher" else _train(config, inputs.documents)
     tokenizer.save_pretrained(out / "tokenizer")
-    encoded = {split: _encode_split(tokenizer, inputs.documents, split, report) for split in SPLITS}
-    packed = {split: _pack(encoded[split], tokenizer, config.block_length) for split in SPLITS}
-    _check_enough(packed["train"], config.block_length, inputs.documents)
-    for split, blocks in packed.items():
-        np.save(out / f"{split}.tokens.npy", blocks.tokens)
-        np.save(out / f"{split}.positions.npy", blocks.positions)
-    summary = _summary(encoded, packed, len(tokenizer))
+    packer = Packer(tokenizer, config.block_length, config.packing, config.max_padding)
+    shards = _make_shards(packer, inputs, out, report)
+    _check_enough(shards, config.block_length, inputs.documents)
+    summary = _summary(shards["train"], shards["validation"], config.block_length, len(tokenizer))
     if config.tokenizer != "teacher":
-        by_teacher = _encode_split(teacher, inputs.documents, "validation", report)
-        summary["teacher_bytes_per_token"] = by_teacher.bytes_per_token
-    describe(
-        out / "report", [len(tokens) for tokens in encoded["train"].documents], config.block_length, summary
-    )
+        summary |= _teachers(teacher, read_texts(inputs.documents, "validation"))
+    describe(out / "report", shards["train"], config.block_length, summary)
     report.metrics(summary)
     return summary
 
 
-def _train(kind: Kind, vocabulary: int, inputs: TokenizeInputs) -> "PreTrainedTokenizerBase":
-    return train_tokenizer(kind, list(read_texts(inputs.documents / "train.parquet")), vocabulary)
+def _train(config: TokenizeConfig, documents: Path) -> "PreTrainedTokenizerBase":
+    assert config.tokenizer != "teacher"
+    sample = Sample(documents, config.training_bytes)
+    return train_tokenizer(config.tokenizer, sample, config.vocabulary, config.min_occurrences)
 
 
-def _encode_split(
-    tokenizer: "PreTrainedTokenizerBase", documents: Path, split: str, report: Report
-) -> Encoded:
-    path = documents / f"{split}.parquet"
-    return encode(
-        tokenizer,
-        read_texts(path),
-        lambda done: report.progress(done, count_documents(path), f"documents for {split}"),
-    )
+def _make_shards(packer: Packer, inputs: TokenizeInputs, out: Path, report: Report) -> dict[str, list[Shard]]:
+    total = sum(count_documents(inputs.documents, split) for split in SPLITS)
+    done = 0
+
+    def progress(documents: int) -> None:
+        nonlocal done
+        done += documents
+        report.progress(done, total, "documents")
+
+    shards: dict[str, list[Shard]] = {}
+    for split in SPLITS:
+        known = (find_shards(inputs.base / split) if inputs.base else {}) | find_shards(out / split)
+        for unfinished in (out / split).glob("*.part"):
+            unfinished.unlink()
+        sources = split_files(inputs.documents, split)
+        shards[split] = [
+            make_shard(packer, source, out / split / source.stem, known, progress) for source in sources
+        ]
+        log.info(
+            "%s: %d of %d shards were there already",
+            split,
+            sum(shard.key in known for shard in shards[split]),
+            len(sources),
+        )
+    return shards
 
 
-def _pack(encoded: Encoded, tokenizer: "PreTrainedTokenizerBase", length: int) -> Packed:
-    separator = document_separator(tokenizer)
-    row, starts = join(encoded.documents, separator, len(tokenizer))
-    return pack(row, starts, length, separator)
-
-
-def _check_enough(train: Packed, length: int, documents: Path) -> None:
-    if train.used < length:
+def _check_enough(shards: dict[str, list[Shard]], length: int, documents: Path) -> None:
+    if (tokens := _sum(shards["train"], "tokens")) < length:
         raise UserError(
-            f"the training text in {documents} is {train.used} tokens, less than one block of {length}: "
+            f"the training text in {documents} is {tokens} tokens, less than one block of {length}: "
             "give more text or lower tokenize.block_length"
+        )
+    if not _sum(shards["validation"], "documents"):
+        raise UserError(
+            f"{documents} holds no validation text: give more documents or raise clean.split.validation"
         )
 
 
-def _summary(encoded: dict[str, Encoded], packed: dict[str, Packed], vocabulary: int) -> Summary:
-    """Tokens count separators, and only what lies in blocks; bytes per token are of validation text, unseen."""
+def _summary(train: Sequence[Shard], validation: Sequence[Shard], length: int, vocabulary: int) -> Summary:
+    """Tokens count separators, but no padding. How well text is compressed is measured where the tokenizer was not
+    trained."""
+    text_tokens = _sum(validation, "tokens") - 2 * _sum(validation, "documents")
     return {
-        "tokens": packed["train"].used,
-        "blocks": len(packed["train"].tokens),
-        "validation_tokens": packed["validation"].used,
-        "validation_blocks": len(packed["validation"].tokens),
-        "bytes_per_token": encoded["validation"].bytes_per_token,
+        "documents": _sum(train, "documents"),
+        "tokens": _sum(train, "tokens"),
+        "blocks": _sum(train, "blocks"),
+        "padding": round(1 - _sum(train, "tokens") / (_sum(train, "blocks") * length), 6),
+        "validation_tokens": _sum(validation, "tokens"),
+        "validation_blocks": _sum(validation, "blocks"),
+        **_compression(_sum(validation, "bytes"), _sum(validation, "words"), text_tokens),
         "vocabulary": vocabulary,
     }
+
+
+def _teachers(teacher: "PreTrainedTokenizerBase", texts: Iterable[str]) -> Summary:
+    """What the teacher's tokenizer does with the same text."""
+    batches = [
+        (batch.bytes, batch.words, len(batch.tokens))
+        for batch in encode(Encoder(backend_of(teacher)), texts, None)
+    ]
+    figures = _compression(*map(sum, zip(*batches, strict=True))) | {"vocabulary": len(teacher)}
+    return {f"teacher_{name}": value for name, value in figures.items()}
+
+
+def _compression(size: int, words: int, tokens: int) -> Summary:
+    return {
+        "bytes_per_token": round(size / max(1, tokens), 4),
+        "tokens_per_word": round(tokens / max(1, words), 4),
+    }
+
+
+def _sum(shards: Sequence[Shard], name: str) -> int:
+    return sum(getattr(shard, name) for shard in shards)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from leanpipe.home import Home
+from leanpipe.roots import Roots
 from tasks.home import environment as home_environment
 from tests.docker.compose import DOCKER, ROOT, VARIABLE, copied, environment, services, settings
 
@@ -62,6 +63,15 @@ def test_the_image_has_the_environment_of_leanpipe_up() -> None:
     assert {name: image.get(name) for name in home.keys() - elsewhere} == {
         name: home[name] for name in home.keys() - elsewhere
     }
+
+
+def test_the_form_permits_the_folder_of_texts_and_what_leanpipe_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEANPIPE_ROOTS", settings(DOCKERFILE)["LEANPIPE_ROOTS"])
+    roots = Roots.from_environment()
+    assert roots.permits("/data/mine") and roots.permits("/var/lib/leanpipe/assets")
+    assert not roots.permits("/etc/passwd") and not roots.permits("/data/../etc")
 
 
 def test_the_worker_serves_the_pool_that_deploy_makes() -> None:

@@ -10,7 +10,8 @@ Overrides = dict[str, Any]
 
 BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
-    "tokenize": {"block_length": 32, "vocabulary": 400},
+    "inspect": {"documents": 20, "examples": 1},
+    "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
     # Four steps of two blocks.
     "distill": {
         "tokens": 256,
@@ -62,10 +63,16 @@ class Row:
     """What else must be set for it to matter."""
     refused: dict[Any, str]
     """What of the values is refused, and a pattern that the refusal must match."""
+    elsewhere: str = ""
+    """The test that shows it, where it cannot be seen in what a stage does: `file::function`."""
 
 
 def to(*values: Any, refused: dict[Any, str] | None = None, **base: Any) -> Row:
     return Row(values, base, refused or {})
+
+
+def shown_by(test: str, *values: Any) -> Row:
+    return Row(values, {}, {}, test)
 
 
 TRAINING = {
@@ -85,15 +92,25 @@ TRAINING = {
     "seed": to(1),
 }
 
+C4 = {"c4.enabled": True}
+FINEWEB = {"fineweb.enabled": True}
 CLEAN = {
-    "text_columns": to(("content", "text")),
-    "text_files": to("lines"),
+    "read.text_columns": to(("content", "text")),
+    "read.text_files": to("lines"),
+    "read.max_document_bytes": to(4096),
+    "read.max_expansion": to(1, **{"read.max_document_bytes": 16_384}),
+    "extract.method": to("resiliparse", "selectolax", "trafilatura"),
+    "extract.tables": to(False),
+    "extract.comments": to(True),
+    "extract.min_share": to(0.9),
+    "extract.max_characters": to(1000),
     "languages": to((), ("en", "de"), ("en", "xx"), refused={("en", "xx"): "unknown language codes: xx"}),
-    "language_sample": to(60),
+    "language_sample": to(1200),
     "quality.enabled": to(False),
+    "quality.punctuation": to(True),
     "quality.min_words": to(100),
     "quality.max_words": to(300),
-    "quality.min_mean_word_length": to(5.5),
+    "quality.min_mean_word_length": to(5.2),
     "quality.max_mean_word_length": to(5.5),
     "quality.max_hashes_per_word": to(0),
     "quality.max_ellipses_per_word": to(0),
@@ -120,16 +137,57 @@ CLEAN = {
     "duplicates.threshold": to(0.97, 1),
     "duplicates.shingle_words": to(50),
     "duplicates.permutations": to(16),
+    "duplicates.paragraphs": to(True),
+    "duplicates.paragraph_characters": to(1000, **{"duplicates.paragraphs": True}),
+    **{f"redact.{kind}": to(False) for kind in ("email", "ip", "phone", "card", "iban", "key", "ssn")},
+    "redact.replacement": to("example"),
+    "decontaminate.enabled": to(False),
+    "decontaminate.held_out": to(False),
+    "decontaminate.ngram_words": to(20),
+    "decontaminate.min_words": to(10),
+    "decontaminate.max_overlap": to(0.5),
+    "c4.enabled": to(True),
+    "c4.max_word_length": to(20, **C4),
+    "c4.min_words_per_line": to(8, **C4),
+    "c4.citations": to(False, **C4),
+    "c4.terminal_punctuation": to(False, **C4),
+    "c4.lorem_ipsum": to(False, **C4),
+    "c4.javascript": to(False, **C4),
+    "c4.curly_brackets": to(False, **C4),
+    "c4.policies": to(False, **C4),
+    "c4.min_sentences": to(9, **C4),
+    "fineweb.enabled": to(True),
+    "fineweb.min_terminal_lines": to(0.2, **FINEWEB),
+    "fineweb.max_short_lines": to(0.3, **FINEWEB),
+    "fineweb.short_line": to(75, **FINEWEB),
+    "fineweb.max_duplicate_line_characters": to(0, **FINEWEB),
+    "fineweb.max_newlines_per_word": to(0.11, **FINEWEB),
     "split.validation": to(0.45),
     "split.test": to(0.45),
+    "execution.shard_megabytes": to(0.02),
+    "execution.executor": shown_by(
+        "text/test_growth.py::test_every_executor_gives_the_same_documents", "ray", "slurm"
+    ),
+    "execution.workers": shown_by("text/test_growth.py::test_every_executor_gives_the_same_documents", 2),
+    "execution.slurm_partition": shown_by("text/test_growth.py::test_what_is_asked_of_slurm", "gpu"),
+    "execution.slurm_hours": shown_by("text/test_growth.py::test_what_is_asked_of_slurm", 3),
 }
 
 SECTIONS: dict[str, dict[str, Row]] = {
     "clean": CLEAN,
+    "inspect": {"documents": to(10), "examples": to(0)},
     "tokenize": {
         "tokenizer": to("bpe", "wordpiece", "unigram"),
         "vocabulary": to(420, tokenizer="bpe"),
+        "min_occurrences": to(
+            1000, tokenizer="bpe", refused={1000: r"supports a bpe vocabulary of \d+ tokens"}
+        ),
+        "training_bytes": to(2_000, tokenizer="bpe"),
         "block_length": to(64),
+        "packing": to("concatenate"),
+        "max_padding": shown_by(
+            "tokens/test_pack.py::test_the_emptiest_blocks_are_joined_where_the_padding_would_be_too_much", 0
+        ),
     },
     "distill": TRAINING
     | {
@@ -180,7 +238,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
 MISSING = "/not/there"
 GIVEN: dict[str, Row] = {
     name: to("other", MISSING, refused={MISSING: "/not/there"})
-    for name in ("corpus", "teacher", "instructions", "model", "models")
+    for name in ("corpus", "evaluation_sets", "teacher", "instructions", "model", "models")
 }
 """What goes in, named by a place: the test makes one called `other`; where nothing is, it is refused."""
 

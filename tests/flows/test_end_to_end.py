@@ -100,6 +100,50 @@ def test_the_champion_is_registered_with_a_card(first_run, servers: Servers):
     )
 
 
+def pages(servers: Servers, key: str) -> list[str]:
+    """The markdown artifacts with this key, of all flow runs."""
+    chosen = {"artifacts": {"key": {"any_": [key]}, "type": {"any_": ["markdown"]}}}
+    return [artifact["data"] for artifact in servers.api("artifacts/filter", chosen)]
+
+
+def test_the_documents_have_a_data_card_and_are_a_data_set(first_run, servers: Servers):
+    mlflow = client(servers)
+    parent = parents(mlflow)[-1]
+    given = {one.tags[0].value: one.dataset for one in parent.inputs.dataset_inputs}
+    assert "mlflow_colspec" in given["documents"].schema
+    kept = parent.data.metrics["clean.documents_kept"]
+    assert json.loads(given["documents"].profile)["num_rows"] == kept
+    assert any(
+        f"{kept:.0f} (" in page and page.startswith("# Data card") for page in pages(servers, "data-card")
+    )
+    clean = children(mlflow, parent)["clean"]
+    assert "report/card.md" in files(mlflow, clean.info.run_id, "report")  # type: ignore[attr-defined]
+
+
+def test_lineage_leads_from_a_document_to_the_champion(first_run, servers: Servers):
+    done = leanpipe(servers.home, "lineage", "statement", "--most", "500", "--json")
+    fates = json.loads(done.stdout)["fates"]
+    assert {fate["split"] for fate in fates} >= {"train", "test"}
+    for fate in fates:
+        trained = [f"{one['name']} {one['version']}" for one in fate["models"]]
+        assert ("leanpipe 1" in trained) == (fate["split"] == "train"), fate
+    shown = leanpipe(servers.home, "lineage", "statement")
+    assert "leanpipe version 1 (challenger, champion)" in shown.stdout and "kept, in train" in shown.stdout
+    nothing = leanpipe(servers.home, "lineage", "no document says so")
+    assert nothing.returncode == 1 and "is no document's id" in nothing.stderr
+
+
+def test_a_dry_run_shows_what_would_go(servers: Servers):
+    done = leanpipe(servers.home, "inspect", "--preset", "smoke", "--sample", "30")
+    assert done.returncode == 0, done.stderr
+    assert "Of a sample of 30 documents" in done.stdout and "Nothing was dropped" in done.stdout
+    assert any("Of a sample of 30 documents" in page for page in pages(servers, "inspection"))
+    mlflow = client(servers)
+    inspected = children(mlflow, parents(mlflow)[0])["inspect"]
+    expected = {"report/inspection.md", "report/measured.png"}
+    assert expected <= set(files(mlflow, inspected.info.run_id, "report"))  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="module")
 def run_from_form(servers: Servers, browser) -> str:
     """A run that a person started in the Prefect UI, with LoRA's rank changed in the form; the id of its flow run."""
@@ -216,7 +260,10 @@ def _first_scheduled(servers: Servers) -> str:
 
 
 MISTAKES = {
-    "corpus: /nowhere does not exist; give a folder, a file, or one of sample": ["--corpus", "/nowhere"],
+    "corpus: /nowhere does not exist; give a folder, a file, a URL, or one of sample": [
+        "--corpus",
+        "/nowhere",
+    ],
     "the corpus EMPTY has no file with text in it": ["--corpus", "EMPTY"],
     "model no-such/model: it is no folder, no .gguf file, none of": ["--teacher", "no-such/model"],
     "instructions: /nowhere.json does not exist": ["--instructions", "/nowhere.json"],

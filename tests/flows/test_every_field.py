@@ -14,7 +14,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from flows.deployments import FLOWS, config_type
-from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
+from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
 from leanpipe.config import StageConfig, flatten
 from leanpipe.errors import UserError
 from leanpipe.evaluation.card import model_card
@@ -37,6 +37,7 @@ def cases(sections: Iterable[str]) -> list:
         pytest.param(section, name, value, id=f"{section}.{name}={value}")
         for section in sections
         for name, row in SECTIONS[section].items()
+        if not row.elsewhere
         for value in row.values
     ]
 
@@ -64,6 +65,14 @@ def workshop(tmp_path_factory) -> Iterator[Workshop]:
 def test_every_setting_of_every_flow_has_other_values():
     assert set(ROWS) == {name for kind in SETTINGS for name in flatten(kind())}
     assert all(row.values for row in ROWS.values())
+
+
+def test_what_is_shown_elsewhere_is_shown_there():
+    for path, row in ROWS.items():
+        if row.elsewhere:
+            file, function = row.elsewhere.split("::")
+            text = (Path(__file__).parents[1] / file).read_text()
+            assert f"def {function}(" in text and path.rpartition(".")[2] in text, path
 
 
 def test_every_choice_that_a_setting_offers_is_among_them():
@@ -121,7 +130,7 @@ def make_given(name: str, path: Path, size: int) -> Path:
     if name == "corpus":
         path.mkdir()
         (path / "text.txt").write_text("text " * size)
-    elif name == "instructions":
+    elif name in ("instructions", "evaluation_sets"):
         path.write_text('{"prompt": "a", "completion": "b"}\n' * size)
     else:
         tiny_model(path, layers=size)
@@ -131,11 +140,13 @@ def make_given(name: str, path: Path, size: int) -> Path:
 def given_digests(name: str, place: str, root: Path) -> list[str]:
     """What a flow's setting `name` with this value stands for."""
     kind = next(kind for kind in SETTINGS if name in kind.model_fields)
-    value = (place,) if name in ("corpus", "models") else place
+    value = (place,) if name in ("corpus", "evaluation_sets", "models") else place
     given = getattr(kind(**{name: value}), name)
     home = Home(root)
     if name == "corpus":
         return [one.digest for one in resolve_corpus(given, home)]
+    if name == "evaluation_sets":
+        return [one.digest for one in resolve_evaluations(given, home)]
     if name == "instructions":
         return [resolve_instructions(given, home).digest]
     references = given if name == "models" else (given,)

@@ -14,14 +14,18 @@ from leanpipe.report import Silent
 from leanpipe.stage import Inputs, Stage, run_stage
 from leanpipe.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
 from leanpipe.text.clean import clean
+from leanpipe.text.inspect import inspect
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
 from tests.flows.alternatives import BASES, Overrides
-from tests.flows.material import write_corpus, write_instructions
+from tests.flows.material import write_corpus, write_evaluation, write_instructions
+from tests.listings import listed
 from tests.tiny import tiny_model
 
-STAGES: dict[str, Stage] = {one.name: one for one in (clean, tokenize, distill, finetune, quantize, evaluate)}
+STAGES: dict[str, Stage] = {
+    one.name: one for one in (clean, inspect, tokenize, distill, finetune, quantize, evaluate)
+}
 _MEASURED = ("per_second", "seconds", "peak_memory", "peak_memory_bytes")  # these differ from run to run
 # That a setting is written down does not show that anything else reads it; and the second carries timings.
 _NO_EVIDENCE = ("adapter_config.json", "evaluation.json")
@@ -38,7 +42,11 @@ class Workshop:
 
     @cached_property
     def corpus(self) -> Artifact:
-        return external("corpus", write_corpus(self._root / "corpus"))
+        return listed(write_corpus(self._root / "corpus"), self._root / "listings")
+
+    @cached_property
+    def evaluation(self) -> Artifact:
+        return external("evaluation", write_evaluation(self._root / "evaluation.jsonl"))
 
     @cached_property
     def instructions(self) -> Artifact:
@@ -72,7 +80,8 @@ class Workshop:
 
     def _inputs(self, stage: str) -> Inputs:
         made: dict[str, Callable[[], Inputs]] = {
-            "clean": lambda: {"corpus": (self.corpus,)},
+            "clean": lambda: {"corpus": (self.corpus,), "evaluations": (self.evaluation,)},
+            "inspect": lambda: {"corpus": (self.corpus,)},
             "tokenize": lambda: {"documents": self.documents, "teacher": self.model},
             "distill": lambda: {"teacher": self.model, "blocks": self.blocks},
             "finetune": lambda: {"model": self.model, "instructions": self.instructions},

@@ -1,5 +1,6 @@
 """Against a real MLflow on SQLite."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,29 @@ def test_the_flow_s_run_shows_the_figures_of_its_stages(tracking: Tracking, tmp_
     run = tracking.client.get_run(run_id)
     assert run.data.metrics == {"distill.loss": 2, "distill.seconds": 3.5, "distill.peak_memory_bytes": 7}
     assert run.data.tags["distill.note"] == "short"
+
+
+def test_documents_are_a_data_set_with_columns_and_figures(tracking: Tracking, tmp_path: Path):
+    folder = tmp_path / 'it is "here"'
+    documents = Artifact(
+        name="clean",
+        path=folder,
+        digest="d" * 64,
+        summary={"documents_kept": 290, "characters_kept": 1_675_433, "note": "text"},
+    )
+    other = Artifact(name="model", path=folder, digest="e" * 64)
+    with tracking.run("data", {"leanpipe.flow_run": "six"}, {}) as run_id:
+        tracking.log_inputs(run_id, {"documents": documents, "teacher": other})
+        tracking.log_inputs(run_id, {"documents": documents})  # as a flow run that is resumed does
+    given = tracking.client.get_run(run_id).inputs.dataset_inputs
+    by_role = {one.tags[0].value: one.dataset for one in given}
+    assert len(given) == 2 and set(by_role) == {"documents", "teacher"}
+    assert json.loads(by_role["documents"].source) == {"uri": str(folder)}
+    columns = json.loads(by_role["documents"].schema)["mlflow_colspec"]
+    assert [column["name"] for column in columns] == ["id", "text", "source", "language"]
+    figures = {"num_rows": 290, "documents_kept": 290, "characters_kept": 1_675_433}
+    assert json.loads(by_role["documents"].profile) == figures
+    assert by_role["teacher"].schema is None and by_role["teacher"].profile is None
 
 
 def test_artifacts_of_our_own_server_lie_in_our_home(tracking: Tracking, home: Home):

@@ -11,15 +11,37 @@ from leanpipe.errors import UserError
 from leanpipe.report import Silent
 from leanpipe.store import content_digest, digest_files
 from leanpipe.text.clean import GROUPS, CleanConfig, CleanInputs, clean
-from leanpipe.text.filters import QualityConfig, RepetitionConfig
+from leanpipe.text.split import SPLITS
+from leanpipe.text.tables import split_files
+from tests.listings import listed
 from tests.tiny import tiny_text
 
+OFF = {"quality": {"enabled": False}, "repetition": {"enabled": False}}
 
-def run(corpus: Path | tuple[Path, ...], out: Path, **config) -> tuple[dict, dict[str, pandas.DataFrame]]:
+
+def run(
+    corpus: Path | tuple[Path, ...],
+    out: Path,
+    base: Path | None = None,
+    evaluations: tuple[Path, ...] = (),
+    **config,
+) -> tuple[dict, pandas.DataFrame, pandas.DataFrame]:
+    """(summary, the account, what is kept with the split of each)."""
     out.mkdir()
-    paths = corpus if isinstance(corpus, tuple) else (corpus,)
-    summary = clean.function(CleanConfig(**config), CleanInputs(paths), out, Silent())
-    return summary, {path.stem: pandas.read_parquet(path) for path in out.glob("*.parquet")}
+    corpora = corpus if isinstance(corpus, tuple) else (corpus,)
+    listings = tuple(listed(one, out.parent / "listings", number).path for number, one in enumerate(corpora))
+    settings = CleanConfig.model_validate({"execution": {"workers": 1}} | config)
+    summary = clean.function(settings, CleanInputs(listings, base, evaluations), out, Silent())
+    account = pandas.concat([pandas.read_parquet(path) for path in sorted((out / "account").iterdir())])
+    kept = pandas.concat([
+        pandas.read_parquet(path).assign(split=split) for split in SPLITS for path in split_files(out, split)
+    ])  # fmt: skip
+    return summary, account, kept
+
+
+def rules(account: pandas.DataFrame) -> dict[str, str]:
+    """The rule by which each document was dropped, by its source; nothing for those that were kept."""
+    return dict(zip(account.source, account.rule, strict=True))
 
 
 @pytest.fixture
@@ -41,50 +63,40 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def test_every_document_is_kept_or_dropped_for_a_reason(corpus: Path, tmp_path: Path):
-    summary, tables = run(corpus, tmp_path / "out")
-    kept = pandas.concat([tables["train"], tables["validation"], tables["test"]])
-    dropped = tables["dropped"]
-    assert summary["documents_in"] == len(tiny_text()) + 4 == len(kept) + len(dropped)
+    summary, account, kept = run(corpus, tmp_path / "out")
+    dropped = account[account.outcome == "dropped"]
+    assert summary["documents_in"] == len(tiny_text()) + 4 == len(account) == len(kept) + len(dropped)
     assert summary["documents_kept"] == len(kept) and summary["documents_dropped"] == len(dropped)
     assert sum(summary[f"dropped_{group}"] for group in GROUPS) == len(dropped)
     assert summary["characters_kept"] == kept.text.str.len().sum()
     assert summary["files_or_lines_skipped"] == 1
-    assert pandas.concat([kept.id, dropped.id]).is_unique
-    reasons = dict(zip(dropped.source, dropped.rule, strict=True))
-    assert reasons["x-near.txt"] == "duplicates.near"
-    assert reasons["x-short.txt"] == "quality.min_words"
-    assert reasons["x-blank.txt"] == "empty"
-    assert list(kept.columns) == ["id", "text", "source"]
-    assert list(dropped.columns) == ["id", "source", "rule", "value", "start"]
-    assert (dropped.set_index("source").loc["x-short.txt"][["value", "start"]] == [2, "Too short."]).all()
-    counts = pandas.read_csv(tmp_path / "out/report/dropped.csv")
-    assert dict(zip(counts.rule, counts.documents, strict=True)) == dropped.rule.value_counts().to_dict()
+    assert account.id.is_unique and set(kept.id) == set(account[account.outcome == "kept"].id)
+    assert dict(zip(kept.id, kept.split, strict=True)) == dict(
+        zip(account[account.split != ""].id, account[account.split != ""].split, strict=True)
+    )
+    found = rules(account)
+    assert found["x-near.txt"] == "duplicates.near"
+    assert found["x-short.txt"] == "quality.min_words"
+    assert found["x-blank.txt"] == "empty"
+    short = dropped.set_index("source").loc["x-short.txt"]
+    assert (short.value, short.detail) == (2, "Too short.")
+    near = dropped.set_index("source").loc["x-near.txt"]
+    assert near.value >= 0.8 and near.detail.removeprefix("of ") in set(kept.id)
 
 
 def test_mojibake_is_repaired_on_the_way(corpus: Path, tmp_path: Path):
-    _, tables = run(corpus, tmp_path / "out", duplicates={"near": False})
-    texts = pandas.concat(tables.values()).set_index("source").text
-    assert texts["x-mojibake.txt"].startswith("Café “naïve")
+    _, _, kept = run(corpus, tmp_path / "out", duplicates={"near": False})
+    assert kept.set_index("source").text["x-mojibake.txt"].startswith("Café “naïve")
 
 
 def test_the_report_can_be_looked_at(corpus: Path, tmp_path: Path):
     run(corpus, tmp_path / "out")
     report = tmp_path / "out/report"
-    assert {path.name for path in report.iterdir()} == {
-        *(
-            "dropped.png",
-            "lengths.png",
-            "dropped.csv",
-            "languages.csv",
-            "skipped.csv",
-            "repaired.csv",
-            "samples.md",
-        )
+    assert {"dropped.png", "lengths.png", "languages.png", "card.md", "dropped.csv"} <= {
+        path.name for path in report.iterdir()
     }
-    assert all((report / name).read_bytes().startswith(b"\x89PNG") for name in ("dropped.png", "lengths.png"))
-    samples = (report / "samples.md").read_text()
-    assert "# Kept" in samples and "# Dropped by duplicates.near (2)" in samples and "Too short." in samples
-    assert 'x-binary.txt,"binary, not text"' in (report / "skipped.csv").read_text()
+    assert "duplicates.near" in (report / "card.md").read_text()
+    assert not (tmp_path / "out/.work").exists()
 
 
 def test_the_same_corpus_gives_the_same_bytes(corpus: Path, tmp_path: Path):
@@ -101,18 +113,18 @@ def test_files_that_were_skipped_are_announced(
     with caplog.at_level(logging.WARNING, logger="leanpipe"):
         run(corpus, tmp_path / "out")
     assert "1 files or lines were skipped: 1 × binary, not text" in caplog.text
+    skipped = pandas.read_parquet(tmp_path / "out/skipped.parquet")
+    assert list(skipped.source) == ["x-binary.txt"]
 
 
 def test_languages(corpus: Path, tmp_path: Path):
     german = (
         "Der Imker nimmt im Sommer einen Teil des Honigs und gibt den Tieren dafür Zucker für den Winter. "
     )
-    (corpus / "y-german.txt").write_text("\n".join(f"{number}. {german}" for number in range(1)) * 4)
-    off = {"quality": QualityConfig(enabled=False), "repetition": RepetitionConfig(enabled=False)}
-    summary, tables = run(corpus, tmp_path / "out", languages=("en",), **off)
-    dropped = tables["dropped"]
-    assert list(dropped[dropped.source == "y-german.txt"].rule) == ["languages"]
-    assert summary["dropped_languages"] == (dropped.rule == "languages").sum()
+    (corpus / "y-german.txt").write_text(german * 4)
+    summary, account, _ = run(corpus, tmp_path / "out", languages=("en",), **OFF)
+    assert rules(account)["y-german.txt"] == "languages"
+    assert summary["dropped_languages"] == (account.rule == "languages").sum()
     with pytest.raises(ValidationError, match="unknown language codes: klingon"):
         CleanConfig(languages=("en", "klingon"))
 
@@ -120,16 +132,74 @@ def test_languages(corpus: Path, tmp_path: Path):
 def test_lines_and_columns_are_read_as_configured(tmp_path: Path):
     (tmp_path / "a.txt").write_text("\n".join(" ".join(text.split()) for text in tiny_text()[:40]))
     (tmp_path / "b.jsonl").write_text('{"body": "Too short."}\n')
-    corpus = (tmp_path / "a.txt", tmp_path / "b.jsonl")
-    summary, tables = run(corpus, tmp_path / "out", text_files="lines", text_columns=("body",))
+    corpora = (tmp_path / "a.txt", tmp_path / "b.jsonl")
+    summary, account, _ = run(
+        corpora, tmp_path / "out", read={"text_files": "lines", "text_columns": ("body",)}
+    )
     assert summary["documents_in"] == 41
-    assert "b.jsonl" in set(tables["dropped"].source)
+    assert any(source.startswith("b.jsonl") for source in account.source)
+
+
+def test_personal_data_is_replaced_and_counted(corpus: Path, tmp_path: Path):
+    (corpus / "y-mail.txt").write_text(tiny_text()[5] + "\n\nWrite to jane.doe@leanpipe.org today.")
+    summary, account, kept = run(corpus, tmp_path / "out", duplicates={"near": False})
+    assert "<EMAIL>" in kept.set_index("source").text["y-mail.txt"]
+    assert account.set_index("source").redactions["y-mail.txt"] == summary["redactions"] == 1
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"jane.doe" not in everything
+
+
+def test_evaluation_sets_are_kept_out(corpus: Path, tmp_path: Path):
+    passage = " ".join(tiny_text()[7].split()[:60])
+    (tmp_path / "exam.jsonl").write_text('{"question": "' + passage.replace("\\", "").replace('"', "") + '"}')
+    _, account, _ = run(corpus, tmp_path / "out", evaluations=(tmp_path / "exam.jsonl",))
+    row = account.set_index("source").loc["07.txt"]
+    assert row.rule == "decontaminate.max_overlap" and "exam" in row.detail
+    assert " ".join(tiny_text()[7].split()[:8]) in " ".join(row.detail.split())
+
+
+def test_what_shares_passages_with_held_out_documents_is_not_learnt_from(tmp_path: Path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number, text in enumerate(tiny_text()):
+        (folder / f"{number:02}.txt").write_text(text)
+    _, _, kept = run(folder, tmp_path / "before", split={"test": 0.3})
+    held_out = kept[kept.split == "test"].iloc[0].text
+    for number, text in enumerate(tiny_text()[:12]):
+        (folder / f"y-{number}.txt").write_text(f"{held_out[: len(held_out) // 2]}\n\n{text}")
+    _, account, kept = run(folder, tmp_path / "out", split={"test": 0.3}, **OFF)
+    ours = account[account.source.str.startswith("y-")]
+    assert not len(kept[kept.source.str.startswith("y-") & (kept.split == "train")])
+    assert (ours.rule == "decontaminate.max_overlap").any()
+    _, account, _ = run(
+        folder, tmp_path / "off", split={"test": 0.3}, decontaminate={"held_out": False}, **OFF
+    )
+    assert "decontaminate.max_overlap" not in set(account.rule)
+
+
+def test_paragraphs_that_were_there_before_are_removed(tmp_path: Path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    notice = (
+        "This notice stands at the end of every page that we have ever put on the net, and nobody reads it."
+    )
+    for number, text in enumerate(tiny_text()[:20]):
+        (folder / f"{number:02}.txt").write_text(f"{text.strip()}\n\n{notice}")
+    (folder / "z.txt").write_text(notice)
+    off = {"enabled": False}
+    _, account, kept = run(
+        folder, tmp_path / "out", duplicates={"paragraphs": True}, quality=off, repetition=off
+    )
+    assert [source for source, text in zip(kept.source, kept.text, strict=True) if notice in text] == [
+        "00.txt"
+    ]
+    assert rules(account)["z.txt"] == "duplicates.paragraphs"
 
 
 def test_a_whole_file_is_one_document_by_default(tmp_path: Path):
     (tmp_path / "a.txt").write_text("\n".join(tiny_text()))
     with pytest.raises(
-        UserError, match=r"of 1 documents from .*a\.txt left .* set clean\.text_files to lines"
+        UserError, match=r"of 1 documents from .*a\.txt left .* set clean\.read\.text_files to lines"
     ):
         run(tmp_path / "a.txt", tmp_path / "out")
 
@@ -146,7 +216,10 @@ def test_a_whole_file_is_one_document_by_default(tmp_path: Path):
             r"only 1 of 5 .* dropped by duplicates.exact: .*switch off clean.duplicates.exact",
         ),
         ([" ", "\n", "\t"], r"dropped by empty: their files hold no text"),
-        (["a\x00" * 9] * 3, r"no document could be read from .* \(3 × binary, not text\): check the files"),
+        (
+            ["\x01\x02\x03" * 9] * 3,
+            r"no document could be read from .* \(3 × binary, not text\): check the files",
+        ),
     ],
 )
 def test_when_too_little_is_left_the_reason_is_named(tmp_path: Path, texts: list[str], sentence: str):
@@ -158,6 +231,12 @@ def test_when_too_little_is_left_the_reason_is_named(tmp_path: Path, texts: list
         run(folder, tmp_path / "out")
 
 
-def test_a_missing_corpus_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="does not exist"):
-        run(tmp_path / "nowhere", tmp_path / "out")
+def test_one_document_a_million_times(tmp_path: Path):
+    lines = tmp_path / "many.jsonl"
+    line = '{"text": "the same and nothing but the same words of this one line again"}\n'
+    lines.write_text(
+        line * 1_000_000 + '{"text": "another"}\n{"text": "a third"}\n{"text": "a fourth one"}\n'
+    )
+    summary, account, kept = run(lines, tmp_path / "out", split={"validation": 0.3, "test": 0.3}, **OFF)
+    assert summary["documents_in"] == 1_000_003 and len(kept) == 4
+    assert (account.rule == "duplicates.exact").sum() == 999_999

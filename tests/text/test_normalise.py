@@ -1,6 +1,9 @@
+import random
+
+import ftfy
 import pytest
 
-from leanpipe.text.extract import main_text
+from leanpipe.text import normalise as module
 from leanpipe.text.normalise import normalise
 
 UNTOUCHED = [
@@ -63,31 +66,57 @@ def test_long_runs_of_spaces_take_linear_time():
     assert normalise("a" + " " * 400_000 + "b" + "\n" * 400_000 + "c").startswith("a  ")
 
 
-PAGE = """<html><head><title>T</title><style>p {{}}</style><script>alert(1)</script></head><body>
-<nav><ul><li><a href="/">Home</a></li><li><a href="/buy">Buy now</a></li></ul></nav>
-<main><article><h1>Bees</h1><p>{first}</p><p>Second   paragraph &amp; more.</p>
-<pre>def f():
-    return 1</pre></article></main>
-<footer>Copyright nobody. Cookies.</footer></body></html>"""
+def test_a_line_of_mojibake_takes_linear_time():
+    assert normalise("Ã©" * 200_000) == "é" * 200_000
 
 
-def test_html_gives_its_main_content():
-    text = main_text(PAGE.format(first="Bees are flying insects that make honey and pollinate flowers. " * 5))
-    assert "Bees are flying insects" in text and "Second paragraph & more." in text
-    assert "def f():\n    return 1" in text
-    for noise in ("alert", "Buy now", "Cookies", "<"):
-        assert noise not in text
+# Real sentences with what makes mojibake hard to tell: accents in pairs, quotes, currencies, spaces that do not break.
+SENTENCES = (
+    "L’été, « à l’œuvre » : 5 000 € … n’est-ce pas ?",
+    "Žluťoučký kůň úpěl ďábelské ódy.",
+    "Zażółć gęślą jaźń; „cytat” – koniec.",
+    "PARA AS FUNÇÕES E A EDUCAÇÃO, À VISTA",
+    "¿Qué pasó? ¡Nada! 1ª y 2º, 20 °C ± 1",
+    "Ångström vann £5 av Øystein – «sitat»",
+    "В «СССР» было — №1, §2… Ґанок",
+    "Ο Έλληνας είπε: «Ά, ναι»",
+    "İstanbul’da ğüşiöç £ ÇÖŞ",
+    "日本語の“引用”と×÷記号。",
+    "Tiếng Việt có dấu: đặng, ệ, ữ “thế”",
+    "नमस्ते “दुनिया” – ١٢٣ مرحبا «بكم»",
+)
+ENCODINGS = (
+    "latin-1",
+    "sloppy-windows-1252",
+    "sloppy-windows-1251",
+    "sloppy-windows-1250",
+    "macroman",
+    "cp437",
+)
 
 
-def test_html_without_main_content_gives_all_its_text():
-    assert "Only a footer" in main_text("<html><body><footer>Only a footer</footer></body></html>")
+def broken(chance: random.Random) -> str:
+    """A sentence, wholly or partly decoded wrongly, and with odd characters strewn in."""
+    sentence = chance.choice(SENTENCES)
+    start = chance.randrange(len(sentence))
+    wrong = sentence[start:].encode().decode(chance.choice(ENCODINGS), errors="replace")
+    odd = chance.choice(["", "", "\x85", "\ufffd", "\ud83d", "Ã ", "Â", "œ", "\r\n"])
+    return (
+        chance.choice([sentence, sentence[:start] + wrong, wrong]) + odd + chance.choice(["", "\n", " b\n"])
+    )
 
 
-@pytest.mark.parametrize("page", ["", "   ", "<", "<html></html>", "<script>x</script>", "<!-- c -->", "<p"])
-def test_empty_html_gives_nothing(page: str):
-    assert main_text(page).strip(" <") == ""
+def test_the_short_cut_around_ftfy_gives_what_ftfy_gives():
+    chance = random.Random(0)
+    changed = 0
+    for _ in range(3000):
+        text = "".join(broken(chance) for _ in range(chance.randrange(1, 4)))
+        repaired = ftfy.fix_text(text, module._ftfy_config())
+        assert module._repair(text) == repaired
+        changed += repaired != text
+    assert 1000 < changed < 2900  # both kinds are tried
 
 
-def test_deep_html_is_read():
-    depth = 2000  # lxml gives nothing at 255
-    assert "the bottom" in main_text("<div>" * depth + "the bottom" + "</div>" * depth)
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_real_sentences_are_not_touched(sentence: str):
+    assert normalise(sentence) == sentence.replace("\u00a0", " ").replace("\u202f", " ")

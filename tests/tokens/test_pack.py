@@ -1,119 +1,144 @@
-"""Packing by numbers that can be counted by hand, and the masks that follow from it."""
-
-from pathlib import Path
+"""Packing by numbers that can be counted by hand, by what must hold for all, and by what a model makes of it."""
 
 import numpy as np
 import pytest
 import torch
 
-from leanpipe.errors import UserError
-from leanpipe.tokens.blocks import IGNORED, Blocks
-from leanpipe.tokens.pack import join, pack, token_type
+from leanpipe.tokens.pack import best_fit, lay_out, plan, token_type
+from tests.tiny import tiny_llama
 
 S = 0  # the separator
-DOCUMENTS = [np.array([11, 12]), np.array([21, 22, 23, 24]), np.array([], dtype=int), np.array([31])]
+DOCUMENTS = [[S, 11, 12, S], [S, 21, 22, 23, 24, S], [S, S], [S, 31, S]]
 
 
-def packed(length: int):
-    row, starts = join(DOCUMENTS, separator=S, vocabulary=100)
-    return pack(row, starts, length, separator=S)
+def packed(size: int, packing="best_fit", max_padding=1.0, documents=DOCUMENTS, vocabulary=100):
+    row = np.concatenate([np.array(tokens, np.uint32) for tokens in documents])
+    pieces = plan(np.array([len(tokens) for tokens in documents]), size, packing, max_padding)
+    arrays = zip(*lay_out(row, pieces, size, S, vocabulary), strict=True)
+    return tuple(np.concatenate(array) for array in arrays)
 
 
-def test_documents_lie_between_separators():
-    row, starts = join(DOCUMENTS, separator=S, vocabulary=100)
-    assert row.tolist() == [S, 11, 12, S, S, 21, 22, 23, 24, S, S, S, S, 31, S]
-    assert starts.tolist() == [0, 4, 10, 12]
-
-
-def test_blocks_of_four():
-    blocks = packed(4)
-    assert blocks.tokens.tolist() == [
+def test_the_rest_of_a_long_document_goes_where_it_fits_best():
+    tokens, positions = packed(4)
+    assert tokens.tolist() == [
         [S, 11, 12, S],
         [S, 21, 22, 23],
-        [24, S, S, S],
-    ]  # 12 of 15; 3 fill no block
-    assert blocks.positions.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 0, 1]]
-    assert blocks.used == 12
+        [24, S, S, S],  # the rest of 2, and the document of 2
+        [S, 31, S, S],  # 3, and one of padding
+    ]
+    assert positions.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 0, 1], [0, 1, 2, 0]]
 
 
-def test_a_cut_document_starts_again_at_position_0():
-    blocks = packed(3)
-    assert blocks.tokens.tolist()[:3] == [[S, 11, 12], [S, S, 21], [22, 23, 24]]
-    assert blocks.positions.tolist()[:3] == [[0, 1, 2], [0, 0, 1], [0, 1, 2]]
-    assert blocks.used == 15 and len(blocks.tokens) == 5
+def test_no_document_is_cut_that_a_block_can_hold():
+    tokens, _ = packed(6)
+    assert tokens.tolist() == [[S, 11, 12, S, S, S], [S, 21, 22, 23, 24, S], [S, 31, S, S, S, S]]
 
 
-def test_a_single_partial_block_is_filled_and_masked():
-    blocks = packed(20)
-    assert blocks.tokens.tolist() == [[S, 11, 12, S, S, 21, 22, 23, 24, S, S, S, S, 31, S, *[S] * 5]]
-    assert blocks.positions.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 0, 1, 0, 1, 2, *[0] * 5]]
-    assert blocks.used == 15
+def test_concatenation_cuts_everywhere():
+    tokens, positions = packed(6, "concatenate")
+    assert tokens.tolist() == [[S, 11, 12, S, S, 21], [22, 23, 24, S, S, S], [S, 31, S, S, S, S]]
+    assert positions.tolist() == [[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 0, 1], [0, 1, 2, 0, 0, 0]]
 
 
-def test_nothing_gives_one_block_of_padding():
-    row, starts = join([], separator=S, vocabulary=100)
-    blocks = pack(row, starts, 4, separator=7)
-    assert (blocks.tokens.tolist(), blocks.positions.tolist(), blocks.used) == ([[7] * 4], [[0] * 4], 0)
+def test_the_emptiest_blocks_are_joined_where_the_padding_would_be_too_much():
+    documents = [
+        list(range(10 * n, 10 * n + 6)) for n in range(1, 6)
+    ]  # five of 6 in blocks of 10: 40 % padding
+    assert len(packed(10, documents=documents)[0]) == 5
+    assert len(packed(10, max_padding=0.4, documents=documents)[0]) == 5
+    tokens, positions = packed(10, max_padding=0.25, documents=documents)
+    assert tokens.tolist() == [
+        [10, 11, 12, 13, 14, 15, 20, 21, 22, 23],  # three of them in two blocks
+        [24, 25, 30, 31, 32, 33, 34, 35, S, S],
+        [40, 41, 42, 43, 44, 45, S, S, S, S],
+        [50, 51, 52, 53, 54, 55, S, S, S, S],
+    ]
+    assert positions[1].tolist() == [0, 1, 0, 1, 2, 3, 4, 5, 0, 0]
+    assert len(packed(10, max_padding=0, documents=documents)[0]) == 3
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 7, 15, 16])
-def test_no_token_is_lost_but_the_last_few(length: int):
-    row, _ = join(DOCUMENTS, separator=S, vocabulary=100)
-    blocks = packed(length)
-    assert blocks.tokens.reshape(-1)[: blocks.used].tolist() == row[: blocks.used].tolist()
-    assert len(row) - blocks.used < length
+def test_best_fit_is_the_algorithm_of_that_name():
+    """7 opens, 6 opens, 3 goes to 7 (3 free, not 4), 2 to 6, 2 to 6, 1 opens."""
+    assert best_fit(np.array([3, 6, 2, 1, 7, 2]), 10).tolist() == [0, 1, 1, 2, 0, 1]
+    assert best_fit(np.array([], int), 10).tolist() == []
+    assert sorted(np.bincount(best_fit(np.full(10, 3), 10))) == [1, 3, 3, 3]
+
+
+def one_by_one(lengths: list[int], size: int) -> int:
+    """Blocks that best fit decreasing needs, as a textbook has it."""
+    free: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [space for space in free if space >= length]
+        if fitting:
+            free[free.index(min(fitting))] -= length
+        else:
+            free.append(size - length)
+    return len(free)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_holds_for_all_documents(seed: int):
+    random = np.random.default_rng(seed)
+    size = int(random.integers(1, 30))
+    lengths = random.integers(1, 3 * size, random.integers(1, 120))
+    documents = [list(part) for part in np.split(np.arange(1, lengths.sum() + 1), np.cumsum(lengths)[:-1])]
+    rests = [size] * int((lengths // size).sum()) + [int(rest) for rest in lengths % size if rest]
+    least = -(-int(lengths.sum()) // size)
+    for packing, max_padding in (("best_fit", 1), ("best_fit", 0.05), ("concatenate", 1)):
+        tokens, positions = packed(size, packing, max_padding, documents, 10_000)
+        every = tokens[tokens > 0]
+        assert np.array_equal(np.sort(every), np.arange(1, lengths.sum() + 1))  # each token once
+        assert (positions[tokens == S] == 0).all()
+        # Wherever a position goes on, so does the document: by one token.
+        goes_on = positions[:, 1:] > 0
+        assert (np.diff(tokens.astype(int), axis=1)[goes_on] == 1).all()
+        assert (np.diff(positions.astype(int), axis=1)[goes_on] == 1).all()
+        firsts = tokens[:, 0]
+        assert (np.diff(firsts.astype(int)) > 0).all()  # in the order of the documents
+        if packing == "concatenate":
+            assert len(tokens) == least
+        elif max_padding == 1:
+            assert len(tokens) == one_by_one(rests, size)
+            starts = {document[0] for document in documents} | {
+                token for document in documents for token in document[::size]
+            }
+            assert set(tokens[(positions == 0) & (tokens > 0)]) == starts  # cut only at whole blocks
+        else:
+            assert (tokens == S).mean() <= max_padding or len(tokens) == least
+
+
+def test_a_million_short_documents_are_packed_as_those_of_a_few_lengths():
+    lengths = np.random.default_rng(0).integers(2, 40, 1_000_000)
+    pieces = plan(lengths, 2048, "best_fit", 0.01)
+    assert pieces.total == -(-int(lengths.sum()) // 2048)
+    assert np.bincount(pieces.blocks, pieces.lengths).max() == 2048
+
+
+def test_nothing_gives_no_block():
+    assert list(lay_out(np.array([], int), plan(np.array([], int), 4, "best_fit", 0), 4, S, 100)) == []
 
 
 def test_numbers_take_the_smallest_type_that_holds_them():
     assert token_type(2**16) is np.uint16 and token_type(2**16 + 1) is np.uint32
-    assert join(DOCUMENTS, S, vocabulary=49_152)[0].dtype == np.uint16
-    big, starts = join([np.array([70_000], dtype=np.uint32)], S, vocabulary=100_000)
-    assert big.tolist() == [S, 70_000, S]
-    blocks = pack(big, starts, 3, S)
-    assert (blocks.tokens.dtype, blocks.positions.dtype) == (np.uint32, np.uint16)
+    tokens, positions = packed(3, documents=[[S, 70_000, S]], vocabulary=100_000)
+    assert tokens.tolist() == [[S, 70_000, S]]
+    assert (tokens.dtype, positions.dtype) == (np.uint32, np.uint16)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for split, length in (("train", 4), ("validation", 20)):
-        blocks = packed(length)
-        np.save(tmp_path / f"{split}.tokens.npy", blocks.tokens)
-        np.save(tmp_path / f"{split}.positions.npy", blocks.positions)
-    return tmp_path
+def test_changing_one_document_does_not_change_what_a_model_makes_of_another():
+    documents = [[S, *range(10, 20), S], [S, *range(30, 37), S], [S, *range(50, 60), S]]
+    model = tiny_llama()
 
+    def logits(documents: list[list[int]], positioned: bool) -> torch.Tensor:
+        tokens, positions = packed(34, documents=documents, vocabulary=512)
+        assert len(tokens) == 1
+        given = {"position_ids": torch.from_numpy(positions.astype(int))} if positioned else {}
+        with torch.no_grad():
+            return model(torch.from_numpy(tokens.astype(int)), use_cache=False, **given).logits[0]
 
-def test_blocks_are_tensors_with_masked_beginnings(folder: Path):
-    blocks = Blocks(folder, "train")
-    assert (len(blocks), blocks.block_length) == (3, 4)
-    last = blocks[2]
-    assert {name: value.tolist() for name, value in last.items()} == {
-        "input_ids": [24, S, S, S],
-        "position_ids": [0, 1, 0, 1],
-        "labels": [IGNORED, S, IGNORED, S],
-    }
-    assert all(value.dtype == torch.int64 for value in last.values())
-
-
-def test_padding_is_not_learnt_but_the_end_of_a_document_is(folder: Path):
-    labels = Blocks(folder, "validation")[0]["labels"].tolist()
-    i = IGNORED
-    assert labels == [i, 11, 12, S, i, 21, 22, 23, 24, S, i, S, i, 31, S, *[i] * 5]
-
-
-def test_blocks_are_a_dataset_for_torch(folder: Path):
-    loader = torch.utils.data.DataLoader(Blocks(folder, "train"), batch_size=3)
-    assert next(iter(loader))["input_ids"].shape == (3, 4)
-    assert [len(block["labels"]) for block in Blocks(folder, "train")] == [4, 4, 4]  # iteration ends
-    with pytest.raises(IndexError):
-        Blocks(folder, "train")[3]
-
-
-def test_changing_a_block_does_not_change_the_file(folder: Path):
-    blocks = Blocks(folder, "train")
-    blocks[0]["input_ids"].zero_()
-    assert blocks[0]["input_ids"].tolist() == [S, 11, 12, S]
-
-
-def test_a_wrong_folder_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="holds no train blocks"):
-        Blocks(tmp_path, "train")
+    changed = [[S, *range(210, 220), S], *documents[1:]]
+    alone = logits([documents[1]], positioned=True)[:9]
+    assert torch.allclose(logits(documents, True)[12:33], logits(changed, True)[12:33], atol=1e-6)
+    assert torch.allclose(logits(documents, True)[12:21], alone, atol=1e-5)
+    assert not torch.allclose(logits(documents, True)[:12], logits(changed, True)[:12], atol=1e-3)
+    assert not torch.allclose(logits(documents, False)[12:33], logits(changed, False)[12:33], atol=1e-3)

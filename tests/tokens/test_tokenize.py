@@ -9,62 +9,71 @@ from leanpipe.errors import UserError
 from leanpipe.models.load import document_separator, load_tokenizer
 from leanpipe.report import Silent
 from leanpipe.store import content_digest, digest_files
-from leanpipe.text.document import Document
-from leanpipe.text.tables import read_texts, write_documents
+from leanpipe.text.tables import read_texts
 from leanpipe.tokens.blocks import Blocks
-from leanpipe.tokens.encode import encode
 from leanpipe.tokens.tokenize import TokenizeConfig, TokenizeInputs, tokenize
-from leanpipe.tokens.train import COVERAGE, _characters, train_tokenizer
 from tests.tiny import tiny_text, tiny_tokenizer
+from tests.tokens.test_shards import write_split
+from tests.training.blocks import Recorder
 
-TRICKY = "  Naïve  café\n\n    def f(x):\n\treturn 1  # 中文 😀 ﬁ <0x41> ▁ end\n"
 
-
-def write_texts(folder: Path, train: list[str], validation: list[str]) -> Path:
-    folder.mkdir()
-    for split, texts in (("train", train), ("validation", validation)):
-        write_documents(
-            folder / f"{split}.parquet", [Document(str(n), text, "a.txt") for n, text in enumerate(texts)]
-        )
-    return folder
+def write_texts(folder: Path, train: list[str], validation: list[str]) -> TokenizeInputs:
+    tiny_tokenizer().save_pretrained(folder / "teacher")
+    write_split(folder / "documents", "train", {"00000": train[::2], "00001": train[1::2]})
+    write_split(folder / "documents", "validation", {"00000": validation})
+    return TokenizeInputs(folder / "documents", folder / "teacher")
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> TokenizeInputs:
-    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
-    return TokenizeInputs(
-        write_texts(tmp_path / "documents", tiny_text()[:30], tiny_text()[30:34]), tmp_path / "teacher"
-    )
+    return write_texts(tmp_path, tiny_text()[:30], tiny_text()[30:34])
 
 
-def run(inputs: TokenizeInputs, out: Path, **config) -> dict:
+def run(inputs: TokenizeInputs, out: Path, report=None, **config) -> dict:
     out.mkdir()
-    return tokenize.function(TokenizeConfig(**config), inputs, out, Silent())
+    return tokenize.function(TokenizeConfig(**config), inputs, out, report or Silent())
+
+
+def pieces(folder: Path, shard: str) -> list[list[int]]:
+    """What of documents lies in the blocks of a shard, without padding."""
+    tokens, positions = (np.load(folder / f"{shard}.{kind}.npy") for kind in ("tokens", "positions"))
+    return [
+        part.tolist()
+        for row, places in zip(tokens, positions, strict=True)
+        for part in np.split(row, np.flatnonzero(places == 0)[1:])
+    ]
 
 
 def test_text_comes_back_from_its_blocks(inputs: TokenizeInputs, tmp_path: Path):
-    summary = run(inputs, tmp_path / "out", block_length=32)
+    run(inputs, tmp_path / "out", block_length=2048)
     tokenizer = load_tokenizer(tmp_path / "out/tokenizer")
-    row = np.load(tmp_path / "out/train.tokens.npy").reshape(-1)
     separator = document_separator(tokenizer)
-    assert (row[0], separator) == (0, 0)
-    ends = np.flatnonzero(row == separator)
-    texts = [
-        tokenizer.decode(row[start + 1 : end]) for start, end in zip(ends[::2], ends[1::2], strict=False)
-    ]
-    assert texts == tiny_text()[: len(texts)] and len(texts) >= 29
-    assert summary["tokens"] == row.size == summary["blocks"] * 32
-    assert summary["validation_tokens"] == np.load(tmp_path / "out/validation.tokens.npy").size
-    assert summary["vocabulary"] == 512
+    found = []
+    for shard in ("00000", "00001"):
+        whole: list[int] = []
+        for piece in pieces(tmp_path / "out/train", shard):
+            whole += piece
+        documents = np.array(whole)
+        ends = np.flatnonzero(documents == separator)
+        found += [tokenizer.decode(part[part != separator]) for part in np.split(documents, ends)]
+    short = [text for text in tiny_text()[:30] if len(tokenizer(text).input_ids) <= 2046]
+    assert len(short) > 15 and set(short) <= set(found)
 
 
-def test_bytes_per_token_are_of_the_validation_text(inputs: TokenizeInputs, tmp_path: Path):
+def test_the_summary_adds_up(inputs: TokenizeInputs, tmp_path: Path):
     summary = run(inputs, tmp_path / "out", block_length=32)
-    texts = list(read_texts(inputs.documents / "validation.parquet"))
-    tokens = sum(
-        len(tokenizer_ids) for tokenizer_ids in tiny_tokenizer()(texts, add_special_tokens=False).input_ids
-    )
+    tokenizer = tiny_tokenizer()
+    lengths = [len(tokenizer(text).input_ids) for text in tiny_text()[:30]]
+    assert summary["tokens"] == sum(lengths) + 2 * 30 and summary["documents"] == 30
+    assert summary["blocks"] == len(Blocks(tmp_path / "out", "train"))
+    assert summary["padding"] == round(1 - summary["tokens"] / (32 * summary["blocks"]), 6) < 0.01
+    assert summary["validation_blocks"] == len(Blocks(tmp_path / "out", "validation"))
+    texts = list(read_texts(inputs.documents, "validation"))
+    tokens = sum(len(tokenizer(text).input_ids) for text in texts)
+    assert summary["validation_tokens"] == tokens + 2 * len(texts)
     assert summary["bytes_per_token"] == round(sum(len(text.encode()) for text in texts) / tokens, 4)
+    assert summary["tokens_per_word"] == round(tokens / sum(len(text.split()) for text in texts), 4)
+    assert summary["vocabulary"] == 512 and "teacher_vocabulary" not in summary
 
 
 def test_the_same_text_gives_the_same_bytes(inputs: TokenizeInputs, tmp_path: Path):
@@ -75,29 +84,22 @@ def test_the_same_text_gives_the_same_bytes(inputs: TokenizeInputs, tmp_path: Pa
     assert {path.name for path in (tmp_path / "one/report").iterdir()} == {"tokens.md", "tokens.png"}
 
 
-def test_a_document_cannot_end_itself():
-    tokenizer = tiny_tokenizer()
-    text = "A document ends with <|endoftext|>, a turn with <|im_end|>."
-    ids = encode(tokenizer, [text]).documents[0]
-    assert ids.min() > 2  # 0, 1 and 2 are the special tokens
-    assert tokenizer.decode(ids) == text
-    assert tokenizer("<|endoftext|>").input_ids == [0]  # the tokenizer itself is as it was
-
-
-def test_encoding_ignores_truncation_and_padding_of_the_teacher(tmp_path: Path):
-    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
-    tokenizer = load_tokenizer(tmp_path / "teacher")
-    tokenizer.backend_tokenizer.enable_truncation(4)
-    tokenizer.backend_tokenizer.enable_padding(length=50)
-    expected = [tiny_tokenizer()(text).input_ids for text in ("a", tiny_text()[0])]
-    assert [ids.tolist() for ids in encode(tokenizer, ["a", tiny_text()[0]]).documents] == expected
+def test_progress_goes_from_nothing_to_every_document(inputs: TokenizeInputs, tmp_path: Path):
+    recorder = Recorder()
+    summary = run(inputs, tmp_path / "out", recorder, block_length=32)
+    assert recorder.done[-1] == (34, 34, "documents")
+    assert [done for done, *_ in recorder.done] == sorted(done for done, *_ in recorder.done)
+    assert recorder.values == [(None, summary)]
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
 def test_a_trained_tokenizer_in_the_stage(inputs: TokenizeInputs, tmp_path: Path, kind: str):
     summary = run(inputs, tmp_path / "out", tokenizer=kind, vocabulary=700, block_length=64)
-    assert summary["vocabulary"] == 700
+    assert summary["vocabulary"] == 700 and summary["teacher_vocabulary"] == 512
     assert summary["bytes_per_token"] > 1.5 and summary["teacher_bytes_per_token"] > 1.5
+    beside = summary["bytes_per_token"] / summary["teacher_bytes_per_token"]
+    row = f"| bytes per token | {summary['bytes_per_token']} | {summary['teacher_bytes_per_token']} | {beside:.2f} |"
+    assert row in (tmp_path / "out/report/tokens.md").read_text()
     tokenizer = load_tokenizer(tmp_path / "out/tokenizer")
     separator = document_separator(tokenizer)
     assert tokenizer.convert_ids_to_tokens(separator) == "<|endoftext|>"
@@ -111,51 +113,26 @@ def test_a_trained_tokenizer_in_the_stage(inputs: TokenizeInputs, tmp_path: Path
     assert (ids.count(turns["<|im_start|>"]), ids.count(turns["<|im_end|>"])) == (2, 1)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_a_trained_tokenizer_gives_every_text_back(kind: str):
-    tokenizer = train_tokenizer(kind, tiny_text()[:30], 700)
-    for text in [*tiny_text()[30:40], TRICKY, "", " ", "\n"]:
-        ids = encode(tokenizer, [text]).documents[0]
-        assert tokenizer.decode(ids) == text.replace("▁", " " if kind == "unigram" else "▁")
-        assert tokenizer.convert_tokens_to_ids("<unk>") not in ids or kind == "bpe"
-
-
-def test_wordpiece_keeps_words_and_forgets_white_space():
-    tokenizer = train_tokenizer("wordpiece", tiny_text()[:30], 700)
-    decoded = tokenizer.decode(tokenizer("The  statement\nis executed", add_special_tokens=False).input_ids)
-    assert decoded == "The statement is executed"
-    assert tokenizer.unk_token == "<unk>" and tokenizer("中").input_ids == [tokenizer.unk_token_id]
-
-
-def test_rare_characters_get_no_token():
-    rare, common = _characters(["ab" * 5000, "é"])
-    assert COVERAGE == 0.9995 and (rare, common) == (["é"], ["a", "b"])
-    assert _characters(["abc"]) == ([], ["a", "b", "c"])
-
-
-@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
-def test_a_vocabulary_that_the_corpus_cannot_fill_is_refused(kind: str):
-    with pytest.raises(UserError, match=rf"supports a {kind} vocabulary of \d+ tokens, not of 50000"):
-        train_tokenizer(kind, tiny_text()[:3], 50_000)
-
-
-@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
-def test_a_vocabulary_too_small_for_the_characters_is_refused(kind: str):
-    with pytest.raises(UserError, match="for its characters alone, not 300: raise"):
-        train_tokenizer(kind, ["".join(map(chr, range(0x4E00, 0x4F00)))], 300)
+def test_a_vocabulary_too_large_for_the_corpus_ends_the_stage(inputs: TokenizeInputs, tmp_path: Path):
+    with pytest.raises(UserError, match=r"the corpus supports a bpe vocabulary of \d+ tokens.* not of 50000"):
+        run(inputs, tmp_path / "out", tokenizer="bpe", vocabulary=50_000)
 
 
 def test_less_text_than_a_block_is_refused(tmp_path: Path):
-    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
-    documents = write_texts(tmp_path / "documents", ["short"], ["short"])
+    inputs = write_texts(tmp_path, ["short"], ["short"])
     with pytest.raises(UserError, match="tokens, less than one block of 256: give more text or lower"):
-        run(TokenizeInputs(documents, tmp_path / "teacher"), tmp_path / "out")
+        run(inputs, tmp_path / "out")
+
+
+def test_no_validation_text_is_refused(tmp_path: Path):
+    inputs = write_texts(tmp_path, tiny_text()[:3], [])
+    with pytest.raises(UserError, match="holds no validation text: give more documents"):
+        run(inputs, tmp_path / "out")
 
 
 def test_a_validation_text_shorter_than_a_block_is_padded(tmp_path: Path):
-    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
-    documents = write_texts(tmp_path / "documents", tiny_text()[:3], ["ab"])
-    summary = run(TokenizeInputs(documents, tmp_path / "teacher"), tmp_path / "out")
+    inputs = write_texts(tmp_path, tiny_text()[:3], ["ab"])
+    summary = run(inputs, tmp_path / "out")
     block = Blocks(tmp_path / "out", "validation")[0]
     learnt = (block["labels"] != -100).sum()
     assert summary["validation_tokens"] == learnt + 1  # all but the first separator

@@ -1,0 +1,31 @@
+"""datatrove's executors without their lines on standard error: what goes wrong is raised, and progress is ours to show.
+
+Classes at the top of a module, for workers unpickle them by name.
+"""
+
+from typing import Any
+
+from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.executor.ray import RayPipelineExecutor
+from datatrove.utils.logging import logger
+
+
+class _Quiet:
+    def run(self) -> Any:
+        logger.disable("datatrove")
+        try:
+            return super().run()  # type: ignore[misc]
+        finally:
+            logger.enable("datatrove")
+
+    def _run_for_rank(self, *arguments: Any, **options: Any) -> Any:
+        logger.disable("datatrove")  # in the worker, where `run` was not called
+        return super()._run_for_rank(*arguments, **options)  # type: ignore[misc]
+
+
+class Local(_Quiet, LocalPipelineExecutor):
+    """Processes of this machine."""
+
+
+class Ray(_Quiet, RayPipelineExecutor):
+    """A Ray cluster."""

@@ -1,0 +1,73 @@
+"""What a kind of personal data consists of: patterns that find candidates, and checks that judge them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+Span = tuple[int, int]
+"""Start and end in the UTF-8 bytes of a text."""
+
+Check = Callable[[bytes, int, int], Iterable[Span]]
+"""(text, start, end of a candidate) → what of it is to be replaced: nothing, all of it, or parts."""
+
+_DIGITS = frozenset(b"0123456789")
+_WORD = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
+
+
+def whole(data: bytes, start: int, end: int) -> Iterator[Span]:
+    """The check of a pattern that needs none."""
+    yield start, end
+
+
+class Pattern(NamedTuple):
+    regex: bytes
+    """RE2 on bytes, without groups that capture. Its match is a candidate."""
+    check: Check = whole
+
+
+class Kind(NamedTuple):
+    name: str
+    """The field of `RedactConfig` that switches it."""
+    tag: bytes
+    example: bytes
+    """A stand-in that looks like the thing, belongs to nobody, and is not taken for one again."""
+    patterns: tuple[Pattern, ...]
+
+
+def is_digit(data: bytes, at: int) -> bool:
+    """Whether there is a digit at this byte; before and after the text there is none."""
+    return 0 <= at < len(data) and data[at] in _DIGITS
+
+
+def is_word(data: bytes, at: int) -> bool:
+    """Whether there is an ASCII letter, a digit or an underscore."""
+    return 0 <= at < len(data) and data[at] in _WORD
+
+
+def stands_alone(data: bytes, start: int, end: int) -> bool:
+    """Whether it is no part of a longer word or number: 0.5…, …-1234, 12.34.…"""
+    if is_word(data, start - 1) or is_word(data, end):
+        return False
+    before, after = data[start - 1 : start], data[end : end + 1]
+    if (before == b"." and is_digit(data, start - 2)) or (before == b"-" and is_word(data, start - 2)):
+        return False
+    return not (after in (b".", b"-") and is_digit(data, end + 1))
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """In order, those that overlap made one."""
+    apart: list[Span] = []
+    for start, end in sorted(spans):
+        if apart and start < apart[-1][1]:
+            apart[-1] = apart[-1][0], max(end, apart[-1][1])
+        else:
+            apart.append((start, end))
+    return apart
+
+
+def replaced(data: bytes, spans: Iterable[Span], by: bytes) -> bytes:
+    parts: list[bytes] = []
+    done = 0
+    for start, end in spans:
+        parts += (data[done:start], by)
+        done = end
+    return b"".join([*parts, data[done:]])

@@ -1,0 +1,54 @@
+"""What the model registry holds, for who asks. Asking needs no Prefect."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+DIGEST, DOCUMENTS = "leanpipe.digest", "leanpipe.documents"
+"""Tags of a version: digests of its files, and of the cleaned corpus that it was made from."""
+
+
+class Version(BaseModel):
+    """A version in the registry, and what it was made of."""
+
+    name: str
+    version: str
+    aliases: list[str]
+    digest: str
+    """Of the files that were registered, as the store knows them."""
+    documents: str
+    """Digest of the cleaned corpus that it was made from; nothing if that was not written down."""
+
+
+def all_versions() -> list[Version]:
+    """Every version of every registered model, in the order of their names and numbers."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    aliases: dict[tuple[str, str], list[str]] = {}
+    for model in _all(client.search_registered_models):
+        for alias, number in model.aliases.items():
+            aliases.setdefault((model.name, str(number)), []).append(alias)
+    versions = (
+        Version(
+            name=version.name,
+            version=str(version.version),
+            aliases=sorted(aliases.get((version.name, str(version.version)), ())),
+            digest=version.tags.get(DIGEST, ""),
+            documents=version.tags.get(DOCUMENTS, ""),
+        )
+        for version in _all(client.search_model_versions)
+    )
+    return sorted(versions, key=lambda one: (one.name, int(one.version)))
+
+
+def _all(search: Callable[..., Any]) -> Iterator[Any]:
+    """What all pages of a search hold."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,12 @@
+"""Corpora as `clean` is given them: listings of their files."""
+
+from pathlib import Path
+
+from leanpipe.store import Artifact
+from leanpipe.text.listing import list_corpus
+from leanpipe.text.readlog import ReadLog
+
+
+def listed(place: Path | str, folder: Path, number: int = 0) -> Artifact:
+    """The listing of what is at `place` now, written into `folder`."""
+    return list_corpus(str(place), ReadLog(), corpus=number).artifact(str(place), folder)
