@@ -26,7 +26,7 @@ def run(
     flow: Annotated[
         str,
         typer.Argument(
-            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, finetune, compress or evaluate"
+            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, pretrain, finetune, compress or evaluate"
         ),
     ] = "data-to-deployment",
     preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
