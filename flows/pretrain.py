@@ -6,6 +6,7 @@ from flows.results import RunResult, show
 from leanpipe.pipeline import PretrainSettings
 from leanpipe.training.pretrain import pretrain
 from tasks.corpus import cleaned, tokenized
+from tasks.plan import plan
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
@@ -22,6 +23,7 @@ def pretrain_model(config: PretrainSettings = PretrainSettings()) -> RunResult:
             run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
         )
         preflight(run, given, pretrain=config.pretrain)
+        plan(run, config, given)
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
         run.stage(pretrain, config.pretrain, blocks=blocks)
