@@ -62,7 +62,7 @@ class PretrainSettings(TokenSettings):
 
     teacher: str = Field("tiny", min_length=1)
     """A model whose tokenizer is used where `tokenize.tokenizer` is teacher, and compared with the new one where not."""
-    tokenize: TokenizeConfig = TokenizeConfig(tokenizer="bpe")
+    tokenize: TokenizeConfig = TokenizeConfig(tokenizer="bpe", vocabulary=4_096)
     """How text becomes blocks of tokens: by default with a tokenizer of its own."""
     pretrain: PretrainConfig = PretrainConfig()
     """How deep the model is, and how it learns."""

@@ -25,7 +25,7 @@ def smoke() -> PipelineConfig:
         teacher="tiny",
         instructions="python-docstrings",
         clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
-        tokenize=TokenizeConfig(block_length=128),
+        tokenize=TokenizeConfig(block_length=128, vocabulary=2_048),
         distill=DistillConfig(
             initialisation="random",  # so tiny a teacher has little to hand down
             tokens=32_768,

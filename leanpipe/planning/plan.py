@@ -146,11 +146,10 @@ def _fault(plan: StagePlan, where: Machine) -> str | None:
 def _advice(plan: StagePlan, where: Machine) -> str:
     """The fewest of the knobs, turned one after the other, that bring the stage under."""
     factor = plan.peak / _uncorrected(plan)
-    single = [dict(knob) for knob in _KNOBS]
     together = [
         {name: value for knob in _KNOBS[:count] for name, value in knob.items()} for count in (2, 3, 4)
     ]
-    for update in single + together:
+    for update in [*_smaller_micro_batches(plan.settings), *map(dict, _KNOBS), *together]:
         if (
             plan.change
             and _changes(plan.settings, update)
@@ -160,6 +159,12 @@ def _advice(plan: StagePlan, where: Machine) -> str:
                 f"{plan.stage}.{name}={str(value).lower()}" for name, value in update.items()
             )
     return "give it a smaller model or shorter blocks, or a larger card"
+
+
+def _smaller_micro_batches(settings: TrainingConfig | None) -> list[dict[str, Any]]:
+    """The halves of what is in memory at once, that half again, and so on, as far as the batch is made of whole ones."""
+    sizes = [settings.in_memory >> times for times in range(1, 17)] if settings else []
+    return [{"micro_batch": size} for size in sizes if settings and size and settings.batch % size == 0]
 
 
 def _uncorrected(plan: StagePlan) -> int:
