@@ -26,7 +26,7 @@ def run(
     flow: Annotated[
         str,
         typer.Argument(
-            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, finetune, compress or evaluate"
+            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, pretrain, finetune, compress or evaluate"
         ),
     ] = "data-to-deployment",
     preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
@@ -65,6 +65,30 @@ def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
     if not home.store.exists():
         warm_up()  # nothing will come from the store: do not wait for Prefect's server first
     print_result(FLOWS[flow](settings), home)
+
+
+@app.command()
+def plan(
+    flow: Annotated[
+        str, typer.Argument(help="data-to-deployment, distill, pretrain, finetune or compress")
+    ] = "data-to-deployment",
+    device: Annotated[str, typer.Option(help="this, or the gigabytes of a card: 8, 24 or 80")] = "this",
+    preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
+    config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="one setting, as distill.micro_batch=1")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")] = None,
+) -> None:
+    """Say what memory, disk and time a run would take, and what would not fit; nothing is loaded or run."""
+    from flows.plan import print_plan
+    from flows.settings import settings
+    from leanpipe.pipeline import SETTINGS
+
+    if flow not in SETTINGS:
+        raise UserError(f"there is no flow {flow}: choose one of {', '.join(SETTINGS)}")
+    overrides = ([f"teacher={_yaml(teacher)}"] if teacher else []) + (set_ or [])
+    print_plan(settings(SETTINGS[flow], preset, config, overrides), device, Home.from_environment())
 
 
 @app.command()

@@ -9,6 +9,7 @@ from leanpipe.pipeline import PipelineConfig
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
 from tasks.corpus import cleaned, tokenized
+from tasks.plan import plan
 from tasks.promote import promote
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
@@ -31,6 +32,7 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
             instructions=config.instructions,
         )
         preflight(run, given, distill=config.distill, finetune=config.finetune, quantize=config.quantize)
+        plan(run, config, given)
 
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)

@@ -6,6 +6,7 @@ from flows.results import RunResult, show
 from leanpipe.pipeline import DistillSettings
 from leanpipe.training.distill import distill
 from tasks.corpus import cleaned, tokenized
+from tasks.plan import plan
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
@@ -22,6 +23,7 @@ def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
             run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
         )
         preflight(run, given, distill=config.distill)
+        plan(run, config, given)
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
         run.stage(distill, config.distill, teacher=given.model, blocks=blocks)

@@ -20,11 +20,18 @@ def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedMod
     """
     from transformers import AutoModelForCausalLM
 
+    from leanpipe.models.attention import implementation
+    from leanpipe.models.count import read_config
+
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype or device.compute_dtype(), device_map=device.name(), trust_remote_code=False
+            path,
+            dtype=dtype or device.compute_dtype(),
+            device_map=device.name(),
+            trust_remote_code=False,
+            attn_implementation=implementation(read_config(path)),
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(

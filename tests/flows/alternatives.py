@@ -24,6 +24,20 @@ BASES: dict[str, Overrides] = {
         "validation_tokens": 64,
         "log_every_steps": 2,
     },
+    # Four steps of two blocks of 32 tokens.
+    "pretrain": {
+        "depth": 1,
+        "tokens": 256,
+        "batch": 2,
+        "micro_batch": 2,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "validations": 2,
+        "validation_tokens": 64,
+        "log_every_steps": 2,
+        "attention.window": 8,
+        "attention.block": 4,
+    },
     "finetune": {
         "tokens": 384,
         "batch": 2,
@@ -92,6 +106,7 @@ TRAINING = {
     "seed": to(1),
 }
 
+BIGBIRD = {"attention.pattern": "bigbird"}
 C4 = {"c4.enabled": True}
 FINEWEB = {"fineweb.enabled": True}
 CLEAN = {
@@ -198,6 +213,26 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "keep": to("evenly_spaced"),
         "kl_weight": to(0, 1),
         "temperature": to(2),
+    },
+    "pretrain": TRAINING
+    | {
+        "tokens": to(512),
+        "validation_tokens": to(32),
+        "depth": to(2),
+        "architecture": to("gpt2"),
+        "width": to(32),
+        "heads": to(2),
+        "kv_heads": to(1, heads=2),
+        "mlp_width": to(64),
+        "tied_embeddings": to(False),
+        "tokens_per_parameter": to(0.02, tokens=0, width=32, mlp_width=32, **{"tokens_per_parameter": 0.01}),
+        "attention.pattern": to("sliding_window", "longformer", "bigbird", "reformer"),
+        "attention.window": to(4, **{"attention.pattern": "sliding_window"}),
+        "attention.global_tokens": to(1, **{"attention.pattern": "longformer"}),
+        "attention.random_blocks": to(1, **BIGBIRD),
+        "attention.block": to(2, **BIGBIRD),
+        "attention.buckets": to(2, **{"attention.pattern": "reformer"}),
+        "attention.seed": to(1, **BIGBIRD),
     },
     "finetune": TRAINING
     | {

@@ -18,13 +18,14 @@ from leanpipe.text.inspect import inspect
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
+from leanpipe.training.pretrain import pretrain
 from tests.flows.alternatives import BASES, Overrides
 from tests.flows.material import write_corpus, write_evaluation, write_instructions
 from tests.listings import listed
 from tests.tiny import tiny_model
 
 STAGES: dict[str, Stage] = {
-    one.name: one for one in (clean, inspect, tokenize, distill, finetune, quantize, evaluate)
+    one.name: one for one in (clean, inspect, tokenize, distill, pretrain, finetune, quantize, evaluate)
 }
 _MEASURED = ("per_second", "seconds", "peak_memory", "peak_memory_bytes")  # these differ from run to run
 # That a setting is written down does not show that anything else reads it; and the second carries timings.
@@ -84,6 +85,7 @@ class Workshop:
             "inspect": lambda: {"corpus": (self.corpus,)},
             "tokenize": lambda: {"documents": self.documents, "teacher": self.model},
             "distill": lambda: {"teacher": self.model, "blocks": self.blocks},
+            "pretrain": lambda: {"blocks": self.blocks},
             "finetune": lambda: {"model": self.model, "instructions": self.instructions},
             "quantize": lambda: {"model": self.model},
             "evaluate": lambda: {"model": self.model, "documents": self.documents},

@@ -1,0 +1,19 @@
+"""`leanpipe plan`: a plan in the terminal."""
+
+from rich.markdown import Markdown
+
+from flows.console import console
+from leanpipe.config import StageConfig
+from leanpipe.home import Home
+from leanpipe.planning.models import describe_model
+from leanpipe.planning.plan import plan_on
+from leanpipe.store import Store
+
+
+def print_plan(settings: StageConfig, device: str, home: Home) -> None:
+    """Print the plan; raises UserError for what does not fit, so that the exit status says so."""
+    named = {name: getattr(settings, name) for name in ("teacher", "model") if hasattr(settings, name)}
+    configs = {name: describe_model(reference) for name, reference in named.items()}
+    planned = plan_on(device, settings, configs, Store(home.store))
+    console().print(Markdown(planned.markdown()))
+    planned.check()
