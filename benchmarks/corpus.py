@@ -6,7 +6,7 @@ datatrove has none), and the report's is printed.
 
 import json
 import os
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +83,8 @@ def report(cleaned: Path) -> float:
 
 def stock(corpus: Path, folder: Path) -> None:
     """datatrove's own blocks, as FineWeb's pipeline puts them together, with MinHash."""
+    import datatrove.utils.hashes.xxhash as hashes
+    import xxhash
     from datatrove.data import Document
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.pipeline.dedup import minhash
@@ -98,6 +100,8 @@ def stock(corpus: Path, folder: Path) -> None:
     from datatrove.utils.logging import logger
 
     logger.remove()
+    # datatrove 0.10 hands text to xxhash, which since its version 4 takes bytes alone.
+    hashes.xxhash.xxh64_intdigest = lambda text: xxhash.xxh64(text.encode()).intdigest()
     shutil.rmtree(folder, ignore_errors=True)
 
     def read(data, rank, world_size):
@@ -163,7 +167,10 @@ def peak(corpus: Path, work: Path) -> float:
 def report_peak(corpus: Path, home: Path) -> None:
     """In a process of its own: clean, and say what it took."""
     clean(corpus, home)
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
+    # getrusage would answer with the peak of the process that started this one, if that was higher.
+    peak = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    assert peak
+    print(json.dumps(int(peak[1]) / 1e3))
 
 
 def new_files(work: Path) -> dict:

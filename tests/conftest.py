@@ -1,6 +1,7 @@
 """What every test stands on: nothing leaves this machine, one thread (a second only makes models this small wait), and real servers where a test asks for them."""
 
 import os
+import signal
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -10,3 +11,5 @@ os.environ |= {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "OMP_NUM_THREADS": "1",
 }
+# A shell ignores Ctrl-C for what it runs in the background, and so would every server that a test starts and ends with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
