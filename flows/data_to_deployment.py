@@ -8,8 +8,9 @@ from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.pipeline import PipelineConfig
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
-from tasks.promote import promote
 from tasks.corpus import cleaned, tokenized
+from tasks.distillation import predicted
+from tasks.promote import promote
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
@@ -34,7 +35,8 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
 
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
-        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
+        predictions = predicted(run, config, given, blocks)
+        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
         adapted = run.stage(finetune, config.finetune, model=student, instructions=given.instructions)
         quantized = run.stage(quantize, config.quantize, model=adapted)
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from leanpipe import device
 from leanpipe.errors import UserError
-from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.models.load import load_model, load_tokenizer, save_model, vocabulary_size
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
 from leanpipe.training.config import TrainingConfig, check_training
@@ -37,10 +37,24 @@ class DistillConfig(TrainingConfig):
     """Begin with some of the teacher's layers, or with new weights (which need far more tokens)."""
     keep: Literal["first_and_last", "evenly_spaced"] = "first_and_last"
     """Which of the teacher's layers stay: the first and the last ones (two to one), or evenly spaced ones."""
+    predictions: Literal["online", "cached"] = "cached"
+    """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
+    on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""
+    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
+    """What is made small: forward_kl covers all that the teacher may say, reverse_kl keeps to what it is likely to say,
+    jensen_shannon lies between."""
+    jensen_shannon_weight: float = Field(0.5, ge=0.01, le=0.99)
+    """Of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
+    reverse_kl."""
     kl_weight: float = Field(0.9, ge=0, le=1)
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
     temperature: float = Field(1.0, gt=0, le=100)
     """Softens both distributions before they are compared; 1 leaves them as they are."""
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether it reads what stage `cache_teacher` wrote."""
+        return self.predictions == "cached" and self.kl_weight > 0
 
 
 @dataclass(frozen=True)
@@ -49,22 +63,28 @@ class DistillInputs:
 
     teacher: Path
     blocks: Path
+    predictions: Path | None = None
+    """The output folder of the cache_teacher stage, for predictions that are cached."""
 
 
-@stage(version=1, uses_device=True)
+@stage(version=2, uses_device=True)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.count import count_parameters, empty_model
+    from leanpipe.training.cache import check_same_tokens
     from leanpipe.training.trainer import train
 
     check_distill(config, inputs.teacher)
+    if config.kl_weight > 0:
+        check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
-    check_vocabulary(config, inputs.teacher, tokenizer)
-    text = _text(config, inputs.blocks, tokenizer)
+    text = _text(config, inputs, tokenizer)
     teacher = load_model(inputs.teacher)
     teacher_parameters = count_parameters(empty_model(teacher.config))
     student = make_student(config, teacher, load_tokenizer(inputs.teacher), tokenizer)
-    outcome = train(student, _objective(config, teacher), text, config, out, report)
+    objective = _objective(config, inputs, teacher, vocabulary_size(tokenizer))
+    del teacher  # whose memory is needed, if the objective does not need it
+    outcome = train(student, objective, text, config, out, report)
     save_model(student, tokenizer, out)
     return {
         "initial_bits_per_byte": text.bits_per_byte(outcome.initial_validation),
@@ -85,15 +105,6 @@ def check_distill(config: DistillConfig, teacher: Path) -> None:
 
     check_training(config)
     layers_for_size(read_config(teacher), config.size)
-
-
-def check_vocabulary(config: DistillConfig, teacher: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raise UserError if the text was not cut into the teacher's tokens although the teacher is to be imitated."""
-    if config.kl_weight > 0 and load_tokenizer(teacher).get_vocab() != tokenizer.get_vocab():
-        raise UserError(
-            f"the text was tokenised with another vocabulary than the teacher's ({teacher}), so their predictions cannot "
-            "be compared: tokenise with the tokenizer 'teacher', or set distill.kl_weight to 0"
-        )
 
 
 def make_student(
@@ -126,22 +137,42 @@ def make_student(
     return student
 
 
-def _objective(config: DistillConfig, teacher: "PreTrainedModel") -> "Objective":
-    from leanpipe.training.objectives import CrossEntropy, Distillation
+def _objective(
+    config: DistillConfig, inputs: DistillInputs, teacher: "PreTrainedModel", vocabulary: int
+) -> "Objective":
+    from leanpipe.training.divergences import Divergence
+    from leanpipe.training.objectives import CachedDistillation, CrossEntropy, Distillation
+    from leanpipe.training.predictions import Predictions
 
-    return Distillation(teacher, config.temperature, config.kl_weight) if config.kl_weight else CrossEntropy()
+    how = Divergence(config.divergence, config.jensen_shannon_weight, config.temperature, config.kl_weight)
+    if config.kl_weight == 0:
+        return CrossEntropy()
+    if config.uses_cache:
+        return CachedDistillation(Predictions(_predictions(inputs)).format, how)
+    return Distillation(teacher, how, vocabulary)
 
 
-def _text(config: DistillConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _predictions(inputs: DistillInputs) -> Path:
+    if inputs.predictions is None:
+        raise UserError(
+            "distill.predictions is cached, but no predictions were given: run the stage cache_teacher first, or set "
+            "distill.predictions to online"
+        )
+    return inputs.predictions
+
+
+def _text(config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase") -> "Text":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.data import scored_bytes, spread
+    from leanpipe.training.data import Chosen, scored_bytes, spread
+    from leanpipe.training.predictions import Predictions, Taught
     from leanpipe.training.trainer import Text
 
-    train, validation = Blocks(folder, "train"), Blocks(folder, "validation")
+    train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
         if not len(blocks):
             raise UserError(
-                f"{folder} has no {name} block: give more text, or set a shorter block length in tokenize"
+                f"{inputs.blocks} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen = spread(validation, config.validation_tokens)
-    return Text(train, chosen, scored_bytes(chosen, tokenizer))
+    chosen, held_out = Chosen(train, config.tokens), spread(validation, config.validation_tokens)
+    learnt = Taught(chosen, Predictions(_predictions(inputs))) if config.uses_cache else chosen
+    return Text(learnt, held_out, scored_bytes(held_out, tokenizer))

@@ -5,19 +5,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from leanpipe.errors import UserError
+from leanpipe.training.divergences import Divergence, fitted, to_cache, to_teacher
 from leanpipe.training.losses import (
-    IGNORED,
+    CHUNK,
     cross_entropy,
-    kl_divergence,
     scored,
     scored_labels,
     sum_in_chunks,
 )
+from leanpipe.training.predictions import RECORDS, Format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Batch = dict[str, torch.Tensor]
+_DENSE_CHUNK = CHUNK // 4  # a full-vocabulary divergence holds several tensors of C x V in float32
 
 
 class Objective(Protocol):
@@ -31,39 +33,57 @@ class CrossEntropy:
     """The next token's -ln p."""
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        head = _head(model)
         labels_N = scored_labels(batch["labels"])
 
-        def losses(hidden_CD: torch.Tensor, rows: slice) -> torch.Tensor:
-            return cross_entropy(head(hidden_CD), labels_N[rows]).sum()[None]
+        def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
+            losses_C, gradient_CV = cross_entropy(logits_CV, labels_N[rows], gradient)
+            return losses_C.sum()[None], gradient_CV
 
-        (loss,) = sum_in_chunks(losses, _scored_states(model, batch), head)
+        (loss,) = sum_in_chunks(losses, _scored_states(model, batch), _head(model))
         return {"loss": loss}
 
 
 class Distillation:
-    """(1 - kl_weight) x the next token's -ln p + kl_weight x KL(teacher || student)."""
+    """A share of the divergence from a teacher that is asked at every step, and the rest of the next token's -ln p.
 
-    def __init__(self, teacher: "PreTrainedModel", temperature: float, kl_weight: float):
-        self._teacher, self._temperature, self._kl_weight = teacher, temperature, kl_weight
+    `vocabulary` is the number of tokens that exist, if the logits of teacher or student are padded.
+    """
+
+    def __init__(self, teacher: "PreTrainedModel", how: Divergence, vocabulary: int | None = None):
+        self._teacher, self._how, self._vocabulary = teacher, how, vocabulary
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        head, teacher_head = _head(model), _head(self._teacher)
+        teacher_head = _head(self._teacher)
         labels_N = scored_labels(batch["labels"])
         with torch.no_grad():
             teacher_ND = _scored_states(self._teacher, batch)
 
-        def losses(hidden_CD: torch.Tensor, rows: slice) -> torch.Tensor:
-            logits_CV = head(hidden_CD)
-            with torch.no_grad():
-                teacher_CV = teacher_head(teacher_ND[rows])
-            entropy = cross_entropy(logits_CV, labels_N[rows]).sum()
-            kl_C = kl_divergence(logits_CV, teacher_CV, self._temperature)
-            kl = kl_C[labels_N[rows] != IGNORED].sum()
-            return torch.stack([(1 - self._kl_weight) * entropy + self._kl_weight * kl, kl, entropy])
+        def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
+            width = logits_CV.shape[-1]
+            teacher_CV = fitted(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
+            return to_teacher(self._how, logits_CV, teacher_CV, labels_N[rows])
 
-        loss, kl, entropy = sum_in_chunks(losses, _scored_states(model, batch), head)
-        return {"loss": loss, "kl": kl, "cross_entropy": entropy}
+        with_head = sum_in_chunks(losses, _scored_states(model, batch), _head(model), _DENSE_CHUNK)
+        return dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
+
+
+class CachedDistillation:
+    """The same from what a teacher predicted long ago: its most likely tokens, and all others as one (`predictions.py`)."""
+
+    def __init__(self, format: Format, how: Divergence):
+        self._format, self._how = format, how
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        labels_N = scored_labels(batch["labels"])
+        # One record more, for the last token of a block, which predicts nothing.
+        records_BTR = torch.nn.functional.pad(batch[RECORDS], (0, 0, 0, 1))
+        ids_NK, teacher_NM = self._format.decode(scored(records_BTR, batch["labels"]), self._how.temperature)
+
+        def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
+            return to_cache(self._how, logits_CV, ids_NK[rows], teacher_NM[rows], labels_N[rows])
+
+        with_head = sum_in_chunks(losses, _scored_states(model, batch), _head(model))
+        return dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
 
 
 def check_head(model: Any) -> None:
