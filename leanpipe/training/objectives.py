@@ -1,5 +1,7 @@
 """What a training minimises: from a model and a batch to sums over the scored tokens."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -8,6 +10,7 @@ from leanpipe.errors import UserError
 from leanpipe.training.divergences import Divergence, fitted, to_cache, to_teacher
 from leanpipe.training.losses import (
     CHUNK,
+    IGNORED,
     cross_entropy,
     scored,
     scored_labels,
@@ -43,28 +46,70 @@ class CrossEntropy:
         return {"loss": loss}
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """That hidden states are matched too, and which of the teacher's."""
+
+    weight: float
+    layers: Sequence[int]
+    """For each layer of the student the teacher's layer after which its states should be the same."""
+    entries: torch.Tensor | None = None
+    """Which entries of the teacher's states the student has; None for all, or for as many as the student has."""
+
+
+def teacher_layers_followed(kept: Sequence[int], layers: int) -> list[int]:
+    """For a student made of the teacher's layers `kept`: each does the work of those left out behind it, too."""
+    return [following - 1 for following in (*kept[1:], layers)]
+
+
 class Distillation:
     """A share of the divergence from a teacher that is asked at every step, and the rest of the next token's -ln p.
 
-    `vocabulary` is the number of tokens that exist, if the logits of teacher or student are padded.
+    `vocabulary` is the number of tokens that exist, if the logits of teacher or student are padded. With `hidden`, the
+    mean over layers of 1 - cosine between hidden states counts too (as in DistilBERT, Sanh et al. 2019, section 2).
     """
 
-    def __init__(self, teacher: "PreTrainedModel", how: Divergence, vocabulary: int | None = None):
-        self._teacher, self._how, self._vocabulary = teacher, how, vocabulary
+    def __init__(
+        self,
+        teacher: "PreTrainedModel",
+        how: Divergence,
+        vocabulary: int | None = None,
+        hidden: Hidden | None = None,
+    ):
+        self._teacher, self._how, self._vocabulary, self._hidden = teacher, how, vocabulary, hidden
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        teacher_head = _head(self._teacher)
-        labels_N = scored_labels(batch["labels"])
+        labels_N, deep = scored_labels(batch["labels"]), self._hidden is not None
         with torch.no_grad():
-            teacher_ND = _scored_states(self._teacher, batch)
+            teacher_LND = _states(self._teacher, batch, deep)
+        student_LND = _states(model, batch, deep)
+        teacher_ND, teacher_head = teacher_LND[-1], _head(self._teacher)
 
         def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
             width = logits_CV.shape[-1]
             teacher_CV = fitted(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
             return to_teacher(self._how, logits_CV, teacher_CV, labels_N[rows])
 
-        with_head = sum_in_chunks(losses, _scored_states(model, batch), _head(model), _DENSE_CHUNK)
-        return dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
+        with_head = sum_in_chunks(losses, student_LND[-1], _head(model), _DENSE_CHUNK)
+        sums = dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
+        if self._hidden is None:
+            return sums
+        apart = _apart(student_LND, teacher_LND, self._hidden, int((labels_N != IGNORED).sum()))
+        return {**sums, "loss": sums["loss"] + self._hidden.weight * apart, "hidden": apart.detach()}
+
+
+def _apart(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], hidden: Hidden, rows: int
+) -> torch.Tensor:
+    """1 - cosine between states (N, D), the mean over the student's layers, the sum over the first `rows` tokens."""
+    total = student[-1].new_zeros((), dtype=torch.float32)
+    width = student[-1].shape[-1]
+    entries = torch.arange(width) if hidden.entries is None else hidden.entries
+    # The first of the states are the embeddings.
+    for mine_ND, layer in zip(student[1:], hidden.layers, strict=True):
+        theirs_ND = teacher[layer + 1][:, entries.to(mine_ND.device)]
+        total = total + (1 - torch.cosine_similarity(mine_ND.float(), theirs_ND.float(), dim=-1))[:rows].sum()
+    return total / len(hidden.layers)
 
 
 class CachedDistillation:
@@ -101,14 +146,25 @@ def check_head(model: Any) -> None:
 
 
 def _scored_states(model: Any, batch: Batch) -> torch.Tensor:
-    """The last hidden states that predict a scored token, (N, D).
+    """The last hidden states that predict a scored token, (N, D)."""
+    return _states(model, batch, False)[-1]
+
+
+def _states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tensor]:
+    """The hidden states that predict a scored token, each (N, D): the last ones, or with `all_layers` the embeddings and
+    those after each layer; the final norm is in the last.
 
     `position_ids` start anew in each document and no mask is given: from that transformers makes an attention mask that
     keeps documents apart.
     """
-    backbone = _causal(model).base_model
-    output = backbone(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
-    return scored(output.last_hidden_state, batch["labels"])
+    output = _causal(model).base_model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        use_cache=False,
+        output_hidden_states=all_layers,
+    )
+    states = output.hidden_states if all_layers else (output.last_hidden_state,)
+    return [scored(each, batch["labels"]) for each in states]
 
 
 def _head(model: Any) -> torch.nn.Module:

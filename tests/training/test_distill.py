@@ -117,3 +117,25 @@ def test_a_size_that_cannot_be_had_is_refused_before_any_work(teacher, settings,
 def test_a_teacher_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a model folder"):
         check_distill(DistillConfig(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"width": 0.5, "size": 0.3},
+        {"keep": "importance"},
+        {"predictions": "online", "hidden_weight": 1.0},
+        {"predictions": "online", "hidden_weight": 1.0, "width": 0.5, "size": 0.3},
+        {"width": 0.5, "size": 0.3, "initialisation": "random"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_student_learns(tmp_path, teacher, settings):
+    summary, out = run(tmp_path, teacher, **settings)
+    assert summary["bits_per_byte"] < 0.99 * summary["initial_bits_per_byte"]
+    assert load_model(out).config.hidden_size == 64 * settings.get("width", 1)
+
+
+def test_hidden_states_that_no_cache_holds_are_refused():
+    with pytest.raises(ValueError, match="set predictions=online and kl_weight above 0, or hidden_weight=0"):
+        DistillConfig(predictions="cached", hidden_weight=1.0)
