@@ -9,6 +9,7 @@ from leanpipe.pipeline import PipelineConfig
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
 from tasks.corpus import cleaned, tokenized
+from tasks.distillation import predicted
 from tasks.plan import plan
 from tasks.promote import promote
 from tasks.resolve import preflight, resolve
@@ -36,7 +37,8 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
 
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
-        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
+        predictions = predicted(run, config, given, blocks)
+        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
         adapted = run.stage(finetune, config.finetune, model=student, instructions=given.instructions)
         quantized = run.stage(quantize, config.quantize, model=adapted)
 

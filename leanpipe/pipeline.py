@@ -9,6 +9,7 @@ from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.text.clean import CleanConfig
 from leanpipe.text.inspect import SampleConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
+from leanpipe.training.cache import CacheSettings
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
 from leanpipe.training.pretrain import PretrainConfig
@@ -44,6 +45,8 @@ class TokenSettings(CorpusSettings):
 class DistillSettings(TokenSettings):
     """The text, the tokens, and how the student learns."""
 
+    cache: CacheSettings = CacheSettings()
+    """How much of the teacher's predictions is kept on disk, if distill.predictions is cached."""
     distill: DistillConfig = DistillConfig()
     """How the student learns from the teacher."""
 

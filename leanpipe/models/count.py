@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.errors import UserError
+from leanpipe.models.narrow import narrow_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -50,19 +51,22 @@ def parameters_with_layers(config: "PretrainedConfig", layers: int) -> int:
     return count_parameters(empty_model(with_layers(config, list(range(layers)))))
 
 
-def layers_for_size(config: "PretrainedConfig", size: float) -> int:
-    """How many layers give the model nearest to `size` times the parameters of the whole one; at least one.
+def layers_for_size(config: "PretrainedConfig", size: float, width: float = 1.0) -> int:
+    """How many layers, `width` times as wide, give the model nearest to `size` times the parameters of the whole one; at
+    least one, at most all.
 
     Layers are taken to be alike. Raises UserError if even one layer is over half a layer too much.
     """
     layers = config.num_hidden_layers
     if size == 1 or layers == 1:
         return layers
-    whole, one = parameters_with_layers(config, layers), parameters_with_layers(config, 1)
-    layer = (whole - one) / (layers - 1)
+    narrow = narrow_config(config, width)
+    whole, one = parameters_with_layers(config, layers), parameters_with_layers(narrow, 1)
+    layer = (parameters_with_layers(narrow, layers) - one) / (layers - 1)
     wanted = 1 + (size * whole - one) / layer
     if wanted < 0.5:
         raise UserError(
-            f"size {size} is too small: embeddings and one layer are already {one / whole:.0%} of this teacher's parameters"
+            f"size {size} is too small: embeddings and one layer are already {one / whole:.0%} of this teacher's "
+            f"parameters at width {width:g}"
         )
     return min(layers, max(1, round(wanted)))

@@ -80,5 +80,10 @@ def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
     return separator
 
 
+def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Ids that the tokenizer may give, unused ones between them included. A model's logits are often padded beyond it."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -23,13 +23,18 @@ def first_and_last(layers: int, kept: int) -> list[int]:
     return [*range(kept - last), *range(layers - last, layers)]
 
 
+def most_important(influence_L: "torch.Tensor", kept: int) -> list[int]:
+    """`kept` of the layers, those that change the most what goes through them."""
+    return sorted(influence_L.topk(kept).indices.tolist())
+
+
 def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTrainedModel":
     """A model with the teacher's layers `kept`, given by their indices, and its embeddings, norms and head; in float32.
 
     Works for every architecture whose layers lie in one list (Llama-like, GPT-2, ...); raises UserError for others.
     """
     student = random_student(with_layers(teacher.config, kept))
-    student.load_state_dict(_keep_layers(teacher.state_dict(), _layer_list(teacher), kept))
+    student.load_state_dict(_keep_layers(teacher.state_dict(), layer_list_name(teacher), kept))
     student.generation_config = teacher.generation_config
     return student
 
@@ -73,7 +78,7 @@ def _use_special_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenize
             setattr(config, name, getattr(tokenizer, name))
 
 
-def _layer_list(model: "PreTrainedModel") -> str:
+def layer_list_name(model: "PreTrainedModel") -> str:
     """The name of the list that holds the layers, such as `model.layers` or `transformer.h`."""
     import torch
 

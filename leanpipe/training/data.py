@@ -1,7 +1,7 @@
 """What a trainer reads: blocks of tokens, over and over, in an order that its seed decides."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -38,6 +38,27 @@ class Passes(torch.utils.data.Dataset):
         return self._blocks[int(self._order[place])]
 
 
+class Chosen:
+    """The first of `blocks` in an order that depends on nothing but their number.
+
+    So whoever reads more of them reads all that others read, and can use what was computed for those.
+    """
+
+    def __init__(self, blocks: Blocks, tokens: int):
+        wanted = min(len(blocks), math.ceil(tokens / len(blocks[0]["input_ids"])))
+        generator = torch.Generator().manual_seed(0)
+        self._blocks, self._order = blocks, torch.randperm(len(blocks), generator=generator)[:wanted]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._blocks[int(self._order[index])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+
 def spread(blocks: Blocks, tokens: int) -> list[Any]:
     """Enough of the blocks, evenly spaced, to hold `tokens` tokens; all of them if there are no more."""
     wanted = min(len(blocks), math.ceil(tokens / len(blocks[0]["input_ids"])))
@@ -45,9 +66,8 @@ def spread(blocks: Blocks, tokens: int) -> list[Any]:
 
 
 def collate(items: Sequence[Any]) -> dict[str, torch.Tensor]:
-    """One batch: each entry is stacked to (B, T)."""
-    names = ("input_ids", "position_ids", "labels")
-    return {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in names}
+    """One batch: each entry is stacked, (T,) to (B, T)."""
+    return {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}
 
 
 def scored_tokens(blocks: Iterable[Any]) -> int:

@@ -61,7 +61,7 @@ class _Examples:
     skipped: int
 
 
-@stage(version=1, uses_device=True)
+@stage(version=2, uses_device=True)
 def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: Report) -> Summary:
     """Train adapters, and write to `out` the model with them merged in, to `out/adapter` the adapters alone."""
     from leanpipe.training.lora import merge, save_adapter

@@ -12,6 +12,7 @@ BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
     "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
+    "cache": {"blocks": 4, "top_k": 8},
     # Four steps of two blocks.
     "distill": {
         "tokens": 256,
@@ -204,13 +205,22 @@ SECTIONS: dict[str, dict[str, Row]] = {
             "tokens/test_pack.py::test_the_emptiest_blocks_are_joined_where_the_padding_would_be_too_much", 0
         ),
     },
+    "cache": {
+        "top_k": to(9),
+        "max_gigabytes": to(1e-6, refused={1e-6: "would take .* GB .* but cache.max_gigabytes is 1e-06"}),
+    },
     "distill": TRAINING
     | {
         "tokens": to(512),
         "validation_tokens": to(32),
         "size": to(1),
         "initialisation": to("random"),
-        "keep": to("evenly_spaced"),
+        "width": to(0.5),
+        "keep": to("evenly_spaced", "importance"),
+        "hidden_weight": to(1.0, predictions="online"),
+        "predictions": to("online"),
+        "divergence": to("reverse_kl", "jensen_shannon"),
+        "jensen_shannon_weight": to(0.1, divergence="jensen_shannon"),
         "kl_weight": to(0, 1),
         "temperature": to(2),
     },

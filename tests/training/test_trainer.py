@@ -11,6 +11,7 @@ from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.training.config import TrainingConfig
 from leanpipe.training.data import scored_tokens
+from leanpipe.training.divergences import Divergence
 from leanpipe.training.objectives import CrossEntropy, Distillation
 from leanpipe.training.trainer import Text, steps_of, train
 from tests.tiny import tiny_llama
@@ -93,7 +94,7 @@ def test_it_overfits_a_tiny_text(tmp_path, text):
 def test_what_it_reports(tmp_path, text):
     report = Recorder()
     teacher = tiny_llama(seed=1).to(device.name())
-    objective = Distillation(teacher, temperature=2.0, kl_weight=0.25)
+    objective = Distillation(teacher, Divergence(temperature=2.0, share=0.25))
     train(tiny_llama(), objective, text, config(log_every_steps=3, validations=3), tmp_path, report)
     assert list(report.series("validation_loss")) == [0, 4, 8]
     assert list(report.series("learning_rate")) == [1, 3, 6, 8]
