@@ -1,7 +1,8 @@
 """`python -m leanpipe.nursery`: imports the heavy libraries once, then forks a child for each stage it is told to run.
 
 Jobs come as JSON lines on standard input; what happens goes back as JSON lines on standard output. When standard input
-closes, because the parent ended or was killed, this process ends, and the kernel kills its child with it.
+closes, because the parent ended or was killed, the child is told to end (a training writes a checkpoint first), and this
+process ends; should it be killed itself, the kernel kills the child with it.
 """
 
 import ctypes
@@ -24,6 +25,8 @@ from leanpipe.stage import find_stage, run_stage
 from leanpipe.store import Artifact, Store
 
 _PR_SET_PDEATHSIG = 1
+GRACE_SECONDS = 30
+"""How long a child that was told to end may take, for a training to finish its step and write a checkpoint."""
 _HEAVY = ("torch", "transformers.trainer", "transformers.models.llama.modeling_llama", "peft", "accelerate")
 
 
@@ -108,7 +111,7 @@ def _read_line(descriptor: int) -> bytes:
 
 
 def _wait(child: int) -> int:
-    """The child's wait status. If standard input closes first, the parent is gone: end, and the child with us."""
+    """The child's wait status. If standard input closes first, the parent is gone: let the child end, and end."""
     child_descriptor = os.pidfd_open(child)
     poll = select.poll()
     poll.register(child_descriptor, select.POLLIN)
@@ -119,6 +122,9 @@ def _wait(child: int) -> int:
             os.close(child_descriptor)
             return os.waitpid(child, 0)[1]
         if ready.get(sys.stdin.fileno(), 0) & select.POLLHUP:
+            os.kill(child, signal.SIGTERM)
+            poll.unregister(sys.stdin.fileno())
+            poll.poll(GRACE_SECONDS * 1000)
             os._exit(1)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from leanpipe.config import StageConfig
 from leanpipe.errors import UserError
+from leanpipe.nursery import GRACE_SECONDS
 from leanpipe.report import Report
 from leanpipe.stage import Inputs, Stage, stored
 from leanpipe.store import Artifact, Store
@@ -48,10 +49,10 @@ class Nursery:
         )
 
     def stop(self) -> None:
-        """End the helper; a stage that is running in it is killed."""
+        """End the helper; a stage that is running in it is told to end, and killed if it does not."""
         if self._process:
             self._process.stdin.close()  # type: ignore[union-attr]
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=GRACE_SECONDS + 10)
             self._process = None
 
     def run(
