@@ -87,6 +87,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "tokens": outcome.tokens,
         "assistant_tokens": sum(example.learnt for example in examples.train),
         "tokens_per_second": outcome.tokens_per_second,
+        "mfu": outcome.mfu,
         "final_loss": outcome.loss,
         "peak_memory": device.peak_memory(),
     }

@@ -4,10 +4,10 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl
@@ -32,6 +32,8 @@ from leanpipe.training.termination import Termination
 __all__ = ["Outcome", "Text", "steps_of", "train"]
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _STATE = "leanpipe.json"
 """What of ours a checkpoint holds beside what transformers keeps."""
@@ -112,6 +114,7 @@ class _Trainer(Trainer):
 
     loss_is_scaled_for_ga = True
     control: TrainerControl
+    optimizer: Any
 
     def __init__(
         self,
@@ -163,42 +166,51 @@ class _Trainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over one batch, in as many micro-batches as memory needs. Its mean loss."""
         model.train()
-        batch = self._prepare_inputs(inputs)
-        step = self.state.global_step + 1
+        batch, scored = self._prepare_inputs(inputs), max(int(num_items_in_batch), 1)
         generators = _random_state()
-        while (means := self._accumulate(model, batch, max(int(num_items_in_batch), 1))) is None:
+
+        def undo() -> None:
             model.zero_grad()
             _set_random_state(generators)
-            self._halve(step)
+
+        means = self._within_memory(lambda: self._accumulate(model, batch, scored), undo)
         means = {name: self.accelerator.reduce(value, "sum") for name, value in means.items()}
-        self._guard.check(step, float(means["loss"]))
+        self._guard.check(self.state.global_step + 1, float(means["loss"]))
         self.meter.add(means)
         return means["loss"]
 
-    def _accumulate(self, model: Any, batch: Batch, scored: int) -> dict[str, torch.Tensor] | None:
-        """Gradients of a whole batch, and this process's part of its mean losses; None if memory ran out."""
+    def _accumulate(self, model: Any, batch: Batch, scored: int) -> dict[str, torch.Tensor]:
+        """Gradients of a whole batch, and this process's part of its mean losses."""
         means: dict[str, torch.Tensor] = {}
-        rows = len(batch["input_ids"])
-        try:
-            for start in range(0, rows, self._in_memory):
-                micro = {name: value[start : start + self._in_memory] for name, value in batch.items()}
-                sums = self._sums(model, micro)
-                # Backward passes of several processes are averaged.
-                self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
-                for name, value in sums.items():
-                    means[name] = means.get(name, 0) + value.detach() / scored
-        except (RuntimeError, MemoryError) as error:
-            if not micro_batch.is_out_of_memory(error):
-                raise
-            return None
+        for start in range(0, len(batch["input_ids"]), self._in_memory):
+            micro = {name: value[start : start + self._in_memory] for name, value in batch.items()}
+            sums = self._sums(model, micro)
+            # Backward passes of several processes are averaged.
+            self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
+            for name, value in sums.items():
+                means[name] = means.get(name, 0) + value.detach() / scored
         return means
 
     def _sums(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         with self.accelerator.autocast():
             return self._objective(self.accelerator.unwrap_model(model), batch)
 
-    def _halve(self, step: int) -> None:
-        """Fewer blocks at once. Raises UserError if one is too many already."""
+    def _within_memory(self, compute: Callable[[], _T], undo: Callable[[], None] = lambda: None) -> _T:
+        """`compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
+
+        Raises UserError if one is too many already.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not micro_batch.is_out_of_memory(error):
+                    raise
+            undo()
+            self._halve()
+
+    def _halve(self) -> None:
+        step = self.state.global_step + 1
         fewer = micro_batch.smaller(self._in_memory, self._config.share)
         if fewer is None:
             raise UserError(
@@ -222,20 +234,24 @@ class _Trainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Nats per scored token of the validation text."""
         self.model.eval()
-        blocks = self._text.validation
-        total = 0.0
-        for start in range(0, len(blocks), self._in_memory):
-            batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
-            with torch.no_grad(), self.accelerator.autocast():
-                sums = CrossEntropy()(self.accelerator.unwrap_model(self.model), batch)
-            total += float(sums["loss"])
-        metrics = {"validation_loss": total / max(scored_tokens(blocks), 1)}
+        total = self._within_memory(self._validation_sum)
+        metrics = {"validation_loss": total / max(scored_tokens(self._text.validation), 1)}
         self._check_validation(total)
         if self._text.validation_bytes:
             metrics["validation_bits_per_byte"] = self._text.bits_per_byte(metrics["validation_loss"])
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _validation_sum(self) -> float:
+        """Nats of all scored tokens of the validation text."""
+        blocks, total = self._text.validation, 0.0
+        for start in range(0, len(blocks), self._in_memory):
+            batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
+            with torch.no_grad(), self.accelerator.autocast():
+                sums = CrossEntropy()(self.accelerator.unwrap_model(self.model), batch)
+            total += float(sums["loss"])
+        return total
 
     def _check_validation(self, total: float) -> None:
         step = self.state.global_step

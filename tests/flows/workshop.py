@@ -26,7 +26,13 @@ from tests.tiny import tiny_model
 STAGES: dict[str, Stage] = {
     one.name: one for one in (clean, inspect, tokenize, distill, finetune, quantize, evaluate)
 }
-_MEASURED = ("per_second", "seconds", "peak_memory", "peak_memory_bytes")  # these differ from run to run
+_MEASURED = (
+    "per_second",
+    "seconds",
+    "peak_memory",
+    "peak_memory_bytes",
+    "mfu",
+)  # these differ from run to run
 # That a setting is written down does not show that anything else reads it; and the second carries timings.
 _NO_EVIDENCE = ("adapter_config.json", "evaluation.json")
 

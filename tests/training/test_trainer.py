@@ -93,8 +93,9 @@ def test_what_it_reports(tmp_path, text):
     train(tiny_llama(), objective, text, config(log_every_steps=3, validations=3), tmp_path, report)
     assert list(report.series("validation_loss")) == [0, 4, 8]
     assert list(report.series("learning_rate")) == [1, 3, 6, 8]
-    for name in ("grad_norm", "tokens_per_second"):
-        assert min(report.series(name).values()) > 0
+    for name in ("grad_norm", "tokens_per_second", "mfu", "peak_memory_bytes"):
+        assert list(report.series(name)) == [1, 3, 6, 8] and min(report.series(name).values()) > 0
+    assert set(report.series("micro_batch").values()) == {4}
     for step, loss in report.series("loss").items():
         kl, entropy = report.series("kl")[step], report.series("cross_entropy")[step]
         assert loss == pytest.approx(0.75 * entropy + 0.25 * kl, rel=1e-4)
@@ -138,7 +139,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, text):
     torch.testing.assert_close(*trained)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor", "muon"])
 @pytest.mark.parametrize("schedule", ["wsd", "constant", "linear"])
 def test_optimizers_and_schedules_learn(tmp_path, text, optimizer, schedule):
     report = Recorder()
@@ -148,6 +149,22 @@ def test_optimizers_and_schedules_learn(tmp_path, text, optimizer, schedule):
     rates = list(report.series("learning_rate").values())
     assert max(rates) <= 5e-3
     assert rates[-1] == pytest.approx(5e-3) if schedule == "constant" else rates[-1] < 4e-3
+
+
+def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(tmp_path, text):
+    """In one step from nothing embeddings and norms move as by AdamW; a matrix by equal singular values."""
+    moved = {}
+    for optimizer in ("muon", "adamw"):
+        model = tiny_llama()
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        settings = config(tokens=1, optimizer=optimizer, weight_decay=0, warmup=0, schedule="constant")
+        train(model, CrossEntropy(), text, settings, tmp_path / optimizer, Recorder())
+        moved[optimizer] = {name: weight.detach() - before[name] for name, weight in model.named_parameters()}
+    for name in ("model.embed_tokens.weight", "model.norm.weight"):
+        torch.testing.assert_close(moved["muon"][name], moved["adamw"][name], rtol=1e-3, atol=1e-6)
+    update = moved["muon"]["model.layers.0.self_attn.q_proj.weight"]
+    values = torch.linalg.svdvals(update) / (0.2 * 5e-3 * 64**0.5)  # of the size of AdamW's
+    assert values.quantile(0.2) > 0.5 and values.max() < 1.5
 
 
 def test_bf16_keeps_weights_in_float32(tmp_path, text):
