@@ -19,6 +19,7 @@ from leanpipe.nursery import GRACE_SECONDS
 from leanpipe.report import Report
 from leanpipe.stage import Inputs, Stage, stored
 from leanpipe.store import Artifact, Store
+from leanpipe.wire import pass_on
 
 # Logits and their gradients are tens of megabytes. Left alone, glibc returns each such block to the kernel and gets it back
 # zeroed, page by page: a fifth of a training step on CPU. Here it keeps them until the stage's process ends.
@@ -83,13 +84,10 @@ def _listen(stage: Stage, events: Any, report: Report) -> Artifact:
     """Pass on what the stage reports until it has ended."""
     outcome: Artifact | Exception | None = None
     for line in events:
-        match json.loads(line):
-            case {"metrics": values, "step": step}:
-                report.metrics(values, step)
-            case {"progress": [done, total, what]}:
-                report.progress(done, total, what)
-            case {"log": [name, level, message]}:
-                logging.getLogger(name).log(level, message)
+        event = json.loads(line)
+        if pass_on(event, report):
+            continue
+        match event:
             case {"artifact": artifact}:
                 outcome = Artifact.model_validate(artifact)
             case {"user_error": sentence}:

@@ -20,10 +20,14 @@ class MuonAndAdamW(torch.optim.Optimizer):
         weight_decay: float,
         betas: tuple[float, float],
     ):
-        muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        adamw = torch.optim.AdamW(others, lr=lr, betas=betas)
-        self._both = {"muon": muon, "adamw": adamw}
-        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._both: dict[str, torch.optim.Optimizer] = {}
+        if matrices:
+            self._both["muon"] = torch.optim.Muon(
+                matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        if others:  # adapters are all matrices
+            self._both["adamw"] = torch.optim.AdamW(others, lr=lr, betas=betas)
+        super().__init__([{"params": matrices}, *others], {})
         self._link()
 
     @torch.no_grad()

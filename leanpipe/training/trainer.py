@@ -5,16 +5,20 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl
 
 from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.report import Report
+from leanpipe.termination import Termination
+from leanpipe.together import leave
 from leanpipe.training import checkpoints, micro_batch
 from leanpipe.training.arguments import BETAS, arguments, steps_of
 from leanpipe.training.config import TrainingConfig, check_training
@@ -27,7 +31,6 @@ from leanpipe.training.meter import Meter
 from leanpipe.training.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.optimizers import muon_and_adamw
 from leanpipe.training.rewinds import Rewinds
-from leanpipe.training.termination import Termination
 
 __all__ = ["Outcome", "Text", "steps_of", "train"]
 
@@ -87,26 +90,44 @@ def train(
     check_head(model)
     use_kernels(model, config)
     folder = out / "checkpoints"
-    rewinds = Rewinds(folder, config)
     with Termination() as termination:
-        trainer: _Trainer | None = None
-        while trainer is None:
-            checkpoint = checkpoints.find_whole(folder)
-            trainer = _Trainer(
-                model, objective, text, config, folder, report, rewinds, termination, checkpoint
-            )
-            try:
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            except Diverged as error:
-                rewinds.add(error, trainer.passes)
-                trainer = None
+        trainer = _finished(model, objective, text, config, folder, report, termination)
     if termination.requested:
-        termination.follow(trainer.state.global_step)
+        log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
+        termination.follow(f"training stopped after step {trainer.state.global_step}")
     trainer.restore_best()
+    trainer.accelerator.wait_for_everyone()
+    leave()
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
     shutil.rmtree(folder, ignore_errors=True)
     return trainer.outcome()
+
+
+def _finished(
+    model: Any,
+    objective: Objective,
+    text: Text,
+    config: TrainingConfig,
+    folder: Path,
+    report: Report,
+    termination: Termination,
+) -> "_Trainer":
+    """A trainer that has trained, to the end or until it was told to end."""
+    state = PartialState(cpu=device.name() == "cpu")
+    while True:
+        with state.main_process_first():  # it removes what is damaged
+            checkpoint = checkpoints.find_whole(folder)
+            rewinds = Rewinds(folder, config)
+        trainer = _Trainer(model, objective, text, config, folder, report, rewinds, termination, checkpoint)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            return trainer
+        except Diverged as error:
+            with state.main_process_first():
+                if state.is_main_process:
+                    rewinds.add(error, trainer.passes)
+        model.zero_grad()
 
 
 class _Trainer(Trainer):
@@ -142,6 +163,7 @@ class _Trainer(Trainer):
         self._tokens_per_step = config.batch * block
         self._config, self._folder = config, folder
         self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
+        self._termination = termination
         peak = peak_flops(_DTYPES[config.arithmetic]) * config.processes
         self.meter = Meter(self._tokens_per_step, flops_per_token(_causal(model), block), peak)
         self._guard = Guard(config.spike)
@@ -174,7 +196,10 @@ class _Trainer(Trainer):
             _set_random_state(generators)
 
         means = self._within_memory(lambda: self._accumulate(model, batch, scored), undo)
-        means = {name: self.accelerator.reduce(value, "sum") for name, value in means.items()}
+        if self.args.world_size > 1:
+            means = self._reduced(means)
+        else:
+            self._termination.agreed = self._termination.requested
         self._guard.check(self.state.global_step + 1, float(means["loss"]))
         self.meter.add(means)
         return means["loss"]
@@ -182,18 +207,29 @@ class _Trainer(Trainer):
     def _accumulate(self, model: Any, batch: Batch, scored: int) -> dict[str, torch.Tensor]:
         """Gradients of a whole batch, and this process's part of its mean losses."""
         means: dict[str, torch.Tensor] = {}
-        for start in range(0, len(batch["input_ids"]), self._in_memory):
+        rows = len(batch["input_ids"])
+        for start in range(0, rows, self._in_memory):
             micro = {name: value[start : start + self._in_memory] for name, value in batch.items()}
-            sums = self._sums(model, micro)
-            # Backward passes of several processes are averaged.
-            self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
+            last = start + self._in_memory >= rows
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                sums = self._sums(model, micro)
+                # Backward passes of several processes are averaged.
+                self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
             for name, value in sums.items():
                 means[name] = means.get(name, 0) + value.detach() / scored
         return means
 
     def _sums(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        inner = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
-            return self._objective(self.accelerator.unwrap_model(model), batch)
+            return through(model, inner, lambda: self._objective(inner, batch))
+
+    def _reduced(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Summed over all processes, which also agree on whether to stop."""
+        asked = torch.tensor(float(self._termination.requested), device=self.args.device)
+        sums = self.accelerator.reduce(torch.stack([asked, *means.values()]), "sum")
+        self._termination.agreed = bool(sums[0])
+        return dict(zip(means, sums[1:], strict=True))
 
     def _within_memory(self, compute: Callable[[], _T], undo: Callable[[], None] = lambda: None) -> _T:
         """`compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
@@ -217,6 +253,8 @@ class _Trainer(Trainer):
                 f"memory ran out at step {step} with one block of {len(self._text.train[0]['input_ids'])} tokens: use shorter "
                 "blocks, a smaller model, gradient_checkpointing or optimizer=adamw_8bit"
             )
+        if self.args.world_size > 1:  # the others are waiting for this process's gradients
+            raise UserError(f"memory ran out at step {step}: set micro_batch to {fewer}")
         if device.name() == "cuda":
             torch.cuda.empty_cache()
         log.warning(
@@ -245,13 +283,16 @@ class _Trainer(Trainer):
 
     def _validation_sum(self) -> float:
         """Nats of all scored tokens of the validation text."""
-        blocks, total = self._text.validation, 0.0
+        rank, number = self.args.process_index, self.args.world_size
+        blocks, total = self._text.validation[rank::number], 0.0
         for start in range(0, len(blocks), self._in_memory):
             batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
             with torch.no_grad(), self.accelerator.autocast():
                 sums = CrossEntropy()(self.accelerator.unwrap_model(self.model), batch)
             total += float(sums["loss"])
-        return total
+        if number == 1:
+            return total
+        return float(self.accelerator.reduce(torch.tensor(total, device=self.args.device), "sum"))
 
     def _check_validation(self, total: float) -> None:
         step = self.state.global_step
@@ -279,8 +320,11 @@ class _Trainer(Trainer):
             "guard": self._guard.state(),
             "micro_batch": self._in_memory,
         }
-        (checkpoints.aside(self._folder) / f"checkpoint-{step}" / _STATE).write_text(json.dumps(state))
-        checkpoints.publish(self._folder, step, keep={best_step(self.state.log_history)})
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (checkpoints.aside(self._folder) / f"checkpoint-{step}" / _STATE).write_text(json.dumps(state))
+            checkpoints.publish(self._folder, step, keep={best_step(self.state.log_history)})
+        self.accelerator.wait_for_everyone()
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.meter.restore(state["meter"])
@@ -338,7 +382,7 @@ class _Schedule(TrainerCallback):
         control.should_log = control.should_log or step == last
         control.should_save = step % self._config.checkpoint_every_steps == 0 and step < last
         self._report.progress(step * self._tokens_per_step, last * self._tokens_per_step, "tokens")
-        if self._termination.requested and step < last:
+        if self._termination.agreed and step < last:
             control.should_save = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -353,8 +397,28 @@ class _Schedule(TrainerCallback):
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._termination.requested:  # only now: the checkpoint would say so, too
+        if self._termination.agreed:  # only now: the checkpoint would say so, too
             control.should_training_stop = True
+
+
+def through(wrapper: Any, inner: Any, compute: Callable[[], _T]) -> _T:
+    """`compute()` within the forward pass of `wrapper`, which makes it average the gradients of several processes.
+
+    Its hooks run around a call of `inner`, and that call becomes `compute`, as in Lightning's forward redirection.
+    """
+    if wrapper is inner:
+        return compute()
+    original = inner.__dict__.get("forward")
+
+    def once() -> _T:
+        if original is None:
+            del inner.forward
+        else:
+            inner.forward = original
+        return compute()
+
+    inner.forward = once
+    return wrapper()
 
 
 def validations(history: Sequence[dict[str, Any]]) -> dict[int, float]:

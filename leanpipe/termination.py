@@ -1,17 +1,14 @@
-"""SIGTERM while training: the step is finished, a checkpoint is written, and only then does the process end."""
+"""SIGTERM where something should be finished first: it is remembered, and followed later."""
 
-import logging
 import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-log = logging.getLogger(__name__)
-
 
 class Terminated(Exception):
-    """Training stopped at a checkpoint because the process was told to end; running it again goes on from there."""
+    """Work stopped where it can be gone on from, because the process was told to end."""
 
 
 class Termination:
@@ -19,6 +16,8 @@ class Termination:
 
     def __init__(self) -> None:
         self.requested = False
+        self.agreed = False
+        """Whether all processes of a training know of it."""
         self._in_main_thread = threading.current_thread() is threading.main_thread()
         self._before: Any = None
 
@@ -31,11 +30,10 @@ class Termination:
         if self._in_main_thread:
             signal.signal(signal.SIGTERM, self._before)
 
-    def follow(self, step: int) -> None:
+    def follow(self, done: str) -> None:
         """End as the signal asked for, now that nothing is lost. Raises Terminated if whoever handles it lets us live."""
-        log.info("told to end: stopped after step %d with a checkpoint, run again to resume", step)
         os.kill(os.getpid(), signal.SIGTERM)
-        raise Terminated(f"training was told to end and stopped after step {step}; run it again to resume")
+        raise Terminated(f"told to end: {done}; run it again to resume")
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
