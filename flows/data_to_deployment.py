@@ -35,7 +35,13 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
         student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
-        adapted = run.stage(finetune, config.finetune, model=student, instructions=given.instructions)
+        adapted = run.stage(
+            finetune,
+            config.finetune,
+            model=student,
+            instructions=given.instructions,
+            documents=documents,
+        )
         quantized = run.stage(quantize, config.quantize, model=adapted)
 
         models = {"teacher": given.model, "student": student, "adapted": adapted}

@@ -228,6 +228,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
     | {
         "tokens": to(768),
         "validation_tokens": to(48),
+        "adapter": to("dora", "rslora"),
+        "base": to("nf4"),
+        "general_tokens": to(0, 40),
         "rank": to(2),
         "alpha": to(64),
         "dropout": to(0.5),

@@ -90,7 +90,11 @@ class Workshop:
             "inspect": lambda: {"corpus": (self.corpus,)},
             "tokenize": lambda: {"documents": self.documents, "teacher": self.model},
             "distill": lambda: {"teacher": self.model, "blocks": self.blocks},
-            "finetune": lambda: {"model": self.model, "instructions": self.instructions},
+            "finetune": lambda: {
+                "model": self.model,
+                "instructions": self.instructions,
+                "documents": self.documents,
+            },
             "quantize": lambda: {"model": self.model},
             "evaluate": lambda: {"model": self.model, "documents": self.documents},
         }
