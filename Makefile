@@ -25,6 +25,11 @@ test: .venv/installed-dev lint chromium
 check: lint
 	$(BIN)/pytest tests/test_layers.py tests/flows/test_forms.py
 
+# Stages killed at random steps, many times over: minutes.
+.PHONY: chaos
+chaos: .venv/installed-dev
+	$(BIN)/pytest -m chaos $(ARGS)
+
 .PHONY: lint
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -167,6 +167,23 @@ def inspect(
 
 
 @app.command()
+def show_mask(
+    model: Annotated[
+        str, typer.Option(help="folder, .gguf file or hub id of the model to be finetuned")
+    ] = "smollm2-135m-instruct",
+    instructions: Annotated[str, typer.Option(help=".json or .jsonl of instructions")] = "alpaca-sample",
+    examples: Annotated[int, typer.Option(help="how many conversations", min=1, max=1_000)] = 3,
+    max_length: Annotated[int, typer.Option(help="cut after so many tokens", min=8, max=131_072)] = 256,
+) -> None:
+    """Show what finetuning would learn: some conversations, with the tokens that are learnt in green."""
+    home = _prepare()
+    from flows.console import console
+    from flows.mask import show_mask as show
+
+    show(home, model, instructions, examples, max_length, console())
+
+
+@app.command()
 def lineage(
     doc: Annotated[
         str, typer.Argument(help="id or SHA-256 (8 hex digits or more), path, or a phrase of the document")

@@ -39,7 +39,13 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
         blocks = tokenized(run, config, given, documents)
         predictions = predicted(run, config, given, blocks)
         student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
-        adapted = run.stage(finetune, config.finetune, model=student, instructions=given.instructions)
+        adapted = run.stage(
+            finetune,
+            config.finetune,
+            model=student,
+            instructions=given.instructions,
+            documents=documents,
+        )
         quantized = run.stage(quantize, config.quantize, model=adapted)
 
         models = {"teacher": given.model, "student": student, "adapted": adapted}

@@ -23,6 +23,15 @@ def name() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def count() -> int:
+    """GPUs that torch can use; 1 without any."""
+    if name() == "cpu":
+        return 1
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def has_nvidia_driver() -> bool:
     return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
 

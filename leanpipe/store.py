@@ -141,6 +141,18 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def is_locked(self, name: str) -> bool:
+        """Whether some process holds the lock `name` now."""
+        path = self.root / ".locks" / name
+        if not path.exists():
+            return False
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     def _artifact(self, manifest: Manifest) -> Artifact:
         return Artifact(
             name=manifest.stage,

@@ -21,21 +21,32 @@ class Blocks(Protocol):
 
 
 class Passes(torch.utils.data.Dataset):
-    """`length` blocks: every one of `blocks` once, then all again in another order, and so on."""
+    """`length` blocks: every one of `blocks` once, then all again in another order, and so on.
 
-    def __init__(self, blocks: Blocks, length: int, seed: int):
+    They are cut into batches of `batch`; of those, the ones with the numbers `skipped`, from 0, are left out.
+    """
+
+    def __init__(self, blocks: Blocks, length: int, seed: int, batch: int = 1, skipped: Sequence[int] = ()):
         self._blocks, self._length, self._seed = blocks, length, seed
+        self._batch, self._skipped = batch, sorted(skipped)
         self._pass, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> Any:
-        number, place = divmod(index, len(self._blocks))
+        step, place = divmod(index, self._batch)
+        number, place = divmod(self.batch_of(step) * self._batch + place, len(self._blocks))
         if number != self._pass:
             generator = torch.Generator().manual_seed(self._seed + number)
             self._pass, self._order = number, torch.randperm(len(self._blocks), generator=generator)
         return self._blocks[int(self._order[place])]
+
+    def batch_of(self, step: int) -> int:
+        """The number of the batch that step `step` reads, both from 0."""
+        for skipped in self._skipped:
+            step += skipped <= step
+        return step
 
 
 class Chosen:
@@ -66,7 +77,7 @@ def spread(blocks: Blocks, tokens: int) -> list[Any]:
 
 
 def collate(items: Sequence[Any]) -> dict[str, torch.Tensor]:
-    """One batch: each entry is stacked, (T,) to (B, T)."""
+    """One batch: each entry that the items have is stacked, those of (T,) to (B, T)."""
     return {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}
 
 

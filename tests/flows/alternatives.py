@@ -96,11 +96,36 @@ TRAINING = {
     "warmup": to(0.5),
     "batch": to(4),
     "micro_batch": to(1),
-    "optimizer": to("adamw_8bit", "adafactor"),
+    "processes": shown_by("training/test_processes.py::test_several_processes_train_as_one_does", 2),
+    "optimizer": to(
+        "adamw_8bit",
+        "adafactor",
+        "muon",
+        "adamw_8bit_paged",
+        refused={"adamw_8bit_paged": "adamw_8bit_paged needs a GPU"} if device.name() == "cpu" else {},
+    ),
     "weight_decay": to(1.0),
     "max_grad_norm": to(1e-3),
     "precision": to("bf16", "fp16", refused={"fp16": "fp16 needs a GPU"} if device.name() == "cpu" else {}),
     "gradient_checkpointing": to(True),
+    "compile": shown_by("training/test_kernels.py::test_compile_calls_the_compiled_model", True),
+    "attention_kernel": shown_by(
+        "training/test_kernels.py::test_the_attention_kernel_that_is_asked_for_is_used",
+        "sdpa",
+        "flash_attention_2",
+        "flex_attention",
+    ),
+    "fused_kernels": shown_by(
+        "training/test_kernels.py::test_fused_kernels_are_put_in_where_they_are", False
+    ),
+    "on_divergence": shown_by(
+        "training/test_guards.py::test_going_back_leaves_out_the_batch_and_reads_the_next", "rewind"
+    ),
+    "rewinds": shown_by("training/test_guards.py::test_it_goes_back_only_so_often", 2),
+    "spike": shown_by(
+        "training/test_guards.py::test_an_explosion_is_three_steps_far_above_what_was_usual", 6
+    ),
+    "patience": shown_by("training/test_guards.py::test_patience_stops_early_with_the_best_weights", 3),
     "validations": to(3),
     "checkpoint_every_steps": to(1),
     "log_every_steps": to(1),
@@ -248,6 +273,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
     | {
         "tokens": to(768),
         "validation_tokens": to(48),
+        "adapter": to("dora", "rslora"),
+        "base": to("nf4"),
+        "general_tokens": to(0, 40),
         "rank": to(2),
         "alpha": to(64),
         "dropout": to(0.5),

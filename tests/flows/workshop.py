@@ -28,7 +28,13 @@ from tests.tiny import tiny_model
 STAGES: dict[str, Stage] = {
     one.name: one for one in (clean, inspect, tokenize, distill, pretrain, finetune, quantize, evaluate)
 } | {"cache": cache_teacher}
-_MEASURED = ("per_second", "seconds", "peak_memory", "peak_memory_bytes")  # these differ from run to run
+_MEASURED = (
+    "per_second",
+    "seconds",
+    "peak_memory",
+    "peak_memory_bytes",
+    "mfu",
+)  # these differ from run to run
 # That a setting is written down does not show that anything else reads it; and the second carries timings.
 _NO_EVIDENCE = ("adapter_config.json", "evaluation.json")
 
@@ -98,7 +104,11 @@ class Workshop:
                 "predictions": self.predictions,
             },
             "pretrain": lambda: {"blocks": self.blocks},
-            "finetune": lambda: {"model": self.model, "instructions": self.instructions},
+            "finetune": lambda: {
+                "model": self.model,
+                "instructions": self.instructions,
+                "documents": self.documents,
+            },
             "quantize": lambda: {"model": self.model},
             "evaluate": lambda: {"model": self.model, "documents": self.documents},
         }
