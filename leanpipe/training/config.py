@@ -63,12 +63,16 @@ class TrainingConfig(StageConfig):
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
+        self.check_batch()
+        return self
+
+    def check_batch(self) -> None:
+        """Raise ValueError unless a batch can be shared evenly among processes and micro-batches."""
         if self.batch % self.processes:
             raise ValueError(f"batch ({self.batch}) must be a multiple of processes ({self.processes})")
         if self.micro_batch and self.share % min(self.micro_batch, self.share):
             whole = "batch" if self.processes == 1 else "batch / processes"
             raise ValueError(f"{whole} ({self.share}) must be a multiple of micro_batch ({self.micro_batch})")
-        return self
 
     @property
     def share(self) -> int:

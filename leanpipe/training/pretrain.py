@@ -54,8 +54,8 @@ class PretrainConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
-        if self.batch and self.batch % min(self.micro_batch, self.batch):
-            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        if self.batch:
+            self.check_batch()
         return self
 
 
