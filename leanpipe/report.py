@@ -80,7 +80,7 @@ class MetricsFile:
         self._last = {}
         for entry in entries:
             self._remember(entry["values"], entry["step"])
-        if entries:
+        if entries or self._path.exists():
             aside = self._path.with_suffix(".new")
             aside.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
             aside.replace(self._path)

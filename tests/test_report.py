@@ -28,6 +28,13 @@ def test_what_a_resumed_stage_tells_again_is_there_once(tmp_path: Path):
     assert [step for step, _ in lines(path)] == [None, 5, 10, 15, 15]
 
 
+def test_a_stage_that_begins_anew_leaves_nothing_of_before(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    for loss in (1, 2):
+        MetricsFile(path).metrics({"validation_loss": loss}, 0)
+    assert lines(path) == [(0, {"validation_loss": 2})]
+
+
 def test_figures_of_one_step_in_several_lines_stay(tmp_path: Path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.metrics({"loss": 1}, 4)

@@ -67,15 +67,17 @@ def cases(tmp_path_factory) -> dict[str, Case]:
 
 
 class Killer(Silent):
-    """Sends a signal to the process that trains once it has done a step."""
+    """Sends a signal to the process that trains once it has done a step, or the first one after it."""
 
     def __init__(self, step: int, number: int):
         self._tokens, self._signal = step * 2 * LENGTH, number
         self.seen: list[float] = []
+        self._sent = not step
 
     def progress(self, done: float, total: float, what: str) -> None:
         self.seen.append(done)
-        if done == self._tokens:
+        if done >= self._tokens and not self._sent:  # a checkpoint may be of a later step than was meant
+            self._sent = True
             helper = next(one for one in psutil.Process().children() if "leanpipe.nursery" in one.cmdline())
             os.kill(helper.children()[0].pid, self._signal)
 
@@ -86,7 +88,7 @@ def finished(nursery: Nursery, case: Case, store: Store, kills: list[tuple[int, 
         killer = Killer(step, number)
         with pytest.raises(StageDied, match=signal.Signals(number).name):
             nursery.run(case.stage, case.config, case.inputs, store, killer)
-        assert step * 2 * LENGTH in killer.seen
+        assert max(killer.seen) >= step * 2 * LENGTH
     return nursery.run(case.stage, case.config, case.inputs, store, Silent())
 
 
