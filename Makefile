@@ -1,10 +1,12 @@
-# The whole of leanpipe's life: run · up · test · check. Everything is installed into .venv from constraints.txt.
+# The whole of leanpipe's life: run · up · test · check · bench-…. Everything is installed into .venv from constraints.txt.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 # Tests and runs stay on this machine and off each other's cores.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= true
+# Images often forbid Python to keep what it compiles, and then every start compiles hundreds of files again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run up serve test check install clean
 
@@ -50,6 +52,15 @@ endef
 
 .venv/installed-dev: pyproject.toml constraints.txt
 	$(call install,.[dev])
+	touch $@ .venv/installed
+
+# Ours and the peer in one run, on a machine that does nothing else; results in benchmarks/results/.
+.PHONY: bench-corpus
+bench-corpus: .venv/installed-bench
+	for part in corpus filters extraction languages tokens; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+
+.venv/installed-bench: pyproject.toml constraints.txt
+	$(call install,.[bench])
 	touch $@ .venv/installed
 
 clean:

@@ -29,7 +29,7 @@ class InspectSettings(CorpusSettings):
     """The text, and how much of it is looked at."""
 
     inspect: SampleConfig = SampleConfig()
-    """How much of the corpus is looked at, and how much of it is shown."""
+    """The sample, and how many of its documents are shown."""
 
 
 class TokenSettings(CorpusSettings):

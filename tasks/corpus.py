@@ -24,5 +24,6 @@ def cleaned(run: Run, settings: CorpusSettings, given: Given) -> Artifact:
 def tokenized(run: Run, settings: TokenSettings, given: Given, documents: Artifact) -> Artifact:
     """The stage `tokenize` on the cleaned `documents`."""
     base = blocks_before(run.store, settings.tokenize, given.model)
-    more = {"base": base} if base else {}
-    return run.stage(tokenize, settings.tokenize, documents=documents, teacher=given.model, **more)
+    inputs: dict[str, Any] = {"documents": documents, "teacher": given.model}
+    inputs |= {"base": base} if base else {}
+    return run.stage(tokenize, settings.tokenize, **inputs)

@@ -1,4 +1,4 @@
-"""What only a GPU can show. Runs by itself where there is one; nobody has run it yet."""
+"""What only a GPU can show. Runs by itself where there is one."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ from leanpipe.assets.packages import fetch
 from leanpipe.assets.tiny import train_tiny
 from leanpipe.errors import UserError
 from leanpipe.home import Home
-from leanpipe.roots import Roots
+from leanpipe.roots import Roots, local_path
 from leanpipe.stage import Runner
 from leanpipe.store import Artifact, external
 from leanpipe.text.listing import check_corpus, list_corpus
@@ -75,7 +75,22 @@ def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Ho
     """Where it lies, and which places are permitted: what we fetched ourselves always is."""
     if reference in named:
         return str(named[reference](home.assets)), Roots()
-    return reference, Roots.from_environment()
+    roots = Roots.from_environment()
+    roots.check("corpus", reference)
+    path = local_path(reference)
+    if path and not _exists(path):
+        known = ", ".join(named)
+        raise UserError(
+            f"corpus: {reference} does not exist; give a folder, a file, a URL, or one of {known}"
+        )
+    return reference, roots
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long: said by whoever opens it
+        return True
 
 
 def _text(

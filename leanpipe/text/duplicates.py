@@ -213,7 +213,7 @@ def _buckets(
     starts = (
         np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]])) if len(order) else order
     )
-    ends = np.append(starts[1:], len(order))
+    ends: np.ndarray = np.append(starts[1:], len(order))
     for start, end in zip(starts, ends, strict=True):
         if end - start > 1 and numbers[order[end - 1]] >= new:
             yield numbers[order[start:end]]

@@ -20,7 +20,7 @@ def signature(shingles: "NDArray[np.uint64]", permutations: int) -> "NDArray[np.
     functions are multiply-shift (Dietzfelbinger et al. 1997), for shingles are well mixed numbers already.
     """
     factors, addends = _functions(permutations)
-    least = np.full(permutations, np.iinfo(np.uint64).max, np.uint64)
+    least: np.ndarray = np.full(permutations, np.iinfo(np.uint64).max, np.uint64)
     for start in range(0, len(shingles), _AT_ONCE):
         values = factors * shingles[None, start : start + _AT_ONCE]
         values += addends
@@ -44,7 +44,7 @@ def bands(threshold: float, permutations: int) -> tuple[int, int]:
 
 def band_keys(signatures: "NDArray[np.uint32]", band: int, rows: int) -> "NDArray[np.uint64]":
     """uint64 of shape (n,): documents with the same key agree, but for chance, in all rows of the band."""
-    keys = np.full(len(signatures), band, np.uint64)
+    keys: np.ndarray = np.full(len(signatures), band, np.uint64)
     for row in range(band * rows, (band + 1) * rows):
         keys = (keys ^ signatures[:, row]) * np.uint64(0x9E3779B97F4A7C15)
         keys ^= keys >> np.uint64(29)

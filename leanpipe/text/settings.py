@@ -42,7 +42,7 @@ class CleanConfig(StageConfig):
     split: SplitConfig = SplitConfig()
     """Which share of the documents is held out."""
     execution: ExecutionConfig = ExecutionConfig()
-    """Where and in how many pieces the corpus is worked on."""
+    """The machines that work on the corpus, and how it is divided among them."""
 
     @field_validator("languages")
     @classmethod

@@ -50,7 +50,7 @@ class _NearDuplicates:
         if final.exists():
             return
         index = self.segments.index()
-        gone = np.zeros(len(index), np.bool_)
+        gone: np.ndarray = np.zeros(len(index), np.bool_)
         gone[np.load(self.folder / "exact.npz")["later"]] = True
         pairs = near_pairs(index, gone, self.config.duplicates, task, self.tasks)
         _save(final, **pairs._asdict())
@@ -64,7 +64,7 @@ def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> No
     _save(folder / "exact.npz", **exact._asdict())
     near = _near(segments, config, folder) if config.duplicates.near and len(index) else nothing
     _save(folder / "near.npz", **near._asdict())
-    gone = np.zeros(len(index), np.bool_)
+    gone: np.ndarray = np.zeros(len(index), np.bool_)
     gone[exact.later] = gone[near.later] = True
     if config.duplicates.paragraphs:
         repeated = repeated_paragraphs(index, gone)[len(segments.held) :]

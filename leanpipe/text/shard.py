@@ -19,7 +19,7 @@ import numpy as np
 from leanpipe.store import sync
 from leanpipe.text.columns import ColumnWriter
 from leanpipe.text.document import Document
-from leanpipe.text.judge import Judged, Judge
+from leanpipe.text.judge import Judge, Judged
 from leanpipe.text.listing import ReadLog, SourceFile
 from leanpipe.text.minhash import signature
 from leanpipe.text.readers import read_file
@@ -64,7 +64,7 @@ def publish(partial: Path, final: Path) -> None:
     partial.rename(final)
 
 
-def make_shards(files: Sequence[SourceFile], megabytes: int) -> tuple[tuple[SourceFile, ...], ...]:
+def make_shards(files: Sequence[SourceFile], megabytes: float) -> tuple[tuple[SourceFile, ...], ...]:
     """Files in their order, until a shard has `megabytes`. The same files give the same shards."""
     shards: list[tuple[SourceFile, ...]] = []
     shard: list[SourceFile] = []

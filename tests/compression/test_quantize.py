@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from leanpipe import device
 from leanpipe.compression.quantize import (
     QuantizeConfig,
     QuantizeInputs,
@@ -35,7 +36,8 @@ def run(source, out, **settings):
 
 @pytest.mark.parametrize(("form", "limit"), [("int8", 0.05), ("nf4", 0.25)])
 def test_a_folder_reloads_and_its_logits_stay_near(source, result, form, limit):
-    tokens = load_tokenizer(source)("A list is a sequence of things.", return_tensors="pt")["input_ids"]
+    text = "A list is a sequence of things."
+    tokens = load_tokenizer(source)(text, return_tensors="pt")["input_ids"].to(device.name())
     with torch.inference_mode():
         full = load_model(source)(tokens).logits.float()
         quantised = load_model(result[0] / form)(tokens).logits.float()

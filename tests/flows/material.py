@@ -3,6 +3,7 @@
 import gzip
 import json
 import pydoc_data.topics
+from itertools import pairwise
 from pathlib import Path
 
 _KEPT = (
@@ -72,7 +73,7 @@ def write_corpus(folder: Path) -> Path:
     (folder / "x-mixed.txt").write_text("\n\n".join((_GERMAN[0], half[0], _GERMAN[1], half[1], _GERMAN[2])))
     rows = (("identifiers", "objects"), ("in", "slicings"), ("nonlocal", "unary"))
     _write_pages(folder)
-    for name, other in zip(_QUOTED, _QUOTED[1:], strict=False):
+    for name, other in pairwise(_QUOTED):
         half = len(topics[name]) // 2
         quote = f"What follows was taken from elsewhere.\n\n{topics[name][:half]}\n\n{topics[other][-1500:]}"
         (folder / f"y-quotes-{name}.txt").write_text(quote)
@@ -91,6 +92,8 @@ def _write_pages(folder: Path) -> None:
     (folder / "x-code.txt").write_text(_CODE + "It was not always so. And who is to blame? " + _WEB[32:700])
     with gzip.open(folder / "x-packed.txt.gz", "wt") as packed:
         packed.write(pydoc_data.topics.topics["compound"])
+    with gzip.open(folder / "x-unfolds.jsonl.gz", "wt") as packed:
+        packed.write((json.dumps({"text": " ".join(_PAGE_TEXT)}) + "\n") * 200)
 
 
 def write_evaluation(path: Path) -> Path:

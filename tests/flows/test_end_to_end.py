@@ -260,7 +260,10 @@ def _first_scheduled(servers: Servers) -> str:
 
 
 MISTAKES = {
-    "corpus: /nowhere does not exist; give a folder, a file, or one of sample": ["--corpus", "/nowhere"],
+    "corpus: /nowhere does not exist; give a folder, a file, a URL, or one of sample": [
+        "--corpus",
+        "/nowhere",
+    ],
     "the corpus EMPTY has no file with text in it": ["--corpus", "EMPTY"],
     "model no-such/model: it is no folder, no .gguf file, none of": ["--teacher", "no-such/model"],
     "instructions: /nowhere.json does not exist": ["--instructions", "/nowhere.json"],

@@ -124,13 +124,13 @@ def test_a_page_whose_text_the_rules_take_for_noise_gives_all_of_it():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_page_without_text_is_empty_and_not_lost(page: str, method: str):
     extracted = found(page, method=installed(method))
-    assert extracted.text.strip(" <") == "" and not extracted.lost
+    assert extracted.text.strip(" <") == "" and not extracted.fault
 
 
 def test_text_that_no_parser_sees_is_a_fault():
     page = f"<html><head><title>An unclosed title. {BEES}"
     extracted = found(page)
-    assert extracted.text == "" and extracted.lost
+    assert extracted.text == "" and extracted.fault
     assert extracted.fault == ("extract.nothing", len(page))
 
 

@@ -38,7 +38,7 @@ def run(tmp_path, model, **settings):
 
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
-        return model(torch.tensor([[1, 40, 50, 60, 70]])).logits.float()
+        return model(torch.tensor([[1, 40, 50, 60, 70]], device=model.device)).logits.float()
 
 
 def test_a_model_learns_to_answer(tmp_path, model):

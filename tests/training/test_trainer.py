@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.training.config import TrainingConfig
 from leanpipe.training.data import scored_tokens
@@ -91,7 +92,8 @@ def test_it_overfits_a_tiny_text(tmp_path, text):
 
 def test_what_it_reports(tmp_path, text):
     report = Recorder()
-    objective = Distillation(tiny_llama(seed=1), temperature=2.0, kl_weight=0.25)
+    teacher = tiny_llama(seed=1).to(device.name())
+    objective = Distillation(teacher, temperature=2.0, kl_weight=0.25)
     train(tiny_llama(), objective, text, config(log_every_steps=3, validations=3), tmp_path, report)
     assert list(report.series("validation_loss")) == [0, 4, 8]
     assert list(report.series("learning_rate")) == [1, 3, 6, 8]
