@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from leanpipe import device
 from leanpipe.errors import UserError
-from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.models.load import load_for_inference, load_tokenizer, save_model
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
 from leanpipe.training.config import TrainingConfig, check_training
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class DistillConfig(TrainingConfig):
     """How large the student is, where its weights come from, and what it learns from the teacher."""
+
+    neutral: ClassVar[frozenset[str]] = frozenset({"teacher_memory"})
 
     tokens: int = Field(25_600, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
@@ -41,6 +43,9 @@ class DistillConfig(TrainingConfig):
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
     temperature: float = Field(1.0, gt=0, le=100)
     """Softens both distributions before they are compared; 1 leaves them as they are."""
+    teacher_memory: float = Field(0, ge=0, le=100_000)
+    """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
+    which is slower and changes nothing else. 0 is what the student's training leaves free."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,11 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
     check_vocabulary(config, inputs.teacher, tokenizer)
     text = _text(config, inputs.blocks, tokenizer)
-    teacher = load_model(inputs.teacher)
+    teacher = load_for_inference(
+        inputs.teacher,
+        config.teacher_memory,
+        student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"])),
+    )
     teacher_parameters = count_parameters(empty_model(teacher.config))
     student = make_student(config, teacher, load_tokenizer(inputs.teacher), tokenizer)
     outcome = train(student, _objective(config, teacher), text, config, out, report)
@@ -94,6 +103,16 @@ def check_vocabulary(config: DistillConfig, teacher: Path, tokenizer: "PreTraine
             f"the text was tokenised with another vocabulary than the teacher's ({teacher}), so their predictions cannot "
             "be compared: tokenise with the tokenizer 'teacher', or set distill.kl_weight to 0"
         )
+
+
+def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
+    """What training the student on blocks of `block` tokens will take on the device, the teacher left out."""
+    from leanpipe.models.count import layers_for_size, read_config, with_layers
+    from leanpipe.planning.memory import size_of, training_memory
+
+    whole = read_config(teacher)
+    size = size_of(with_layers(whole, list(range(layers_for_size(whole, config.size)))))
+    return training_memory(size, config, block, process=0, kl=config.kl_weight > 0).peak
 
 
 def make_student(
