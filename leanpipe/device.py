@@ -4,6 +4,7 @@ torch is imported only where it is needed: a stage that only reads text should n
 """
 
 import functools
+import os
 import resource
 import sys
 from pathlib import Path
@@ -75,3 +76,35 @@ def peak_memory() -> int:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def free_memory() -> int:
+    """Bytes of the device that nothing uses now."""
+    if name() == "cuda":
+        import torch
+
+        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] + cached
+    return free_host_memory()
+
+
+def free_host_memory() -> int:
+    """Bytes that this process may still take: of the machine, or of its container if that is allowed less."""
+    if sys.platform != "linux":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+    return min(int(available) * 1024, _container_memory())
+
+
+def _container_memory() -> int:
+    """What the control group leaves (version 2; https://docs.kernel.org/admin-guide/cgroup-v2.html, memory)."""
+    limit, current = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
+    if not limit.exists() or not current.exists() or limit.read_text().strip() == "max":
+        return sys.maxsize
+    statistics = dict(line.split() for line in limit.with_name("memory.stat").read_text().splitlines())
+    # Pages of files are given back when they are needed.
+    return (
+        int(limit.read_text())
+        - int(current.read_text())
+        + sum(int(statistics[name]) for name in ("active_file", "inactive_file"))
+    )

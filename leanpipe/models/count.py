@@ -1,6 +1,7 @@
 """How large a model is, from its config alone: nothing is loaded."""
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,28 @@ def read_config(path: Path) -> "PretrainedConfig":
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        if brings_code(path):
+            raise UserError(refuse_code(path)) from error
         raise UserError(
             f"{path} is not a model folder: its config.json could not be read ({error})"
         ) from error
+
+
+def brings_code(path: Path) -> bool:
+    """Whether the folder `path` names Python files of its own, for transformers to run, as the classes of its model."""
+    for name in ("config.json", "tokenizer_config.json"):
+        file = path / name
+        if file.exists() and "auto_map" in json.loads(file.read_text()):
+            return True
+    return False
+
+
+def refuse_code(path: Path) -> str:
+    """Code that comes with a model could do anything on this machine; whoever wrote the model is not its user."""
+    return (
+        f"{path} cannot be loaded without running the Python code that came with it (auto_map in its JSON files), and "
+        "such code is never run: choose a model of an architecture that transformers has itself"
+    )
 
 
 def empty_model(config: "PretrainedConfig") -> "PreTrainedModel":

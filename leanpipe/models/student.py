@@ -1,9 +1,11 @@
 """A smaller model made of some of the layers of a larger one."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from leanpipe.errors import UserError
 from leanpipe.models.count import with_layers
+from leanpipe.models.offload import weight
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +36,8 @@ def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTra
     Works for every architecture whose layers lie in one list (Llama-like, GPT-2, ...); raises UserError for others.
     """
     student = random_student(with_layers(teacher.config, kept))
-    student.load_state_dict(_keep_layers(teacher.state_dict(), layer_list_name(teacher), kept))
+    names = _kept_names(teacher.state_dict(), layer_list_name(teacher), kept)
+    student.load_state_dict({new: weight(teacher, old) for new, old in names.items()})
     student.generation_config = teacher.generation_config
     return student
 
@@ -91,17 +94,15 @@ def layer_list_name(model: "PreTrainedModel") -> str:
     )
 
 
-def _keep_layers(
-    weights: dict[str, "torch.Tensor"], layer_list: str, kept: list[int]
-) -> dict[str, "torch.Tensor"]:
-    """The weights without the layers that are not kept, the others renumbered."""
+def _kept_names(names: Iterable[str], layer_list: str, kept: list[int]) -> dict[str, str]:
+    """The names of the weights that stay, by what they are called when the layers that stay are renumbered."""
     new_index = {str(old): new for new, old in enumerate(kept)}
     chosen = {}
-    for name, weight in weights.items():
+    for name in names:
         before, found, rest = name.partition(f"{layer_list}.")
         index, _, inner = rest.partition(".")
         if not found or before:
-            chosen[name] = weight
+            chosen[name] = name
         elif index in new_index:
-            chosen[f"{layer_list}.{new_index[index]}.{inner}"] = weight
+            chosen[f"{layer_list}.{new_index[index]}.{inner}"] = name
     return chosen

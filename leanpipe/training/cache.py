@@ -17,7 +17,7 @@ from pydantic import Field
 from leanpipe import device
 from leanpipe.config import StageConfig
 from leanpipe.errors import UserError
-from leanpipe.models.load import load_model, load_tokenizer, vocabulary_size
+from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
 from leanpipe.store import MANIFEST, Artifact, Manifest, Store, sync
@@ -164,7 +164,7 @@ def write_predictions(
         path = out / f"{number:05}.npy"
         indices = range(start, min(start + rows, len(chosen)))
         if not path.exists() and not _link(inputs.base, path, len(indices)):
-            teacher = teacher or load_model(inputs.teacher)
+            teacher = teacher or load_for_inference(inputs.teacher)
             _write(path, _ask(teacher, chosen, indices, format, report))
             asked += len(indices)
         report.progress(indices.stop * format.block_length, len(chosen) * format.block_length, "tokens")

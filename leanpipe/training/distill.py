@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from leanpipe import device
 from leanpipe.errors import UserError
-from leanpipe.models.load import load_model, load_tokenizer, save_model, vocabulary_size
+from leanpipe.models.load import load_for_inference, load_tokenizer, save_model, vocabulary_size
 from leanpipe.models.student import evenly_spaced, first_and_last
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
@@ -28,6 +28,8 @@ _SAMPLE_TOKENS = 4_096  # on which it is measured what of the teacher is importa
 
 class DistillConfig(TrainingConfig):
     """How large the student is, where its weights come from, and what it learns from the teacher."""
+
+    neutral: ClassVar[frozenset[str]] = frozenset({"teacher_memory"})
 
     tokens: int = Field(25_600, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
@@ -61,6 +63,9 @@ class DistillConfig(TrainingConfig):
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
     temperature: float = Field(1.0, gt=0, le=100)
     """Softens both distributions before they are compared; 1 leaves them as they are."""
+    teacher_memory: float = Field(0, ge=0, le=100_000)
+    """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
+    which is slower and changes nothing else. 0 is what the student's training leaves free."""
 
     hidden_weight: float = Field(0.0, ge=0, le=1_000)
     """How much it counts, beside the predictions, that the student's hidden states point where the teacher's do. The
@@ -103,7 +108,8 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
         check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
     text = _text(config, inputs, tokenizer)
-    teacher = load_model(inputs.teacher)
+    aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
+    teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
     teacher_parameters = count_parameters(empty_model(teacher.config))
     made = make_student(config, teacher, text.train)
     student = made.model
@@ -143,6 +149,16 @@ class Student:
     """Indices of the teacher's layers."""
     hidden: "torch.Tensor | None" = None
     """Entries of the teacher's hidden states, in rising order; None for all."""
+
+
+def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
+    """What training the student on blocks of `block` tokens will take on the device, the teacher left out."""
+    from leanpipe.models.count import layers_for_size, read_config, with_layers
+    from leanpipe.planning.memory import size_of, training_memory
+
+    whole = read_config(teacher)
+    size = size_of(with_layers(whole, list(range(layers_for_size(whole, config.size, config.width)))))
+    return training_memory(size, config, block, process=0, kl=config.kl_weight > 0).peak
 
 
 def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blocks") -> Student:

@@ -248,6 +248,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "jensen_shannon_weight": to(0.1, divergence="jensen_shannon"),
         "kl_weight": to(0, 1),
         "temperature": to(2),
+        "teacher_memory": shown_by(
+            "models/test_load.py::test_a_student_learns_the_same_from_a_teacher_on_disk", 2.5
+        ),
     },
     "pretrain": TRAINING
     | {
@@ -298,6 +301,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "prefill_tokens": to(8),
         "decode_tokens": to(2),
         "repeats": to(2),
+        "model_memory": shown_by(
+            "models/test_load.py::test_a_model_on_disk_is_evaluated_as_if_it_fitted", 2.5
+        ),
     },
     "registration": {
         "name": to("another", "no name", refused={"no name": "name"}),
