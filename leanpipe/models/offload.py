@@ -63,7 +63,8 @@ def check_fits(path: Path, dtype: "torch.dtype") -> None:
 
 def check_runs_on_the_device(model: "PreTrainedModel", room: int) -> None:
     """Raise UserError if no layer found a place on the card: accelerate would then compute on the processor."""
-    if device.name() == "cuda" and set(model.hf_device_map.values()) <= {"cpu", "disk"}:
+    places = getattr(model, "hf_device_map", {"": "cpu"})  # which a model that is whole in one place lacks
+    if device.name() == "cuda" and set(places.values()) <= {"cpu", "disk"}:
         raise UserError(
             f"{room / GIGABYTE:.2f} GB of device memory do not hold the embeddings and one layer of {model.name_or_path}: "
             "allow it more, or take a smaller model"

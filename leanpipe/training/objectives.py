@@ -9,7 +9,6 @@ import torch
 from leanpipe.errors import UserError
 from leanpipe.training.divergences import Divergence, fitted, to_cache, to_teacher
 from leanpipe.training.losses import (
-    CHUNK,
     IGNORED,
     cross_entropy,
     scored,
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Batch = dict[str, torch.Tensor]
-_DENSE_CHUNK = CHUNK // 4  # a full-vocabulary divergence holds several tensors of C x V in float32
+_COPIES = 4  # a full-vocabulary divergence holds several tensors of C x V in float32
 
 
 class Objective(Protocol):
@@ -90,7 +89,7 @@ class Distillation:
             teacher_CV = fitted(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
             return to_teacher(self._how, logits_CV, teacher_CV, labels_N[rows])
 
-        with_head = sum_in_chunks(losses, student_LND[-1], _head(model), _DENSE_CHUNK)
+        with_head = sum_in_chunks(losses, student_LND[-1], _head(model), copies=_COPIES)
         sums = dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
         if self._hidden is None:
             return sums

@@ -13,7 +13,7 @@ from leanpipe.errors import UserError
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
 from leanpipe.models.count import read_config
 from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model
-from leanpipe.models.offload import loaded_bytes, room
+from leanpipe.models.offload import input_device, loaded_bytes, room
 from leanpipe.models.student import student_from_teacher
 from leanpipe.report import Silent
 from leanpipe.training.distill import DistillConfig, DistillInputs, distill
@@ -45,9 +45,16 @@ def full_precision(monkeypatch):
 
 def logits(model, tokens=TOKENS):
     with torch.inference_mode():
-        return model(tokens, use_cache=False).logits
+        return model(tokens.to(input_device(model)), use_cache=False).logits
 
 
+# Where there is a card, what does not fit lies in the host's memory first.
+on_a_processor = pytest.mark.skipif(
+    device.name() != "cpu", reason="a card's weights go to the host's memory, not to disk"
+)
+
+
+@on_a_processor
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_model_that_does_not_fit_gives_the_same_logits_from_disk(sharded, limit):
     model = load_for_inference(sharded, limit / 10**9)
@@ -62,6 +69,17 @@ def test_a_model_that_fits_is_whole(sharded):
     assert not any(weight.is_meta for weight in model.parameters())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(device.name() != "cuda", reason="there is no CUDA GPU here")
+def test_a_model_larger_than_the_card_may_hold_gives_the_same_logits_from_the_hosts_memory(sharded):
+    model, whole = load_for_inference(sharded, LIMITS[-1] / 10**9), load_model(sharded)
+    assert {0, "cpu"} <= set(model.hf_device_map.values())
+    torch.testing.assert_close(logits(model), logits(whole))
+    with pytest.raises(UserError, match="do not hold the embeddings and one layer"):
+        load_for_inference(sharded, 1 / 10**9)
+
+
+@on_a_processor
 def test_what_is_free_decides_where_nothing_is_said(sharded, monkeypatch):
     monkeypatch.setattr(device, "free_memory", lambda: 600_000)
     assert any(weight.is_meta for weight in load_for_inference(sharded).parameters())
@@ -82,6 +100,7 @@ def test_the_size_of_a_model_is_known_before_it_is_loaded(tmp_path, stored, load
     assert loaded_bytes(tmp_path, torch.float32) == FOUR_LAYERS
 
 
+@on_a_processor
 def test_the_folder_for_what_is_written_goes_with_the_model(tmp_path, sharded, monkeypatch):
     """Weights that are not in safetensors files must be written before they can be read one by one."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -107,6 +126,7 @@ def test_a_student_is_made_of_layers_that_are_on_disk(sharded):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@on_a_processor
 def test_a_student_learns_the_same_from_a_teacher_on_disk(tmp_path, sharded):
     blocks = write_blocks(tmp_path / "blocks")
     written = []
@@ -119,6 +139,7 @@ def test_a_student_learns_the_same_from_a_teacher_on_disk(tmp_path, sharded):
             micro_batch=2,
             validation_tokens=128,
             precision="fp32",
+            predictions="online",
             teacher_memory=memory,
         )
         distill.function(config, DistillInputs(sharded, blocks), out, Recorder())
@@ -156,6 +177,7 @@ print(device.peak_memory() - before)
 """
 
 
+@on_a_processor
 def test_shards_are_read_one_by_one_into_the_only_copy(tmp_path):
     """Every weight is read; a state dict that was read first and copied then would take twice the size."""
     from transformers import LlamaConfig, LlamaForCausalLM

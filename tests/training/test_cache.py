@@ -67,8 +67,10 @@ def test_records_are_what_the_teacher_predicts_of_the_next_token_in_its_document
     block = Chosen(Blocks(blocks, "train"), 6 * 32)[3]
     with torch.no_grad():
         logits = model(
-            input_ids=block["input_ids"][None], position_ids=block["position_ids"][None], use_cache=False
-        ).logits
+            input_ids=block["input_ids"][None].to(model.device),
+            position_ids=block["position_ids"][None].to(model.device),
+            use_cache=False,
+        ).logits.cpu()
     ids, log_p = predictions.format.decode(predictions[3], 1)
     exact = torch.log_softmax(logits[0, :-1], -1)
     torch.testing.assert_close(log_p[:, :-1], exact.gather(1, ids), rtol=0, atol=0.1)  # bfloat16, one byte
@@ -80,7 +82,7 @@ def test_with_the_whole_vocabulary_kept_a_student_learns_as_from_the_teacher_its
 ):
     cached(tmp_path / "out", teacher, blocks, top_k=512)
     taught = Taught(Chosen(Blocks(blocks, "train"), 6 * 32), Predictions(tmp_path / "out"))
-    batch, model = collate([taught[index] for index in range(6)]), load_model(teacher, torch.float32)
+    batch, model = collate([taught[index] for index in range(6)]), load_model(teacher, torch.float32).cpu()
     for how in (Divergence(share=0.6), Divergence("reverse_kl"), Divergence("jensen_shannon", 0.3, 2.0, 0.9)):
         found = []
         for objective in (

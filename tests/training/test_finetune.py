@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.models.load import load_model, load_tokenizer
 from leanpipe.training.finetune import FinetuneConfig, FinetuneInputs, check_finetune, finetune
@@ -109,7 +110,7 @@ def test_gradients_through_an_nf4_base_are_those_of_its_weights_in_full_even_aft
 
     from leanpipe.training.lora import load_nf4, lora_config
 
-    tokens, gradients = torch.tensor([[1, 40, 50, 60, 70]]), []
+    tokens, gradients = torch.tensor([[1, 40, 50, 60, 70]], device=device.name()), []
     for full in (False, True):
         base = load_nf4(model, torch.float32)
         torch.manual_seed(0)
@@ -136,7 +137,7 @@ def test_what_was_forgotten_is_measured_on_general_text(tmp_path, model):
     inputs = FinetuneInputs(model, write_instructions(tmp_path / "colours.jsonl"), documents)
     config = FinetuneConfig(tokens=20 * 128, batch=2, max_length=64, learning_rate=1e-2, precision="fp32")
     summary = finetune.function(config, inputs, out, Recorder())
-    tokens = torch.tensor([[0, *load_tokenizer(model).encode(text)]])
+    tokens = torch.tensor([[0, *load_tokenizer(model).encode(text)]], device=device.name())
     for name, folder in (("general_bits_per_byte_before", model), ("general_bits_per_byte", out)):
         loaded = load_model(folder, torch.float32)
         with torch.no_grad():

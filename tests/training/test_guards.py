@@ -58,7 +58,7 @@ class BreaksOn:
 
     def __call__(self, model, batch):
         sums = CrossEntropy()(model, batch)
-        if torch.is_grad_enabled() and any(torch.equal(row, self._block) for row in batch["input_ids"]):
+        if torch.is_grad_enabled() and any(torch.equal(row.cpu(), self._block) for row in batch["input_ids"]):
             loss = sums["loss"]
             broken = loss + (loss - loss.detach()) * math.inf if self._gradient else loss * math.nan
             return {"loss": broken.nan_to_num(loss.item()) if self._gradient else broken}
@@ -178,7 +178,7 @@ def test_patience_stops_early_with_the_best_weights(tmp_path: Path, text: Text):
     assert best > 0 and max(losses) == best + 3 * 2 < 40
     assert outcome.validation == losses[best] and outcome.tokens == max(losses) * BATCH * LENGTH
     # The weights are those of that step: their loss is that step's.
-    batch = {name: value[None] for name, value in small.validation[0].items()}
+    batch = {name: value[None].to(model.device) for name, value in small.validation[0].items()}
     with torch.no_grad():
         loss = float(CrossEntropy()(model.eval(), batch)["loss"]) / int(
             (batch["labels"][:, 1:] != -100).sum()

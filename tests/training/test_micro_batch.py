@@ -10,6 +10,7 @@ import psutil
 import pytest
 import torch
 
+from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.training import micro_batch
 from leanpipe.training.config import TrainingConfig
@@ -25,6 +26,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+on_a_processor = pytest.mark.skipif(
+    device.name() != "cpu", reason="the limits are those of the host's memory"
+)
 
 
 def settings(**changes) -> TrainingConfig:
@@ -71,6 +77,7 @@ def _limited(folder: Path, megabytes: int, config: TrainingConfig, length: int, 
     results.put((answer, logged))
 
 
+@on_a_processor
 def test_when_memory_runs_out_it_goes_on_with_fewer_blocks_and_the_same_losses(tmp_path: Path):
     (found, losses), logged = limited(tmp_path, 150, settings(micro_batch=64))
     assert 1 <= found < 64
@@ -80,11 +87,13 @@ def test_when_memory_runs_out_it_goes_on_with_fewer_blocks_and_the_same_losses(t
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
+@on_a_processor
 def test_what_cannot_fit_is_one_sentence(tmp_path: Path):
     sentence, _ = limited(tmp_path, 1, settings(tokens=1, batch=2), length=4_096)
     assert "memory ran out at step 1 with one block of 4096 tokens: use shorter blocks" in sentence
 
 
+@on_a_processor
 def test_sizes_are_divisors_of_the_batch():
     assert [micro_batch.smaller(size, 12) for size in (12, 6, 3, 2, 1)] == [6, 3, 1, 1, None]
     model = tiny_llama()

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from leanpipe import device
 from leanpipe.report import Silent
 from leanpipe.stage import run_stage
 from leanpipe.store import Store, external
@@ -43,6 +44,9 @@ class KillOne(Silent):
             os.kill(workers[1].pid, signal.SIGKILL)
 
 
+@pytest.mark.skipif(
+    device.name() == "cuda" and device.count() < 2, reason="there is one GPU for two processes"
+)
 def test_several_processes_train_as_one_does(tmp_path: Path, inputs):
     """The same command with processes=2; one of them is killed on the way, and the stage run again."""
     alone, together = Recorder(), Recorder()

@@ -159,10 +159,12 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(tmp_path, text):
     moved = {}
     for optimizer in ("muon", "adamw"):
         model = tiny_llama()
-        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        before = {name: weight.detach().cpu().clone() for name, weight in model.named_parameters()}
         settings = config(tokens=1, optimizer=optimizer, weight_decay=0, warmup=0, schedule="constant")
         train(model, CrossEntropy(), text, settings, tmp_path / optimizer, Recorder())
-        moved[optimizer] = {name: weight.detach() - before[name] for name, weight in model.named_parameters()}
+        moved[optimizer] = {
+            name: weight.detach().cpu() - before[name] for name, weight in model.named_parameters()
+        }
     for name in ("model.embed_tokens.weight", "model.norm.weight"):
         torch.testing.assert_close(moved["muon"][name], moved["adamw"][name], rtol=1e-3, atol=1e-6)
     update = moved["muon"]["model.layers.0.self_attn.q_proj.weight"]
