@@ -1,6 +1,6 @@
 """`python -m benchmarks.plan`: the memory that `leanpipe plan` predicts, beside what the stages then take, on CPU.
 
-Each of the three training stages runs in a process of its own, as in a flow, with its default settings but for its length:
+Each of the three training stages, and quantising and evaluating, runs in a process of its own, as in a flow, with its default settings but for its length:
 a few steps reach the same peak. The teacher has the shape and the vocabulary of SmolLM2-135M, and random weights: its
 peak is the same, and nothing is fetched. Nothing is known from earlier runs. The plan is made before the stage runs.
 """
@@ -15,16 +15,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from benchmarks.report import write
+from leanpipe.compression.quantize import QuantizeConfig, quantize
+from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.planning.models import describe_model
-from leanpipe.planning.stages import plan_distill, plan_finetune, plan_pretrain
+from leanpipe.planning.stages import plan_distill, plan_evaluate, plan_finetune, plan_pretrain, plan_quantize
 from leanpipe.process import Nursery
 from leanpipe.report import Silent
 from leanpipe.store import Artifact, Store, external
 from leanpipe.training.distill import DistillConfig, distill
 from leanpipe.training.finetune import FinetuneConfig, finetune
 from leanpipe.training.pretrain import PretrainConfig, pretrain
+from tests.evaluation.test_evaluate import write_documents
 from tests.flows.material import write_instructions
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_text, tiny_tokenizer
 from tests.training.blocks import write_blocks
 
 GOAL = 0.15
@@ -42,10 +45,13 @@ def main() -> None:
         blocks = external("blocks", write_blocks(root / "blocks", BLOCK, 40))
         teacher = external("teacher", smollm2(root / "teacher"))
         instructions = external("instructions", write_instructions(root / "instructions.jsonl"))
+        documents = external("documents", write_documents(root / "documents", tiny_text()[:20]))
         cases = [
             (distill, DistillConfig(tokens=4 * BLOCK, **SHORT), {"teacher": teacher, "blocks": blocks}),
             (finetune, FinetuneConfig(tokens=4 * BLOCK, **SHORT), None),
             (pretrain, PretrainConfig(tokens=16 * BLOCK, batch=4, **SHORT), {"blocks": blocks}),
+            (quantize, QuantizeConfig(), {"model": teacher}),
+            (evaluate, EvaluateConfig(), {"model": teacher, "documents": documents}),
         ]
         student: Artifact | None = None
         for stage, config, inputs in cases:
@@ -60,6 +66,9 @@ def main() -> None:
 
 
 def predict(name: str, config: Any, teacher: Artifact, student: Artifact | None) -> float:
+    if name in ("quantize", "evaluate"):
+        plan = plan_quantize if name == "quantize" else plan_evaluate
+        return plan(config, teacher.path, "cpu").peak
     if name == "distill":
         return plan_distill(config, teacher.path, BLOCK, "cpu").peak
     if name == "finetune":

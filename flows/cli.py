@@ -70,7 +70,7 @@ def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
 @app.command()
 def plan(
     flow: Annotated[
-        str, typer.Argument(help="data-to-deployment, distill, pretrain, finetune or compress")
+        str, typer.Argument(help="data-to-deployment, distill, pretrain, finetune, compress, evaluate …")
     ] = "data-to-deployment",
     device: Annotated[str, typer.Option(help="this, or the gigabytes of a card: 8, 24 or 80")] = "this",
     preset: Annotated[str, typer.Option(help="default or smoke")] = "default",

@@ -5,6 +5,7 @@ torch is imported only where it is needed: a stage that only reads text should n
 
 import functools
 import os
+import platform
 import resource
 import sys
 from pathlib import Path
@@ -31,6 +32,19 @@ def count() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+@functools.cache
+def model() -> str:
+    """What the maker calls the device, such as "NVIDIA H100 80GB HBM3": figures of two models do not compare."""
+    if name() == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    cpu_info = Path("/proc/cpuinfo")
+    text = cpu_info.read_text() if cpu_info.exists() else ""
+    named = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return named[0] if named else f"{platform.machine()} processor"
 
 
 def has_nvidia_driver() -> bool:

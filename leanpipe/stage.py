@@ -150,6 +150,7 @@ def _compute(
         versions={name: importlib.metadata.version(name) for name in _VERSIONS_OF},
         seconds=time.perf_counter() - started,
         peak_memory=peak,
+        device=device.model() if stage.uses_device else "",
     )
 
 

@@ -64,6 +64,8 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     seconds: float
     peak_memory: int
+    device: str = ""
+    """The device that computed it (`device.model`); empty for a stage that needs none, and in manifests of old."""
 
 
 def digest_file(path: Path) -> str:

@@ -7,8 +7,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from leanpipe import device
+from leanpipe.compression.quantize import QuantizeConfig
 from leanpipe.errors import UserError
-from leanpipe.planning.stages import Kind, StagePlan, plan_distill, plan_finetune, plan_pretrain
+from leanpipe.evaluation.evaluate import EvaluateConfig
+from leanpipe.planning.stages import (
+    Kind,
+    StagePlan,
+    plan_distill,
+    plan_evaluate,
+    plan_finetune,
+    plan_pretrain,
+    plan_quantize,
+)
 from leanpipe.store import MANIFEST, Manifest, Store, content_digest
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
@@ -21,13 +32,13 @@ _SHORTEST = 20.0
 
 
 class History:
-    """Corrects plans by the results in a store that were computed on this kind of device."""
+    """Corrects plans by the results in a store that this model of device computed, and no other."""
 
     def __init__(self, store: Store, kind: Kind, speed: float):
         self._manifests = sorted(_manifests(store), key=lambda one: one[0].stat().st_mtime, reverse=True)
         self._folders = {content_digest(manifest.files): path for path, manifest in self._manifests}
         self._by_digest = {content_digest(manifest.files): manifest for _, manifest in self._manifests}
-        self._kind, self._speed = kind, speed
+        self._kind, self._speed, self._device = kind, speed, device.model()
 
     def correct(self, plan: StagePlan) -> StagePlan:
         """Memory and time multiplied by the median of measured over predicted; as it is where there is nothing to go by."""
@@ -51,7 +62,9 @@ class History:
     def _pairs(self, stage: str) -> Iterator[tuple[Manifest, StagePlan]]:
         """Earlier results of the stage, each with what would be predicted for it now."""
         for _, manifest in self._manifests:
-            if manifest.stage == stage and manifest.peak_memory and (plan := self._replan(manifest)):
+            if manifest.stage != stage or manifest.device != self._device or not manifest.peak_memory:
+                continue
+            if plan := self._replan(manifest):
                 yield manifest, plan
 
     def _replan(self, manifest: Manifest) -> StagePlan | None:
@@ -60,6 +73,8 @@ class History:
             "distill": self._distill,
             "pretrain": self._pretrain,
             "finetune": self._finetune,
+            "quantize": self._quantize,
+            "evaluate": self._evaluate,
         }
         try:
             return planners[manifest.stage](manifest) if manifest.stage in planners else None
@@ -88,6 +103,16 @@ class History:
             if model
             else None
         )
+
+    def _quantize(self, manifest: Manifest) -> StagePlan | None:
+        model = self._folders.get(str(manifest.inputs.get("model")))
+        config = QuantizeConfig.model_validate(manifest.config)
+        return plan_quantize(config, model, self._kind) if model else None
+
+    def _evaluate(self, manifest: Manifest) -> StagePlan | None:
+        model = self._folders.get(str(manifest.inputs.get("model")))
+        config = EvaluateConfig.model_validate(manifest.config)
+        return plan_evaluate(config, model, self._kind) if model else None
 
     def _block(self, manifest: Manifest) -> int | None:
         blocks = self._by_digest.get(str(manifest.inputs.get("blocks")))

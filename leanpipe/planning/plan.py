@@ -11,10 +11,13 @@ from leanpipe.planning.history import History
 from leanpipe.planning.machine import GIGABYTE, Machine, machine
 from leanpipe.planning.stages import (
     StagePlan,
+    plan_clean,
     plan_distill,
+    plan_evaluate,
     plan_finetune,
     plan_pretrain,
     plan_quantize,
+    plan_tokenize,
     read,
 )
 from leanpipe.store import Store
@@ -78,20 +81,32 @@ def plan_flow(
     models: Mapping[str, "Path | PretrainedConfig"],
     where: Machine,
     store: Store | None = None,
+    corpus: int = 0,
 ) -> Plan:
-    """The stages of `settings` that use the device. `models` are folders or configs by the names that settings give
-    them: teacher, model. With a store, plans for this kind of device are corrected by what is in it."""
+    """The long stages of `settings`. `models` are folders or configs by the names that settings give them: teacher,
+    model; `corpus` is the size of its files in bytes, 0 if that is not known. With a store, plans are corrected by what
+    this model of device made of it."""
     history = History(store, where.kind, where.speed) if store else None
     stages = [
         replace(one, seconds=one.work / where.speed)
-        for one in _stages(settings, models, where)
+        for one in _stages(settings, models, where, corpus)
         if one is not None
     ]
-    return Plan(where, tuple(history.correct(one) if history else one for one in stages))
+    return Plan(where, tuple(_moved(history.correct(one) if history else one, where) for one in stages))
+
+
+def _moved(plan: StagePlan, where: Machine) -> StagePlan:
+    """With as much of the weights that are only read moved off the device as does not fit on it, if the rest does."""
+    over = plan.peak - where.device_memory
+    if not 0 < over <= 0.9 * plan.movable:
+        return plan
+    host = plan.host if where.kind == "cpu" else plan.host + over
+    basis = f"{plan.basis}; {_gigabytes(over)} of the weights off the device, which is slow"
+    return replace(plan, peak=where.device_memory, host=min(host, where.host_memory), basis=basis)
 
 
 def _stages(
-    settings: Any, models: Mapping[str, "Path | PretrainedConfig"], where: Machine
+    settings: Any, models: Mapping[str, "Path | PretrainedConfig"], where: Machine, corpus: int
 ) -> list[StagePlan]:
     """In the order in which they run. A student is taken to be as its config says before it is made."""
     from leanpipe.models.count import layers_for_size, with_layers
@@ -99,30 +114,53 @@ def _stages(
     found: list[StagePlan] = []
     given = models.get("model") or models.get("teacher")
     model: Any = read(given) if given else None
+    largest = model
     block = settings.tokenize.block_length if hasattr(settings, "tokenize") else 0
+    if hasattr(settings, "clean") and corpus:
+        found.append(plan_clean(settings.clean, corpus, where.kind))
+    if hasattr(settings, "tokenize") and corpus:
+        found.append(plan_tokenize(settings.tokenize, corpus, _vocabulary(settings, model), where.kind))
     if hasattr(settings, "distill"):
         found.append(plan_distill(settings.distill, model, block, where.kind))
         kept = layers_for_size(model, settings.distill.size)
         model = with_layers(model, list(range(kept)))
+        model.dtype = "bfloat16"  # as models are saved here
     if hasattr(settings, "pretrain"):
-        own = settings.tokenize.tokenizer != "teacher"
-        vocabulary = (
-            settings.tokenize.vocabulary if own else getattr(model, "vocab_size", _TEACHERS_VOCABULARY)
-        )
+        vocabulary = _vocabulary(settings, model)
         found.append(plan_pretrain(settings.pretrain, vocabulary, block, where.kind))
     if hasattr(settings, "finetune"):
         found.append(plan_finetune(settings.finetune, model, where.kind))
     if hasattr(settings, "quantize"):
         found.append(plan_quantize(settings.quantize, model, where.kind))
+    if hasattr(settings, "evaluate") and largest is not None:
+        found.append(plan_evaluate(settings.evaluate, largest, where.kind, _evaluated(settings)))
     return found
 
 
+def _vocabulary(settings: Any, model: Any) -> int:
+    own = settings.tokenize.tokenizer != "teacher"
+    return settings.tokenize.vocabulary if own else getattr(model, "vocab_size", _TEACHERS_VOCABULARY)
+
+
+def _evaluated(settings: Any) -> int:
+    """How many models are: those that are compared, or the teacher and what is made of it."""
+    named = getattr(settings, "models", None)
+    made = sum(hasattr(settings, stage) for stage in ("distill", "pretrain", "finetune"))
+    return (
+        len(named) if named else 1 + made + len(getattr(getattr(settings, "quantize", None), "formats", ()))
+    )
+
+
 def plan_on(
-    name: str, settings: StageConfig, models: Mapping[str, "Path | PretrainedConfig"], store: Store
+    name: str,
+    settings: StageConfig,
+    models: Mapping[str, "Path | PretrainedConfig"],
+    store: Store,
+    corpus: int = 0,
 ) -> Plan:
     """On the machine called `name` (see `machine`). Only what ran here corrects what will run here."""
     where = machine(name, store.root)
-    return plan_flow(settings, models, where, store if name == "this" else None)
+    return plan_flow(settings, models, where, store if name == "this" else None, corpus)
 
 
 _KNOBS: Sequence[dict[str, Any]] = (
@@ -136,10 +174,19 @@ _KNOBS: Sequence[dict[str, Any]] = (
 
 def _fault(plan: StagePlan, where: Machine) -> str | None:
     if plan.peak <= where.device_memory:
-        return None
+        return _host_fault(plan, where)
     return (
         f"{plan.stage} needs {_gigabytes(plan.peak)} of memory and {where.name} has "
         f"{_gigabytes(where.device_memory)}: {_advice(plan, where)}"
+    )
+
+
+def _host_fault(plan: StagePlan, where: Machine) -> str | None:
+    if plan.host <= where.host_memory:
+        return None
+    return (
+        f"{plan.stage} needs {_gigabytes(plan.host)} of host memory and {where.name} has "
+        f"{_gigabytes(where.host_memory)}: lower clean.execution.workers or give it a smaller model"
     )
 
 
@@ -177,10 +224,11 @@ def _changes(settings: TrainingConfig | None, update: Mapping[str, Any]) -> bool
 
 def _line(plan: StagePlan) -> str:
     largest = sorted(plan.parts.items(), key=lambda part: -part[1])[:3]
+    time = _time(plan.seconds) if plan.work else "–"
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in largest)
     return (
         f"| {plan.stage} | {_gigabytes(plan.peak)} | {_gigabytes(plan.host)} | {_gigabytes(plan.disk)} | "
-        f"{_time(plan.seconds)} | {parts} | {plan.basis} |"
+        f"{time} | {parts} | {plan.basis} |"
     )
 
 
