@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Batch = dict[str, torch.Tensor]
-_DENSE_CHUNK = CHUNK // 4  # a full-vocabulary divergence holds several tensors of C x V in float32
+_DENSE_CHUNK = CHUNK // 2  # a full-vocabulary divergence holds several tensors of C x V in float32
 
 
 class Objective(Protocol):
