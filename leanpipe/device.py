@@ -3,7 +3,10 @@
 torch is imported only where it is needed: a stage that only reads text should not wait for it.
 """
 
+import contextlib
+import ctypes
 import functools
+import gc
 import os
 import platform
 import resource
@@ -68,6 +71,17 @@ def compute_dtype() -> "torch.dtype":
     import torch
 
     return torch.bfloat16 if has_bfloat16() else torch.float32
+
+
+def release_memory() -> None:
+    """Give back what is free: PyTorch keeps memory of the GPU for later use, and the C library that of the process."""
+    gc.collect()
+    if name() == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    with contextlib.suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak_memory() -> None:

@@ -116,7 +116,8 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
         change_vocabulary(student, old, tokenizer)
     objective = _objective(config, inputs, teacher, made, vocabulary_size(tokenizer))
-    del teacher, made  # whose memory is needed, if the objective does not need it
+    del teacher, made  # whose memory is needed, if the objective does not need them
+    device.release_memory()
     outcome = train(student, objective, text, config, out, report)
     save_model(student, tokenizer, out)
     return {

@@ -83,8 +83,8 @@ def scored_labels(labels_BT: torch.Tensor) -> torch.Tensor:
     return F.pad(labels_N, (0, -len(labels_N) % _ROWS), value=IGNORED)
 
 
-_CHUNK = {"cpu": 512, "cuda": 4096}
-"""Tokens whose logits are held at once: on a processor 50 MB in bfloat16 for a vocabulary of 49,152. Fewer cost time: the
+_CHUNK = {"cpu": 256, "cuda": 4096}
+"""Tokens whose logits are held at once: on a processor 25 MB in bfloat16 for a vocabulary of 49,152. Fewer cost time: the
 gradient of the head is as large as the head and is added up once per chunk, and a GPU wants larger products."""
 
 
@@ -101,7 +101,9 @@ def sum_in_chunks(
     """
     chunk = chunk or _CHUNK.get(hidden_ND.device.type, _CHUNK["cuda"]) // copies
     if not torch.is_grad_enabled():
-        parts = [losses(head(hidden_ND[rows]), rows, False)[0] for rows in _chunks(len(hidden_ND), chunk)]
+        # No gradient of the head to add up, and losses without one hold the logits in float32: smaller chunks.
+        few = _chunks(len(hidden_ND), max(1, chunk // 2))
+        parts = [losses(head(hidden_ND[rows]), rows, False)[0] for rows in few]
         return torch.stack(parts).sum(0)
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
     first, others = _SumWithGradient.apply(losses, chunk, head, hidden_ND, *trained)
@@ -113,18 +115,10 @@ class _SumWithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, losses, chunk, head, hidden_ND, *trained):
-        sums, of_hidden = [], torch.zeros_like(hidden_ND)
-        of_trained: list[torch.Tensor] = []
-        for rows in _chunks(len(hidden_ND), chunk):
-            with torch.enable_grad():
-                part = hidden_ND[rows].detach().requires_grad_()
-                logits_CV = head(part)
-            several, gradient_CV = losses(logits_CV.detach(), rows, True)
-            of_hidden[rows], *parts = torch.autograd.grad(logits_CV, [part, *trained], gradient_CV)
-            of_trained = _added(of_trained, parts)
-            sums.append(several)
-            del logits_CV, gradient_CV  # else they are still held while the next chunk's are made
-        ctx.save_for_backward(of_hidden, *of_trained)
+        product = _Linear if type(head) is torch.nn.Linear and head.bias is None else _AnyHead
+        with_head = product(head, hidden_ND, trained)
+        sums = [with_head.losses(losses, rows) for rows in _chunks(len(hidden_ND), chunk)]
+        ctx.gradients = [with_head.of_hidden_ND, *with_head.of_trained]
         total = torch.stack(sums).sum(0)
         ctx.mark_non_differentiable(others := total[1:].clone())
         return total[:1].clone(), others
@@ -132,16 +126,53 @@ class _SumWithGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream, _):
-        return None, None, None, *(gradient.mul_(upstream) for gradient in ctx.saved_tensors)
+        # Nothing else may hold them, or the one of the head, the largest tensor there is, is copied.
+        gradients, ctx.gradients = ctx.gradients, None
+        return None, None, None, *(gradient.mul_(upstream) for gradient in gradients)
 
 
-def _added(totals: list[torch.Tensor], parts: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Into the first of them, which saves a pass over zeros as large as the head."""
-    if not totals:
-        return parts
-    for total, part in zip(totals, parts, strict=True):
-        total += part
-    return totals
+class _AnyHead:
+    """Gradients by autograd through whatever the head is."""
+
+    def __init__(self, head, hidden_ND, trained):
+        self._head, self._hidden_ND, self._trained = head, hidden_ND, trained
+        self.of_hidden_ND = torch.zeros_like(hidden_ND)
+        self.of_trained = [torch.zeros_like(parameter) for parameter in trained]
+
+    def losses(self, losses: Losses, rows: slice) -> torch.Tensor:
+        with torch.enable_grad():
+            part_CD = self._hidden_ND[rows].detach().requires_grad_()
+            logits_CV = self._head(part_CD)
+        sums, gradient_CV = losses(logits_CV.detach(), rows, True)
+        self.of_hidden_ND[rows], *parts = torch.autograd.grad(
+            logits_CV, [part_CD, *self._trained], gradient_CV
+        )
+        for total, part in zip(self.of_trained, parts, strict=True):
+            total += part
+        return sums
+
+
+class _Linear:
+    """A head that is one product: the same gradients, holding a copy of them less and no logits beside theirs."""
+
+    def __init__(self, head, hidden_ND, trained):
+        kind = hidden_ND.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
+        self._weight_VD, self._hidden_ND = head.weight.detach().to(dtype), hidden_ND.to(dtype)
+        self.of_hidden_ND = torch.zeros_like(hidden_ND)
+        self.of_trained = [torch.zeros_like(parameter) for parameter in trained]
+
+    def losses(self, losses: Losses, rows: slice) -> torch.Tensor:
+        part_CD = self._hidden_ND[rows]
+        sums, gradient_CV = losses(part_CD @ self._weight_VD.t(), rows, True)
+        gradient_CV = gradient_CV.to(part_CD.dtype)  # type: ignore[union-attr]
+        self.of_hidden_ND[rows] = (gradient_CV @ self._weight_VD).to(self.of_hidden_ND.dtype)
+        for total_VD in self.of_trained:
+            if total_VD.dtype == part_CD.dtype:
+                total_VD.addmm_(gradient_CV.t(), part_CD)
+            else:
+                total_VD += gradient_CV.t() @ part_CD
+        return sums
 
 
 def _chunks(rows: int, chunk: int) -> list[slice]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Batch = dict[str, torch.Tensor]
-_COPIES = 4  # a full-vocabulary divergence holds several tensors of C x V in float32
+_COPIES = 2  # a full-vocabulary divergence holds several tensors of C x V in float32
 
 
 class Objective(Protocol):
