@@ -19,7 +19,7 @@ import torch
 from benchmarks.report import claim, write
 
 LENGTH, BATCH, STEPS, WARM = 1024, int(os.environ.get("BATCH", 64)), 24, 4
-REPEATS = 2
+REPEATS = int(os.environ.get("REPEATS", 2))
 
 
 def main() -> None:
