@@ -59,7 +59,7 @@ class DistillInputs:
 @stage(version=1, uses_device=True)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
-    from leanpipe.models.count import count_parameters, empty_model
+    from leanpipe.models.count import count_parameters, parameters_of
     from leanpipe.training.trainer import train
 
     check_distill(config, inputs.teacher)
@@ -71,7 +71,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
         config.teacher_memory,
         student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"])),
     )
-    teacher_parameters = count_parameters(empty_model(teacher.config))
+    teacher_parameters = parameters_of(teacher.config)
     student = make_student(config, teacher, load_tokenizer(inputs.teacher), tokenizer)
     outcome = train(student, _objective(config, teacher), text, config, out, report)
     save_model(student, tokenizer, out)
