@@ -1,6 +1,7 @@
 """How large a model is, from its config alone: nothing is loaded."""
 
 import copy
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,18 @@ def count_parameters(model: "PreTrainedModel") -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def parameters_of(config: "PretrainedConfig") -> int:
+    """Parameters of the model that `config` describes; tied weights count once."""
+    return _parameters_of(type(config), config.to_json_string(use_diff=False))
+
+
+@functools.lru_cache(
+    256
+)  # even an empty model of many layers takes half a second, and plans ask for the same ones
+def _parameters_of(kind: "type[PretrainedConfig]", described: str) -> int:
+    return count_parameters(empty_model(kind.from_dict(json.loads(described))))
+
+
 def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfig":
     """A copy of `config` that has only the layers `kept`, given by their indices."""
     smaller = copy.deepcopy(config)
@@ -68,7 +81,7 @@ def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfi
 
 def parameters_with_layers(config: "PretrainedConfig", layers: int) -> int:
     """Parameters of the model that `config` describes if it had its first `layers` layers only."""
-    return count_parameters(empty_model(with_layers(config, list(range(layers)))))
+    return parameters_of(with_layers(config, list(range(layers))))
 
 
 def layers_for_size(config: "PretrainedConfig", size: float, width: float = 1.0) -> int:

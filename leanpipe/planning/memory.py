@@ -53,13 +53,13 @@ class Memory:
 
 def size_of(config: "PretrainedConfig") -> Size:
     """Reads the config; the model is made on the meta device, which takes no memory."""
-    from leanpipe.models.count import count_parameters, empty_model
+    from leanpipe.models.count import parameters_of
 
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = config.num_attention_heads
     mlp = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
     return Size(
-        parameters=count_parameters(empty_model(config)),
+        parameters=parameters_of(config),
         head=config.vocab_size * config.hidden_size,
         layers=config.num_hidden_layers,
         width=config.hidden_size,

@@ -98,7 +98,7 @@ class DistillInputs:
 @stage(version=2, uses_device=True)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
-    from leanpipe.models.count import count_parameters, empty_model
+    from leanpipe.models.count import count_parameters, parameters_of
     from leanpipe.models.student import change_vocabulary
     from leanpipe.training.cache import check_same_tokens
     from leanpipe.training.trainer import train
@@ -110,7 +110,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     text = _text(config, inputs, tokenizer)
     aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
     teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
-    teacher_parameters = count_parameters(empty_model(teacher.config))
+    teacher_parameters = parameters_of(teacher.config)
     made = make_student(config, teacher, text.train)
     student = made.model
     if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
