@@ -60,7 +60,7 @@ def count_parameters(model: "PreTrainedModel") -> int:
 
 def parameters_of(config: "PretrainedConfig") -> int:
     """Parameters of the model that `config` describes; tied weights count once."""
-    return _parameters_of(type(config), config.to_json_string(use_diff=False))
+    return _parameters_of(type(config), config.to_json_string(use_diff=False))  # type: ignore[arg-type]
 
 
 @functools.lru_cache(

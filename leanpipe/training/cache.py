@@ -24,6 +24,7 @@ from leanpipe.store import MANIFEST, Artifact, Manifest, Store, sync
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from transformers import PreTrainedModel
 
     from leanpipe.training.data import Chosen
@@ -41,9 +42,12 @@ class CacheSettings(StageConfig):
 
     neutral: ClassVar[frozenset[str]] = frozenset({"max_gigabytes"})
 
-    top_k: int = Field(38, ge=1, le=10_000)
-    """The most likely tokens whose probabilities are kept; of all others the sum. One takes 3 bytes, beyond 65,536 tokens
-    of vocabulary 4: 38 are at most 156 bytes for each token of text."""
+    top_k: int = Field(30, ge=1, le=10_000)
+    """The most likely tokens whose probabilities are kept. A token takes 3 bytes, beyond 65,536 tokens of vocabulary 4: 30
+    and 8 sampled ones are at most 156 bytes for each token of text."""
+    tail_samples: int = Field(8, ge=0, le=10_000)
+    """How many of all other tokens are kept too, drawn by their probability: so a student learns without bias how the
+    teacher distributes the rest. Only forward_kl learns from them."""
     max_gigabytes: float = Field(20.0, gt=0, le=1_000_000)
     """Predictions that would take more than this on disk are refused before any work."""
 
@@ -77,7 +81,11 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
     chosen = Chosen(blocks, config.blocks * blocks.block_length)
     vocabulary = vocabulary_size(load_tokenizer(inputs.blocks / "tokenizer"))
     format = Format(
-        top_k=config.top_k, vocabulary=vocabulary, blocks=len(chosen), block_length=blocks.block_length
+        top_k=config.top_k,
+        tail_samples=config.tail_samples,
+        vocabulary=vocabulary,
+        blocks=len(chosen),
+        block_length=blocks.block_length,
     )
     check_budget(format, config.max_gigabytes, out)
     started = time.perf_counter()
@@ -112,7 +120,7 @@ def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: 
         for manifest in manifests
         if manifest.inputs == {"teacher": teacher.digest, "blocks": blocks.digest}
         and isinstance(made := cache_teacher.made(manifest), CacheConfig)
-        and made.top_k == config.top_k
+        and (made.top_k, made.tail_samples) == (config.top_k, config.tail_samples)
     ]
     return store.find(cache_teacher.name, max(found)[1]) if found else None
 
@@ -177,6 +185,7 @@ def _ask(
 ) -> "np.ndarray":
     """Records (blocks, T - 1, bytes), uint8, of the blocks `indices`."""
     import numpy as np
+    import torch
 
     from leanpipe.training.data import collate
 
@@ -185,13 +194,17 @@ def _ask(
     parts = []
     for start in range(indices.start, indices.stop, at_once):
         batch = collate([chosen[index] for index in range(start, min(start + at_once, indices.stop))])
-        records = [part.cpu().numpy() for part in _records(teacher, batch, format)]
+        # Its own for every batch: what is sampled must not depend on where a killed run went on.
+        generator = torch.Generator().manual_seed(start)
+        records = [part.cpu().numpy() for part in _records(teacher, batch, format, generator)]
         parts.append(np.concatenate(records).reshape(-1, length - 1, format.record_bytes))
         report.progress((start + len(parts[-1])) * length, len(chosen) * length, "tokens")
     return np.concatenate(parts)
 
 
-def _records(teacher: "PreTrainedModel", batch: dict[str, Any], format: "Format") -> Iterator[Any]:
+def _records(
+    teacher: "PreTrainedModel", batch: dict[str, Any], format: "Format", generator: "torch.Generator"
+) -> Iterator[Any]:
     """Of every token of the batch but the first of each block, a chunk at a time."""
     import torch
 
@@ -200,7 +213,7 @@ def _records(teacher: "PreTrainedModel", batch: dict[str, Any], format: "Format"
         hidden_BTD = teacher.base_model(**where, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1].flatten(0, 1)
         for hidden_CD in hidden_ND.split(_CHUNK):
-            yield format.encode(teacher.get_output_embeddings()(hidden_CD))
+            yield format.encode(teacher.get_output_embeddings()(hidden_CD), generator)
 
 
 def _write(path: Path, records: "np.ndarray") -> None:

@@ -70,7 +70,7 @@ def to_teacher(
     return sums, slope_CV if of_text_CV is None else slope_CV.add_(of_text_CV, alpha=1 - how.share)
 
 
-def to_cache(
+def to_buckets(
     how: Divergence,
     logits_CV: torch.Tensor,
     ids_CK: torch.Tensor,
@@ -79,7 +79,7 @@ def to_cache(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `to_teacher`, from the teacher's softened ln p of the tokens `ids_CK` and, last, of all others: M = K + 1.
 
-    All others are one bucket for the student too. So there is one softmax, a few gathered columns, and one factor per
+    All others are one bucket for the student too: how it spreads over them what it gives to them, nobody teaches it. So there is one softmax, a few gathered columns, and one factor per
     token for what the student gives to the bucket.
     """
     scored_C1 = (labels_C != IGNORED)[:, None]
@@ -106,6 +106,43 @@ def to_cache(
         p_CV.view(-1).index_add_(0, labelled, -text_C1[:, 0].to(p_CV.dtype))
     elif of_text_CV is not None:
         p_CV.add_(of_text_CV, alpha=1 - how.share)
+    return sums, p_CV
+
+
+def to_sample(
+    how: Divergence,
+    logits_CV: torch.Tensor,
+    ids_CJ: torch.Tensor,
+    teacher_CJ: torch.Tensor,
+    weights_CJ: torch.Tensor,
+    labels_C: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `to_teacher` for forward KL, from tokens `ids_CJ` of whose sum with `weights_CJ` the mean is the sum over all.
+
+    Its gradient is linear in the teacher's probabilities, so that this one's mean over samples is that of all logits.
+    `teacher_CJ` has the teacher's softened ln p.
+    """
+    scored_C = labels_C != IGNORED
+    at_C1 = labels_C.clamp(min=0)[:, None]
+    p_CV = softmax(logits_CV, how.temperature)
+    width, plain = p_CV.shape[1], how.temperature == 1
+    named = flat(ids_CJ, width)
+    student_CJ = log(p_CV.take(named).view_as(weights_CJ))
+    value_C = (weights_CJ * (teacher_CJ - student_CJ)).sum(-1).where(scored_C, 0)
+    if plain:
+        of_text_C = -log(p_CV.gather(1, at_C1))[:, 0].where(scored_C, 0)
+    else:
+        of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, how.share < 1)
+    sums = _sums(how, how.temperature**2 * value_C, of_text_C)
+    away = how.share * how.temperature
+    if not plain:
+        p_CV.mul_(away)
+    p_CV.view(-1).index_add_(0, named, (-away * weights_CJ).flatten().to(p_CV.dtype))
+    if plain:  # the text's gradient is p too, less 1 at the label
+        p_CV.view(-1).index_add_(0, flat(at_C1, width), p_CV.new_full((len(at_C1),), how.share - 1))
+    elif of_text_CV is not None:
+        p_CV.add_(of_text_CV, alpha=1 - how.share)
+    p_CV[~scored_C] = 0
     return sums, p_CV
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from leanpipe.errors import UserError
-from leanpipe.training.divergences import Divergence, fitted, to_cache, to_teacher
+from leanpipe.training.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
 from leanpipe.training.losses import (
     IGNORED,
     cross_entropy,
@@ -112,19 +112,27 @@ def _apart(
 
 
 class CachedDistillation:
-    """The same from what a teacher predicted long ago: its most likely tokens, and all others as one (`predictions.py`)."""
+    """The same from what a teacher predicted long ago (`predictions.py`).
+
+    Forward KL is learnt from the most likely tokens and the sampled ones. For the others, and if nothing was sampled, all
+    but the most likely tokens are one.
+    """
 
     def __init__(self, format: Format, how: Divergence):
         self._format, self._how = format, how
+        self._sampled = how.kind == "forward_kl" and format.tail_samples > 0
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         labels_N = scored_labels(batch["labels"])
         # One record more, for the last token of a block, which predicts nothing.
         records_BTR = torch.nn.functional.pad(batch[RECORDS], (0, 0, 0, 1))
-        ids_NK, teacher_NM = self._format.decode(scored(records_BTR, batch["labels"]), self._how.temperature)
+        predicted = self._format.decode(scored(records_BTR, batch["labels"]), self._how.temperature)
 
         def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
-            return to_cache(self._how, logits_CV, ids_NK[rows], teacher_NM[rows], labels_N[rows])
+            ids_CJ, log_p_CJ, weights_CJ, buckets_CM = predicted.rows(rows)
+            if self._sampled:
+                return to_sample(self._how, logits_CV, ids_CJ, log_p_CJ, weights_CJ, labels_N[rows])
+            return to_buckets(self._how, logits_CV, ids_CJ[:, : self._format.k], buckets_CM, labels_N[rows])
 
         with_head = sum_in_chunks(losses, _scored_states(model, batch), _head(model))
         return dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))

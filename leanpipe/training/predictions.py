@@ -1,18 +1,23 @@
-"""What a teacher predicts, kept on disk: of each token the k most likely ones, and of all others together their mass.
+"""What a teacher predicts, kept on disk: of each token the k most likely ones, and of all others their mass and a sample.
 
-A record is (id bytes + 1) x k + 4 bytes: the ids, in as many bytes as the vocabulary needs; -ln p of each in one byte; and
-two numbers of the tail, in two bytes each. A file of predictions holds records (blocks, T - 1, bytes): block by block, the
+The sample matters: a student that is told the most likely tokens and the mass of the rest never learns how that mass is
+distributed, and keeps whatever it believed of the tail. Drawn by their own probability, each sampled token stands for an
+equal part of the mass, and what is learnt from them is, on average, exactly what all logits teach (Anshumann et al. 2025,
+"Sparse Logit Sampling", arXiv 2503.16870).
+
+A record is (id bytes + 1) x (k + samples) + 4 bytes: the ids, in as many bytes as the vocabulary needs; -ln p of each in one
+byte; and two numbers of the tail, in two bytes each. A file of predictions holds records (blocks, T - 1, bytes): block by block, the
 record at t says what the teacher predicts of the token at t + 1. A folder holds the files of one teacher on one set of
 blocks, and `predictions.json`.
 
-Letters in names: N records, K tokens of each, C x V a chunk of logits.
+Letters in names: N records, K most likely tokens, S sampled ones, J both, C x V a chunk of logits.
 """
 
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,12 +35,29 @@ _FINEST = 64.0
 that can be told from 0, e^-15.9."""
 
 
+class Predicted(NamedTuple):
+    """N records, softened by a temperature. All in float32."""
+
+    ids_NJ: torch.Tensor
+    """The most likely tokens, then the sampled ones, of which some may be the same."""
+    log_p_NJ: torch.Tensor
+    """ln of what the teacher gives to each."""
+    weights_NJ: torch.Tensor
+    """What each stands for in a sum over all tokens: its own probability, or a part of the tail's. Together 1."""
+    buckets_NM: torch.Tensor
+    """ln p of each of the K most likely tokens and, last, of all others: M = K + 1."""
+
+    def rows(self, rows: slice) -> "Predicted":
+        return Predicted(*(each[rows] for each in self))
+
+
 class Format(BaseModel):
     """How records are laid out; `predictions.json`."""
 
     model_config = ConfigDict(frozen=True)
 
     top_k: int
+    tail_samples: int
     vocabulary: int
     """Tokens that the teacher can predict; what its logits are padded with is left out."""
     blocks: int
@@ -46,41 +68,74 @@ class Format(BaseModel):
         return min(self.top_k, self.vocabulary)
 
     @property
+    def tokens(self) -> int:
+        """In a record, J."""
+        return self.k + self.tail_samples
+
+    @property
     def id_bytes(self) -> int:
         return max(1, math.ceil(math.log2(self.vocabulary) / 8))
 
     @property
     def record_bytes(self) -> int:
-        return self.k * (self.id_bytes + 1) + 4
+        return self.tokens * (self.id_bytes + 1) + 4
 
     @property
     def bytes(self) -> int:
         """Of all files."""
         return self.blocks * (self.block_length - 1) * self.record_bytes
 
-    def encode(self, logits_CV: torch.Tensor) -> torch.Tensor:
-        """Records (C, bytes), uint8, of a teacher's logits, which may be wider than the vocabulary."""
+    def encode(self, logits_CV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Records (C, bytes), uint8, of a teacher's logits, which may be wider than the vocabulary.
+
+        `generator`, of the CPU, decides what is sampled.
+        """
         p_CV = torch.softmax(at_least_float32(logits_CV[:, : self.vocabulary]), dim=-1)
-        top_CK, ids_CK = p_CV.topk(self.k, dim=-1)
-        p_CV.put_(flat(ids_CK, self.vocabulary), p_CV.new_zeros(()).expand(ids_CK.numel()))
+        top_CK, top_ids_CK = p_CV.topk(self.k, dim=-1)
+        p_CV.put_(flat(top_ids_CK, self.vocabulary), p_CV.new_zeros(()).expand(top_ids_CK.numel()))
+        sampled_CS = sample(p_CV, self.tail_samples, generator)
+        ids_CJ = torch.cat([top_ids_CK, sampled_CS], dim=-1)
+        p_CJ = torch.cat([top_CK, p_CV.gather(1, sampled_CS)], dim=-1)
         tail_C2 = torch.stack([p_CV.sum(-1), p_CV.sqrt_().sum(-1)], dim=-1)
-        shifts = torch.arange(self.id_bytes, device=ids_CK.device) * 8
-        ids = (ids_CK[..., None] >> shifts & 255).to(torch.uint8).flatten(1)
-        codes = ((-log(top_CK)).clamp_(min=0).sqrt_() * _FINEST).round_().clamp_(max=255).to(torch.uint8)
+        shifts = torch.arange(self.id_bytes, device=ids_CJ.device) * 8
+        ids = (ids_CJ[..., None] >> shifts & 255).to(torch.uint8).flatten(1)
+        codes = ((-log(p_CJ)).clamp_(min=0).sqrt_() * _FINEST).round_().clamp_(max=255).to(torch.uint8)
         tail = log(tail_C2).clamp_(min=FLOOR).half().view(torch.uint8)
         return torch.cat([ids, codes, tail], dim=-1)
 
-    def decode(self, records_NR: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids (N, K), and ln p of them and, last, of all others (N, K + 1), softened by `temperature`, in float32."""
-        k = self.k
-        ids, codes, tail = records_NR.split([k * self.id_bytes, k, 4], dim=-1)
+    def decode(self, records_NR: torch.Tensor, temperature: float) -> Predicted:
+        """What the records say, softened by `temperature`."""
+        tokens, power = self.tokens, 1 / temperature
+        ids, codes, tail = records_NR.split([tokens * self.id_bytes, tokens, 4], dim=-1)
         shifts = torch.arange(self.id_bytes, device=ids.device) * 8
-        ids_NK = (ids.reshape(-1, k, self.id_bytes).long() << shifts).sum(-1)
-        top_NK = -((codes.float() / _FINEST) ** 2)
+        ids_NJ = (ids.reshape(-1, tokens, self.id_bytes).long() << shifts).sum(-1)
+        kept_NJ = -((codes.float() / _FINEST) ** 2)
+        top_NK, sampled_NS = kept_NJ.split([self.k, self.tail_samples], dim=-1)
         tail_N2 = tail.contiguous().view(torch.float16).float()
-        tail_N = softened_tail(tail_N2, top_NK[:, -1], self.vocabulary - k, 1 / temperature)
-        both_NM = torch.cat([top_NK / temperature, tail_N[:, None]], dim=-1)
-        return ids_NK, torch.log_softmax(both_NM, dim=-1).clamp_(min=FLOOR)
+        tail_N = softened_tail(tail_N2, top_NK[:, -1], self.vocabulary - self.k, power)
+        both_NM = torch.cat([power * top_NK, tail_N[:, None]], dim=-1)
+        total_N1 = both_NM.logsumexp(-1, keepdim=True)
+        buckets_NM = (both_NM - total_N1).clamp_(min=FLOOR)
+        # Drawn by p, they stand for p^power by importance. At temperature 1 all weigh the same.
+        of_tail_NS = torch.softmax((power - 1) * sampled_NS, -1) * buckets_NM[:, -1:].exp()
+        return Predicted(
+            ids_NJ,
+            (power * kept_NJ - total_N1).clamp_(min=FLOOR),
+            torch.cat([buckets_NM[:, :-1].exp(), of_tail_NS], dim=-1),
+            buckets_NM,
+        )
+
+
+def sample(p_CV: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """`count` entries of each row (C, count), drawn by p with replacement, spread evenly over its cumulative sum.
+
+    Such a systematic sample is unbiased, and hits whatever has more than 1/count of the mass for sure.
+    """
+    cumulative_CV = p_CV.cumsum(-1)
+    start_C1 = torch.rand(len(p_CV), 1, generator=generator).to(p_CV.device)
+    steps_S = torch.arange(count, device=p_CV.device)
+    wanted_CS = (steps_S + start_C1) / max(1, count) * cumulative_CV[:, -1:]
+    return torch.searchsorted(cumulative_CV, wanted_CS, right=True).clamp_(max=p_CV.shape[1] - 1)
 
 
 def softened_tail(tail_N2: torch.Tensor, least_N: torch.Tensor, tokens: int, power: float) -> torch.Tensor:

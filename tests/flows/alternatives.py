@@ -12,7 +12,7 @@ BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
     "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
-    "cache": {"blocks": 4, "top_k": 8},
+    "cache": {"blocks": 4, "top_k": 8, "tail_samples": 2},
     # Four steps of two blocks.
     "distill": {
         "tokens": 256,
@@ -232,6 +232,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
     },
     "cache": {
         "top_k": to(9),
+        "tail_samples": to(0, 3),
         "max_gigabytes": to(1e-6, refused={1e-6: "would take .* GB .* but cache.max_gigabytes is 1e-06"}),
     },
     "distill": TRAINING

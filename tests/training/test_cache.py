@@ -45,7 +45,7 @@ def blocks(tmp_path_factory):
 
 def cached(out, teacher, blocks, count=6, **settings):
     out.mkdir(parents=True)
-    config = CacheConfig(**{"blocks": count, "top_k": 12, **settings})
+    config = CacheConfig(**{"blocks": count, "top_k": 8, "tail_samples": 4, **settings})
     return cache_teacher.function(config, CacheInputs(teacher, blocks), out, Recorder())
 
 
@@ -71,16 +71,17 @@ def test_records_are_what_the_teacher_predicts_of_the_next_token_in_its_document
             position_ids=block["position_ids"][None].to(model.device),
             use_cache=False,
         ).logits.cpu()
-    ids, log_p = predictions.format.decode(predictions[3], 1)
+    ids, log_p, weights, _ = predictions.format.decode(predictions[3], 1)
     exact = torch.log_softmax(logits[0, :-1], -1)
-    torch.testing.assert_close(log_p[:, :-1], exact.gather(1, ids), rtol=0, atol=0.1)  # bfloat16, one byte
+    torch.testing.assert_close(weights.sum(-1), torch.ones(31))
+    torch.testing.assert_close(log_p, exact.gather(1, ids), rtol=0, atol=0.1)  # bfloat16, one byte
     assert (log_p[:, 0] >= exact.amax(-1) - 0.1).all()
 
 
 def test_with_the_whole_vocabulary_kept_a_student_learns_as_from_the_teacher_itself(
     tmp_path, teacher, blocks
 ):
-    cached(tmp_path / "out", teacher, blocks, top_k=512)
+    cached(tmp_path / "out", teacher, blocks, top_k=512, tail_samples=0)
     taught = Taught(Chosen(Blocks(blocks, "train"), 6 * 32), Predictions(tmp_path / "out"))
     batch, model = collate([taught[index] for index in range(6)]), load_model(teacher, torch.float32).cpu()
     for how in (Divergence(share=0.6), Divergence("reverse_kl"), Divergence("jensen_shannon", 0.3, 2.0, 0.9)):
@@ -131,7 +132,7 @@ class Killed(Recorder):
             os.kill(os.getpid(), signal.SIGKILL)
 
 teacher, blocks, out = map(Path, sys.argv[1:])
-format = Format(top_k=12, vocabulary=512, blocks=7, block_length=32)
+format = Format(top_k=8, tail_samples=4, vocabulary=512, blocks=7, block_length=32)
 chosen = Chosen(Blocks(blocks, "train"), 7 * 32)
 write_predictions(CacheInputs(teacher, blocks), chosen, format, out, Killed(), file_tokens=64)
 """
@@ -144,7 +145,7 @@ def test_a_killed_run_goes_on_at_the_file_where_it_was(tmp_path, teacher, blocks
     command = [sys.executable, "-c", _KILLED, str(teacher), str(blocks), str(out)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert [path.name for path in sorted(out.glob("*.npy"))] == ["00000.npy", "00001.npy"]
-    format = Format(top_k=12, vocabulary=512, blocks=7, block_length=32)
+    format = Format(top_k=8, tail_samples=4, vocabulary=512, blocks=7, block_length=32)
     chosen = Chosen(Blocks(blocks, "train"), 7 * 32)
     asked = {}
     for folder in (out, whole):
@@ -158,7 +159,7 @@ def test_what_was_asked_for_a_shorter_training_is_not_asked_again(tmp_path, teac
     chosen, asked = Blocks(blocks, "train"), []
     for name, count, base in (("first", 5, None), ("second", 8, tmp_path / "first"), ("alone", 8, None)):
         (tmp_path / name).mkdir()
-        format = Format(top_k=12, vocabulary=512, blocks=count, block_length=32)
+        format = Format(top_k=8, tail_samples=4, vocabulary=512, blocks=count, block_length=32)
         inputs = CacheInputs(teacher, blocks, base)
         asked.append(
             write_predictions(
@@ -177,7 +178,8 @@ def test_the_store_knows_what_is_there(tmp_path, teacher, blocks):
     made = run_stage(cache_teacher, config, inputs, store, Silent())
     more = CacheConfig(blocks=9, top_k=4, max_gigabytes=3)
     assert cached_before(store, more, *inputs.values()).path == made.path
-    assert cached_before(store, CacheConfig(blocks=9, top_k=5), *inputs.values()) is None
+    for other_way in ({"top_k": 5}, {"top_k": 4, "tail_samples": 3}):
+        assert cached_before(store, CacheConfig(blocks=9, **other_way), *inputs.values()) is None
     assert cached_before(store, more, other, inputs["blocks"]) is None
 
 

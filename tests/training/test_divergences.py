@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from leanpipe.training.divergences import Divergence, divergence, fitted, to_cache, to_teacher
+from leanpipe.training.divergences import Divergence, divergence, fitted, to_buckets, to_sample, to_teacher
 
 KINDS = ("forward_kl", "reverse_kl", "jensen_shannon")
 LN3 = math.log(3.0)
@@ -92,8 +92,31 @@ def test_against_a_cache_it_is_the_plain_formula_over_buckets(how):
     logits_NV, teacher_NV, labels_N = material()
     ids_NK, teacher_NM = kept(teacher_NV, how.temperature)
     expected = reference(how, logits_NV, teacher_NV, labels_N, in_buckets(ids_NK))
-    sums, gradient_NV = to_cache(how, logits_NV, ids_NK, teacher_NM, labels_N)
+    sums, gradient_NV = to_buckets(how, logits_NV, ids_NK, teacher_NM, labels_N)
     torch.testing.assert_close([*sums, gradient_NV], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("how", [each for each in WAYS if each.kind == "forward_kl"], ids=str)
+@pytest.mark.parametrize("every", [True, False])
+def test_against_a_sample_it_is_the_plain_formula(how, every):
+    """With every token in it, it is KL itself; with some, the same sum over them, which may name a token twice."""
+    logits_NV, teacher_NV, labels_N = material()
+    log_q_NV = torch.log_softmax(teacher_NV / how.temperature, -1)
+    ids_NJ = torch.arange(V).expand(N, V) if every else torch.tensor([[3, 1, 4, 1, 5]]).expand(N, 5)
+    log_q_NJ = log_q_NV.gather(1, ids_NJ)
+    weights_NJ = log_q_NJ.exp() / log_q_NJ.exp().sum(-1, keepdim=True)
+    sums, gradient_NV = to_sample(how, logits_NV, ids_NJ, log_q_NJ, weights_NJ, labels_N)
+    leaf_NV = logits_NV.clone().requires_grad_()
+    log_p_NJ = torch.log_softmax(leaf_NV / how.temperature, -1).gather(1, ids_NJ)
+    away = how.temperature**2 * (weights_NJ * (log_q_NJ - log_p_NJ)).sum(-1)[labels_N != -100].sum()
+    text = torch.nn.functional.cross_entropy(leaf_NV, labels_N, reduction="sum", ignore_index=-100)
+    loss = how.share * away + (1 - how.share) * text
+    loss.backward()
+    expected = [loss.detach(), away.detach(), text.detach(), leaf_NV.grad]
+    torch.testing.assert_close([*sums, gradient_NV], expected, rtol=1e-9, atol=1e-9)
+    if every:
+        whole, _ = to_teacher(how, logits_NV, teacher_NV, labels_N)
+        torch.testing.assert_close(sums, whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -111,7 +134,7 @@ def test_in_less_precise_arithmetic_it_is_nearly_that(how, dtype):
         ),
         (
             reference(how, logits_NV, teacher_NV, labels_N, in_buckets(ids_NK)),
-            to_cache(how, logits_NV, ids_NK, teacher_NM, labels_N),
+            to_buckets(how, logits_NV, ids_NK, teacher_NM, labels_N),
         ),
     ):
         assert sums.dtype == torch.float32
@@ -149,7 +172,7 @@ def test_a_tail_far_below_the_rounding_of_the_rest_still_has_its_gradient():
     logits = torch.zeros(1, V)
     logits[0, :K] = 30.0
     ids, teacher = torch.arange(K)[None], torch.tensor([[0.19] * K + [0.05]]).log()
-    _, gradient = to_cache(Divergence(), logits.clone(), ids, teacher, torch.tensor([0]))
+    _, gradient = to_buckets(Divergence(), logits.clone(), ids, teacher, torch.tensor([0]))
     assert gradient[0, K:].sum().item() == pytest.approx(-0.05, rel=1e-4)
 
 
