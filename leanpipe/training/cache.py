@@ -92,12 +92,14 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
     asked = write_predictions(inputs, chosen, format, out, report)
     (out / INFO).write_text(format.model_dump_json(indent=2))
     size = sum(path.stat().st_size for path in out.glob("*.npy"))
+    mass_N = _mass_kept(out)
+    _draw(mass_N, out / "report" / "mass_kept.png")
     return {
         "blocks": len(chosen),
         "tokens": (tokens := scored_tokens(chosen)),
         "bytes": size,
         "bytes_per_token": size / tokens,
-        "mass_kept": _mass_kept(out),
+        "mass_kept": float(mass_N.mean()),
         "tokens_per_second": asked * blocks.block_length / (time.perf_counter() - started),
         "peak_memory": device.peak_memory(),
     }
@@ -242,12 +244,25 @@ def _link(base: Path | None, path: Path, blocks: int) -> bool:
     return True
 
 
-def _mass_kept(out: Path) -> float:
-    """The mean share of the probability that the kept tokens have, in the first file."""
+def _draw(mass_N: "torch.Tensor", path: Path) -> None:
+    """For how many tokens of the text the kept ones have how much of the probability."""
+    from leanpipe.pictures import NEUTRAL, picture
+
+    with picture(path) as axes:
+        axes.hist(mass_N.numpy(), bins=50, range=(0, 1), color=NEUTRAL)
+        axes.set_xlabel("share of the teacher's probability that is kept by name")
+        axes.set_ylabel("tokens of the text")
+        axes.set_title(
+            f"What the cache keeps of the teacher's predictions: {float(mass_N.mean()):.1%} on average"
+        )
+
+
+def _mass_kept(out: Path) -> "torch.Tensor":
+    """The share of the probability that the kept tokens have, for each token of the first blocks, (N,)."""
     import torch
 
     from leanpipe.training.predictions import Predictions
 
     records_NR = torch.cat([Predictions(out)[index] for index in range(min(64, len(Predictions(out))))])
     tail_N2 = records_NR[:, -4:].contiguous().view(torch.float16).float()
-    return float(1 - tail_N2[:, 0].exp().mean())
+    return 1 - tail_N2[:, 0].exp()

@@ -137,6 +137,9 @@ class Witness:
         self._look()
 
     def progress(self, done, total, what) -> None:
+        # Some progress is told by the clock: only how far it came in the end is the same every time.
+        if self.reported and self.reported[-1][-1] == what:
+            self.reported.pop()
         self.reported.append((done, total, what))
         self._look()
 

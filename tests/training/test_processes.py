@@ -54,7 +54,7 @@ def test_several_processes_train_as_one_does(tmp_path: Path, inputs):
     with pytest.raises(WorkerDied, match="process 1 of stage finetune ended with -9"):
         run_stage(finetune, settings(processes=2), inputs, Store(tmp_path), KillOne())
     two = run_stage(finetune, settings(processes=2), inputs, Store(tmp_path), together)
-    assert psutil.Process().children() == []
+    assert not [one for one in psutil.Process().children() if "leanpipe.worker" in one.cmdline()]
     assert list(together.series("loss")) == [3, 4, 5, 6]  # from the checkpoint after step 2
     for name in ("loss", "validation_loss", "grad_norm", "learning_rate"):
         for step, value in together.series(name).items():
