@@ -71,6 +71,12 @@ endef
 bench-corpus: .venv/installed-bench
 	for part in corpus filters extraction languages tokens; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
+.PHONY: bench-training
+bench-training: .venv/installed-bench
+	$(BIN)/pip install --quiet --no-deps --target benchmarks/.trl trl==1.16.0
+	for part in distillation training plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+	TRL_PATH=benchmarks/.trl $(BIN)/python -m benchmarks.finetuning
+
 .venv/installed-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])
 	touch $@ .venv/installed
