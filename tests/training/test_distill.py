@@ -34,7 +34,7 @@ def run(tmp_path, teacher, vocabulary=512, samples=8, **settings):
 @pytest.mark.parametrize("predictions", ["online", "cached"])
 def test_a_student_learns_and_is_a_model_folder(tmp_path, teacher, predictions):
     summary, out = run(tmp_path, teacher, size=0.6, predictions=predictions)
-    assert summary["bits_per_byte"] < 0.95 * summary["initial_bits_per_byte"]
+    assert summary["bits_per_byte"] < 0.97 * summary["initial_bits_per_byte"]  # a teacher with random weights
     assert summary["layers"] == 2
     assert summary["tokens"] == 20 * 128
     model, tokenizer = load_model(out), load_tokenizer(out)
