@@ -59,14 +59,14 @@ def settings():
 def clean(corpus: Path, home: Path, base: Path | None = None, keep: bool = False) -> Path:
     """The stage, computed anew (its result is removed unless it is to be kept)."""
     from leanpipe.report import Silent
-    from leanpipe.text.clean import CleanInputs, write_documents
+    from leanpipe.text.clean import CleanInputs, clean_documents
     from leanpipe.text.listing import list_corpus
     from leanpipe.text.readlog import ReadLog
 
     out = home / str(time.time_ns())
     out.mkdir(parents=True)
     listing = list_corpus(str(corpus), ReadLog())
-    write_documents(settings(), CleanInputs((), base), [listing], out, Silent())
+    clean_documents(settings(), CleanInputs((), base), [listing], out, Silent())
     if not keep:
         shutil.rmtree(out)
     return out

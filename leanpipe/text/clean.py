@@ -63,7 +63,7 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
     Memory does not grow with the corpus's texts. Raises UserError if there is nothing to read or nothing left.
     """
     listings = [Listing.load(path) for path in inputs.corpus]
-    new = write_documents(config, inputs, listings, out, report)
+    new = clean_documents(config, inputs, listings, out, report)
     roots = [listing.reference for listing in listings]
     totals = describe(out / "report", out, config.model_dump(mode="json"), roots)
     _warn_of_skipped(totals)
@@ -72,7 +72,7 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
     return summary
 
 
-def write_documents(
+def clean_documents(
     config: CleanConfig, inputs: CleanInputs, listings: Sequence[Listing], out: Path, report: Report
 ) -> int:
     """All that `clean` writes but its report; returns how many files were read."""
@@ -172,7 +172,7 @@ def _warn_of_skipped(totals: Totals) -> None:
     if totals.skipped:
         reasons = ", ".join(f"{number} × {reason}" for reason, number in totals.skipped.most_common())
         logger.warning(
-            "%d files or lines were skipped: %s (all in skipped.parquet)", totals.skipped.total(), reasons
+            "%d files or lines were skipped: %s (see skipped.parquet)", totals.skipped.total(), reasons
         )
 
 

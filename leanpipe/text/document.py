@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 START = 300  # characters of a dropped document that are kept for a person to judge
@@ -21,31 +20,12 @@ class Document:
     language: str = ""
     """ISO 639 code, once it has been told."""
 
-    @cached_property
-    def text_hash(self) -> bytes:
-        """SHA-256 of the text: what exact duplicates share, and what decides the split."""
-        return hashlib.sha256(self.text.encode()).digest()
-
 
 class Fault(NamedTuple):
     """Why a document is dropped: the config field whose bound it broke, and what was measured."""
 
     rule: str
     value: float
-
-
-class Dropped(NamedTuple):
-    """One line of `dropped.parquet`."""
-
-    id: str
-    source: str
-    rule: str
-    value: float
-    start: str
-
-    @classmethod
-    def because(cls, fault: Fault, document: Document) -> "Dropped":
-        return cls(document.id, document.source, fault.rule, fault.value, document.text[:START])
 
 
 def document_id(corpus: int, source: str, position: int) -> str:

@@ -96,6 +96,7 @@ def read_shard(
             {
                 "skipped": log.skipped,
                 "skipped_by_reason": log.skipped_by_reason,
+                "repaired": log.repaired,
                 "counted": log.counters | Counter({"pages rescued by another parser": judge.rescued}),
                 "redacted": redacted,
             }
