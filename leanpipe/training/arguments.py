@@ -59,7 +59,7 @@ def arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) -
         logging_nan_inf_filter=False,  # it would report a broken training as a good one
         eval_on_start=not resumed,
         eval_strategy="no",
-        save_strategy="no",  # `_Schedule` decides when
+        save_strategy="no",  # `Schedule` decides when
         seed=config.seed,
         train_sampling_strategy="sequential",  # `Passes` shuffles
         remove_unused_columns=False,

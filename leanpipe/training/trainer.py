@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl
+from transformers import PrinterCallback, Trainer, TrainerControl
 
 from leanpipe import device
 from leanpipe.errors import UserError
@@ -31,6 +31,8 @@ from leanpipe.training.meter import Meter
 from leanpipe.training.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.optimizers import muon_and_adamw
 from leanpipe.training.rewinds import Rewinds
+from leanpipe.training.schedule import Schedule, best_step, validations
+from leanpipe.training.through import through
 
 __all__ = ["Outcome", "Text", "steps_of", "train"]
 
@@ -174,7 +176,7 @@ class _Trainer(Trainer):
         if checkpoint:
             self._restore(json.loads((checkpoint / _STATE).read_text()))
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Schedule(config, self.meter, report, self._tokens_per_step, termination))
+        self.add_callback(Schedule(config, self.meter, report, self._tokens_per_step, termination))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self._config.optimizer != "muon":
@@ -355,81 +357,6 @@ class _Trainer(Trainer):
             micro_batch=self._in_memory,
             rewinds=self._rewinds.count,
         )
-
-
-class _Schedule(TrainerCallback):
-    """Decides after which steps to validate, to save and to stop, and reports progress."""
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        meter: Meter,
-        report: Report,
-        tokens_per_step: int,
-        termination: Termination,
-    ):
-        self._config, self._meter, self._report = config, meter, report
-        self._tokens_per_step, self._termination = tokens_per_step, termination
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._meter.start()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._meter.stop()
-        step, last = state.global_step, state.max_steps
-        parts = self._config.validations - 1
-        control.should_evaluate = step in {round(part * last / parts) for part in range(1, parts + 1)}
-        control.should_log = control.should_log or step == last
-        control.should_save = step % self._config.checkpoint_every_steps == 0 and step < last
-        self._report.progress(step * self._tokens_per_step, last * self._tokens_per_step, "tokens")
-        if self._termination.agreed and step < last:
-            control.should_save = True
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Early stopping. What is decided here is decided again if the step is done again, so it is not saved."""
-        if not self._config.patience or not state.global_step:
-            return
-        losses = validations(state.log_history)
-        best = best_step(state.log_history)
-        if best == state.global_step < state.max_steps:
-            control.should_save = True
-        if sum(step > best for step in losses) >= self._config.patience:
-            control.should_training_stop, control.should_save = True, False
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._termination.agreed:  # only now: the checkpoint would say so, too
-            control.should_training_stop = True
-
-
-def through(wrapper: Any, inner: Any, compute: Callable[[], _T]) -> _T:
-    """`compute()` within the forward pass of `wrapper`, which makes it average the gradients of several processes.
-
-    Its hooks run around a call of `inner`, and that call becomes `compute`, as in Lightning's forward redirection.
-    """
-    if wrapper is inner:
-        return compute()
-    original = inner.__dict__.get("forward")
-
-    def once() -> _T:
-        if original is None:
-            del inner.forward
-        else:
-            inner.forward = original
-        return compute()
-
-    inner.forward = once
-    return wrapper()
-
-
-def validations(history: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """The validation losses by step."""
-    return {entry["step"]: entry["validation_loss"] for entry in history if "validation_loss" in entry}
-
-
-def best_step(history: Sequence[dict[str, Any]]) -> int:
-    """The step with the lowest validation loss, the first of several."""
-    losses = validations(history)
-    return min(losses, key=lambda step: (losses[step], step), default=0)
 
 
 def _causal(model: Any) -> Any:
