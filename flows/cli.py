@@ -26,7 +26,7 @@ def run(
     flow: Annotated[
         str,
         typer.Argument(
-            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, finetune, compress or evaluate"
+            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, pretrain, finetune, compress or evaluate"
         ),
     ] = "data-to-deployment",
     preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
@@ -65,6 +65,30 @@ def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
     if not home.store.exists():
         warm_up()  # nothing will come from the store: do not wait for Prefect's server first
     print_result(FLOWS[flow](settings), home)
+
+
+@app.command()
+def plan(
+    flow: Annotated[
+        str, typer.Argument(help="data-to-deployment, distill, pretrain, finetune, compress, evaluate …")
+    ] = "data-to-deployment",
+    device: Annotated[str, typer.Option(help="this, or the gigabytes of a card: 8, 24 or 80")] = "this",
+    preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
+    config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="one setting, as distill.micro_batch=1")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")] = None,
+) -> None:
+    """Say what memory, disk and time a run would take, and what would not fit; nothing is loaded or run."""
+    from flows.plan import print_plan
+    from flows.settings import settings
+    from leanpipe.pipeline import SETTINGS
+
+    if flow not in SETTINGS:
+        raise UserError(f"there is no flow {flow}: choose one of {', '.join(SETTINGS)}")
+    overrides = ([f"teacher={_yaml(teacher)}"] if teacher else []) + (set_ or [])
+    print_plan(settings(SETTINGS[flow], preset, config, overrides), device, Home.from_environment())
 
 
 @app.command()
@@ -140,6 +164,23 @@ def inspect(
         settings(SETTINGS["inspect-corpus"], preset, config, overrides + (set_ or [])),
         in_place,
     )
+
+
+@app.command()
+def show_mask(
+    model: Annotated[
+        str, typer.Option(help="folder, .gguf file or hub id of the model to be finetuned")
+    ] = "smollm2-135m-instruct",
+    instructions: Annotated[str, typer.Option(help=".json or .jsonl of instructions")] = "alpaca-sample",
+    examples: Annotated[int, typer.Option(help="how many conversations", min=1, max=1_000)] = 3,
+    max_length: Annotated[int, typer.Option(help="cut after so many tokens", min=8, max=131_072)] = 256,
+) -> None:
+    """Show what finetuning would learn: some conversations, with the tokens that are learnt in green."""
+    home = _prepare()
+    from flows.console import console
+    from flows.mask import show_mask as show
+
+    show(home, model, instructions, examples, max_length, console())
 
 
 @app.command()

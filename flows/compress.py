@@ -5,6 +5,7 @@ from prefect import flow
 from flows.results import RunResult, show
 from leanpipe.compression.quantize import quantize
 from leanpipe.pipeline import CompressSettings
+from tasks.plan import plan
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
@@ -19,5 +20,6 @@ def compress_model(config: CompressSettings = CompressSettings()) -> RunResult:
     with tracked_run("compress", config) as run:
         given = resolve(run, models=(config.model,))
         preflight(run, given, quantize=config.quantize)
+        plan(run, config, given)
         run.stage(quantize, config.quantize, model=given.model)
         return show(run)

@@ -9,6 +9,8 @@ from leanpipe.pipeline import PipelineConfig
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
 from tasks.corpus import cleaned, tokenized
+from tasks.distillation import predicted
+from tasks.plan import plan
 from tasks.promote import promote
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
@@ -31,11 +33,19 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
             instructions=config.instructions,
         )
         preflight(run, given, distill=config.distill, finetune=config.finetune, quantize=config.quantize)
+        plan(run, config, given)
 
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
-        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
-        adapted = run.stage(finetune, config.finetune, model=student, instructions=given.instructions)
+        predictions = predicted(run, config, given, blocks)
+        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
+        adapted = run.stage(
+            finetune,
+            config.finetune,
+            model=student,
+            instructions=given.instructions,
+            documents=documents,
+        )
         quantized = run.stage(quantize, config.quantize, model=adapted)
 
         models = {"teacher": given.model, "student": student, "adapted": adapted}

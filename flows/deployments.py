@@ -20,6 +20,7 @@ from flows.evaluate import evaluate_models
 from flows.finetune import finetune_model
 from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
+from flows.pretrain import pretrain_model
 from leanpipe import presets
 
 POOL = "gpu"
@@ -30,6 +31,7 @@ STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
     "inspect-corpus": inspect_corpus,
     "prepare-corpus": prepare_corpus,
     "distill": distill_student,
+    "pretrain": pretrain_model,
     "finetune": finetune_model,
     "compress": compress_model,
     "evaluate": evaluate_models,

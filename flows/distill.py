@@ -6,6 +6,8 @@ from flows.results import RunResult, show
 from leanpipe.pipeline import DistillSettings
 from leanpipe.training.distill import distill
 from tasks.corpus import cleaned, tokenized
+from tasks.distillation import predicted
+from tasks.plan import plan
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
@@ -22,7 +24,9 @@ def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
             run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
         )
         preflight(run, given, distill=config.distill)
+        plan(run, config, given)
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
-        run.stage(distill, config.distill, teacher=given.model, blocks=blocks)
+        predictions = predicted(run, config, given, blocks)
+        run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
         return show(run)

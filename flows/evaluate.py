@@ -6,6 +6,7 @@ from flows.results import RunResult, show
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.pipeline import CompareSettings
 from tasks.corpus import cleaned
+from tasks.plan import plan
 from tasks.resolve import resolve
 from tasks.run import tracked_run
 
@@ -19,6 +20,7 @@ def evaluate_models(config: CompareSettings = CompareSettings()) -> RunResult:
     """
     with tracked_run("evaluate", config) as run:
         given = resolve(run, corpus=config.corpus, models=config.models, evaluations=config.evaluation_sets)
+        plan(run, config, given)
         documents = cleaned(run, config, given)
         evaluations = {
             model.name: run.stage(

@@ -5,6 +5,7 @@ from prefect import flow
 from flows.results import RunResult, show
 from leanpipe.pipeline import FinetuneSettings
 from leanpipe.training.finetune import finetune
+from tasks.plan import plan
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
 
@@ -19,5 +20,6 @@ def finetune_model(config: FinetuneSettings = FinetuneSettings()) -> RunResult:
     with tracked_run("finetune", config) as run:
         given = resolve(run, models=(config.model,), instructions=config.instructions)
         preflight(run, given, finetune=config.finetune)
+        plan(run, config, given)
         run.stage(finetune, config.finetune, model=given.model, instructions=given.instructions)
         return show(run)

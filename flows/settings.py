@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from leanpipe.errors import UserError
-from leanpipe.presets import PRESETS
+from leanpipe.presets import PRESETS, changes
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -18,11 +18,8 @@ def settings(kind: type[Settings], preset: str, file: Path | None, overrides: Se
     """The settings of class `kind`: the preset's, then the file's, then those of `overrides` (`distill.size=0.5`)."""
     if preset not in PRESETS:
         raise UserError(f"there is no preset {preset}: choose one of {', '.join(PRESETS)}")
-    values = {
-        name: value
-        for name, value in PRESETS[preset]().model_dump(mode="json").items()
-        if name in kind.model_fields
-    }
+    chosen = {name: value for name, value in changes(preset).items() if name in kind.model_fields}
+    values = _merged(kind().model_dump(mode="json"), chosen)
     if file:
         values = _merged(values, _read(file))
     for override in overrides:

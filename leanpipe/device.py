@@ -3,7 +3,12 @@
 torch is imported only where it is needed: a stage that only reads text should not wait for it.
 """
 
+import contextlib
+import ctypes
 import functools
+import gc
+import os
+import platform
 import resource
 import sys
 from pathlib import Path
@@ -21,6 +26,28 @@ def name() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def count() -> int:
+    """GPUs that torch can use; 1 without any."""
+    if name() == "cpu":
+        return 1
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@functools.cache
+def model() -> str:
+    """What the maker calls the device, such as "NVIDIA H100 80GB HBM3": figures of two models do not compare."""
+    if name() == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    cpu_info = Path("/proc/cpuinfo")
+    text = cpu_info.read_text() if cpu_info.exists() else ""
+    named = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return named[0] if named else f"{platform.machine()} processor"
 
 
 def has_nvidia_driver() -> bool:
@@ -46,6 +73,17 @@ def compute_dtype() -> "torch.dtype":
     return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
+def release_memory() -> None:
+    """Give back what is free: PyTorch keeps memory of the GPU for later use, and the C library that of the process."""
+    gc.collect()
+    if name() == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    with contextlib.suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def reset_peak_memory() -> None:
     """Start measuring the peak anew."""
     if name() == "cuda":
@@ -66,3 +104,35 @@ def peak_memory() -> int:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def free_memory() -> int:
+    """Bytes of the device that nothing uses now."""
+    if name() == "cuda":
+        import torch
+
+        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] + cached
+    return free_host_memory()
+
+
+def free_host_memory() -> int:
+    """Bytes that this process may still take: of the machine, or of its container if that is allowed less."""
+    if sys.platform != "linux":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+    return min(int(available) * 1024, _container_memory())
+
+
+def _container_memory() -> int:
+    """What the control group leaves (version 2; https://docs.kernel.org/admin-guide/cgroup-v2.html, memory)."""
+    limit, current = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
+    if not limit.exists() or not current.exists() or limit.read_text().strip() == "max":
+        return sys.maxsize
+    statistics = dict(line.split() for line in limit.with_name("memory.stat").read_text().splitlines())
+    # Pages of files are given back when they are needed.
+    return (
+        int(limit.read_text())
+        - int(current.read_text())
+        + sum(int(statistics[name]) for name in ("active_file", "inactive_file"))
+    )

@@ -75,6 +75,8 @@ def _use(parent: Result, child: Result, role: str, split: str) -> How | None:
         return None
     if parent.stage == "clean":
         return _use_of_documents(child, split)
+    if child.stage == "cache_teacher":
+        return "prepared from it" if split == LEARNT else None
     if child.stage == "evaluate":
         return "measures a model trained on it" if split == LEARNT else None
     return "trained on it" if split == LEARNT else "measured on it"

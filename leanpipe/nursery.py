@@ -1,10 +1,10 @@
 """`python -m leanpipe.nursery`: imports the heavy libraries once, then forks a child for each stage it is told to run.
 
 Jobs come as JSON lines on standard input; what happens goes back as JSON lines on standard output. When standard input
-closes, because the parent ended or was killed, this process ends, and the kernel kills its child with it.
+closes, because the parent ended or was killed, the child is told to end (a training writes a checkpoint first), and this
+process ends; should it be killed itself, the kernel kills the child with it.
 """
 
-import ctypes
 import importlib
 import json
 import logging
@@ -13,58 +13,28 @@ import select
 import signal
 import sys
 import traceback
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.stage import find_stage, run_stage
 from leanpipe.store import Artifact, Store
+from leanpipe.together import WorkerDied, die_with_parent
+from leanpipe.wire import Wire, log_over, quiet, wire_to_parent
 
-_PR_SET_PDEATHSIG = 1
+GRACE_SECONDS = 30
+"""How long a child that was told to end may take, for a training to finish its step and write a checkpoint."""
 _HEAVY = ("torch", "transformers.trainer", "transformers.models.llama.modeling_llama", "peft", "accelerate")
 
 
-class _Wire:
-    """A `Report` and a log handler that write to the parent."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def send(self, **event: Any) -> None:
-        self._stream.write(json.dumps(event) + "\n")
-        self._stream.flush()
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        self.send(metrics=dict(values), step=step)
-
-    def progress(self, done: float, total: float, what: str) -> None:
-        self.send(progress=[done, total, what])
-
-
-class _LogHandler(logging.Handler):
-    def __init__(self, wire: _Wire):
-        super().__init__()
-        self._wire = wire
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._wire.send(log=[record.name, record.levelno, record.getMessage()])
-
-
 def main() -> None:
-    # Libraries print to standard output at will: keep the wire for events alone.
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # peft asks transformers in an old way, and every finetuning would say so.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    wire = wire_to_parent()
+    quiet()
     # Importing these may touch the CUDA driver, and a forked child cannot use a driver that its parent has touched.
     if not device.has_nvidia_driver():
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it does not need
         for name in _HEAVY:
             importlib.import_module(name)
-    wire = _Wire(events)
     while line := _read_line(sys.stdin.fileno()):
         child = os.fork()
         if child == 0:
@@ -72,11 +42,9 @@ def main() -> None:
         wire.send(exit=_wait(child))
 
 
-def _run_in_child(job: dict[str, Any], wire: _Wire) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    logger = logging.getLogger("leanpipe")
-    logger.setLevel(job["log_level"])
-    logger.handlers, logger.propagate = [_LogHandler(wire)], False
+def _run_in_child(job: dict[str, Any], wire: Wire) -> None:
+    die_with_parent()
+    log_over(wire, job["log_level"])
     try:
         stage = find_stage(job["stage"])
         config = stage.config_type.model_validate(job["config"])
@@ -85,6 +53,9 @@ def _run_in_child(job: dict[str, Any], wire: _Wire) -> None:
         wire.send(artifact=artifact.model_dump(mode="json"))
     except UserError as error:
         wire.send(user_error=str(error))
+    except WorkerDied as error:
+        logging.getLogger(__name__).error("%s", error)
+        os._exit(1)  # as if this process had been killed itself
     except BaseException:  # noqa: BLE001 - whatever it was, the parent is told, and raises it
         wire.send(error=traceback.format_exc())
     os._exit(0)
@@ -108,7 +79,7 @@ def _read_line(descriptor: int) -> bytes:
 
 
 def _wait(child: int) -> int:
-    """The child's wait status. If standard input closes first, the parent is gone: end, and the child with us."""
+    """The child's wait status. If standard input closes first, the parent is gone: let the child end, and end."""
     child_descriptor = os.pidfd_open(child)
     poll = select.poll()
     poll.register(child_descriptor, select.POLLIN)
@@ -119,6 +90,9 @@ def _wait(child: int) -> int:
             os.close(child_descriptor)
             return os.waitpid(child, 0)[1]
         if ready.get(sys.stdin.fileno(), 0) & select.POLLHUP:
+            os.kill(child, signal.SIGTERM)
+            poll.unregister(sys.stdin.fileno())
+            poll.poll(GRACE_SECONDS * 1000)
             os._exit(1)
 
 

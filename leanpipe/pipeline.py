@@ -9,8 +9,10 @@ from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.text.clean import CleanConfig
 from leanpipe.text.inspect import SampleConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
+from leanpipe.training.cache import CacheSettings
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
+from leanpipe.training.pretrain import PretrainConfig
 
 
 class CorpusSettings(StageConfig):
@@ -43,6 +45,8 @@ class TokenSettings(CorpusSettings):
 class DistillSettings(TokenSettings):
     """The text, the tokens, and how the student learns."""
 
+    cache: CacheSettings = CacheSettings()
+    """How much of the teacher's predictions is kept on disk, if distill.predictions is cached."""
     distill: DistillConfig = DistillConfig()
     """How the student learns from the teacher."""
 
@@ -54,6 +58,17 @@ class DistillSettings(TokenSettings):
                 "so there is nothing to distill: set distill.kl_weight=0, or tokenize.tokenizer=teacher"
             )
         return self
+
+
+class PretrainSettings(TokenSettings):
+    """The text, the tokens, and how a model learns from nothing."""
+
+    teacher: str = Field("tiny", min_length=1)
+    """A model whose tokenizer is used where `tokenize.tokenizer` is teacher, and compared with the new one where not."""
+    tokenize: TokenizeConfig = TokenizeConfig(tokenizer="bpe", vocabulary=4_096)
+    """How text becomes blocks of tokens: by default with a tokenizer of its own."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """How deep the model is, and how it learns."""
 
 
 class InstructionSettings(StageConfig):
@@ -120,6 +135,7 @@ SETTINGS: dict[str, type[StageConfig]] = {
     "inspect-corpus": InspectSettings,
     "prepare-corpus": TokenSettings,
     "distill": DistillSettings,
+    "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
     "compress": CompressSettings,
     "evaluate": CompareSettings,

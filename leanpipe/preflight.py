@@ -12,6 +12,7 @@ from leanpipe.stage import Summary, stage
 from leanpipe.training.distill import DistillConfig, check_distill
 from leanpipe.training.finetune import FinetuneConfig, check_finetune
 from leanpipe.training.instructions import read_instructions
+from leanpipe.training.pretrain import PretrainConfig, check_pretrain
 
 
 class CheckConfig(StageConfig):
@@ -23,6 +24,8 @@ class CheckConfig(StageConfig):
     """Checked against the teacher's architecture and the device."""
     finetune: FinetuneConfig | None = None
     """Checked against the model's modules, which are its student's too, and the device."""
+    pretrain: PretrainConfig | None = None
+    """Checked against the device, and for sizes that go together."""
     quantize: QuantizeConfig | None = None
     """Checked against the device."""
 
@@ -42,6 +45,8 @@ def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -
         check_distill(config.distill, inputs.model)
     if config.finetune:
         check_finetune(config.finetune, inputs.model)
+    if config.pretrain:
+        check_pretrain(config.pretrain)
     if config.quantize:
         check_formats(config.quantize.formats)
     return (

@@ -1,5 +1,8 @@
 """Whole settings by name: each preset is a function that returns a PipelineConfig."""
 
+from typing import Any
+
+from leanpipe.config import StageConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.pipeline import PipelineConfig
 from leanpipe.text.clean import CleanConfig
@@ -7,6 +10,7 @@ from leanpipe.text.split import SplitConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
+from leanpipe.training.pretrain import PretrainConfig
 
 
 def default() -> PipelineConfig:
@@ -21,7 +25,7 @@ def smoke() -> PipelineConfig:
         teacher="tiny",
         instructions="python-docstrings",
         clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
-        tokenize=TokenizeConfig(block_length=128),
+        tokenize=TokenizeConfig(block_length=128, vocabulary=2_048),
         distill=DistillConfig(
             initialisation="random",  # so tiny a teacher has little to hand down
             tokens=32_768,
@@ -48,3 +52,26 @@ def smoke() -> PipelineConfig:
 
 
 PRESETS = {"default": default, "smoke": smoke}
+
+_ALONE: dict[str, dict[str, StageConfig]] = {
+    "smoke": {
+        "pretrain": PretrainConfig(
+            tokens=32_768,
+            learning_rate=1e-2,
+            batch=8,
+            micro_batch=8,
+            validation_tokens=4_096,
+            precision="fp32",
+        )
+    }
+}
+"""By preset, sections of flows that are not part of the pipeline."""
+
+
+def changes(preset: str) -> dict[str, Any]:
+    """What the preset sets, by section, where it differs from the defaults."""
+    sections = PRESETS[preset]().model_dump(mode="json", exclude_defaults=True)
+    alone = _ALONE.get(preset, {})
+    return sections | {
+        name: section.model_dump(mode="json", exclude_defaults=True) for name, section in alone.items()
+    }

@@ -15,9 +15,11 @@ from typing import Any
 
 from leanpipe.config import StageConfig
 from leanpipe.errors import UserError
+from leanpipe.nursery import GRACE_SECONDS
 from leanpipe.report import Report
 from leanpipe.stage import Inputs, Stage, stored
 from leanpipe.store import Artifact, Store
+from leanpipe.wire import pass_on
 
 # Logits and their gradients are tens of megabytes. Left alone, glibc returns each such block to the kernel and gets it back
 # zeroed, page by page: a fifth of a training step on CPU. Here it keeps them until the stage's process ends.
@@ -48,10 +50,10 @@ class Nursery:
         )
 
     def stop(self) -> None:
-        """End the helper; a stage that is running in it is killed."""
+        """End the helper; a stage that is running in it is told to end, and killed if it does not."""
         if self._process:
             self._process.stdin.close()  # type: ignore[union-attr]
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=GRACE_SECONDS + 10)
             self._process = None
 
     def run(
@@ -82,13 +84,10 @@ def _listen(stage: Stage, events: Any, report: Report) -> Artifact:
     """Pass on what the stage reports until it has ended."""
     outcome: Artifact | Exception | None = None
     for line in events:
-        match json.loads(line):
-            case {"metrics": values, "step": step}:
-                report.metrics(values, step)
-            case {"progress": [done, total, what]}:
-                report.progress(done, total, what)
-            case {"log": [name, level, message]}:
-                logging.getLogger(name).log(level, message)
+        event = json.loads(line)
+        if pass_on(event, report):
+            continue
+        match event:
             case {"artifact": artifact}:
                 outcome = Artifact.model_validate(artifact)
             case {"user_error": sentence}:

@@ -7,7 +7,7 @@ Pictures and tables a person would look at are files: a stage writes them under 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Report(Protocol):
@@ -44,23 +44,64 @@ class Together:
 
 
 class MetricsFile:
-    """Keeps a stage's metrics beside its result, one JSON line each, so that a run served from the store has them too."""
+    """Keeps a stage's metrics beside its result, one JSON line each, so that a run served from the store has them too.
+
+    The steps of each figure go forward. A stage that was killed, or that goes back by itself, tells some of them again:
+    what was told of that figure from there on is dropped, so that the file holds each step once.
+    """
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._last: dict[str, int] = {}
+        self._write(_entries(path))  # without a line that a power cut tore
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        if step is not None and any(self._last.get(name, -1) >= step for name in values):
+            self._forget(set(values), step)
+        self._remember(values, step)
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "values": dict(values)}) + "\n")
 
     def progress(self, done: float, total: float, what: str) -> None: ...
 
+    def _forget(self, names: set[str], step: int) -> None:
+        """Drop the figures `names` of this step and later ones."""
+        kept = []
+        for entry in _entries(self._path):
+            values = entry["values"]
+            if entry["step"] is not None and entry["step"] >= step:
+                values = {name: value for name, value in values.items() if name not in names}
+            if values:
+                kept.append({"step": entry["step"], "values": values})
+        self._write(kept)
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        self._last = {}
+        for entry in entries:
+            self._remember(entry["values"], entry["step"])
+        if entries or self._path.exists():
+            aside = self._path.with_suffix(".new")
+            aside.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+            aside.replace(self._path)
+
+    def _remember(self, values: Mapping[str, float], step: int | None) -> None:
+        if step is not None:
+            self._last |= dict.fromkeys(values, step)
+
 
 def replay(path: Path, report: Report) -> None:
     """Tell `report` every metric that a `MetricsFile` at `path` holds; a missing file holds none."""
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines():
-        entry = json.loads(line)
+    for entry in _entries(path):
         report.metrics(entry["values"], entry["step"])
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The lines of the file that are whole."""
+    entries = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries

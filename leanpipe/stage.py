@@ -19,6 +19,7 @@ from leanpipe import device
 from leanpipe.config import StageConfig, content
 from leanpipe.report import MetricsFile, Report, Together, replay
 from leanpipe.store import MANIFEST, REPORT, Artifact, Manifest, Store, digest_json
+from leanpipe.together import run_together
 
 Summary = dict[str, Any]
 """A stage's headline figures, by name: numbers and short texts."""
@@ -135,7 +136,11 @@ def _compute(
     listeners = Together([MetricsFile(out / REPORT / "metrics.jsonl"), report])
     device.reset_peak_memory()
     started = time.perf_counter()
-    summary = stage.function(config, stage.bind(inputs), out, listeners)
+    processes = getattr(config, "processes", 1)
+    if processes > 1:
+        summary, peak = run_together(processes, _job(stage, config, inputs, out), listeners, stage.name)
+    else:
+        summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
     return store.publish(
         stage.name,
         key,
@@ -144,8 +149,23 @@ def _compute(
         summary=summary,
         versions={name: importlib.metadata.version(name) for name in _VERSIONS_OF},
         seconds=time.perf_counter() - started,
-        peak_memory=device.peak_memory(),
+        peak_memory=peak,
+        device=device.model() if stage.uses_device else "",
     )
+
+
+def _job(stage: Stage, config: StageConfig, inputs: Inputs, out: Path) -> dict[str, Any]:
+    """The stage as another process reads it."""
+    paths = {name: _paths(value) for name, value in inputs.items()}
+    return {
+        "stage": stage.address,
+        "config": config.model_dump(mode="json"),
+        "inputs": {
+            name: str(path) if isinstance(path, Path) else list(map(str, path))
+            for name, path in paths.items()
+        },
+        "out": str(out),
+    }
 
 
 def _paths(value: Artifact | Sequence[Artifact]) -> Path | tuple[Path, ...]:

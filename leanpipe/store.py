@@ -64,6 +64,8 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     seconds: float
     peak_memory: int
+    device: str = ""
+    """The device that computed it (`device.model`); empty for a stage that needs none, and in manifests of old."""
 
 
 def digest_file(path: Path) -> str:
@@ -140,6 +142,18 @@ class Store:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def is_locked(self, name: str) -> bool:
+        """Whether some process holds the lock `name` now."""
+        path = self.root / ".locks" / name
+        if not path.exists():
+            return False
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _artifact(self, manifest: Manifest) -> Artifact:
         return Artifact(

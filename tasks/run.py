@@ -123,7 +123,10 @@ def _stage_task(
     """One stage: computed, or taken from the store, and tracked as a child run."""
     tags = {"mlflow.parentRunId": run.mlflow_run, "leanpipe.stage": label, "leanpipe.key": key}
     terminal = TerminalProgress(label)
-    with run.tracking.run(label, tags, flatten(config)) as run_id:
+    # What nobody computes any more was cut off: this attempt resumes it, in the same MLflow run.
+    busy = run.store.is_locked(f"{stage.name}-{key}")
+    earlier = None if busy else run.tracking.unfinished(key)
+    with run.tracking.run(label, tags, flatten(config), resume=earlier) as run_id:
         mlflow_report = MlflowReport(run.tracking.client, run_id)
         started = time.perf_counter()
         try:

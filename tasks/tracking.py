@@ -22,6 +22,7 @@ from leanpipe.store import Artifact
 from leanpipe.text.tables import DOCUMENTS
 
 EXPERIMENT = "leanpipe"
+_PARENT = "mlflow.parentRunId"
 _MOST_PARAMETERS = 100  # of one request
 _LONGEST_PARAMETER = 6000  # characters; MLflow cuts longer ones without a word
 
@@ -34,9 +35,14 @@ class Tracking:
         self.experiment_id = _experiment(self.client, home)
 
     @contextmanager
-    def run(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Iterator[str]:
-        """The id of the run that carries `tags`, opened anew or again; it ends FINISHED, FAILED or KILLED."""
-        run_id = self._find(tags) or self._create(name, tags)
+    def run(
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], resume: str | None = None
+    ) -> Iterator[str]:
+        """The id of the run that carries `tags`, opened anew or again; it ends FINISHED, FAILED or KILLED.
+
+        `resume` is an earlier run to go on with instead, if there is none with these tags; it gets them.
+        """
+        run_id = self._find(tags) or self._adopt(resume, tags) or self._create(name, tags)
         self.client.update_run(run_id, status="RUNNING")
         self._log_parameters(run_id, parameters)
         try:
@@ -76,6 +82,10 @@ class Tracking:
         ]
         self.client.log_inputs(run_id, given)
 
+    def unfinished(self, key: str) -> str | None:
+        """The latest run in which the result `key` was begun and not finished."""
+        return self._find({"leanpipe.key": key}, "attributes.status != 'FINISHED'")
+
     def run_of(self, key: str) -> str | None:
         """The run in which the result `key` was last computed."""
         return self._find({"leanpipe.key": key})
@@ -90,22 +100,42 @@ class Tracking:
             else None
         )
 
-    def _find(self, tags: Mapping[str, str]) -> str | None:
-        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    def _find(self, tags: Mapping[str, str], *conditions: str) -> str | None:
+        equal = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        query = " and ".join([*equal, *conditions])
         runs = self.client.search_runs([self.experiment_id], query, max_results=1)
         return runs[0].info.run_id if runs else None
+
+    def _adopt(self, run_id: str | None, tags: Mapping[str, str]) -> str | None:
+        """Let the run `run_id` belong to the flow run that finishes it; the one that began it finds it by a tag."""
+        if run_id is None:
+            return None
+        begun_by = self.client.get_run(run_id).data.tags.get(_PARENT)
+        if begun_by and begun_by != tags.get(_PARENT):
+            self.client.set_tag(run_id, "leanpipe.begun_by", begun_by)
+            self.client.set_tag(begun_by, f"leanpipe.resumed.{tags.get('leanpipe.stage', '')}", run_id)
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        return run_id
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
         return self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name).info.run_id
 
     def _log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        entries = [Param(name, str(value)[:_LONGEST_PARAMETER]) for name, value in parameters.items()]
+        known = self.client.get_run(run_id).data.params  # they cannot change, and a resumed run has them
+        entries = [
+            Param(name, str(value)[:_LONGEST_PARAMETER])
+            for name, value in parameters.items()
+            if name not in known
+        ]
         for start in range(0, len(entries), _MOST_PARAMETERS):
             self.client.log_batch(run_id, params=entries[start : start + _MOST_PARAMETERS])
 
 
 class MlflowReport:
-    """A stage's `Report` into one MLflow run. Metrics go in batches, so that a slow server does not slow training."""
+    """A stage's `Report` into one MLflow run. Metrics go in batches, so that a slow server does not slow training.
+
+    What an earlier attempt told of a step stays, and is not told again: a stage that resumes does its last steps once more.
+    """
 
     def __init__(self, client: MlflowClient, run_id: str, every_seconds: float = 2.0):
         self._client = client
@@ -113,18 +143,22 @@ class MlflowReport:
         self._every_seconds = every_seconds
         self._waiting: list[Metric] = []
         self._last_flush = time.monotonic()
+        self._told = {name: self._last_step(name) for name in client.get_run(run_id).data.metrics}
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         now = int(time.time() * 1000)
         self._waiting += [
             Metric(name, float(value), now, step or 0)
             for name, value in values.items()
-            if math.isfinite(value)
+            if math.isfinite(value) and (step is None or step > self._told.get(name, -1))
         ]
         if time.monotonic() - self._last_flush > self._every_seconds:
             self.flush()
 
     def progress(self, done: float, total: float, what: str) -> None: ...
+
+    def _last_step(self, name: str) -> int:
+        return max(metric.step for metric in self._client.get_metric_history(self._run_id, name))
 
     def flush(self) -> None:
         for start in range(0, len(self._waiting), 500):

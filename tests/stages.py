@@ -75,3 +75,46 @@ def greedy(config: CountConfig, inputs: CountInputs, out: Path, report: Report) 
     block = bytearray(300_000_000)
     block[::4096] = b"x" * len(block[::4096])
     return {"bytes": len(block)}
+
+
+class TogetherConfig(StageConfig):
+    """For a stage of several processes."""
+
+    processes: int = Field(2, ge=1, le=4)
+    """How many."""
+    then: str = Field("return", max_length=20)
+    """What the second one does."""
+
+
+@stage(version=1)
+def together(config: TogetherConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
+    """The first process waits for what becomes of the second one."""
+    from leanpipe.together import leave, rank
+
+    (out / f"{rank()}.pid").write_text(str(os.getpid()))
+    if rank():
+        if config.then == "refuse":
+            raise UserError("the second one refuses")
+        if config.then == "break":
+            raise ZeroDivisionError("a mistake in the second one")
+        if config.then == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+    leave()
+    report.metrics({"text": inputs.texts[0].stat().st_size}, 1)
+    if config.then != "return":
+        time.sleep(600)
+    return {"rank": rank(), "process": os.getpid()}
+
+
+@stage(version=1, uses_device=True)
+def careful(config: CountConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
+    """Goes on until it is told to end, and then writes down that it was."""
+    from leanpipe.termination import Termination
+
+    with Termination() as termination:
+        report.metrics({"began": 1})
+        while not termination.requested:
+            time.sleep(0.05)
+        (inputs.texts[0].parent / "ended.txt").write_text("in good order")
+    termination.follow("nothing is lost")
+    return {}

@@ -6,6 +6,8 @@ import pytest
 
 from leanpipe import device
 from leanpipe.compression.quantize import QuantizeConfig, quantize
+from leanpipe.errors import UserError
+from leanpipe.models.load import load_for_inference, load_model
 from leanpipe.process import Nursery
 from leanpipe.report import Silent
 from leanpipe.store import Store, external
@@ -37,3 +39,23 @@ def test_training_and_quantising_use_the_card_and_give_its_memory_back(tmp_path:
         assert torch.cuda.mem_get_info()[0] > 0.98 * free
     finally:
         nursery.stop()
+
+
+def test_layers_beside_the_card_give_the_same_logits(tmp_path: Path, monkeypatch):
+    """Some layers on the card, some in the host's memory, some on disk."""
+    import torch
+
+    path = tiny_model(tmp_path, layers=6)
+    whole = load_model(path)
+    size = sum(weight.nbytes for weight in whole.parameters())
+    monkeypatch.setattr(device, "free_host_memory", lambda: size // 3)
+    model = load_for_inference(path, 0.6 * size / 10**9)
+    assert {0, "cpu", "disk"} <= set(model.hf_device_map.values())
+    tokens = torch.arange(5, 45, device="cuda")[None]
+    with torch.inference_mode():
+        assert torch.equal(model(tokens).logits, whole(tokens).logits)
+
+
+def test_a_card_that_would_hold_no_layer_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="do not hold the embeddings and one layer"):
+        load_for_inference(tiny_model(tmp_path), 1e-9)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -125,3 +126,15 @@ def _wait_for_pid(path: Path) -> int:
             return int(path.read_text())
         time.sleep(0.1)
     raise AssertionError("the stage did not start")
+
+
+def test_a_stage_is_told_to_end_before_its_helper_is_stopped(nursery: Nursery, run, tmp_path: Path):
+    """The last of this file: the helper is gone afterwards."""
+
+    class Stop(Ear):
+        def metrics(self, values, step=None):
+            threading.Thread(target=nursery.stop).start()
+
+    with pytest.raises(StageDied):
+        run(stages.careful, Stop())
+    assert (tmp_path / "ended.txt").read_text() == "in good order"

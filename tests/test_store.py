@@ -81,3 +81,11 @@ def test_a_folder_inside_a_result_has_a_digest_of_its_own(store: Store, text: Ar
     whole = run(store, text)
     assert whole.inside("a").digest != whole.inside("b").digest
     assert whole.inside("a").path == whole.path / "a"
+
+
+def test_a_lock_is_seen_while_it_is_held(tmp_path: Path):
+    store = Store(tmp_path)
+    assert not store.is_locked("a")
+    with store.locked("a"):
+        assert store.is_locked("a")
+    assert not store.is_locked("a")

@@ -166,7 +166,11 @@ def write_quantised(
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.bfloat16, device_map=device.name(), quantization_config=config
+        source,
+        dtype=torch.bfloat16,
+        device_map=device.name(),
+        quantization_config=config,
+        trust_remote_code=False,
     )
     # Saved before any forward pass: the CPU kernels repack the weights on first use.
     model.save_pretrained(target)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from leanpipe import device
 from leanpipe.evaluation.generate import encode_prompt
+from leanpipe.models.offload import input_device
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ def measure_speed(
 
 
 def _first_token(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str:
-    _, token = _read(model, encode_prompt(tokenizer, prompt).to(model.device), None)
+    _, token = _read(model, encode_prompt(tokenizer, prompt).to(input_device(model)), None)
     return str(tokenizer.decode(token[0]))
 
 
@@ -100,4 +101,4 @@ def _synchronize() -> None:
 def _tensor(tokens: list[int], model: "PreTrainedModel") -> "torch.Tensor":
     import torch
 
-    return torch.tensor([tokens], device=model.device)
+    return torch.tensor([tokens], device=input_device(model))

@@ -20,7 +20,7 @@ from leanpipe.evaluation.perplexity import (
     perplexity,
     score_documents,
 )
-from leanpipe.models.load import document_separator, load_model, load_tokenizer, weight_bytes
+from leanpipe.models.load import document_separator, load_for_inference, load_tokenizer, weight_bytes
 from leanpipe.report import Report
 from leanpipe.stage import Summary, stage
 from leanpipe.store import REPORT, content_digest, digest_file
@@ -64,6 +64,10 @@ class EvaluateConfig(StageConfig):
     repeats: int = Field(2, ge=1, le=1_000)
     """Speed: how often each is measured; the median counts, and one more goes before to warm up."""
 
+    model_memory: float = Field(0, ge=0, le=100_000)
+    """Memory of the device that a model's weights may take, in gigabytes; the rest of them lie in the host's memory and on
+    disk, which is slower and gives the same quality. 0 is what is free."""
+
 
 @dataclass(frozen=True)
 class EvaluateInputs:
@@ -84,7 +88,7 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     tokenizer = load_tokenizer(inputs.model)
     device.reset_peak_memory()
     before = device.peak_memory()
-    model = load_model(inputs.model)
+    model = load_for_inference(inputs.model, config.model_memory)
     speed = _speed(config, model, tokenizer, passages)
     generations = generate(model, tokenizer, config.prompts, config.max_new_tokens)
     peak = device.peak_memory() - before

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.models.load import document_separator
+from leanpipe.models.offload import input_device
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ def _generate(
     import torch
     from transformers import GenerationConfig
 
-    inputs = encode_prompt(tokenizer, prompt).to(model.device)
+    inputs = encode_prompt(tokenizer, prompt).to(input_device(model))
     ends = sorted({document_separator(tokenizer), tokenizer.eos_token_id} - {None})
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=ends[0]

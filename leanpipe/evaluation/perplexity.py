@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leanpipe.errors import UserError
+from leanpipe.models.offload import input_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,7 +98,7 @@ def bits_per_byte_error(scores: Sequence[Score]) -> float:
 def _window_nats(model: "PreTrainedModel", inputs: list[int], targets: list[int]) -> float:
     import torch
 
-    tokens = torch.tensor([inputs], device=model.device)
+    tokens = torch.tensor([inputs], device=input_device(model))
     with torch.inference_mode():
         logits_TV = model(input_ids=tokens, use_cache=False).logits[0].float()
         targets_T = torch.tensor(targets, device=logits_TV.device)

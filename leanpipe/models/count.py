@@ -1,10 +1,13 @@
 """How large a model is, from its config alone: nothing is loaded."""
 
 import copy
+import functools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.errors import UserError
+from leanpipe.models.narrow import narrow_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -17,9 +20,28 @@ def read_config(path: Path) -> "PretrainedConfig":
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        if brings_code(path):
+            raise UserError(refuse_code(path)) from error
         raise UserError(
             f"{path} is not a model folder: its config.json could not be read ({error})"
         ) from error
+
+
+def brings_code(path: Path) -> bool:
+    """Whether the folder `path` names Python files of its own, for transformers to run, as the classes of its model."""
+    for name in ("config.json", "tokenizer_config.json"):
+        file = path / name
+        if file.exists() and "auto_map" in json.loads(file.read_text()):
+            return True
+    return False
+
+
+def refuse_code(path: Path) -> str:
+    """Code that comes with a model could do anything on this machine; whoever wrote the model is not its user."""
+    return (
+        f"{path} cannot be loaded without running the Python code that came with it (auto_map in its JSON files), and "
+        "such code is never run: choose a model of an architecture that transformers has itself"
+    )
 
 
 def empty_model(config: "PretrainedConfig") -> "PreTrainedModel":
@@ -36,6 +58,18 @@ def count_parameters(model: "PreTrainedModel") -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def parameters_of(config: "PretrainedConfig") -> int:
+    """Parameters of the model that `config` describes; tied weights count once."""
+    return _parameters_of(type(config), config.to_json_string(use_diff=False))  # type: ignore[arg-type]
+
+
+@functools.lru_cache(
+    256
+)  # even an empty model of many layers takes half a second, and plans ask for the same ones
+def _parameters_of(kind: "type[PretrainedConfig]", described: str) -> int:
+    return count_parameters(empty_model(kind.from_dict(json.loads(described))))
+
+
 def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfig":
     """A copy of `config` that has only the layers `kept`, given by their indices."""
     smaller = copy.deepcopy(config)
@@ -47,22 +81,25 @@ def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfi
 
 def parameters_with_layers(config: "PretrainedConfig", layers: int) -> int:
     """Parameters of the model that `config` describes if it had its first `layers` layers only."""
-    return count_parameters(empty_model(with_layers(config, list(range(layers)))))
+    return parameters_of(with_layers(config, list(range(layers))))
 
 
-def layers_for_size(config: "PretrainedConfig", size: float) -> int:
-    """How many layers give the model nearest to `size` times the parameters of the whole one; at least one.
+def layers_for_size(config: "PretrainedConfig", size: float, width: float = 1.0) -> int:
+    """How many layers, `width` times as wide, give the model nearest to `size` times the parameters of the whole one; at
+    least one, at most all.
 
     Layers are taken to be alike. Raises UserError if even one layer is over half a layer too much.
     """
     layers = config.num_hidden_layers
     if size == 1 or layers == 1:
         return layers
-    whole, one = parameters_with_layers(config, layers), parameters_with_layers(config, 1)
-    layer = (whole - one) / (layers - 1)
+    narrow = narrow_config(config, width)
+    whole, one = parameters_with_layers(config, layers), parameters_with_layers(narrow, 1)
+    layer = (parameters_with_layers(narrow, layers) - one) / (layers - 1)
     wanted = 1 + (size * whole - one) / layer
     if wanted < 0.5:
         raise UserError(
-            f"size {size} is too small: embeddings and one layer are already {one / whole:.0%} of this teacher's parameters"
+            f"size {size} is too small: embeddings and one layer are already {one / whole:.0%} of this teacher's "
+            f"parameters at width {width:g}"
         )
     return min(layers, max(1, round(wanted)))

@@ -1,36 +1,99 @@
 """Read and write model folders: config.json, safetensors, tokenizer and chat template together, as every engine reads them."""
 
 import logging
+import tempfile
+import weakref
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leanpipe import device
 from leanpipe.errors import UserError
+from leanpipe.models.count import brings_code, read_config, refuse_code
+from leanpipe.models.offload import (
+    GIGABYTE,
+    check_fits,
+    check_runs_on_the_device,
+    is_quantised,
+    loaded_bytes,
+    max_memory,
+    room,
+)
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 
 def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
-    """The causal language model in the folder `path`, on this machine's device, in evaluation mode.
+    """The causal language model in the folder `path`, whole on this machine's device, in evaluation mode.
 
     `dtype` is by default the fastest that the device has (`device.compute_dtype`). Weights that were quantised when
-    they were saved stay so. Raises UserError if the folder holds no such model.
+    they were saved stay so. Shards are mapped into memory and read weight by weight, so that no second copy is made.
+    Raises UserError if the folder holds no such model, or if its weights exceed the device's free memory.
     """
+    dtype = dtype or device.compute_dtype()
+    check_fits(path, dtype)
+    return _load(path, dtype, device_map=device.name())
+
+
+def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrainedModel":
+    """As `load_model`, for a model that only predicts: what does not fit lies in the host's memory and on the disk.
+
+    `limit` is the memory of the device that weights may take, in gigabytes; 0 is what is free now but for `spare` bytes.
+    What must be written to be read from the disk goes to a temporary folder, which is removed with the model.
+    """
+    dtype, available = device.compute_dtype(), room(limit, spare)
+    if loaded_bytes(path, dtype) <= available:
+        return _load(path, dtype, device_map=device.name())
+    if is_quantised(path):
+        raise UserError(
+            f"the quantised weights of {path} exceed the {available / GIGABYTE:.2f} GB of device memory that they may take, "
+            "and quantised weights are not offloaded: allow them more, or give the model in full precision"
+        )
+    folder = tempfile.TemporaryDirectory(prefix="leanpipe-offload-")
+    model = _load(
+        path,
+        dtype,
+        device_map="sequential",
+        max_memory=max_memory(available),
+        offload_folder=folder.name,
+    )
+    weakref.finalize(model, folder.cleanup)
+    check_runs_on_the_device(model, available)
+    log.info("%s is larger than the memory it may take: %s", path, _places(model))
+    return model
+
+
+def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
+
+    from leanpipe.models.attention import implementation
 
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype or device.compute_dtype(), device_map=device.name(), trust_remote_code=False
+            path,
+            dtype=dtype,
+            trust_remote_code=False,
+            attn_implementation=implementation(read_config(path)),
+            **where,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"no causal language model could be loaded from {path}: {_first_line(error)}"
-        ) from error
+        raise _refused(path, "causal language model", error) from error
     return model.eval()
+
+
+def _places(model: "PreTrainedModel") -> str:
+    """How many of its modules lie where, for people."""
+    counts = Counter(
+        "cpu" if place == "cpu" else "disk" if place == "disk" else "device"
+        for place in model.hf_device_map.values()
+    )
+    return ", ".join(f"{count} of its modules on {place}" for place, count in counts.items())
 
 
 def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
@@ -40,7 +103,7 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"no tokenizer could be loaded from {path}: {_first_line(error)}") from error
+        raise _refused(path, "tokenizer", error) from error
 
 
 def save_model(
@@ -71,6 +134,17 @@ def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
     if separator is None:
         raise UserError(f"the tokenizer {tokenizer.name_or_path} has no end-of-text token: set its eos_token")
     return separator
+
+
+def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Ids that the tokenizer may give, unused ones between them included. A model's logits are often padded beyond it."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def _refused(path: Path, what: str, error: BaseException) -> UserError:
+    if brings_code(path):
+        return UserError(refuse_code(path))
+    return UserError(f"no {what} could be loaded from {path}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,9 +1,11 @@
 """A smaller model made of some of the layers of a larger one."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from leanpipe.errors import UserError
 from leanpipe.models.count import with_layers
+from leanpipe.models.offload import weight
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +25,19 @@ def first_and_last(layers: int, kept: int) -> list[int]:
     return [*range(kept - last), *range(layers - last, layers)]
 
 
+def most_important(influence_L: "torch.Tensor", kept: int) -> list[int]:
+    """`kept` of the layers, those that change the most what goes through them."""
+    return sorted(influence_L.topk(kept).indices.tolist())
+
+
 def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTrainedModel":
     """A model with the teacher's layers `kept`, given by their indices, and its embeddings, norms and head; in float32.
 
     Works for every architecture whose layers lie in one list (Llama-like, GPT-2, ...); raises UserError for others.
     """
     student = random_student(with_layers(teacher.config, kept))
-    student.load_state_dict(_keep_layers(teacher.state_dict(), _layer_list(teacher), kept))
+    names = _kept_names(teacher.state_dict(), layer_list_name(teacher), kept)
+    student.load_state_dict({new: weight(teacher, old) for new, old in names.items()})
     student.generation_config = teacher.generation_config
     return student
 
@@ -73,7 +81,7 @@ def _use_special_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenize
             setattr(config, name, getattr(tokenizer, name))
 
 
-def _layer_list(model: "PreTrainedModel") -> str:
+def layer_list_name(model: "PreTrainedModel") -> str:
     """The name of the list that holds the layers, such as `model.layers` or `transformer.h`."""
     import torch
 
@@ -86,17 +94,15 @@ def _layer_list(model: "PreTrainedModel") -> str:
     )
 
 
-def _keep_layers(
-    weights: dict[str, "torch.Tensor"], layer_list: str, kept: list[int]
-) -> dict[str, "torch.Tensor"]:
-    """The weights without the layers that are not kept, the others renumbered."""
+def _kept_names(names: Iterable[str], layer_list: str, kept: list[int]) -> dict[str, str]:
+    """The names of the weights that stay, by what they are called when the layers that stay are renumbered."""
     new_index = {str(old): new for new, old in enumerate(kept)}
     chosen = {}
-    for name, weight in weights.items():
+    for name in names:
         before, found, rest = name.partition(f"{layer_list}.")
         index, _, inner = rest.partition(".")
         if not found or before:
-            chosen[name] = weight
+            chosen[name] = name
         elif index in new_index:
-            chosen[f"{layer_list}.{new_index[index]}.{inner}"] = weight
+            chosen[f"{layer_list}.{new_index[index]}.{inner}"] = name
     return chosen

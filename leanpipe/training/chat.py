@@ -111,5 +111,16 @@ def describe_mask(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str
     return "\n".join(lines) + "\n"
 
 
+def learnt_runs(example: Example, tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, bool]]:
+    """The example's text in its order, cut wherever what is learnt begins or ends, with whether it is learnt."""
+    runs: list[tuple[list[int], bool]] = []
+    for token, label in zip(example.tokens, example.labels, strict=True):
+        learnt = label != IGNORED
+        if not runs or runs[-1][1] != learnt:
+            runs.append(([], learnt))
+        runs[-1][0].append(token)
+    return [(tokenizer.decode(tokens), learnt) for tokens, learnt in runs]
+
+
 def _visible(text: str) -> str:
     return text.replace("\n", "⏎").replace("|", "¦").replace("`", "ˋ").replace(" ", "·")

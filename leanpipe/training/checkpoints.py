@@ -1,49 +1,82 @@
-"""Checkpoints that are either whole or not used: transformers loads a torn one without a word."""
+"""Checkpoints that are either whole or not used: transformers loads a torn one without a word.
+
+A checkpoint is written aside, its digests are written down, everything is forced to the disk, and only then is it renamed
+to `checkpoint-<step>`. The last two are kept, so that one that is damaged later leaves the one before.
+"""
 
 import json
+import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from leanpipe.store import digest_files, sync
 
+log = logging.getLogger(__name__)
+
 _WHOLE = "whole.json"
+_KEPT = 2
 
 
-def seal(checkpoint: Path) -> None:
-    """Write down the digest of every file, then remove older checkpoints beside this one."""
-    digests = digest_files(checkpoint)
-    for name in digests:
-        sync(checkpoint / name)
-    (checkpoint / _WHOLE).write_text(json.dumps(digests))
-    sync(checkpoint / _WHOLE)
-    for other in checkpoint.parent.iterdir():
-        if other != checkpoint:
+def aside(folder: Path) -> Path:
+    """Where checkpoints of `folder` are written before they are whole."""
+    return folder / ".partial"
+
+
+def publish(folder: Path, step: int, keep: Collection[int] = ()) -> Path:
+    """Give the checkpoint of `step`, which lies aside, its digests and its place; it survives a power cut.
+
+    Older checkpoints are removed but for the one before, and those of the steps `keep`.
+    """
+    checkpoint = aside(folder) / f"checkpoint-{step}"
+    (checkpoint / _WHOLE).write_text(json.dumps(digest_files(checkpoint)))
+    for path in [*checkpoint.rglob("*"), checkpoint]:
+        sync(path)
+    final = folder / checkpoint.name
+    shutil.rmtree(final, ignore_errors=True)
+    checkpoint.rename(final)
+    sync(folder)
+    for other in _newest_first(folder)[_KEPT:]:
+        if step_of(other) not in keep:
             shutil.rmtree(other)
+    return final
 
 
-def find_whole(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` whose files are what they were when it was sealed. Others are removed."""
-    found = None
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        if found is None and _is_whole(checkpoint):
-            found = checkpoint
-        else:
+def find_whole(folder: Path, before: int | None = None) -> Path | None:
+    """The newest checkpoint in `folder` whose files are what they were when it was published.
+
+    With `before`, one of an earlier step than that. Those that are damaged or newer are removed.
+    """
+    shutil.rmtree(aside(folder), ignore_errors=True)
+    for checkpoint in _newest_first(folder):
+        if before is not None and step_of(checkpoint) >= before:
             shutil.rmtree(checkpoint)
-    return found
+        elif is_whole(checkpoint):
+            return checkpoint
+        else:
+            log.warning("%s is damaged: removed, the one before it is used", checkpoint)
+            shutil.rmtree(checkpoint)
+    return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    seal_file = checkpoint / _WHOLE
-    if not seal_file.exists():
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file is what it was when the checkpoint was published."""
+    seal = checkpoint / _WHOLE
+    if not seal.exists():
         return False
     try:
-        expected = json.loads(seal_file.read_text())
-    except ValueError:  # torn by a power cut
+        expected = json.loads(seal.read_text())
+    except ValueError:
         return False
     actual = digest_files(checkpoint)
     del actual[_WHOLE]
     return actual == expected
 
 
-def _step(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The step after which the checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)

@@ -22,10 +22,12 @@ class TrainingConfig(StageConfig):
     """Share of the steps in which the learning rate rises from 0."""
     batch: int = Field(4, ge=1, le=65_536)
     """Blocks per step of the optimiser."""
-    micro_batch: int = Field(4, ge=1, le=4_096)
-    """Blocks that are in memory at once; a batch is made of several. Lower it when memory runs out: it changes speed, not the result."""
-    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
-    """adamw keeps 8 bytes of state per trained parameter, adamw_8bit (bitsandbytes) 2, adafactor next to none."""
+    micro_batch: int = Field(0, ge=0, le=4_096)
+    """Blocks that are in memory at once; a batch is made of several. 0 begins with what should fit, and halves it whenever memory runs out: that changes speed, not the result."""
+    processes: int = Field(1, ge=1, le=64)
+    """Processes that share every batch, one for each GPU; on a machine without a GPU they share its cores."""
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_8bit_paged", "adafactor", "muon"] = "adamw"
+    """adamw keeps 8 bytes of state per trained parameter, adamw_8bit (bitsandbytes) 2, paged on a GPU so that it may lie in main memory, adafactor next to none; muon keeps 4 for the weights of layers, and trains embeddings, norms and the output by adamw."""
     weight_decay: float = Field(0.01, ge=0, le=1)
     """How strongly weights are drawn to zero; norms and biases are left out."""
     max_grad_norm: float = Field(1.0, gt=0, le=1_000)
@@ -34,6 +36,12 @@ class TrainingConfig(StageConfig):
     """Arithmetic of the matrix products; weights are kept in fp32. auto is bf16 where the device has it, else fp32."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: about a third slower, much less memory for long blocks."""
+    compile: bool = False
+    """Compile the model with torch.compile: a minute or more before the first step, then faster steps on a GPU."""
+    attention_kernel: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """What computes full attention. auto is flash_attention_2 where that package and a GPU are there, else PyTorch's sdpa."""
+    fused_kernels: bool = True
+    """Use Liger's fused kernels for norms, rotations and activations where that package and a GPU are there."""
     validations: int = Field(4, ge=2, le=1_000)
     """How many times the loss on held-out text is measured, the start and the end included."""
     validation_tokens: int = Field(16_384, ge=1, le=10**9)
@@ -42,24 +50,39 @@ class TrainingConfig(StageConfig):
     """Steps between checkpoints, from which a run that was cut off goes on."""
     log_every_steps: int = Field(5, ge=1, le=10**6)
     """Steps between reports of loss, learning rate, gradient norm and speed."""
+    on_divergence: Literal["stop", "rewind"] = "stop"
+    """When the loss is no number or explodes: stop, or go back to the checkpoint before and leave out the batches that did it."""
+    rewinds: int = Field(3, ge=1, le=1_000)
+    """How many times a training may go back before it stops after all."""
+    spike: float = Field(8.0, ge=0, le=1_000)
+    """A loss explodes if it is so many standard deviations above the mean of the last 128 steps, three steps in a row; 0 looks only for what is no number."""
+    patience: int = Field(0, ge=0, le=1_000)
+    """Stop after so many validations without a better one, and keep the weights of the best; 0 trains to the end."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Decides the order of the text, dropout and new weights."""
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
-        if self.batch % min(self.micro_batch, self.batch):
-            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        self.check_batch()
         return self
+
+    def check_batch(self) -> None:
+        """Raise ValueError unless a batch can be shared evenly among processes and micro-batches."""
+        if self.batch % self.processes:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of processes ({self.processes})")
+        if self.micro_batch and self.share % min(self.micro_batch, self.share):
+            whole = "batch" if self.processes == 1 else "batch / processes"
+            raise ValueError(f"{whole} ({self.share}) must be a multiple of micro_batch ({self.micro_batch})")
+
+    @property
+    def share(self) -> int:
+        """Blocks of each batch that one process trains on."""
+        return self.batch // self.processes
 
     @property
     def in_memory(self) -> int:
-        """Blocks in memory at once."""
-        return min(self.micro_batch, self.batch)
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches per step."""
-        return self.batch // self.in_memory
+        """Blocks in memory at once in each process; at most, if training finds the number by itself."""
+        return min(self.micro_batch or self.share, self.share)
 
     @property
     def arithmetic(self) -> Literal["bf16", "fp16", "fp32"]:
@@ -71,7 +94,14 @@ class TrainingConfig(StageConfig):
 
 def check_training(config: TrainingConfig) -> None:
     """Raise UserError for settings that this device cannot run. Costs nothing, so call it before any long work."""
+    from leanpipe.training.kernels import check_kernels
+
     if config.precision == "fp16" and device.name() == "cpu":
         raise UserError("precision fp16 needs a GPU: use auto, bf16 or fp32 on this machine")
-    if config.precision == "bf16" and device.name() == "cuda" and not device.has_bfloat16():
-        raise UserError("this GPU has no bfloat16: use precision fp16 or fp32")
+    if config.optimizer == "adamw_8bit_paged" and device.name() == "cpu":
+        raise UserError("optimizer adamw_8bit_paged needs a GPU: use adamw_8bit on this machine")
+    check_kernels(config.attention_kernel, config.compile)
+    if device.name() == "cuda" and config.processes > device.count():
+        raise UserError(
+            f"processes is {config.processes}, but there are {device.count()} GPUs here: set it to that or less"
+        )

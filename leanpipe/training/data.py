@@ -1,7 +1,7 @@
 """What a trainer reads: blocks of tokens, over and over, in an order that its seed decides."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,21 +21,53 @@ class Blocks(Protocol):
 
 
 class Passes(torch.utils.data.Dataset):
-    """`length` blocks: every one of `blocks` once, then all again in another order, and so on."""
+    """`length` blocks: every one of `blocks` once, then all again in another order, and so on.
 
-    def __init__(self, blocks: Blocks, length: int, seed: int):
+    They are cut into batches of `batch`; of those, the ones with the numbers `skipped`, from 0, are left out.
+    """
+
+    def __init__(self, blocks: Blocks, length: int, seed: int, batch: int = 1, skipped: Sequence[int] = ()):
         self._blocks, self._length, self._seed = blocks, length, seed
+        self._batch, self._skipped = batch, sorted(skipped)
         self._pass, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> Any:
-        number, place = divmod(index, len(self._blocks))
+        step, place = divmod(index, self._batch)
+        number, place = divmod(self.batch_of(step) * self._batch + place, len(self._blocks))
         if number != self._pass:
             generator = torch.Generator().manual_seed(self._seed + number)
             self._pass, self._order = number, torch.randperm(len(self._blocks), generator=generator)
         return self._blocks[int(self._order[place])]
+
+    def batch_of(self, step: int) -> int:
+        """The number of the batch that step `step` reads, both from 0."""
+        for skipped in self._skipped:
+            step += skipped <= step
+        return step
+
+
+class Chosen:
+    """The first of `blocks` in an order that depends on nothing but their number.
+
+    So whoever reads more of them reads all that others read, and can use what was computed for those.
+    """
+
+    def __init__(self, blocks: Blocks, tokens: int):
+        wanted = min(len(blocks), math.ceil(tokens / len(blocks[0]["input_ids"])))
+        generator = torch.Generator().manual_seed(0)
+        self._blocks, self._order = blocks, torch.randperm(len(blocks), generator=generator)[:wanted]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._blocks[int(self._order[index])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
 
 
 def spread(blocks: Blocks, tokens: int) -> list[Any]:
@@ -45,9 +77,8 @@ def spread(blocks: Blocks, tokens: int) -> list[Any]:
 
 
 def collate(items: Sequence[Any]) -> dict[str, torch.Tensor]:
-    """One batch: each entry is stacked to (B, T)."""
-    names = ("input_ids", "position_ids", "labels")
-    return {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in names}
+    """One batch: each entry that the items have is stacked, those of (T,) to (B, T)."""
+    return {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}
 
 
 def scored_tokens(blocks: Iterable[Any]) -> int:

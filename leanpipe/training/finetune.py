@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.chat import Example
+    from leanpipe.training.forgetting import General
     from leanpipe.training.trainer import Text
 
 
@@ -32,10 +33,14 @@ class FinetuneConfig(TrainingConfig):
     """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
     validation_tokens: int = Field(4_096, ge=1, le=10**9)
     """How many tokens of held-out conversations the loss is measured on (fewer if there are no more)."""
+    adapter: Literal["lora", "dora", "rslora"] = "lora"
+    """lora adds a product of two thin matrices; dora learns the size of each output apart from its direction, slower and often better; rslora divides by the root of the rank, for high ranks."""
+    base: Literal["full", "nf4"] = "full"
+    """The weights that stay as they are: full keeps them in the fastest arithmetic, nf4 in 4 bits (QLoRA), a quarter of the memory. The adapters are merged into full precision either way."""
     rank: int = Field(16, ge=1, le=1_024)
     """Rank of the adapters: how much they can learn, and how large they are."""
     alpha: float = Field(32, gt=0, le=4_096)
-    """The adapters' output is multiplied by alpha / rank."""
+    """The adapters' output is multiplied by alpha / rank; of rslora, by alpha / the root of rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the adapters' inputs that is left out at random while training."""
     target_modules: tuple[str, ...] = Field(("all-linear",), min_length=1, max_length=100)
@@ -44,14 +49,17 @@ class FinetuneConfig(TrainingConfig):
     """Conversations are cut after so many tokens, and packed into blocks of that length."""
     validation_share: float = Field(0.05, gt=0, lt=1)
     """Share of the conversations that is held out to measure the loss on; at least one."""
+    general_tokens: int = Field(4_096, ge=0, le=10**9)
+    """How many tokens of the corpus's held-out text are read before and after, to see what was forgotten; 0 reads none. Without a corpus nothing is measured."""
 
 
 @dataclass(frozen=True)
 class FinetuneInputs:
-    """A model folder, and a .json or .jsonl file of instructions or a folder of them."""
+    """A model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
 
     model: Path
     instructions: Path
+    documents: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,10 @@ class _Examples:
     train: "list[Example]"
     validation: "list[Example]"
     skipped: int
+    shapes: str
 
 
-@stage(version=1, uses_device=True)
+@stage(version=2, uses_device=True)
 def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: Report) -> Summary:
     """Train adapters, and write to `out` the model with them merged in, to `out/adapter` the adapters alone."""
     from leanpipe.training.lora import merge, save_adapter
@@ -71,11 +80,15 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     check_finetune(config, inputs.model)
     tokenizer = load_tokenizer(inputs.model)
     examples = _examples(config, inputs.instructions, tokenizer)
-    _write_mask(examples.train[0], tokenizer, out)
+    _write_mask(examples, tokenizer, out)
     text = _text(config, examples, tokenizer)
     model = _with_adapters(config, inputs.model)
+    general = _general(config, inputs.documents, tokenizer)
+    before = general.bits_per_byte(model, config) if general else None
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     outcome = train(model, CrossEntropy(), text, config, out, report)
+    after = general.bits_per_byte(model, config) if general else None
+    forgotten = _forgotten(before, after, report)
     save_adapter(model, out / "adapter")
     save_model(merge(inputs.model, out / "adapter"), tokenizer, out)
     return {
@@ -87,8 +100,11 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "tokens": outcome.tokens,
         "assistant_tokens": sum(example.learnt for example in examples.train),
         "tokens_per_second": outcome.tokens_per_second,
+        "mfu": outcome.mfu,
         "final_loss": outcome.loss,
         "peak_memory": device.peak_memory(),
+        "shapes": examples.shapes,
+        **forgotten,
     }
 
 
@@ -118,7 +134,7 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     random.Random(config.seed).shuffle(usable)
     held_out = min(len(usable) - 1, max(1, round(config.validation_share * len(usable))))
     skipped = read.skipped + len(read.conversations) - len(usable)
-    return _Examples(usable[held_out:], usable[:held_out], skipped)
+    return _Examples(usable[held_out:], usable[:held_out], skipped, read.describe())
 
 
 def _text(config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase") -> "Text":
@@ -138,17 +154,42 @@ def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
     import torch
     from peft import get_peft_model
 
-    from leanpipe.training.lora import lora_config
+    from leanpipe.training.lora import load_nf4, lora_config
 
     torch.manual_seed(config.seed)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.arithmetic]
-    adapters = lora_config(config.rank, config.alpha, config.dropout, config.target_modules)
-    return get_peft_model(load_model(path, dtype), adapters)
+    adapters = lora_config(config.rank, config.alpha, config.dropout, config.target_modules, config.adapter)
+    base = load_nf4(path, dtype) if config.base == "nf4" else load_model(path, dtype)
+    return get_peft_model(base, adapters)
 
 
-def _write_mask(example: "Example", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+def _general(
+    config: FinetuneConfig, documents: Path | None, tokenizer: "PreTrainedTokenizerBase"
+) -> "General | None":
+    from leanpipe.training.forgetting import general
+
+    if documents is None or not config.general_tokens:
+        return None
+    return general(documents, tokenizer, config.general_tokens, config.max_length)
+
+
+def _forgotten(before: float | None, after: float | None, report: Report) -> Summary:
+    """Bits per byte of general text before and after, and the difference: what the instructions cost."""
+    if before is None or after is None:
+        return {}
+    figures = {
+        "general_bits_per_byte_before": before,
+        "general_bits_per_byte": after,
+        "forgotten_bits_per_byte": after - before,
+    }
+    report.metrics(figures)
+    return figures
+
+
+def _write_mask(examples: _Examples, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
     from leanpipe.training.chat import describe_mask
 
     path = out / "report" / "mask.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(describe_mask(example, tokenizer))
+    read = f"The instructions were read as {examples.shapes}; {examples.skipped:,} records were skipped.\n\n"
+    path.write_text(read + describe_mask(examples.train[0], tokenizer))

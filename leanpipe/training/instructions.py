@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,13 @@ class Instructions:
 
     conversations: list[list[Message]]
     skipped: int
+    shapes: dict[str, int]
+    """How many of the conversations were written in which of the usual shapes."""
+
+    def describe(self) -> str:
+        """ "alpaca (990), messages (9)": the most frequent shape first."""
+        ordered = sorted(self.shapes.items(), key=lambda shape: -shape[1])
+        return ", ".join(f"{name} ({number:,})" for name, number in ordered)
 
 
 def read_instructions(path: Path) -> Instructions:
@@ -33,12 +41,14 @@ def read_instructions(path: Path) -> Instructions:
     """
     conversations: list[list[Message]] = []
     skipped, first_refused = 0, ""
+    shapes: Counter[str] = Counter()
     for file in _files(path):
         refused = 0
         for place, record in _records(file):
             conversation = to_messages(record)
             if conversation:
                 conversations.append(conversation)
+                shapes[shape_of(record)] += 1
                 continue
             refused += 1
             first_refused = first_refused or f"{file} has {_describe(record)} at {place}"
@@ -49,7 +59,18 @@ def read_instructions(path: Path) -> Instructions:
         raise UserError(
             f"no instructions could be read: {first_refused or f'{path} is empty'}; accepted are {ACCEPTED}"
         )
-    return Instructions(conversations, skipped)
+    read = Instructions(conversations, skipped, dict(shapes))
+    log.info("%s: %s", path, read.describe())
+    return read
+
+
+def shape_of(record: Any) -> str:
+    """Which of the usual shapes a record is written in; empty if in none."""
+    named = isinstance(record, dict) and next(
+        (name for fields, name in _NAMES.items() if all(record.get(field) is not None for field in fields)),
+        "",
+    )
+    return named or ""
 
 
 def to_messages(record: Any) -> list[Message] | None:
@@ -96,6 +117,14 @@ _SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], list[Message] | None]]
     ("conversations",): _from_conversations,
     ("prompt", "completion"): _from_completion,
     ("instruction", "output"): _from_alpaca,
+}
+
+
+_NAMES = {
+    ("messages",): "messages",
+    ("conversations",): "sharegpt",
+    ("prompt", "completion"): "prompt-completion",
+    ("instruction", "output"): "alpaca",
 }
 
 

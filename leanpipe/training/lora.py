@@ -1,13 +1,20 @@
-"""Low-rank adapters (Hu et al. 2021, "LoRA", arXiv 2106.09685) through peft: put in, checked, and merged."""
+"""Low-rank adapters through peft: put in, checked, and merged.
+
+LoRA: Hu et al. 2021, arXiv 2106.09685. DoRA, which learns each output's size apart from its direction: Liu et al. 2024,
+arXiv 2402.09353. rsLoRA, which divides by the root of the rank: Kalajdzievski 2023, arXiv 2312.03732. QLoRA, adapters on a
+4-bit base: Dettmers et al. 2023, arXiv 2305.14314.
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leanpipe import device
 from leanpipe.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
@@ -29,8 +36,10 @@ def check_targets(model: Path, targets: Sequence[str]) -> None:
             )
 
 
-def lora_config(rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> "LoraConfig":
-    """The settings that peft needs."""
+def lora_config(
+    rank: int, alpha: float, dropout: float, targets: Sequence[str], kind: str = "lora"
+) -> "LoraConfig":
+    """The settings that peft needs. `kind` is lora, dora or rslora."""
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
@@ -39,7 +48,31 @@ def lora_config(rank: int, alpha: float, dropout: float, targets: Sequence[str])
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=ALL_LINEAR if ALL_LINEAR in targets else list(targets),
+        use_dora=kind == "dora",
+        use_rslora=kind == "rslora",
     )
+
+
+def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
+    """The model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
+    from bitsandbytes.nn import Linear4bit
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    wanted = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, quantization_config=wanted, device_map=device.name(), trust_remote_code=False
+    )
+    # On processors with AVX512-BF16 the first evaluation packs the weights for kernels that know no gradient, and training
+    # would go on with wrong ones without a word.
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return model.eval()
 
 
 def save_adapter(model: "PreTrainedModel", path: Path) -> None:

@@ -1,34 +1,48 @@
-"""The one training loop: transformers' Trainer, reporting our way and resuming only from checkpoints that are whole."""
+"""The one training loop: transformers' Trainer, reporting our way, guarded, and resuming only from what is whole."""
 
+import json
+import logging
 import math
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from accelerate import PartialState
+from transformers import PrinterCallback, Trainer, TrainerControl
 
 from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.report import Report
-from leanpipe.training import checkpoints
+from leanpipe.termination import Termination
+from leanpipe.together import leave
+from leanpipe.training import checkpoints, micro_batch
+from leanpipe.training.arguments import BETAS, arguments, steps_of
 from leanpipe.training.config import TrainingConfig, check_training
 from leanpipe.training.curves import draw_losses
 from leanpipe.training.data import Blocks, Passes, collate, scored_tokens
-from leanpipe.training.objectives import CrossEntropy, Objective, check_head
+from leanpipe.training.flops import flops_per_token, peak_flops
+from leanpipe.training.guard import Diverged, Guard
+from leanpipe.training.kernels import use_kernels
+from leanpipe.training.meter import Meter
+from leanpipe.training.objectives import Batch, CrossEntropy, Objective, check_head
+from leanpipe.training.optimizers import muon_and_adamw
+from leanpipe.training.rewinds import Rewinds
+from leanpipe.training.schedule import Schedule, best_step, validations
+from leanpipe.training.through import through
 
-_OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "adafactor": "adafactor"}
-_SCHEDULES = {
-    "cosine": "cosine",
-    "linear": "linear",
-    "wsd": "warmup_stable_decay",
-    "constant": "constant_with_warmup",
-}
-_DECAY = 0.2
-"""Share of a wsd schedule in which the learning rate falls (Hägele et al. 2024, arXiv 2405.18392, section 3)."""
+__all__ = ["Outcome", "Text", "steps_of", "train"]
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_STATE = "leanpipe.json"
+"""What of ours a checkpoint holds beside what transformers keeps."""
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,12 @@ class Outcome:
     """The last reported training loss."""
     tokens: int
     tokens_per_second: float
+    mfu: float
+    """Share of the device's measured matrix product peak that training's arithmetic reached."""
+    micro_batch: int
+    """Blocks that were in memory at once, in the end."""
+    rewinds: int
+    """How many times it went back to a checkpoint because the loss was no longer a training's."""
 
 
 def train(
@@ -65,68 +85,51 @@ def train(
 ) -> Outcome:
     """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
 
-    Raises UserError when the loss is not finite, and for settings that the device cannot run.
+    On SIGTERM it writes a checkpoint after the step, and then ends as the signal asked. Raises UserError when the training
+    diverges and may not (or no longer) go back, and for settings that the device cannot run.
     """
     check_training(config)
     check_head(model)
+    use_kernels(model, config)
     folder = out / "checkpoints"
-    checkpoint = checkpoints.find_whole(folder)
-    trainer = _Trainer(model, objective, text, config, folder, report, resumed=checkpoint is not None)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with Termination() as termination:
+        trainer = _finished(model, objective, text, config, folder, report, termination)
+    if termination.requested:
+        log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
+        termination.follow(f"training stopped after step {trainer.state.global_step}")
+    trainer.restore_best()
+    trainer.accelerator.wait_for_everyone()
+    leave()
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
-    history = trainer.state.log_history
-    draw_losses(history, out / "report" / "loss.png")
+    draw_losses(trainer.state.log_history, out / "report" / "loss.png")
     shutil.rmtree(folder, ignore_errors=True)
-    validation = [entry["validation_loss"] for entry in history if "validation_loss" in entry]
-    return Outcome(
-        initial_validation=validation[0],
-        validation=validation[-1],
-        loss=next(entry["loss"] for entry in reversed(history) if "loss" in entry),
-        tokens=trainer.total_tokens,
-        tokens_per_second=trainer.clock.tokens_per_second,
-    )
+    return trainer.outcome()
 
 
-def steps_of(config: TrainingConfig, block: int) -> int:
-    """Steps of the optimiser that `config.tokens` make with blocks of `block` tokens."""
-    return math.ceil(config.tokens / (config.batch * block))
-
-
-def _arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=config.in_memory,
-        per_device_eval_batch_size=config.in_memory,
-        gradient_accumulation_steps=config.accumulation,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=_SCHEDULES[config.schedule],
-        lr_scheduler_kwargs={"num_decay_steps": math.ceil(_DECAY * steps)}
-        if config.schedule == "wsd"
-        else {},
-        warmup_steps=round(config.warmup * steps),
-        optim=_OPTIMIZERS[config.optimizer],
-        adam_beta2=0.95,  # runs are short: 0.999 would average over more steps than many have
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        bf16=config.arithmetic == "bf16",
-        fp16=config.arithmetic == "fp16",
-        activation_checkpointing=config.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        logging_steps=config.log_every_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # it would report a broken training as a good one
-        eval_on_start=not resumed,
-        eval_strategy="no",
-        save_strategy="no",  # `_Schedule` decides when
-        seed=config.seed,
-        train_sampling_strategy="sequential",  # `Passes` shuffles
-        remove_unused_columns=False,
-        use_cpu=device.name() == "cpu",
-        dataloader_pin_memory=device.name() == "cuda",
-        disable_tqdm=True,
-        report_to="none",
-    )
+def _finished(
+    model: Any,
+    objective: Objective,
+    text: Text,
+    config: TrainingConfig,
+    folder: Path,
+    report: Report,
+    termination: Termination,
+) -> "_Trainer":
+    """A trainer that has trained, to the end or until it was told to end."""
+    state = PartialState(cpu=device.name() == "cpu")
+    while True:
+        with state.main_process_first():  # it removes what is damaged
+            checkpoint = checkpoints.find_whole(folder)
+            rewinds = Rewinds(folder, config)
+        trainer = _Trainer(model, objective, text, config, folder, report, rewinds, termination, checkpoint)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            return trainer
+        except Diverged as error:
+            with state.main_process_first():
+                if state.is_main_process:
+                    rewinds.add(error, trainer.passes)
+        model.zero_grad()
 
 
 class _Trainer(Trainer):
@@ -134,6 +137,7 @@ class _Trainer(Trainer):
 
     loss_is_scaled_for_ga = True
     control: TrainerControl
+    optimizer: Any
 
     def __init__(
         self,
@@ -143,77 +147,167 @@ class _Trainer(Trainer):
         config: TrainingConfig,
         folder: Path,
         report: Report,
-        resumed: bool,
+        rewinds: Rewinds,
+        termination: Termination,
+        checkpoint: Path | None,
     ):
         block = len(text.train[0]["input_ids"])
         steps = steps_of(config, block)
-        arguments = _arguments(config, steps, folder, resumed)
-        # Else it would spread over every GPU it sees, with a batch on each.
-        arguments._n_gpu = min(arguments.n_gpu, 1)
+        self.passes = Passes(text.train, steps * config.batch, config.seed, config.batch, rewinds.batches)
         super().__init__(
             model=model,
-            args=arguments,
+            args=arguments(config, steps, folder, resumed=checkpoint is not None),
             data_collator=collate,
-            train_dataset=Passes(text.train, steps * config.batch, config.seed),
-            eval_dataset=text.validation,
+            train_dataset=self.passes,
         )
         self.model_accepts_loss_kwargs = True  # asks for the number of scored tokens of a whole batch
         self._loss_shifts_labels = True
-        self.total_tokens = steps * config.batch * block
-        self.clock = _Clock(config.batch * block)
-        self._objective, self._text, self._report = objective, text, report
-        self._parts: dict[str, torch.Tensor] = {}
-        self._parts_since = 0
+        self._tokens_per_step = config.batch * block
+        self._config, self._folder = config, folder
+        self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
+        self._termination = termination
+        peak = peak_flops(_DTYPES[config.arithmetic]) * config.processes
+        self.meter = Meter(self._tokens_per_step, flops_per_token(_causal(model), block), peak)
+        self._guard = Guard(config.spike)
+        self._in_memory = config.micro_batch and config.in_memory
+        if not self._in_memory:
+            checkpointing = config.gradient_checkpointing
+            self._in_memory = micro_batch.first_guess(_causal(model), config.share, block, checkpointing)
+        if checkpoint:
+            self._restore(json.loads((checkpoint / _STATE).read_text()))
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Schedule(config, self.clock, report, self.total_tokens))
+        self.add_callback(Schedule(config, self.meter, report, self._tokens_per_step, termination))
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The objective's mean over the scored tokens of the whole batch, of which `inputs` is one micro-batch."""
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self._config.optimizer != "muon":
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(self.model))
+            rate, decay = self._config.learning_rate, self._config.weight_decay
+            self.optimizer = muon_and_adamw(self.model, decayed, rate, decay, BETAS)
+        return self.optimizer
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward over one batch, in as many micro-batches as memory needs. Its mean loss."""
+        model.train()
+        batch, scored = self._prepare_inputs(inputs), max(int(num_items_in_batch), 1)
+        generators = _random_state()
+
+        def undo() -> None:
+            model.zero_grad()
+            _set_random_state(generators)
+
+        means = self._within_memory(lambda: self._accumulate(model, batch, scored), undo)
+        if self.args.world_size > 1:
+            means = self._reduced(means)
+        else:
+            self._termination.agreed = self._termination.requested
+        self._guard.check(self.state.global_step + 1, float(means["loss"]))
+        self.meter.add(means)
+        return means["loss"]
+
+    def _accumulate(self, model: Any, batch: Batch, scored: int) -> dict[str, torch.Tensor]:
+        """Gradients of a whole batch, and this process's part of its mean losses."""
+        means: dict[str, torch.Tensor] = {}
+        rows = len(batch["input_ids"])
+        for start in range(0, rows, self._in_memory):
+            micro = {name: value[start : start + self._in_memory] for name, value in batch.items()}
+            last = start + self._in_memory >= rows
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                sums = self._sums(model, micro)
+                # Backward passes of several processes are averaged.
+                self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
+            for name, value in sums.items():
+                means[name] = means.get(name, 0) + value.detach() / scored
+        return means
+
+    def _sums(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        inner = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
-            sums = self._objective(self.accelerator.unwrap_model(model), inputs)
-        count = max(int(num_items_in_batch), 1)
-        if not self._parts:
-            self._parts_since = self.state.global_step
-        for name, value in sums.items():
-            self._parts[name] = self._parts.get(name, 0) + value.detach() / count
-        return sums["loss"] / count
+            return through(model, inner, lambda: self._objective(inner, batch))
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
+    def _reduced(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Summed over all processes, which also agree on whether to stop."""
+        asked = torch.tensor(float(self._termination.requested), device=self.args.device)
+        sums = self.accelerator.reduce(torch.stack([asked, *means.values()]), "sum")
+        self._termination.agreed = bool(sums[0])
+        return dict(zip(means, sums[1:], strict=True))
+
+    def _within_memory(self, compute: Callable[[], _T], undo: Callable[[], None] = lambda: None) -> _T:
+        """`compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
+
+        Raises UserError if one is too many already.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not micro_batch.is_out_of_memory(error):
+                    raise
+            undo()
+            self._halve()
+
+    def _halve(self) -> None:
+        step = self.state.global_step + 1
+        fewer = micro_batch.smaller(self._in_memory, self._config.share)
+        if fewer is None:
             raise UserError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}: lower learning_rate "
-                f"(now {self.args.learning_rate:g}) or set precision to fp32"
+                f"memory ran out at step {step} with one block of {len(self._text.train[0]['input_ids'])} tokens: use shorter "
+                "blocks, a smaller model, gradient_checkpointing or optimizer=adamw_8bit"
             )
-        return loss
+        if self.args.world_size > 1:  # the others are waiting for this process's gradients
+            raise UserError(f"memory ran out at step {step}: set micro_batch to {fewer}")
+        if device.name() == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "memory ran out at step %d: %d blocks at once instead of %d", step, fewer, self._in_memory
+        )
+        self._in_memory = fewer
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if self.args.fp16:  # its scaler leaves such steps out by itself
+            return norm
+        self._guard.check_finite(self.state.global_step + 1, float(norm), "gradient's length")
+        return norm
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Nats per scored token of the validation text."""
         self.model.eval()
-        total = 0.0
-        for batch in self.get_eval_dataloader():
-            with torch.no_grad(), self.accelerator.autocast():
-                sums = CrossEntropy()(self.accelerator.unwrap_model(self.model), self._prepare_inputs(batch))
-            total += float(sums["loss"])
+        total = self._within_memory(self._validation_sum)
         metrics = {"validation_loss": total / max(scored_tokens(self._text.validation), 1)}
-        if not math.isfinite(total):
-            raise UserError(
-                f"the loss on validation text is {total} at step {self.state.global_step}: lower learning_rate"
-            )
+        self._check_validation(total)
         if self._text.validation_bytes:
             metrics["validation_bits_per_byte"] = self._text.bits_per_byte(metrics["validation_loss"])
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _validation_sum(self) -> float:
+        """Nats of all scored tokens of the validation text."""
+        rank, number = self.args.process_index, self.args.world_size
+        blocks, total = self._text.validation[rank::number], 0.0
+        for start in range(0, len(blocks), self._in_memory):
+            batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
+            with torch.no_grad(), self.accelerator.autocast():
+                sums = CrossEntropy()(self.accelerator.unwrap_model(self.model), batch)
+            total += float(sums["loss"])
+        if number == 1:
+            return total
+        return float(self.accelerator.reduce(torch.tensor(total, device=self.args.device), "sum"))
+
+    def _check_validation(self, total: float) -> None:
+        step = self.state.global_step
+        if step:
+            self._guard.check_finite(step, total, "loss on validation text")
+        elif not math.isfinite(total):
+            raise UserError(
+                f"the loss on validation text is {total} before training: the model's weights are damaged"
+            )
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            steps = self.state.global_step - self._parts_since
-            logs |= {name: float(value) / steps for name, value in self._parts.items()}
-            logs["tokens_per_second"] = self.clock.tokens_per_second
-            self._parts = {}
+            logs |= self.meter.report() | {"micro_batch": self._in_memory}
         super().log(logs, start_time)
         if "train_runtime" not in logs:
             self._report.metrics(
@@ -222,41 +316,59 @@ class _Trainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        step = self.state.global_step
+        state = {
+            "meter": self.meter.state(),
+            "guard": self._guard.state(),
+            "micro_batch": self._in_memory,
+        }
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (checkpoints.aside(self._folder) / f"checkpoint-{step}" / _STATE).write_text(json.dumps(state))
+            checkpoints.publish(self._folder, step, keep={best_step(self.state.log_history)})
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.meter.restore(state["meter"])
+        self._guard.restore(state["guard"])
+        self._in_memory = state["micro_batch"]
+
+    def restore_best(self) -> None:
+        """With patience, the weights of the best validation; else those of the last step."""
+        best = best_step(self.state.log_history)
+        if not self._config.patience or best == self.state.global_step:
+            return
+        checkpoint = self._folder / f"checkpoint-{best}"
+        if checkpoint.exists() and checkpoints.is_whole(checkpoint):
+            self._load_from_checkpoint(str(checkpoint))
+            log.info("the weights of step %d are kept: no later validation was better", best)
+
+    def outcome(self) -> Outcome:
+        history = self.state.log_history
+        losses = validations(history)
+        step = best_step(history) if self._config.patience else max(losses)
+        return Outcome(
+            initial_validation=losses[0],
+            validation=losses[step],
+            loss=next(entry["loss"] for entry in reversed(history) if "loss" in entry),
+            tokens=self.state.global_step * self._tokens_per_step,
+            tokens_per_second=self.meter.tokens_per_second,
+            mfu=self.meter.mfu,
+            micro_batch=self._in_memory,
+            rewinds=self._rewinds.count,
+        )
 
 
-class _Clock:
-    """Counts the time spent on training steps: not on validation, checkpoints or loading."""
-
-    def __init__(self, tokens_per_step: int):
-        self._tokens_per_step, self._steps, self._seconds, self._started = tokens_per_step, 0, 0.0, 0.0
-
-    def start(self) -> None:
-        self._started = time.perf_counter()
-
-    def stop(self) -> None:
-        self._seconds += time.perf_counter() - self._started
-        self._steps += 1
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self._steps * self._tokens_per_step / self._seconds if self._seconds else 0.0
+def _causal(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-class _Schedule(TrainerCallback):
-    """Decides after which steps to validate and to save, and reports progress."""
+def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What dropout draws from, on the processor and on the GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if device.name() == "cuda" else None
 
-    def __init__(self, config: TrainingConfig, clock: _Clock, report: Report, total_tokens: int):
-        self._config, self._clock, self._report, self._total_tokens = config, clock, report, total_tokens
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._clock.start()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._clock.stop()
-        step, last = state.global_step, state.max_steps
-        parts = self._config.validations - 1
-        control.should_evaluate = step in {round(part * last / parts) for part in range(1, parts + 1)}
-        control.should_log = control.should_log or step == last
-        control.should_save = step % self._config.checkpoint_every_steps == 0 and step < last
-        self._report.progress(step * self._total_tokens / last, self._total_tokens, "tokens")
+def _set_random_state(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])

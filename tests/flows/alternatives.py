@@ -12,6 +12,7 @@ BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
     "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
+    "cache": {"blocks": 4, "top_k": 8, "tail_samples": 2},
     # Four steps of two blocks.
     "distill": {
         "tokens": 256,
@@ -23,6 +24,20 @@ BASES: dict[str, Overrides] = {
         "validations": 2,
         "validation_tokens": 64,
         "log_every_steps": 2,
+    },
+    # Four steps of two blocks of 32 tokens.
+    "pretrain": {
+        "depth": 1,
+        "tokens": 256,
+        "batch": 2,
+        "micro_batch": 2,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "validations": 2,
+        "validation_tokens": 64,
+        "log_every_steps": 2,
+        "attention.window": 8,
+        "attention.block": 4,
     },
     "finetune": {
         "tokens": 384,
@@ -81,17 +96,43 @@ TRAINING = {
     "warmup": to(0.5),
     "batch": to(4),
     "micro_batch": to(1),
-    "optimizer": to("adamw_8bit", "adafactor"),
+    "processes": shown_by("training/test_processes.py::test_several_processes_train_as_one_does", 2),
+    "optimizer": to(
+        "adamw_8bit",
+        "adafactor",
+        "muon",
+        "adamw_8bit_paged",
+        refused={"adamw_8bit_paged": "adamw_8bit_paged needs a GPU"} if device.name() == "cpu" else {},
+    ),
     "weight_decay": to(1.0),
     "max_grad_norm": to(1e-3),
     "precision": to("bf16", "fp16", refused={"fp16": "fp16 needs a GPU"} if device.name() == "cpu" else {}),
     "gradient_checkpointing": to(True),
+    "compile": shown_by("training/test_kernels.py::test_compile_calls_the_compiled_model", True),
+    "attention_kernel": shown_by(
+        "training/test_kernels.py::test_the_attention_kernel_that_is_asked_for_is_used",
+        "sdpa",
+        "flash_attention_2",
+        "flex_attention",
+    ),
+    "fused_kernels": shown_by(
+        "training/test_kernels.py::test_fused_kernels_are_put_in_where_they_are", False
+    ),
+    "on_divergence": shown_by(
+        "training/test_guards.py::test_going_back_leaves_out_the_batch_and_reads_the_next", "rewind"
+    ),
+    "rewinds": shown_by("training/test_guards.py::test_it_goes_back_only_so_often", 2),
+    "spike": shown_by(
+        "training/test_guards.py::test_an_explosion_is_three_steps_far_above_what_was_usual", 6
+    ),
+    "patience": shown_by("training/test_guards.py::test_patience_stops_early_with_the_best_weights", 3),
     "validations": to(3),
     "checkpoint_every_steps": to(1),
     "log_every_steps": to(1),
     "seed": to(1),
 }
 
+BIGBIRD = {"attention.pattern": "bigbird"}
 C4 = {"c4.enabled": True}
 FINEWEB = {"fineweb.enabled": True}
 CLEAN = {
@@ -189,20 +230,56 @@ SECTIONS: dict[str, dict[str, Row]] = {
             "tokens/test_pack.py::test_the_emptiest_blocks_are_joined_where_the_padding_would_be_too_much", 0
         ),
     },
+    "cache": {
+        "top_k": to(9),
+        "tail_samples": to(0, 3),
+        "max_gigabytes": to(1e-6, refused={1e-6: "would take .* GB .* but cache.max_gigabytes is 1e-06"}),
+    },
     "distill": TRAINING
     | {
         "tokens": to(512),
         "validation_tokens": to(32),
         "size": to(1),
         "initialisation": to("random"),
-        "keep": to("evenly_spaced"),
+        "width": to(0.5),
+        "keep": to("evenly_spaced", "importance"),
+        "hidden_weight": to(1.0, predictions="online"),
+        "predictions": to("online"),
+        "divergence": to("reverse_kl", "jensen_shannon"),
+        "jensen_shannon_weight": to(0.1, divergence="jensen_shannon"),
         "kl_weight": to(0, 1),
         "temperature": to(2),
+        "teacher_memory": shown_by(
+            "models/test_load.py::test_a_student_learns_the_same_from_a_teacher_on_disk", 2.5
+        ),
+    },
+    "pretrain": TRAINING
+    | {
+        "tokens": to(512),
+        "validation_tokens": to(32),
+        "depth": to(2),
+        "architecture": to("gpt2"),
+        "width": to(32),
+        "heads": to(2),
+        "kv_heads": to(1, heads=2),
+        "mlp_width": to(64),
+        "tied_embeddings": to(False),
+        "tokens_per_parameter": to(0.02, tokens=0, width=32, mlp_width=32, **{"tokens_per_parameter": 0.01}),
+        "attention.pattern": to("sliding_window", "longformer", "bigbird", "reformer"),
+        "attention.window": to(4, **{"attention.pattern": "sliding_window"}),
+        "attention.global_tokens": to(1, **{"attention.pattern": "longformer"}),
+        "attention.random_blocks": to(1, **BIGBIRD),
+        "attention.block": to(2, **BIGBIRD),
+        "attention.buckets": to(2, **{"attention.pattern": "reformer"}),
+        "attention.seed": to(1, **BIGBIRD),
     },
     "finetune": TRAINING
     | {
         "tokens": to(768),
         "validation_tokens": to(48),
+        "adapter": to("dora", "rslora"),
+        "base": to("nf4"),
+        "general_tokens": to(0, 40),
         "rank": to(2),
         "alpha": to(64),
         "dropout": to(0.5),
@@ -225,6 +302,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "prefill_tokens": to(8),
         "decode_tokens": to(2),
         "repeats": to(2),
+        "model_memory": shown_by(
+            "models/test_load.py::test_a_model_on_disk_is_evaluated_as_if_it_fitted", 2.5
+        ),
     },
     "registration": {
         "name": to("another", "no name", refused={"no name": "name"}),

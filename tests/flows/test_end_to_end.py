@@ -15,9 +15,9 @@ from tests.flows.servers import Servers, free_port, leanpipe, python, running
 
 pytestmark = pytest.mark.timeout(900)
 
-STAGES = ("check", "clean", "tokenize", "distill", "finetune", "quantize")
+STAGES = ("check", "clean", "tokenize", "cache_teacher", "distill", "finetune", "quantize")
 MODELS = ("teacher", "student", "adapted", "int8", "nf4")
-UNTOUCHED_BY_RANK = ("clean", "tokenize", "distill", "evaluate-teacher", "evaluate-student")
+UNTOUCHED_BY_RANK = ("clean", "tokenize", "cache_teacher", "distill", "evaluate-teacher", "evaluate-student")
 FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4")
 RANK = smoke().finetune.rank * 2
 

@@ -4,7 +4,7 @@ import pytest
 
 from flows.settings import settings
 from leanpipe.errors import UserError
-from leanpipe.pipeline import FinetuneSettings, PipelineConfig
+from leanpipe.pipeline import FinetuneSettings, PipelineConfig, PretrainSettings
 from leanpipe.presets import smoke
 
 
@@ -19,6 +19,13 @@ def test_set_wins_over_the_file_which_wins_over_the_preset(tmp_path: Path):
 def test_a_flow_takes_of_a_preset_what_it_has():
     chosen = settings(FinetuneSettings, "smoke", None, ["model=tiny"])
     assert chosen.finetune == smoke().finetune and chosen.model == "tiny"
+
+
+def test_a_preset_changes_only_what_it_sets_of_a_flow():
+    assert settings(PretrainSettings, "default", None, []) == PretrainSettings()
+    chosen = settings(PretrainSettings, "smoke", None, [])
+    assert (chosen.tokenize.tokenizer, chosen.tokenize.block_length) == ("bpe", smoke().tokenize.block_length)
+    assert chosen.pretrain.tokens == 32_768 and chosen.corpus == smoke().corpus
 
 
 def test_lists_are_written_as_yaml():

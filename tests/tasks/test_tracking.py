@@ -32,6 +32,42 @@ def test_the_same_tags_find_the_same_run_again(tracking: Tracking):
     assert tracking.client.get_run(first).info.status == "FINISHED"
 
 
+def test_a_stage_that_was_cut_off_goes_on_in_the_same_run(tracking: Tracking):
+    """By kill -9: nobody ended its run. Another flow run finishes the stage."""
+    cut = tracking.client.create_run(
+        tracking.experiment_id, tags={"mlflow.parentRunId": "x", "leanpipe.key": "k1"}
+    ).info.run_id
+    with tracking.run("one", {"leanpipe.flow_run": "first"}, {}) as first:
+        tracking.client.set_tag(cut, "mlflow.parentRunId", first)
+    tracking.client.log_param(cut, "tokens", 10)
+    earlier = MlflowReport(tracking.client, cut)
+    for step in (1, 2, 3):
+        earlier.metrics({"loss": 1 / step}, step)
+    earlier.flush()
+
+    with tracking.run("two", {"leanpipe.flow_run": "second"}, {}) as second:
+        tags = {"mlflow.parentRunId": second, "leanpipe.stage": "distill", "leanpipe.key": "k1"}
+        found = tracking.unfinished("k1")
+        with tracking.run("distill", tags, {"tokens": 10, "processes": 2}, resume=found) as run_id:
+            resumed = MlflowReport(tracking.client, run_id)
+            for step in (2, 3, 4):  # from the checkpoint after step 1
+                resumed.metrics({"loss": 1 / step}, step)
+            resumed.flush()
+    assert run_id == cut
+    run = tracking.client.get_run(cut)
+    assert run.info.status == "FINISHED" and run.data.params == {"tokens": "10", "processes": "2"}
+    assert run.data.tags["mlflow.parentRunId"] == second and run.data.tags["leanpipe.begun_by"] == first
+    assert tracking.client.get_run(first).data.tags["leanpipe.resumed.distill"] == cut
+    history = tracking.client.get_metric_history(cut, "loss")
+    assert sorted((metric.step, metric.value) for metric in history) == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, 1 / 3),
+        (4, 0.25),
+    ]
+    assert tracking.unfinished("k1") is None  # what is finished is not gone on with
+
+
 def test_a_failure_ends_the_run_as_failed_with_its_reason(tracking: Tracking):
     with pytest.raises(ZeroDivisionError), tracking.run("bad", {"leanpipe.flow_run": "two"}, {}) as run_id:
         raise ZeroDivisionError("nothing to divide")

@@ -11,8 +11,24 @@ from leanpipe.training.finetune import FinetuneConfig
 def test_a_batch_is_made_of_whole_micro_batches():
     with pytest.raises(ValidationError, match=r"batch \(6\) must be a multiple of micro_batch \(4\)"):
         TrainingConfig(batch=6, micro_batch=4)
-    assert TrainingConfig(batch=8, micro_batch=2).accumulation == 4
+    assert TrainingConfig(batch=8, micro_batch=2).in_memory == 2
     assert TrainingConfig(batch=2, micro_batch=4).in_memory == 2
+
+
+def test_processes_share_a_batch():
+    with pytest.raises(ValidationError, match=r"batch \(5\) must be a multiple of processes \(2\)"):
+        TrainingConfig(batch=5, processes=2)
+    with pytest.raises(
+        ValidationError, match=r"batch / processes \(3\) must be a multiple of micro_batch \(2\)"
+    ):
+        TrainingConfig(batch=6, processes=2, micro_batch=2)
+    assert TrainingConfig(batch=8, processes=2).in_memory == 4
+
+
+@pytest.mark.skipif(device.name() != "cpu", reason="a GPU has paging")
+def test_a_paged_optimizer_needs_a_gpu():
+    with pytest.raises(UserError, match="optimizer adamw_8bit_paged needs a GPU: use adamw_8bit"):
+        check_training(TrainingConfig(optimizer="adamw_8bit_paged"))
 
 
 @pytest.mark.skipif(device.name() != "cpu", reason="a GPU has fp16")

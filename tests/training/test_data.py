@@ -1,6 +1,6 @@
 import torch
 
-from leanpipe.training.data import Passes, collate, scored_bytes, scored_tokens, spread
+from leanpipe.training.data import Chosen, Passes, collate, scored_bytes, scored_tokens, spread
 from tests.tiny import tiny_tokenizer
 
 
@@ -22,6 +22,13 @@ def test_each_pass_reads_every_block_once_and_in_another_order():
     assert len(set(rest)) == 5
     assert [passes[index] for index in range(25)] == first + second + rest  # the same however it is come by
     assert [Passes(list(range(10)), 10, seed=4)[index] for index in range(10)] != first
+
+
+def test_the_chosen_of_a_longer_training_begin_with_those_of_a_shorter_one():
+    blocks = [{"input_ids": [number] * 4} for number in range(10)]
+    few, many = ([block["input_ids"][0] for block in Chosen(blocks, tokens)] for tokens in (9, 40))
+    assert few == many[:3] and sorted(many) == list(range(10)) and many != sorted(many)
+    assert len(Chosen(blocks, 10**6)) == 10
 
 
 def test_spread_takes_blocks_from_everywhere():

@@ -5,6 +5,7 @@ import torch
 
 from leanpipe.errors import UserError
 from leanpipe.models.load import load_model, load_tokenizer
+from leanpipe.training.cache import CacheInputs, CacheSettings, cache_config, cache_teacher
 from leanpipe.training.distill import DistillConfig, DistillInputs, check_distill, distill
 from tests.tiny import tiny_model
 from tests.training.blocks import Recorder, write_blocks
@@ -15,19 +16,25 @@ def teacher(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("teacher"), layers=4)
 
 
-def run(tmp_path, teacher, vocabulary=512, **settings):
+def run(tmp_path, teacher, vocabulary=512, samples=8, **settings):
     torch.set_num_threads(1)
     base = {"tokens": 20 * 128, "batch": 4, "learning_rate": 5e-3, "validation_tokens": 128}
     config = DistillConfig(**{**base, **settings})
     blocks = write_blocks(tmp_path / "blocks", vocabulary=vocabulary)
-    out = tmp_path / "out"
+    out, predictions = tmp_path / "out", tmp_path / "predictions"
     out.mkdir()
-    return distill.function(config, DistillInputs(teacher, blocks), out, Recorder()), out
+    if config.uses_cache:
+        predictions.mkdir()
+        asked = cache_config(CacheSettings(top_k=32, tail_samples=samples), blocks, config.tokens)
+        cache_teacher.function(asked, CacheInputs(teacher, blocks), predictions, Recorder())
+    inputs = DistillInputs(teacher, blocks, predictions if config.uses_cache else None)
+    return distill.function(config, inputs, out, Recorder()), out
 
 
-def test_a_student_learns_and_is_a_model_folder(tmp_path, teacher):
-    summary, out = run(tmp_path, teacher, size=0.6)
-    assert summary["bits_per_byte"] < 0.95 * summary["initial_bits_per_byte"]
+@pytest.mark.parametrize("predictions", ["online", "cached"])
+def test_a_student_learns_and_is_a_model_folder(tmp_path, teacher, predictions):
+    summary, out = run(tmp_path, teacher, size=0.6, predictions=predictions)
+    assert summary["bits_per_byte"] < 0.97 * summary["initial_bits_per_byte"]  # a teacher with random weights
     assert summary["layers"] == 2
     assert summary["tokens"] == 20 * 128
     model, tokenizer = load_model(out), load_tokenizer(out)
@@ -55,8 +62,15 @@ def test_the_same_settings_write_the_same_weights(tmp_path, teacher):
     assert files[0] == files[1]
 
 
-def test_a_student_with_all_layers_has_nothing_to_learn_from_the_teacher(tmp_path, teacher):
-    summary, _ = run(tmp_path, teacher, size=1, kl_weight=1, precision="fp32", tokens=128)
+@pytest.mark.parametrize("predictions", ["online", "cached"])
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon"])
+def test_a_student_with_all_layers_has_nothing_to_learn_from_the_teacher(
+    tmp_path, teacher, predictions, divergence
+):
+    settings = {"predictions": predictions, "divergence": divergence}
+    summary, _ = run(
+        tmp_path, teacher, size=1, kl_weight=1, precision="fp32", tokens=128, samples=0, **settings
+    )
     assert summary["final_loss"] == pytest.approx(0, abs=1e-3)
     assert summary["parameters"] == summary["teacher_parameters"]
 
@@ -66,6 +80,14 @@ def test_another_vocabulary_cannot_be_imitated(tmp_path, teacher):
         UserError, match=r"tokenise with the tokenizer 'teacher', or set distill.kl_weight to 0"
     ):
         run(tmp_path, teacher, vocabulary=400)
+
+
+def test_predictions_that_were_not_given_are_asked_for(tmp_path, teacher):
+    blocks = write_blocks(tmp_path / "blocks")
+    with pytest.raises(
+        UserError, match=r"run the stage cache_teacher first, or set distill.predictions to online"
+    ):
+        distill.function(DistillConfig(), DistillInputs(teacher, blocks), tmp_path, Recorder())
 
 
 def test_another_vocabulary_can_be_learnt_from_text_alone(tmp_path, teacher):
@@ -97,3 +119,25 @@ def test_a_size_that_cannot_be_had_is_refused_before_any_work(teacher, settings,
 def test_a_teacher_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a model folder"):
         check_distill(DistillConfig(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"width": 0.5, "size": 0.3},
+        {"keep": "importance"},
+        {"predictions": "online", "hidden_weight": 1.0},
+        {"predictions": "online", "hidden_weight": 1.0, "width": 0.5, "size": 0.3},
+        {"width": 0.5, "size": 0.3, "initialisation": "random"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_student_learns(tmp_path, teacher, settings):
+    summary, out = run(tmp_path, teacher, **settings)
+    assert summary["bits_per_byte"] < 0.99 * summary["initial_bits_per_byte"]
+    assert load_model(out).config.hidden_size == 64 * settings.get("width", 1)
+
+
+def test_hidden_states_that_no_cache_holds_are_refused():
+    with pytest.raises(ValueError, match="set predictions=online and kl_weight above 0, or hidden_weight=0"):
+        DistillConfig(predictions="cached", hidden_weight=1.0)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.models.load import load_model, load_tokenizer
 from leanpipe.training.finetune import FinetuneConfig, FinetuneInputs, check_finetune, finetune
@@ -72,6 +73,87 @@ def test_plain_peft_loads_the_adapter_and_it_equals_the_merged_model(tmp_path, m
     torch.testing.assert_close(
         adapted, logits(merged), rtol=0.05, atol=0.05
     )  # the merged one is saved in bf16
+
+
+@pytest.mark.parametrize("settings", [{"adapter": "dora"}, {"adapter": "rslora"}, {"base": "nf4"}], ids=str)
+def test_every_kind_of_adapter_is_merged_into_full_precision_and_plain_peft_loads_it(
+    tmp_path, model, settings
+):
+    from peft import PeftModel
+
+    summary, out = run(tmp_path, model, precision="fp32", validation_share=0.2, **settings)
+    assert summary["validation_loss"] < summary["initial_validation_loss"]
+    adapted = logits(PeftModel.from_pretrained(load_model(model, torch.float32), out / "adapter"))
+    merged = load_model(out, torch.float32)
+    assert not hasattr(merged.config, "quantization_config")
+    torch.testing.assert_close(adapted, logits(merged), rtol=0.05, atol=0.05)
+    assert (adapted - logits(load_model(model, torch.float32))).abs().max() > 0.1
+    written = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert (written["use_dora"], written["use_rslora"]) == (
+        settings.get("adapter") == "dora",
+        settings.get("adapter") == "rslora",
+    )
+
+
+def test_an_nf4_base_keeps_a_quarter_of_the_weights_bytes(tmp_path, model):
+    from leanpipe.training.lora import load_nf4
+
+    def layers(loaded):
+        return sum(weight.nbytes for name, weight in loaded.named_parameters() if "_proj" in name)
+
+    assert layers(load_nf4(model, torch.bfloat16)) * 4 == layers(load_model(model, torch.bfloat16))
+
+
+def test_gradients_through_an_nf4_base_are_those_of_its_weights_in_full_even_after_an_evaluation(model):
+    """bitsandbytes packs weights when it first evaluates on some processors, and gradients through those are wrong."""
+    from peft import get_peft_model
+
+    from leanpipe.training.lora import load_nf4, lora_config
+
+    tokens, gradients = torch.tensor([[1, 40, 50, 60, 70]], device=device.name()), []
+    for full in (False, True):
+        base = load_nf4(model, torch.float32)
+        torch.manual_seed(0)
+        adapted = get_peft_model(base.dequantize() if full else base, lora_config(4, 8, 0.0, ("all-linear",)))
+        with torch.no_grad():
+            adapted.eval()(tokens)
+        adapted.train()(input_ids=tokens, labels=tokens).loss.backward()
+        gradients.append([weight.grad.flatten() for weight in adapted.parameters() if weight.requires_grad])
+    assert len(gradients[0]) == 2 * 7 * 2
+    torch.testing.assert_close(torch.cat(gradients[0]), torch.cat(gradients[1]), rtol=1e-3, atol=1e-6)
+    assert torch.cat(gradients[0]).abs().max() > 1e-3
+
+
+def test_what_was_forgotten_is_measured_on_general_text(tmp_path, model):
+    """By hand: the loss of the base and of the merged model on the held-out documents."""
+    from leanpipe.text.document import Document
+    from leanpipe.text.tables import write_documents
+
+    text = "A list holds what you put into it, in that order."
+    documents = tmp_path / "documents"
+    write_documents(documents / "validation" / "00000.parquet", [Document("a", text, "here", "en")])
+    out = tmp_path / "out"
+    out.mkdir()
+    inputs = FinetuneInputs(model, write_instructions(tmp_path / "colours.jsonl"), documents)
+    config = FinetuneConfig(tokens=20 * 128, batch=2, max_length=64, learning_rate=1e-2, precision="fp32")
+    summary = finetune.function(config, inputs, out, Recorder())
+    tokens = torch.tensor([[0, *load_tokenizer(model).encode(text)]], device=device.name())
+    for name, folder in (("general_bits_per_byte_before", model), ("general_bits_per_byte", out)):
+        loaded = load_model(folder, torch.float32)
+        with torch.no_grad():
+            nats = float(loaded(input_ids=tokens, labels=tokens).loss) * (tokens.shape[1] - 1)
+        assert summary[name] == pytest.approx(nats / 0.6931472 / len(text.encode()), rel=5e-3), name
+    forgotten = summary["general_bits_per_byte"] - summary["general_bits_per_byte_before"]
+    assert summary["forgotten_bits_per_byte"] == pytest.approx(forgotten) and forgotten != 0
+
+
+def test_the_shape_of_the_instructions_is_said(tmp_path, model, caplog):
+    caplog.set_level("INFO", "leanpipe")
+    summary, out = run(tmp_path, model)
+    assert summary["shapes"] == "alpaca (10)"
+    page = (out / "report" / "mask.md").read_text()
+    assert page.startswith("The instructions were read as alpaca (10); 1 records were skipped.")
+    assert "colours.jsonl: alpaca (10)" in caplog.text
 
 
 def test_what_it_writes_names_no_place(tmp_path, model):

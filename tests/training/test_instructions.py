@@ -24,6 +24,22 @@ def test_the_usual_shapes_say_the_same(record):
     assert to_messages(record) == ASKED
 
 
+def test_the_shapes_are_recognised_and_counted(tmp_path):
+    records = [
+        {"messages": ASKED},
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        {"prompt": "Hi", "completion": "Hello"},
+        {"instruction": "Hi", "input": "", "output": "Hello"},
+        {"instruction": "Hi", "output": "Hello"},
+        {"messages": []},
+    ]
+    file = tmp_path / "mixed.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    read = read_instructions(file)
+    assert read.shapes == {"messages": 1, "sharegpt": 1, "prompt-completion": 1, "alpaca": 2}
+    assert read.describe().startswith("alpaca (2), ") and read.skipped == 1
+
+
 def test_alpaca_input_follows_the_instruction():
     messages = to_messages(
         {"instruction": "Translate", "input": "chat", "output": "cat", "system": "Be brief"}

@@ -1,8 +1,6 @@
 import math
 import os
-import signal
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.training.config import TrainingConfig
 from leanpipe.training.data import scored_tokens
+from leanpipe.training.divergences import Divergence
 from leanpipe.training.objectives import CrossEntropy, Distillation
 from leanpipe.training.trainer import Text, steps_of, train
 from tests.tiny import tiny_llama
@@ -93,12 +92,13 @@ def test_it_overfits_a_tiny_text(tmp_path, text):
 def test_what_it_reports(tmp_path, text):
     report = Recorder()
     teacher = tiny_llama(seed=1).to(device.name())
-    objective = Distillation(teacher, temperature=2.0, kl_weight=0.25)
+    objective = Distillation(teacher, Divergence(temperature=2.0, share=0.25))
     train(tiny_llama(), objective, text, config(log_every_steps=3, validations=3), tmp_path, report)
     assert list(report.series("validation_loss")) == [0, 4, 8]
     assert list(report.series("learning_rate")) == [1, 3, 6, 8]
-    for name in ("grad_norm", "tokens_per_second"):
-        assert min(report.series(name).values()) > 0
+    for name in ("grad_norm", "tokens_per_second", "mfu", "peak_memory_bytes"):
+        assert list(report.series(name)) == [1, 3, 6, 8] and min(report.series(name).values()) > 0
+    assert set(report.series("micro_batch").values()) == {4}
     for step, loss in report.series("loss").items():
         kl, entropy = report.series("kl")[step], report.series("cross_entropy")[step]
         assert loss == pytest.approx(0.75 * entropy + 0.25 * kl, rel=1e-4)
@@ -142,7 +142,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, text):
     torch.testing.assert_close(*trained)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor", "muon"])
 @pytest.mark.parametrize("schedule", ["wsd", "constant", "linear"])
 def test_optimizers_and_schedules_learn(tmp_path, text, optimizer, schedule):
     report = Recorder()
@@ -152,6 +152,24 @@ def test_optimizers_and_schedules_learn(tmp_path, text, optimizer, schedule):
     rates = list(report.series("learning_rate").values())
     assert max(rates) <= 5e-3
     assert rates[-1] == pytest.approx(5e-3) if schedule == "constant" else rates[-1] < 4e-3
+
+
+def test_muon_turns_matrices_and_leaves_the_rest_to_adamw(tmp_path, text):
+    """In one step from nothing embeddings and norms move as by AdamW; a matrix by equal singular values."""
+    moved = {}
+    for optimizer in ("muon", "adamw"):
+        model = tiny_llama()
+        before = {name: weight.detach().cpu().clone() for name, weight in model.named_parameters()}
+        settings = config(tokens=1, optimizer=optimizer, weight_decay=0, warmup=0, schedule="constant")
+        train(model, CrossEntropy(), text, settings, tmp_path / optimizer, Recorder())
+        moved[optimizer] = {
+            name: weight.detach().cpu() - before[name] for name, weight in model.named_parameters()
+        }
+    for name in ("model.embed_tokens.weight", "model.norm.weight"):
+        torch.testing.assert_close(moved["muon"][name], moved["adamw"][name], rtol=1e-3, atol=1e-6)
+    update = moved["muon"]["model.layers.0.self_attn.q_proj.weight"]
+    values = torch.linalg.svdvals(update) / (0.2 * 5e-3 * 64**0.5)  # of the size of AdamW's
+    assert values.quantile(0.2) > 0.5 and values.max() < 1.5
 
 
 def test_bf16_keeps_weights_in_float32(tmp_path, text):
@@ -166,7 +184,9 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, text):
     model = tiny_llama()
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="loss on validation text is nan at step 0: lower learning_rate"):
+    with pytest.raises(
+        UserError, match="loss on validation text is nan before training: the model's weights"
+    ):
         train(model, CrossEntropy(), text, config(), tmp_path, Recorder())
 
 
@@ -175,7 +195,8 @@ def test_a_training_that_diverges_stops(tmp_path, text):
         sums = CrossEntropy()(model, batch)
         return {"loss": sums["loss"] * float("inf")}
 
-    with pytest.raises(UserError, match=r"the loss is inf at step 1: lower learning_rate \(now 0.005\)"):
+    stops = r"the loss is inf at step 1; there is no checkpoint before it: lower learning_rate \(now 0.005\)"
+    with pytest.raises(UserError, match=stops):
         train(tiny_llama(), explodes, text, config(), tmp_path, Recorder())
 
 
@@ -212,7 +233,8 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, text):
     expected = train(whole, CrossEntropy(), text, settings, tmp_path / "whole", Recorder())
     with pytest.raises(Interrupt):
         train(resumed, CrossEntropy(), text, settings, tmp_path / "cut", first)
-    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["checkpoint-4"]
+    checkpoints = (tmp_path / "cut" / "checkpoints").glob("checkpoint-*")
+    assert sorted(path.name for path in checkpoints) == ["checkpoint-2", "checkpoint-4"]
     again = tiny_llama(seed=9)  # its weights come from the checkpoint
     outcome = train(again, CrossEntropy(), text, settings, tmp_path / "cut", second)
     assert second.done[0] == (5 * 128, 8 * 128, "tokens")
@@ -222,56 +244,52 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, text):
     assert list(second.series("loss")) == [5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("damage", ["cut short", "unsealed", "a file missing"])
-def test_a_damaged_checkpoint_is_not_used(tmp_path, text, damage):
+def damage(checkpoint: Path, how: str) -> None:
+    if how == "cut short":
+        os.truncate(checkpoint / "optimizer.pt", 1000)
+    elif how == "unsealed":
+        (checkpoint / "whole.json").unlink()
+    elif how == "a file missing":
+        (checkpoint / "rng_state.pth").unlink()
+    else:
+        weights = checkpoint / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[len(data) // 2] ^= 1
+        weights.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["cut short", "unsealed", "a file missing", "a bit turned over"])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, text, how):
     settings = config(checkpoint_every_steps=2)
     with pytest.raises(Interrupt):
         train(tiny_llama(), CrossEntropy(), text, settings, tmp_path, InterruptAt(5 * 128))
-    checkpoint = tmp_path / "checkpoints" / "checkpoint-4"
-    if damage == "cut short":
-        os.truncate(checkpoint / "optimizer.pt", 1000)
-    elif damage == "unsealed":
-        (checkpoint / "whole.json").unlink()
-    else:
-        (checkpoint / "rng_state.pth").unlink()
+    damage(tmp_path / "checkpoints" / "checkpoint-4", how)
+    whole, again, report = tiny_llama(), tiny_llama(), Recorder()
+    train(again, CrossEntropy(), text, settings, tmp_path, report)
+    assert report.done[0] == (3 * 128, 1024, "tokens")
+    train(whole, CrossEntropy(), text, settings, tmp_path / "whole", Recorder())
+    assert torch.equal(weights(again), weights(whole))
+
+
+def test_without_a_whole_checkpoint_it_begins_anew(tmp_path, text):
+    settings = config(checkpoint_every_steps=2)
+    with pytest.raises(Interrupt):
+        train(tiny_llama(), CrossEntropy(), text, settings, tmp_path, InterruptAt(5 * 128))
+    for checkpoint in (tmp_path / "checkpoints").glob("checkpoint-*"):
+        damage(checkpoint, "cut short")
     report = Recorder()
     train(tiny_llama(), CrossEntropy(), text, settings, tmp_path, report)
-    assert report.done[0] == (128, 1024, "tokens")  # from the beginning
+    assert report.done[0] == (128, 1024, "tokens")
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from leanpipe.training.config import TrainingConfig
-from leanpipe.training.objectives import CrossEntropy
-from leanpipe.training.trainer import Text, train
-from tests.tiny import tiny_llama
-from tests.training.blocks import Recorder, tiny_blocks
-
-class Killed(Recorder):
-    def progress(self, done, total, what):
-        if done == 5 * 128:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-torch.set_num_threads(1)
-folder = Path(sys.argv[1])
-blocks = tiny_blocks(folder / "blocks")
-settings = TrainingConfig.model_validate_json(sys.argv[2])
-train(tiny_llama(), CrossEntropy(), Text(blocks, [blocks[0], blocks[1]]), settings, folder / "out", Killed())
-"""
-
-
-def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path, text):
-    settings = config(checkpoint_every_steps=2)
-    command = [sys.executable, "-c", _KILLED, str(tmp_path / "killed"), settings.model_dump_json()]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    whole, again = tiny_llama(), tiny_llama(seed=9)
-    train(whole, CrossEntropy(), text, settings, tmp_path / "whole", Recorder())
-    report = Recorder()
-    train(again, CrossEntropy(), text, settings, tmp_path / "killed" / "out", report)
-    assert report.done[0] == (5 * 128, 8 * 128, "tokens")
-    assert torch.equal(weights(again), weights(whole))
+def test_a_report_after_a_resume_covers_the_steps_before_it_too(tmp_path, text):
+    """The checkpoint lies between two reports: the second one's loss is the mean over the same steps as without it."""
+    settings, whole, cut = config(checkpoint_every_steps=2, log_every_steps=3), Recorder(), Recorder()
+    train(tiny_llama(), CrossEntropy(), text, settings, tmp_path / "whole", whole)
+    with pytest.raises(Interrupt):
+        train(tiny_llama(), CrossEntropy(), text, settings, tmp_path / "cut", InterruptAt(5 * 128))
+    train(tiny_llama(), CrossEntropy(), text, settings, tmp_path / "cut", cut)
+    assert cut.series("loss") == {step: loss for step, loss in whole.series("loss").items() if step > 4}
 
 
 @pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (128, 1), (129, 2), (1024, 8)])

@@ -1,0 +1,112 @@
+"""`python -m benchmarks.plan`: the memory that `leanpipe plan` predicts, beside what the stages then take, on CPU.
+
+Each of the three training stages, and quantising and evaluating, runs in a process of its own, as in a flow, with its default settings but for its length:
+a few steps reach the same peak. The teacher has the shape and the vocabulary of SmolLM2-135M, and random weights: its
+peak is the same, and nothing is fetched. Nothing is known from earlier runs. The plan is made before the stage runs.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from benchmarks.report import write
+from leanpipe.compression.quantize import QuantizeConfig, quantize
+from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
+from leanpipe.planning.models import describe_model
+from leanpipe.planning.stages import plan_distill, plan_evaluate, plan_finetune, plan_pretrain, plan_quantize
+from leanpipe.process import Nursery
+from leanpipe.report import Silent
+from leanpipe.store import Artifact, Store, external
+from leanpipe.training.distill import DistillConfig, distill
+from leanpipe.training.finetune import FinetuneConfig, finetune
+from leanpipe.training.pretrain import PretrainConfig, pretrain
+from tests.evaluation.test_evaluate import write_documents
+from tests.flows.material import write_instructions
+from tests.tiny import tiny_text, tiny_tokenizer
+from tests.training.blocks import write_blocks
+
+GOAL = 0.15
+BLOCK = 256
+SHORT: dict[str, Any] = {"validations": 2, "validation_tokens": 512, "checkpoint_every_steps": 10**6}
+MEGABYTE = 1e6
+
+
+def main() -> None:
+    rows = []
+    nursery = Nursery()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        store = Store(root / "store")
+        blocks = external("blocks", write_blocks(root / "blocks", BLOCK, 40))
+        teacher = external("teacher", smollm2(root / "teacher"))
+        instructions = external("instructions", write_instructions(root / "instructions.jsonl"))
+        documents = external("documents", write_documents(root / "documents", tiny_text()[:20]))
+        cases = [
+            (distill, DistillConfig(tokens=4 * BLOCK, **SHORT), {"teacher": teacher, "blocks": blocks}),
+            (finetune, FinetuneConfig(tokens=4 * BLOCK, **SHORT), None),
+            (pretrain, PretrainConfig(tokens=16 * BLOCK, batch=4, **SHORT), {"blocks": blocks}),
+            (quantize, QuantizeConfig(), {"model": teacher}),
+            (evaluate, EvaluateConfig(), {"model": teacher, "documents": documents}),
+        ]
+        student: Artifact | None = None
+        for stage, config, inputs in cases:
+            given = inputs or {"model": student, "instructions": instructions}
+            predicted = predict(stage.name, config, teacher, student)
+            made = nursery.run(stage, config, given, store, Silent())
+            student = student or made
+            rows.append(row(stage.name, predicted, made.peak_memory))
+    nursery.stop()
+    write("plan", rows)
+    sys.exit(0 if all(one["met"] for one in rows) else 1)
+
+
+def predict(name: str, config: Any, teacher: Artifact, student: Artifact | None) -> float:
+    if name in ("quantize", "evaluate"):
+        plan = plan_quantize if name == "quantize" else plan_evaluate
+        return plan(config, teacher.path, "cpu").peak
+    if name == "distill":
+        return plan_distill(config, teacher.path, BLOCK, "cpu").peak
+    if name == "finetune":
+        assert student
+        return plan_finetune(config, student.path, "cpu").peak
+    return plan_pretrain(config, len(tiny_tokenizer()), BLOCK, "cpu").peak
+
+
+def row(name: str, predicted: float, measured: float) -> dict[str, Any]:
+    error = predicted / measured - 1
+    met = abs(error) <= GOAL
+    print(
+        f"{name:<10} predicted {predicted / MEGABYTE:8.0f} MB   measured {measured / MEGABYTE:8.0f} MB   "
+        f"error {error:+7.1%}   goal ±{GOAL:.0%}   {'met' if met else 'NOT MET'}",
+        flush=True,
+    )
+    return {
+        "name": name,
+        "ours": predicted,
+        "peer": measured,
+        "unit": "bytes",
+        "ratio": 1 + error,
+        "goal": GOAL,
+        "met": met,
+    }
+
+
+def smollm2(path: Path) -> Path:
+    """A model folder of the shape of SmolLM2-135M, in bfloat16, with a small tokenizer."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from leanpipe.models.load import save_model
+
+    torch.manual_seed(0)
+    save_model(LlamaForCausalLM(describe_model("smollm2-135m-instruct")), tiny_tokenizer(), path)
+    return path
+
+
+if __name__ == "__main__":
+    main()

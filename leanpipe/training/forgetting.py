@@ -1,0 +1,73 @@
+"""What a model forgets while it learns something else: its loss on general text, before and after."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from leanpipe import device
+from leanpipe.errors import UserError
+from leanpipe.models.load import document_separator
+from leanpipe.text.tables import read_texts
+from leanpipe.training.chat import Example
+from leanpipe.training.config import TrainingConfig
+from leanpipe.training.data import collate, scored_bytes
+from leanpipe.training.objectives import CrossEntropy
+from leanpipe.training.packing import Block, pack
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class General:
+    """Blocks of general text, and the UTF-8 bytes that their scored tokens spell."""
+
+    blocks: Sequence[Block]
+    bytes: int
+
+    def bits_per_byte(self, model: Any, config: TrainingConfig) -> float:
+        """Of the model as it is now, in the arithmetic it is trained in."""
+        dtype, total = _DTYPES[config.arithmetic], 0.0
+        training = model.training
+        model.eval()
+        with torch.no_grad(), torch.autocast(device.name(), dtype, enabled=dtype != torch.float32):
+            for block in self.blocks:
+                batch = {name: value.to(device.name()) for name, value in collate([block]).items()}
+                total += float(CrossEntropy()(model, batch)["loss"])
+        model.train(training)
+        return total / math.log(2) / self.bytes
+
+
+def general(documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, length: int) -> General:
+    """About `tokens` tokens of the documents that were held out for validation, in blocks of `length`.
+
+    Raises UserError if there are none.
+    """
+    pieces = list(_pieces(documents, tokenizer, tokens, length))
+    if not pieces:
+        raise UserError(
+            f"{documents} has no held-out text to measure forgetting on: hold out more (clean.split.validation), or set "
+            "finetune.general_tokens to 0"
+        )
+    blocks = pack(pieces, length, tokenizer.eos_token_id)
+    return General(blocks, scored_bytes(blocks, tokenizer))
+
+
+def _pieces(
+    documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, length: int
+) -> Iterator[Example]:
+    """Documents between separators, cut at every `length` tokens, until there are enough."""
+    separator, left = document_separator(tokenizer), tokens
+    for text in read_texts(documents, "validation"):
+        read = [separator, *tokenizer.encode(text, add_special_tokens=False)][:left]
+        for start in range(0, len(read), length):
+            piece = read[start : start + length]
+            if len(piece) > 1:
+                yield Example(piece, piece)
+        left -= len(read)
+        if left <= 0:
+            return

@@ -1,0 +1,117 @@
+"""Layers and widths chosen by what they do on text, on tiny trained and untrained models."""
+
+import pytest
+import torch
+
+from leanpipe.errors import UserError
+from leanpipe.models.count import count_parameters, empty_model, layers_for_size
+from leanpipe.models.importance import layer_influence, measure
+from leanpipe.models.narrow import narrow_config, narrowed
+from leanpipe.models.student import most_important
+from leanpipe.training.data import collate
+from leanpipe.training.objectives import CrossEntropy
+from tests.tiny import tiny_llama
+from tests.training.blocks import tiny_blocks
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    torch.set_num_threads(1)
+    return tiny_blocks(tmp_path_factory.mktemp("blocks"))
+
+
+def loss(model, blocks) -> float:
+    with torch.no_grad():
+        return float(CrossEntropy()(model, collate([blocks[index] for index in range(8)]))["loss"])
+
+
+def trained(blocks, steps: int = 60):
+    """A tiny Llama that knows these blocks a little."""
+    model = tiny_llama(layers=3).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for step in range(steps):
+        batch = collate([blocks[(4 * step + index) % len(blocks)] for index in range(4)])
+        (CrossEntropy()(model, batch)["loss"] / 124).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def silence(layer) -> None:
+    """A layer that adds nothing to what goes through it."""
+    with torch.no_grad():
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+
+
+def test_a_layer_that_does_nothing_has_no_influence(blocks):
+    model = tiny_llama(layers=4)
+    silence(model.model.layers[2])
+    influence = layer_influence(model, model.model.layers, [blocks[0], blocks[1]])
+    assert influence[2] == pytest.approx(0, abs=1e-6) and (influence[[0, 1, 3]] > 1e-5).all()
+    assert most_important(influence, 3) == [0, 1, 3]
+
+
+def test_gpt2_has_layers_of_influence_too(blocks):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_positions=64, n_embd=8, n_layer=3, n_head=2)).eval()
+    assert (layer_influence(model, model.transformer.h, [blocks[0]]) > 0).all()
+    with pytest.raises(UserError, match="a gpt2 model cannot be made narrower"):
+        measure(model, model.transformer.h, [blocks[0]])
+    with pytest.raises(UserError, match="a gpt2 model cannot be made narrower"):
+        narrow_config(model.config, 0.5)
+
+
+def test_the_whole_width_is_the_model_itself(blocks):
+    model = tiny_llama()
+    same = narrowed(model, "model.layers", measure(model, model.model.layers, [blocks[0]]), 1.0)
+    assert torch.equal(same.hidden, torch.arange(64))
+    batch = collate([blocks[0]])["input_ids"]
+    torch.testing.assert_close(same.model.eval()(batch).logits, model(batch).logits)
+
+
+def test_what_does_nothing_goes_first(blocks):
+    """Half of all neurons, one of two groups of heads, and half of the hidden states are dead: nothing changes."""
+    model = tiny_llama()
+    dead = torch.arange(0, 64, 2)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.down_proj.weight[:, 1::2] = 0
+            layer.mlp.gate_proj.weight[1::2] = 0
+            layer.self_attn.o_proj.weight[:, :32] = 0
+            layer.self_attn.v_proj.weight[:16] = 0
+            layer.mlp.down_proj.weight[dead] = 0
+            layer.self_attn.o_proj.weight[dead] = 0
+        model.model.embed_tokens.weight[:, dead] = 0
+    narrow = narrowed(model, "model.layers", measure(model, model.model.layers, [blocks[0]]), 0.5)
+    assert torch.equal(narrow.hidden, torch.arange(1, 64, 2))
+    assert narrow.model.config.num_attention_heads == 2 and narrow.model.config.intermediate_size == 64
+    batch = collate([blocks[1]])["input_ids"]
+    with torch.no_grad():
+        # The norms' scales are those of other text, and epsilon is not halved.
+        torch.testing.assert_close(
+            narrow.model.eval()(batch).logits, model(batch).logits, rtol=0.05, atol=0.01
+        )
+
+
+def test_a_narrower_student_begins_better_than_a_random_one(blocks):
+    teacher = trained(blocks)
+    narrow = narrowed(
+        teacher, "model.layers", measure(teacher, teacher.model.layers, [blocks[0], blocks[1]]), 0.5
+    )
+    torch.manual_seed(0)
+    random = type(teacher)(narrow_config(teacher.config, 0.5))
+    assert loss(teacher, blocks) < loss(narrow.model, blocks) < 0.95 * loss(random, blocks)
+
+
+def test_size_counts_narrower_layers():
+    """At half the width embeddings are 16,384 and a layer 5,120 + 6,144 + 64: 10 % of 402,752 are 2.1 layers."""
+    config = tiny_llama(layers=10).config
+    narrow = narrow_config(config, 0.5)
+    one = count_parameters(empty_model(narrow)) / 10
+    assert (narrow.hidden_size, narrow.intermediate_size, narrow.head_dim) == (32, 64, 16)
+    assert one == pytest.approx((16_384 + 32 + 10 * 9_280) / 10)
+    assert layers_for_size(config, 0.1, 0.5) == 3
+    with pytest.raises(UserError, match=r"already 6% of this teacher's parameters at width 0.5"):
+        layers_for_size(config, 0.02, 0.5)

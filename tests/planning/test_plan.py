@@ -1,0 +1,259 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from leanpipe import device
+from leanpipe.compression.quantize import QuantizeConfig, quantize
+from leanpipe.errors import UserError
+from leanpipe.evaluation.evaluate import EvaluateConfig
+from leanpipe.models.count import count_parameters, empty_model, read_config
+from leanpipe.pipeline import DistillSettings, FinetuneSettings, PipelineConfig, PretrainSettings
+from leanpipe.planning.corpus import listed_bytes, referred_bytes
+from leanpipe.planning.history import History
+from leanpipe.planning.machine import Machine, machine
+from leanpipe.planning.memory import lora_parameters, size_of, training_memory
+from leanpipe.planning.models import describe_model
+from leanpipe.planning.plan import plan_flow, plan_on
+from leanpipe.planning.stages import (
+    plan_distill,
+    plan_evaluate,
+    plan_finetune,
+    plan_pretrain,
+    plan_quantize,
+)
+from leanpipe.report import Silent
+from leanpipe.stage import run_stage
+from leanpipe.store import Store, content_digest, digest_files, external
+from leanpipe.text.clean import CleanConfig
+from leanpipe.text.executors import ExecutionConfig
+from leanpipe.text.listing import list_corpus
+from leanpipe.text.readlog import ReadLog
+from leanpipe.tokens.tokenize import TokenizeConfig
+from leanpipe.training.config import TrainingConfig
+from leanpipe.training.distill import DistillConfig
+from leanpipe.training.finetune import FinetuneConfig
+from leanpipe.training.lora import lora_config
+from leanpipe.training.pretrain import PretrainConfig
+from tests.tiny import tiny_llama, tiny_model
+
+GIGABYTE = 10**9
+TINY = tiny_llama().config
+BOX = Machine("a box", "cpu", 64 * GIGABYTE, 64 * GIGABYTE, 100 * GIGABYTE, 1e12)
+
+
+def test_weights_gradients_and_states_are_counted_by_the_byte():
+    config = TrainingConfig(precision="fp32", micro_batch=2, batch=2)
+    parameters = count_parameters(tiny_llama())
+    memory = training_memory(size_of(TINY), config, 32, process=7, teacher=11)
+    assert memory.parts["weights"] == memory.parts["gradients"] == 4 * parameters
+    assert memory.parts["optimiser"] == 8 * parameters
+    assert memory.parts["low-precision copies"] == 0
+    assert memory.parts["logits"] == 64 * 512 * 12
+    assert memory.peak >= 7 + 11 + 16 * parameters
+
+
+def test_adapters_are_counted_as_peft_makes_them():
+    from peft import get_peft_model
+
+    for targets in (("all-linear",), ("q_proj", "down_proj")):
+        model = get_peft_model(tiny_llama(), lora_config(4, 8, 0.0, targets))
+        trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+        assert lora_parameters(TINY, 4, targets) == trained
+
+
+def test_a_named_model_is_described_without_being_fetched():
+    assert count_parameters(empty_model(describe_model("smollm2-135m-instruct"))) == 134_515_008
+    assert describe_model("tiny").hidden_size == 64
+    with pytest.raises(UserError, match="model no/such: it is no folder"):
+        describe_model("no/such")
+
+
+@pytest.mark.parametrize(
+    ("more", "less"),
+    [
+        ({"micro_batch": 8}, {"micro_batch": 1}),
+        ({}, {"gradient_checkpointing": True}),
+        ({"optimizer": "adamw"}, {"optimizer": "adamw_8bit"}),
+        ({"optimizer": "adamw_8bit"}, {"optimizer": "adafactor"}),
+    ],
+)
+def test_each_knob_saves_memory(more, less):
+    def peak(settings):
+        return plan_pretrain(PretrainConfig(depth=8, batch=8, **settings), 8192, 512, "cuda").peak
+
+    assert peak(more) > peak(less)
+
+
+def test_the_advice_brings_it_under():
+    settings = PretrainSettings(
+        pretrain=PretrainConfig(depth=12, batch=32, micro_batch=32),
+        tokenize=TokenizeConfig(tokenizer="bpe", block_length=1024),
+    )
+    roomy = plan_flow(settings, {}, BOX)
+    assert roomy.faults() == []
+    small = replace(BOX, device_memory=8 * GIGABYTE)
+    (fault,) = plan_flow(settings, {}, small).faults()
+    assert "pretrain needs" in fault and "set pretrain.micro_batch=" in fault
+    size = int(fault.rpartition("=")[2])
+    for micro_batch, fits in ((size, True), (2 * size, False)):  # and no smaller than it must be
+        advised = PretrainConfig(depth=12, batch=32, micro_batch=micro_batch)
+        planned = plan_flow(settings.model_copy(update={"pretrain": advised}), {}, small)
+        assert (planned.faults() == []) == fits
+    with pytest.raises(UserError, match="or a larger card"):
+        plan_flow(settings, {}, replace(BOX, device_memory=GIGABYTE)).check()
+
+
+def test_a_disk_that_is_too_small_is_found():
+    with pytest.raises(UserError, match=r"of disk, and 0\.00 GB are free"):
+        plan_flow(FinetuneSettings(), {"model": TINY}, replace(BOX, disk=1)).check()
+
+
+def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
+    teacher = describe_model("smollm2-135m-instruct")
+    plan = plan_flow(PipelineConfig(), {"teacher": teacher}, BOX)
+    assert [one.stage for one in plan.stages] == ["distill", "finetune", "quantize", "evaluate"]
+    distilled, finetuned, _, evaluated = plan.stages
+    assert evaluated.disk == 5 * plan_evaluate(EvaluateConfig(), teacher, "cpu").disk  # teacher, student, …
+    assert distilled.parts["teacher"] > 0 and finetuned.peak < distilled.peak
+    assert finetuned.peak < plan_finetune(FinetuneConfig(), teacher, "cpu").peak  # the student is smaller
+    assert plan.seconds == sum(one.seconds for one in plan.stages) > 0
+    page = plan.markdown()
+    assert "| distill |" in page and "a box" in page and "Does not fit" not in page
+
+
+def test_a_card_is_named_by_its_gigabytes(tmp_path):
+    settings = DistillSettings(
+        distill=DistillConfig(batch=16, micro_batch=16), tokenize=TokenizeConfig(block_length=1024)
+    )
+    teacher = describe_model("smollm2-135m-instruct")
+    peaks = {
+        name: plan_on(name, settings, {"teacher": teacher}, Store(tmp_path)) for name in ("8", "24", "80")
+    }
+    assert [bool(plan.faults()) for plan in peaks.values()] == [True, False, False]
+    modest = DistillSettings()
+    assert not plan_on("8", modest, {"teacher": teacher}, Store(tmp_path)).faults()
+    with pytest.raises(UserError, match="--device 16: choose this, or a card by its gigabytes: 8, 24, 80"):
+        machine("16", tmp_path)
+
+
+def publish(
+    store: Store, stage: str, key: str, config=None, inputs=None, summary=None, seconds=0.0, peak=0, **more
+):
+    store.publish(
+        stage,
+        key,
+        config=config or {},
+        inputs=inputs or {},
+        summary=summary or {},
+        versions={},
+        seconds=seconds,
+        peak_memory=peak,
+        **{"device": device.model()} | more,
+    )
+    return content_digest(digest_files(store.path(stage, key)))
+
+
+def test_earlier_runs_correct_the_plan(tmp_path):
+    store = Store(tmp_path)
+    tiny_model(store.partial("import_gguf", "t"))
+    teacher = publish(store, "import_gguf", "t")
+    (store.partial("tokenize", "b") / "blocks.npy").write_text("blocks")
+    blocks = publish(store, "tokenize", "b", {"block_length": 64}, summary={"vocabulary": 512})
+    config = DistillConfig(tokens=10_000, precision="fp32")
+    first = plan_distill(config, store.path("import_gguf", "t"), 64, "cpu")
+    speed = first.work / 25  # seconds that would have been predicted
+    for number, factor in enumerate((1.5, 2.0, 9.0)):
+        (store.partial("distill", f"{number}") / "model").write_text(f"{number}")
+        publish(
+            store,
+            "distill",
+            f"{number}",
+            config.model_dump(mode="json"),
+            {"teacher": teacher, "blocks": blocks},
+            seconds=100.0,
+            peak=round(factor * first.peak),
+        )
+    history = History(store, "cpu", speed)
+    plan = replace(
+        plan_distill(DistillConfig(), read_config(store.path("import_gguf", "t")), 64, "cpu"), seconds=10.0
+    )
+    corrected = history.correct(plan)
+    assert corrected.peak == pytest.approx(2 * plan.peak, abs=2)  # the median
+    assert corrected.seconds == pytest.approx(40)
+    assert corrected.basis == "corrected by 3 earlier runs"
+    other = plan_pretrain(PretrainConfig(), 512, 64, "cpu")
+    assert history.correct(other) is other
+
+
+def test_a_run_on_another_device_corrects_nothing(tmp_path):
+    """Neither one of another card nor one of old, whose manifest names no device."""
+    store = Store(tmp_path)
+    tiny_model(store.partial("import_gguf", "t"))
+    model = publish(store, "import_gguf", "t")
+    plan = plan_quantize(QuantizeConfig(), store.path("import_gguf", "t"), "cpu")
+    names = ("NVIDIA H100 80GB HBM3", "", device.model())
+    for name, corrected in zip(names, (1, 1, 2), strict=True):
+        (store.partial("quantize", f"of {name}") / "model").write_text(name)
+        config = QuantizeConfig().model_dump(mode="json")
+        publish(store, "quantize", f"of {name}", config, {"model": model}, peak=2 * plan.peak, device=name)
+        assert History(store, "cpu", 1e9).correct(plan).peak == corrected * plan.peak
+    old = store.path("quantize", "of ") / "manifest.json"
+    old.write_text(json.dumps({k: v for k, v in json.loads(old.read_text()).items() if k != "device"}))
+    assert store.find("quantize", "of ")
+    assert History(store, "cpu", 1e9).correct(plan).basis == "corrected by 1 earlier run"
+
+
+def test_a_stage_writes_down_the_device_that_computed_it(tmp_path):
+    store = Store(tmp_path / "store")
+    inputs = {"model": external("tiny", tiny_model(tmp_path / "tiny"))}
+    made = run_stage(quantize, QuantizeConfig(formats=("nf4",)), inputs, store, Silent())
+    assert json.loads((made.path / "manifest.json").read_text())["device"] == device.model() != ""
+
+
+def test_the_teacher_makes_room_for_the_student():
+    teacher = describe_model("smollm2-135m-instruct")
+    whole = plan_distill(DistillConfig(), teacher, 256, "cuda")
+    small = replace(BOX, kind="cuda", device_memory=whole.peak - whole.parts["teacher"] // 2)
+    (planned, *_) = plan_flow(DistillSettings(), {"teacher": teacher}, small).stages
+    assert planned.peak == small.device_memory
+    assert planned.host == whole.host + whole.parts["teacher"] - whole.parts["teacher"] // 2
+    assert "off the device" in planned.basis
+    smaller = replace(small, device_memory=whole.peak - whole.parts["teacher"])
+    assert "distill needs" in plan_flow(DistillSettings(), {"teacher": teacher}, smaller).faults()[0]
+
+
+def test_text_takes_disk_and_host_memory_but_no_card():
+    settings, card = PipelineConfig(), replace(BOX, kind="cuda")
+    teacher = describe_model("smollm2-135m-instruct")
+    small, large = (
+        {one.stage: one for one in plan_flow(settings, {"teacher": teacher}, card, None, size).stages}
+        for size in (10**7, 10**10)
+    )
+    assert list(small)[:2] == ["clean", "tokenize"]
+    for stage in ("clean", "tokenize"):
+        assert small[stage].peak == 0 and small[stage].host > 4 * 10**8
+        assert large[stage].disk == pytest.approx(1000 * small[stage].disk)
+        assert large[stage].host < 100 * small[stage].host  # texts are worked on in shards
+    many = settings.model_copy(update={"clean": CleanConfig(execution=ExecutionConfig(workers=500))})
+    (fault,) = plan_flow(many, {"teacher": teacher}, replace(card, disk=10**12), None, 10**11).faults()
+    assert "clean needs" in fault and "lower clean.execution.workers" in fault
+
+
+def test_the_size_of_a_corpus_is_known_before_it_is_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, size in (("a.txt", 100), ("in/b.txt", 50)):
+        (tmp_path / name).write_text("x" * size)
+    assert referred_bytes([str(tmp_path), str(tmp_path / "a.txt"), "sample"]) == 250
+    listing = list_corpus(str(tmp_path), ReadLog())
+    listing.save(tmp_path / "listing.json")
+    assert listed_bytes([tmp_path / "listing.json"]) == 150
+
+
+def test_a_result_of_other_settings_or_lost_inputs_corrects_nothing(tmp_path):
+    store = Store(tmp_path)
+    for key, config in (("a", {"misspelt": 1}), ("b", DistillConfig().model_dump(mode="json"))):
+        (store.partial("distill", key) / "model").write_text(key)
+        publish(store, "distill", key, config, {"teacher": "gone", "blocks": "gone"}, seconds=50, peak=10**9)
+    plan = plan_distill(DistillConfig(), TINY, 64, "cpu")
+    assert History(store, "cpu", 1e9).correct(plan) is plan
