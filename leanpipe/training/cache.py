@@ -174,12 +174,20 @@ def write_predictions(
         path = out / f"{number:05}.npy"
         indices = range(start, min(start + rows, len(chosen)))
         if not path.exists() and not _link(inputs.base, path, len(indices)):
-            teacher = teacher or load_for_inference(inputs.teacher)
+            teacher = teacher or _load_teacher(inputs.teacher)
             _write(path, _ask(teacher, chosen, indices, format, report))
             asked += len(indices)
         report.progress(indices.stop * format.block_length, len(chosen) * format.block_length, "tokens")
     log.info("the teacher was asked about %d of %d blocks", asked, len(chosen))
     return asked
+
+
+def _load_teacher(path: Path) -> "PreTrainedModel":
+    from leanpipe.models.documents import attend_by_document
+
+    teacher = load_for_inference(path)
+    attend_by_document(teacher)
+    return teacher
 
 
 def _ask(

@@ -39,7 +39,8 @@ class TrainingConfig(StageConfig):
     compile: bool = False
     """Compile the model with torch.compile: a minute or more before the first step, then faster steps on a GPU."""
     attention_kernel: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
-    """What computes full attention. auto is flash_attention_2 where that package and a GPU are there, else PyTorch's sdpa."""
+    """What computes full attention. auto is flash_attention_2 where that package and a GPU are there, else PyTorch's sdpa: on a
+    processor for each document by itself, without a mask."""
     fused_kernels: bool = True
     """Use Liger's fused kernels for norms, rotations and activations where that package and a GPU are there."""
     validations: int = Field(4, ge=2, le=1_000)

@@ -38,8 +38,12 @@ def attention_kernel(wanted: str) -> str:
 
 def use_kernels(model: Any, config: "TrainingConfig") -> None:
     """Let `model` compute by what is fastest here. Attention that is not full is left as it is."""
+    from leanpipe.models.documents import attend_by_document
+
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     kernel = attention_kernel(config.attention_kernel)
+    if config.attention_kernel == "auto" and not config.compile:
+        attend_by_document(causal)  # on a processor
     if causal.config._attn_implementation == "sdpa" and kernel != "sdpa":
         causal.set_attn_implementation(kernel)
         if kernel == FLASH:

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 
 from leanpipe import device
 from leanpipe.errors import UserError
+from leanpipe.models.documents import attend_in_one
 from leanpipe.report import Report
 from leanpipe.termination import Termination
 from leanpipe.together import leave
@@ -100,6 +101,7 @@ def train(
     trainer.restore_best()
     trainer.accelerator.wait_for_everyone()
     leave()
+    attend_in_one(_causal(model))
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
     shutil.rmtree(folder, ignore_errors=True)
