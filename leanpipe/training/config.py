@@ -75,7 +75,9 @@ class TrainingConfig(StageConfig):
         if self.processes == 1:
             raise ValueError("sharding=full divides a model among processes: set processes to 2 or more")
         if self.optimizer != "adamw":
-            raise ValueError(f"sharding=full cannot divide the state of {self.optimizer}: set optimizer to adamw")
+            raise ValueError(
+                f"sharding=full cannot divide the state of {self.optimizer}: set optimizer to adamw"
+            )
         if self.precision == "fp16" or self.compile:
             raise ValueError("sharding=full goes with neither precision=fp16 nor compile")
         return self
@@ -92,6 +94,11 @@ class TrainingConfig(StageConfig):
     def share(self) -> int:
         """Blocks of each batch that one process trains on."""
         return self.batch // self.processes
+
+    @property
+    def shards(self) -> int:
+        """How many parts each weight is in."""
+        return self.processes if self.sharding == "full" else 1
 
     @property
     def in_memory(self) -> int:

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import Trainer
 
 from leanpipe import device
@@ -34,16 +34,20 @@ def is_sharded(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def shard(model: Any) -> Any:
+def shard(model: Any, arithmetic: torch.dtype) -> Any:
     """The model in parts. `model` itself is left to main memory in the first process, and of no use in the others.
 
     There is no way back from parts to a plain module: `make_whole` gives the first process's model their weights.
     """
     model.cpu()
     divided = model if rank() else copy.deepcopy(model)
-    causal = divided.get_base_model() if hasattr(divided, "get_base_model") else divided
+    adapted = hasattr(divided, "get_base_model")
+    causal = divided.get_base_model() if adapted else divided
+    # Autocast would keep a whole copy of every layer in `arithmetic` until its backward pass. Frozen layers are in it.
+    gathered = None if adapted else arithmetic
+    policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in causal.get_submodule(layer_list_name(causal)):
-        fully_shard(layer)
+        fully_shard(layer, mp_policy=policy)
     # Embeddings and output layer, which may be one matrix, belong to the whole: they stay gathered for the chunked loss.
     fully_shard(divided)
     causal._is_distributed_loading_by_transformers = True  # else the Trainer wraps it once more

@@ -123,7 +123,7 @@ def _finished(
     state = PartialState(cpu=device.name() == "cpu")
     kind = _Trainer
     if config.sharding == "full":
-        kind, model = _ShardedTrainer, shard(model)
+        kind, model = _ShardedTrainer, shard(model, _DTYPES[config.arithmetic])
     while True:
         with state.main_process_first():  # it removes what is damaged
             checkpoint = checkpoints.find_whole(folder)
