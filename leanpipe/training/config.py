@@ -27,7 +27,7 @@ class TrainingConfig(StageConfig):
     processes: int = Field(1, ge=1, le=64)
     """Processes that share every batch, one for each GPU; on a machine without a GPU they share its cores."""
     sharding: Literal["none", "full"] = "none"
-    """none keeps a whole model in each process; full divides weights, gradients and the optimiser's state among them (FSDP), for a model that is too large for one GPU."""
+    """none keeps a whole model in each process; full divides weights, gradients and the optimiser's state among them (FSDP), for a model that is too large for one GPU; with optimizer adamw."""
     optimizer: Literal["adamw", "adamw_8bit", "adamw_8bit_paged", "adafactor", "muon"] = "adamw"
     """adamw keeps 8 bytes of state per trained parameter, adamw_8bit (bitsandbytes) 2, paged on a GPU so that it may lie in main memory, adafactor next to none; muon keeps 4 for the weights of layers, and trains embeddings, norms and the output by adamw."""
     weight_decay: float = Field(0.01, ge=0, le=1)
@@ -79,7 +79,7 @@ class TrainingConfig(StageConfig):
                 f"sharding=full cannot divide the state of {self.optimizer}: set optimizer to adamw"
             )
         if self.precision == "fp16" or self.compile:
-            raise ValueError("sharding=full goes with neither precision=fp16 nor compile")
+            raise ValueError("sharding=full works with precision bf16 or fp32, and with compile turned off")
         return self
 
     def check_batch(self) -> None:

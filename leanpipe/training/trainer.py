@@ -222,19 +222,19 @@ class _Trainer(Trainer):
             last = start + self._in_memory >= rows
             # A model in shards has room for no more than a layer's whole gradients.
             with nullcontext() if last or is_sharded(model) else self.accelerator.no_sync(model):
-                sums = self._sums(model, micro)
+                sums = self._sums(model, micro, self._objective)
                 # Backward passes of several processes are averaged.
                 self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
             for name, value in sums.items():
                 means[name] = means.get(name, 0) + value.detach() / scored
         return means
 
-    def _sums(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    def _sums(self, model: Any, batch: Batch, objective: Objective) -> dict[str, torch.Tensor]:
         inner = self.accelerator.unwrap_model(model)
 
         def sums() -> dict[str, torch.Tensor]:
-            # Copies: views of one tensor would not tell a model in shards when the backward pass begins.
-            return {name: value.clone() for name, value in self._objective(inner, batch).items()}
+            # Copies: what comes out of a model in shards carries its hooks, which a view might lose.
+            return {name: value.clone() for name, value in objective(inner, batch).items()}
 
         with self.accelerator.autocast():
             return through(model, inner, sums)
@@ -302,10 +302,8 @@ class _Trainer(Trainer):
         blocks, total = _evened(self._text.validation, number)[rank::number], 0.0
         for start in range(0, len(blocks), self._in_memory):
             batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
-            with torch.no_grad(), self.accelerator.autocast():
-                inner = self.accelerator.unwrap_model(self.model)
-                sums = through(self.model, inner, lambda: CrossEntropy()(inner, batch))
-            total += float(sums["loss"])
+            with torch.no_grad():
+                total += float(self._sums(self.model, batch, CrossEntropy())["loss"])
         if number == 1:
             return total
         return float(self.accelerator.reduce(torch.tensor(total, device=self.args.device), "sum"))
@@ -377,10 +375,13 @@ class _ShardedTrainer(_Trainer, ShardedTrainer):
     """The same for a model in shards."""
 
 
-def _evened(blocks: Sequence[Any], number: int) -> list[Any]:
+def _evened(blocks: Sequence[Any], number: int) -> Sequence[Any]:
     """Filled up, with blocks that score nothing, so that all processes compute as often: they need each other's shards."""
-    nothing = {**blocks[0], "labels": torch.full_like(blocks[0]["labels"], IGNORED)} if len(blocks) else {}
-    return [*blocks, *[nothing] * (-len(blocks) % number)]
+    missing = -len(blocks) % number
+    if not missing:
+        return blocks
+    labels = torch.full_like(torch.as_tensor(blocks[0]["labels"]), IGNORED)
+    return [*blocks, *[{**blocks[0], "labels": labels}] * missing]
 
 
 def _causal(model: Any) -> Any:

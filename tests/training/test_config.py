@@ -36,8 +36,12 @@ def test_processes_share_a_batch():
         (TrainingConfig, {"optimizer": "muon"}, "cannot divide the state of muon: set optimizer to adamw"),
         (TrainingConfig, {"optimizer": "adamw_8bit"}, "cannot divide the state of adamw_8bit"),
         (TrainingConfig, {"optimizer": "adafactor"}, "cannot divide the state of adafactor"),
-        (TrainingConfig, {"precision": "fp16"}, "goes with neither precision=fp16 nor compile"),
-        (TrainingConfig, {"compile": True}, "goes with neither precision=fp16 nor compile"),
+        (
+            TrainingConfig,
+            {"precision": "fp16"},
+            "works with precision bf16 or fp32, and with compile turned off",
+        ),
+        (TrainingConfig, {"compile": True}, "works with precision bf16 or fp32, and with compile turned off"),
         (FinetuneConfig, {"base": "nf4"}, "cannot divide weights of 4 bits: set base to full"),
     ],
 )

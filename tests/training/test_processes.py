@@ -49,6 +49,13 @@ def taught(model: Artifact, tmp_path_factory):
     return {"model": model, "instructions": external("told", file)}
 
 
+@pytest.fixture(scope="module")
+def adapted(taught, tmp_path_factory) -> tuple[Artifact, Recorder]:
+    """What one process makes of it."""
+    report = Recorder()
+    return run_stage(finetune, adapters(), taught, Store(tmp_path_factory.mktemp("alone")), report), report
+
+
 def adapters(**changes) -> FinetuneConfig:
     return FinetuneConfig(**{**TRAINING, "max_length": LENGTH, "validation_share": 0.2, "rank": 4, **changes})
 
@@ -85,10 +92,9 @@ def assert_the_same_files(one: Artifact, two: Artifact) -> None:
             assert weights[weight].float().allclose(others[weight].float(), rtol=1e-2, atol=1e-5), weight
 
 
-def test_several_processes_train_as_one_does(tmp_path: Path, taught):
+def test_several_processes_train_as_one_does(tmp_path: Path, taught, adapted):
     """The same command with processes=2; one of them is killed on the way, and the stage run again."""
-    alone, together = Recorder(), Recorder()
-    one = run_stage(finetune, adapters(), taught, Store(tmp_path), alone)
+    (one, alone), together = adapted, Recorder()
     with pytest.raises(WorkerDied, match="process 1 of stage finetune ended with -9"):
         run_stage(finetune, adapters(processes=2), taught, Store(tmp_path), KillOne())
     two = run_stage(finetune, adapters(processes=2), taught, Store(tmp_path), together)
@@ -122,9 +128,8 @@ def test_processes_train_one_model_in_shards(tmp_path: Path, model: Artifact):
     assert_the_same_files(one, two)
 
 
-def test_adapters_are_trained_on_a_base_in_shards(tmp_path: Path, taught):
-    alone, together = Recorder(), Recorder()
-    one = run_stage(finetune, adapters(), taught, Store(tmp_path), alone)
+def test_adapters_are_trained_on_a_base_in_shards(tmp_path: Path, taught, adapted):
+    (one, alone), together = adapted, Recorder()
     two = run_stage(finetune, adapters(processes=2, sharding="full"), taught, Store(tmp_path), together)
     assert list(together.series("loss")) == [1, 2, 3, 4, 5, 6]
     assert_the_same(alone, together)
