@@ -211,7 +211,7 @@ def _advice(plan: StagePlan, where: Machine) -> str:
 def _smaller_micro_batches(settings: TrainingConfig | None) -> list[dict[str, Any]]:
     """The halves of what is in memory at once, that half again, and so on, as far as the batch is made of whole ones."""
     sizes = [settings.in_memory >> times for times in range(1, 17)] if settings else []
-    return [{"micro_batch": size} for size in sizes if settings and size and settings.batch % size == 0]
+    return [{"micro_batch": size} for size in sizes if settings and size and settings.share % size == 0]
 
 
 def _uncorrected(plan: StagePlan) -> int:
@@ -219,7 +219,9 @@ def _uncorrected(plan: StagePlan) -> int:
 
 
 def _changes(settings: TrainingConfig | None, update: Mapping[str, Any]) -> bool:
-    return settings is not None and any(getattr(settings, name) != value for name, value in update.items())
+    if settings is None or (settings.sharding == "full" and "optimizer" in update):
+        return False
+    return any(getattr(settings, name) != value for name, value in update.items())
 
 
 def _line(plan: StagePlan) -> str:

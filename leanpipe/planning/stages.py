@@ -215,12 +215,17 @@ def _training(
     kind: Kind,
     again: Callable[[Any], StagePlan],
 ) -> StagePlan:
-    """Disk holds two checkpoints with the optimiser's state, and the model in bfloat16."""
-    state = memory.parts["optimiser"] + 4 * trained
+    """Disk holds two checkpoints with the optimiser's state, and the model in bfloat16.
+
+    Of a model in shards, the first process keeps the whole in main memory.
+    """
+    state = memory.parts["optimiser"] * config.shards + 4 * trained
+    kept = 4 * size.parameters if config.shards > 1 else 0
+    peak = memory.peak + (kept if kind == "cpu" else 0)
     return StagePlan(
         stage,
-        memory.peak,
-        _host(kind, memory.peak),
+        peak,
+        _host(kind, peak) + (kept if kind == "cuda" else 0),
         2 * state + 2 * size.parameters,
         work * config.tokens,
         memory.parts,

@@ -26,6 +26,8 @@ class TrainingConfig(StageConfig):
     """Blocks that are in memory at once; a batch is made of several. 0 begins with what should fit, and halves it whenever memory runs out: that changes speed, not the result."""
     processes: int = Field(1, ge=1, le=64)
     """Processes that share every batch, one for each GPU; on a machine without a GPU they share its cores."""
+    sharding: Literal["none", "full"] = "none"
+    """none keeps a whole model in each process; full divides weights, gradients and the optimiser's state among them (FSDP), for a model that is too large for one GPU; with optimizer adamw."""
     optimizer: Literal["adamw", "adamw_8bit", "adamw_8bit_paged", "adafactor", "muon"] = "adamw"
     """adamw keeps 8 bytes of state per trained parameter, adamw_8bit (bitsandbytes) 2, paged on a GPU so that it may lie in main memory, adafactor next to none; muon keeps 4 for the weights of layers, and trains embeddings, norms and the output by adamw."""
     weight_decay: float = Field(0.01, ge=0, le=1)
@@ -67,6 +69,20 @@ class TrainingConfig(StageConfig):
         self.check_batch()
         return self
 
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> Self:
+        if self.sharding == "none":
+            return self
+        if self.processes == 1:
+            raise ValueError("sharding=full divides a model among processes: set processes to 2 or more")
+        if self.optimizer != "adamw":
+            raise ValueError(
+                f"sharding=full cannot divide the state of {self.optimizer}: set optimizer to adamw"
+            )
+        if self.precision == "fp16" or self.compile:
+            raise ValueError("sharding=full works with precision bf16 or fp32, and with compile turned off")
+        return self
+
     def check_batch(self) -> None:
         """Raise ValueError unless a batch can be shared evenly among processes and micro-batches."""
         if self.batch % self.processes:
@@ -79,6 +95,11 @@ class TrainingConfig(StageConfig):
     def share(self) -> int:
         """Blocks of each batch that one process trains on."""
         return self.batch // self.processes
+
+    @property
+    def shards(self) -> int:
+        """How many parts each weight is in."""
+        return self.processes if self.sharding == "full" else 1
 
     @property
     def in_memory(self) -> int:

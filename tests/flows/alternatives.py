@@ -97,6 +97,7 @@ TRAINING = {
     "batch": to(4),
     "micro_batch": to(1),
     "processes": shown_by("training/test_processes.py::test_several_processes_train_as_one_does", 2),
+    "sharding": shown_by("training/test_processes.py::test_processes_train_one_model_in_shards", "full"),
     "optimizer": to(
         "adamw_8bit",
         "adafactor",

@@ -53,6 +53,30 @@ def test_weights_gradients_and_states_are_counted_by_the_byte():
     assert memory.peak >= 7 + 11 + 16 * parameters
 
 
+def test_what_is_in_shards_is_counted_as_a_part_of_it():
+    config = TrainingConfig(precision="fp32", batch=4)
+    alone, shared = (
+        training_memory(size_of(TINY), config.model_copy(update=update), 32, process=7)
+        for update in ({"processes": 4}, {"processes": 4, "sharding": "full"})
+    )
+    for name in ("weights", "gradients", "optimiser"):
+        assert shared.parts[name] == alone.parts[name] // 4
+    assert alone.parts["gathered weights"] == 0 < shared.parts["gathered weights"]
+    large = describe_model("smollm2-135m-instruct")
+    config = PretrainConfig(depth=12, width=4096, batch=8, processes=8, micro_batch=1)
+    divided = PretrainConfig(**{**config.model_dump(), "sharding": "full"})
+    one, other = (plan_pretrain(each, large.vocab_size, 512, "cuda") for each in (config, divided))
+    assert other.peak < one.peak / 2 and other.host > one.host and other.disk == one.disk
+
+
+def test_a_knob_that_shards_forbid_is_not_turned():
+    config = PretrainConfig(depth=12, batch=2, processes=2, micro_batch=1, sharding="full")
+    settings = PretrainSettings(pretrain=config)
+    small = replace(BOX, device_memory=GIGABYTE // 10)
+    fault = plan_flow(settings, {}, small).faults()[0]
+    assert "pretrain needs" in fault and "optimizer" not in fault
+
+
 def test_adapters_are_counted_as_peft_makes_them():
     from peft import get_peft_model
 
