@@ -138,9 +138,7 @@ def check_same_tokens(teacher: Path, blocks: Path) -> None:
         )
 
 
-def differing_tokens(
-    theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokenizerBase"
-) -> list[str]:
+def differing_tokens(theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokenizerBase") -> list[str]:
     """Tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
     known, added, own = theirs.get_vocab(), theirs.get_added_vocab(), ours.get_vocab()
     wrong = [token for token, index in own.items() if known.get(token) != index]

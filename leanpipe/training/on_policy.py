@@ -99,7 +99,7 @@ class Turns:
 
 
 @stage(version=1, uses_device=True)
-def distill_on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
+def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
     """Train the student, and write it to `out` as a model folder.
 
     As in Agarwal et al. 2024, "On-Policy Distillation of Language Models", arXiv 2306.13649, algorithm 1.

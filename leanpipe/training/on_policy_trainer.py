@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainerControl
 
 from leanpipe import device
 from leanpipe.errors import UserError
@@ -202,14 +202,16 @@ def _items(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 class _WithGivenAnswers(DistillationTrainer):
     """Of TRL's trainer: prompts are tokens already, some batches get the given answers, and checkpoints are whole."""
 
+    control: TrainerControl
+
     def __init__(
         self, config: OnPolicyConfig, turns: Turns, folder: Path, checkpoint: Path | None, **others: Any
     ):
         self._config, self._folder = config, folder
-        self._held_out, self._given = turns.held_out, None
+        self._held_out = turns.held_out
+        self._given: list[list[int]] | None = None
         super().__init__(**others)
-        length = config.max_prompt_tokens + config.max_new_tokens
-        self._answers = _blocks(turns.held_out, length, self.processing_class.pad_token_id)
+        self._answers = _blocks(turns.held_out, self.processing_class.pad_token_id)
         state = json.loads((checkpoint / _STATE).read_text()) if checkpoint else {}
         self._tally = _Tally(**state)
 
@@ -237,15 +239,30 @@ class _WithGivenAnswers(DistillationTrainer):
         started = time.perf_counter()
         loss = super().training_step(*args, **kwargs)
         self._tally.seconds += time.perf_counter() - started
+        self._check_finite(float(loss), "loss")
         return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self._check_finite(float(norm), "gradient's length")
+        return norm
+
+    def _check_finite(self, value: float, what: str) -> None:
+        """Before the student answers with what became of its weights: drawing from what is no number ends in a crash."""
+        if not math.isfinite(value):
+            raise UserError(
+                f"the {what} is {value} at step {self.state.global_step + 1}: lower on_policy.learning_rate"
+            )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """`Measured` of the model as it is now. Answers are drawn from the same random numbers each time."""
         self.model.eval()
+        loss = nats(self.model, self._answers, self._config.arithmetic) / max(scored_tokens(self._answers), 1)
+        if not math.isfinite(loss):
+            raise UserError(f"the student's loss on given answers is {loss}: its weights are damaged")
         with torch.random.fork_rng():
             torch.manual_seed(self._config.seed)
             divergence = self._divergence()
-        loss = nats(self.model, self._answers, self._config.arithmetic) / max(scored_tokens(self._answers), 1)
         figures = {"validation_divergence": divergence, "validation_loss": loss}
         self.log(dict(figures))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
@@ -292,12 +309,12 @@ def _is_own(config: OnPolicyConfig, step: int) -> bool:
     return random.Random(f"{config.seed} {step}").random() < config.student_share
 
 
-def _blocks(turns: Sequence[Turn], length: int, padding: int) -> list[Block]:
+def _blocks(turns: Sequence[Turn], padding: int) -> list[Block]:
     """Blocks of which the given answers are scored."""
     examples = [
         Example(turn.prompt + turn.answer, [IGNORED] * len(turn.prompt) + turn.answer) for turn in turns
     ]
-    return pack(examples, length, padding)
+    return pack(examples, max(len(example.tokens) for example in examples), padding)
 
 
 class _Watch(TrainerCallback):
@@ -319,11 +336,6 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if "loss" in logs and not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"the loss is {logs['loss']} at step {state.global_step}: lower on_policy.learning_rate, or look at the "
-                "student's weights"
-            )
         self._report.metrics(
             {name: logs[theirs] for theirs, name in _REPORTED.items() if logs.get(theirs) is not None},
             state.global_step,
