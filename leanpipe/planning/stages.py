@@ -100,7 +100,7 @@ def plan_on_policy(
     memory = training_memory(size, alike, length, process=_process(kind), teacher=weights)
     # TRL compares both models' logits in float32, in tiles; on a processor with what lies between.
     rows = min(config.in_memory * config.max_new_tokens, _TRL_TILE[0])
-    tiles = rows * _TRL_TILE[1] * 4 * (2 if kind == "cuda" else 8)
+    tiles = rows * min(size.vocabulary, _TRL_TILE[1]) * 4 * (2 if kind == "cuda" else 8)
     work = 6 * size.parameters + 2 * large.parameters + config.student_share * 2 * size.parameters
     return StagePlan(
         "on_policy",
