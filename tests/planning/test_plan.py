@@ -33,8 +33,8 @@ from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.config import TrainingConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
-from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.lora import lora_config
+from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
 from tests.tiny import tiny_llama, tiny_model
 
