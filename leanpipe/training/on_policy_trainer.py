@@ -325,11 +325,11 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step, last = state.global_step, state.max_steps
+        self._report.progress(step, last, "steps")
         control.should_evaluate = step == last
         control.should_log = control.should_log or step == last
         due = step % self._config.checkpoint_every_steps == 0 or self._termination.requested
         control.should_save = due and step < last
-        self._report.progress(step, last, "steps")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._termination.requested:  # only now: the checkpoint would say so, too

@@ -1,6 +1,8 @@
 """On-policy distillation through TRL, on tiny models."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from leanpipe import device
 from leanpipe.errors import UserError
 from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.termination import Terminated
 from leanpipe.training.instructions import read_instructions
 from leanpipe.training.on_policy import (
     OnPolicyConfig,
@@ -120,7 +123,6 @@ def test_it_writes_a_model_folder_that_names_no_place(tmp_path, teacher, student
 
 
 def test_the_share_of_batches_with_the_students_own_answers(tmp_path, teacher, student):
-    """Given answers are learnt at once; they are not at all as long as the student's."""
     given, _ = run(tmp_path / "given", teacher, student, student_share=0)
     mixed, _ = run(tmp_path / "mixed", teacher, student, student_share=0.5, steps=8, seed=1)
     assert (given["student_share"], given["answer_tokens"]) == (0, 0)
@@ -144,6 +146,23 @@ def test_a_run_that_is_cut_off_goes_on_and_ends_with_the_same_weights(tmp_path, 
     assert (other / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
     for figure in ("initial_divergence", "divergence", "student_share", "answer_tokens", "tokens"):
         assert gone_on[figure] == whole[figure], figure
+
+
+def test_told_to_end_it_leaves_a_checkpoint_of_the_step_it_was_at(tmp_path, teacher, student):
+    class Told(Recorder):
+        def progress(self, done, total, what) -> None:
+            if done == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with pytest.raises(Terminated, match="stopped after step 3"):
+            run(tmp_path, teacher, student, Told(), steps=6)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    recorder = Recorder()
+    run(tmp_path, teacher, student, recorder, steps=6)
+    assert [done for done, _, _ in recorder.done] == [4, 5, 6]
 
 
 def test_smaller_micro_batches_change_nothing_in_the_result(tmp_path, teacher, student):
