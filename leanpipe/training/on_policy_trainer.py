@@ -336,7 +336,6 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        self._report.metrics(
-            {name: logs[theirs] for theirs, name in _REPORTED.items() if logs.get(theirs) is not None},
-            state.global_step,
-        )
+        told = {name: logs[theirs] for theirs, name in _REPORTED.items() if logs.get(theirs) is not None}
+        if told:
+            self._report.metrics(told, state.global_step)
