@@ -66,9 +66,7 @@ bench-corpus: .venv/installed-bench
 
 .PHONY: bench-training
 bench-training: .venv/installed-bench
-	$(BIN)/pip install --quiet --no-deps --target benchmarks/.trl trl==1.16.0
-	for part in distillation students training finetuning plan attention; do \
-		TRL_PATH=benchmarks/.trl $(BIN)/python -m benchmarks.$$part || exit 1; done
+	for part in distillation students training finetuning plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
 .venv/installed-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])

@@ -15,6 +15,7 @@ from leanpipe.planning.stages import (
     plan_distill,
     plan_evaluate,
     plan_finetune,
+    plan_on_policy,
     plan_pretrain,
     plan_quantize,
     plan_tokenize,
@@ -22,6 +23,7 @@ from leanpipe.planning.stages import (
 )
 from leanpipe.store import Store
 from leanpipe.training.config import TrainingConfig
+from leanpipe.training.on_policy import OnPolicyConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -125,6 +127,8 @@ def _stages(
         kept = layers_for_size(model, settings.distill.size)
         model = with_layers(model, list(range(kept)))
         model.dtype = "bfloat16"  # as models are saved here
+    if hasattr(settings, "on_policy") and settings.on_policy.steps:
+        found.append(plan_on_policy(settings.on_policy, largest, model, where.kind))
     if hasattr(settings, "pretrain"):
         vocabulary = _vocabulary(settings, model)
         found.append(plan_pretrain(settings.pretrain, vocabulary, block, where.kind))
@@ -208,18 +212,21 @@ def _advice(plan: StagePlan, where: Machine) -> str:
     return "give it a smaller model or shorter blocks, or a larger card"
 
 
-def _smaller_micro_batches(settings: TrainingConfig | None) -> list[dict[str, Any]]:
+def _smaller_micro_batches(settings: TrainingConfig | OnPolicyConfig | None) -> list[dict[str, Any]]:
     """The halves of what is in memory at once, that half again, and so on, as far as the batch is made of whole ones."""
     sizes = [settings.in_memory >> times for times in range(1, 17)] if settings else []
-    return [{"micro_batch": size} for size in sizes if settings and size and settings.share % size == 0]
+    return [{"micro_batch": size} for size in sizes if settings and size and settings.in_memory % size == 0]
 
 
 def _uncorrected(plan: StagePlan) -> int:
     return plan.change({}).peak if plan.change else plan.peak
 
 
-def _changes(settings: TrainingConfig | None, update: Mapping[str, Any]) -> bool:
-    if settings is None or (settings.sharding == "full" and "optimizer" in update):
+def _changes(settings: TrainingConfig | OnPolicyConfig | None, update: Mapping[str, Any]) -> bool:
+    """Whether there is such a setting, it may be changed, and it is another."""
+    if not all(hasattr(settings, name) for name in update):
+        return False
+    if "optimizer" in update and getattr(settings, "sharding", "none") == "full":
         return False
     return any(getattr(settings, name) != value for name, value in update.items())
 

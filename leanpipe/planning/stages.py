@@ -14,6 +14,7 @@ from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.config import TrainingConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
+from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _BYTES_PER_TOKEN = 3.5
 _BITSANDBYTES = 195_000_000
 """Bytes of bitsandbytes' code, and below of matplotlib's and pandas'. Measured on two models of different shape."""
 _PLOTTING = 60_000_000
+_TRL_TILE = (4_096, 32_768)
+"""Tokens and entries of the vocabulary that TRL compares at once (`trl.kernels.chunked_divergence`)."""
 _PICTURES = 200_000
 """Bytes of one evaluation's report."""
 
@@ -50,7 +53,7 @@ class StagePlan:
     """Where the figures come from: computed, or corrected by so many earlier runs."""
     change: Callable[[dict[str, Any]], "StagePlan"] | None = None
     """The same stage with other settings."""
-    settings: TrainingConfig | None = None
+    settings: TrainingConfig | OnPolicyConfig | None = None
     movable: int = 0
     """Bytes of `peak` that may lie in the host's memory or on disk instead: weights that are only read."""
 
@@ -83,6 +86,33 @@ def plan_distill(
         work,
         kind,
         lambda other: plan_distill(other, teacher, block, kind),
+    )
+
+
+def plan_on_policy(
+    config: OnPolicyConfig, teacher: "Path | PretrainedConfig", student: "Path | PretrainedConfig", kind: Kind
+) -> StagePlan:
+    """Of stage `on_policy`. Time is reckoned as if answers were written as fast as they are read: a lower bound."""
+    size, large = size_of(read(student)), size_of(read(teacher))
+    length = config.max_prompt_tokens + config.max_new_tokens
+    alike = TrainingConfig(batch=config.batch, micro_batch=config.micro_batch, precision=config.precision)
+    weights = _bytes_of_type() * large.parameters
+    memory = training_memory(size, alike, length, process=_process(kind), teacher=weights)
+    # TRL compares both models' logits in float32, in tiles; on a processor with what lies between.
+    rows = min(config.in_memory * config.max_new_tokens, _TRL_TILE[0])
+    tiles = rows * min(size.vocabulary, _TRL_TILE[1]) * 4 * (2 if kind == "cuda" else 8)
+    work = 6 * size.parameters + 2 * large.parameters + config.student_share * 2 * size.parameters
+    return StagePlan(
+        "on_policy",
+        memory.peak + tiles,
+        _host(kind, memory.peak + tiles),
+        2 * 12 * size.parameters + 2 * size.parameters,
+        work * config.steps * config.batch * length,
+        memory.parts | {"logits": tiles},
+        change=lambda update: plan_on_policy(
+            OnPolicyConfig.model_validate(config.model_dump() | update), teacher, student, kind
+        ),
+        settings=config,
     )
 
 

@@ -25,7 +25,7 @@ from leanpipe.store import MANIFEST, Artifact, Manifest, Store, sync
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.data import Chosen
     from leanpipe.training.predictions import Format
@@ -128,20 +128,21 @@ def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: 
 
 
 def check_same_tokens(teacher: Path, blocks: Path) -> None:
-    """Raise UserError if the text in `blocks` was not cut into tokens that mean the same to the teacher.
-
-    Compared by content. What was added to the teacher's tokenizer after its training, the text's may lack.
-    """
-    theirs, ours = load_tokenizer(teacher), load_tokenizer(blocks / "tokenizer").get_vocab()
-    known, added = theirs.get_vocab(), theirs.get_added_vocab()
-    wrong = [token for token, index in ours.items() if known.get(token) != index]
-    wrong += [token for token in known if token not in ours and token not in added]
+    """Raise UserError if the text in `blocks` was not cut into tokens that mean the same to the teacher."""
+    wrong = differing_tokens(load_tokenizer(teacher), load_tokenizer(blocks / "tokenizer"))
     if wrong:
         raise UserError(
             f"the text was tokenised with another vocabulary than the teacher's ({teacher}): {len(wrong)} tokens differ, "
             f"{wrong[0]!r} is one, so their predictions cannot be compared: tokenise with the tokenizer 'teacher', or set "
             "distill.kl_weight to 0"
         )
+
+
+def differing_tokens(theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokenizerBase") -> list[str]:
+    """Tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
+    known, added, own = theirs.get_vocab(), theirs.get_added_vocab(), ours.get_vocab()
+    wrong = [token for token, index in own.items() if known.get(token) != index]
+    return wrong + [token for token in known if token not in own and token not in added]
 
 
 def check_budget(format: "Format", max_gigabytes: float, out: Path) -> None:

@@ -34,6 +34,7 @@ from leanpipe.training.config import TrainingConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
 from leanpipe.training.lora import lora_config
+from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
 from tests.tiny import tiny_llama, tiny_model
 
@@ -144,6 +145,17 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     assert plan.seconds == sum(one.seconds for one in plan.stages) > 0
     page = plan.markdown()
     assert "| distill |" in page and "a box" in page and "Does not fit" not in page
+
+
+def test_learning_from_own_answers_is_planned_where_it_is_asked_for():
+    teacher = describe_model("smollm2-135m-instruct")
+    asked = PipelineConfig(on_policy=OnPolicyConfig(steps=10, batch=32))
+    stages = plan_flow(asked, {"teacher": teacher}, BOX).stages
+    assert [one.stage for one in stages] == ["distill", "on_policy", "finetune", "quantize", "evaluate"]
+    (fault,) = plan_flow(asked, {"teacher": teacher}, replace(BOX, device_memory=8 * GIGABYTE)).faults()
+    size = int(fault.partition("set on_policy.micro_batch=")[2])
+    advised = asked.model_copy(update={"on_policy": OnPolicyConfig(steps=10, batch=32, micro_batch=size)})
+    assert not plan_flow(advised, {"teacher": teacher}, replace(BOX, device_memory=8 * GIGABYTE)).faults()
 
 
 def test_a_card_is_named_by_its_gigabytes(tmp_path):
