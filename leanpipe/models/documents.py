@@ -66,7 +66,7 @@ def attend(
     if torch.is_autocast_enabled("cpu"):
         inputs = [each.to(torch.get_autocast_dtype("cpu")) for each in inputs]
     if dropout or query_BHTD.shape[-1] != value_BKTD.shape[-1]:
-        output_NHD = torch.cat([_attend(*each, dropout, scaling) for each in _each(lengths, *inputs)])
+        output_NHD = torch.cat([_attend(each, dropout, scaling) for each in _each(lengths, *inputs)])
     else:
         output_NHD = _ByDocument.apply(*inputs, lengths, scaling)
     return output_NHD.unflatten(0, (batch, length)), None
@@ -107,24 +107,21 @@ class _ByDocument(torch.autograd.Function):
         return *gradients, None, None
 
 
-def _attend(
-    query_LHD: torch.Tensor,
-    key_LKD: torch.Tensor,
-    value_LKD: torch.Tensor,
-    dropout: float,
-    scaling: float | None,
-) -> torch.Tensor:
+def _attend(given: tuple[torch.Tensor, ...], dropout: float, scaling: float | None) -> torch.Tensor:
+    query, key, value = _heads(*given)
     found = F.scaled_dot_product_attention(
-        *_heads(query_LHD, key_LKD, value_LKD), dropout_p=dropout, is_causal=True, scale=scaling
+        query, key, value, dropout_p=dropout, is_causal=True, scale=scaling
     )
     return found[0].transpose(0, 1)
 
 
-def _heads(query_LHD: torch.Tensor, *of_keys: torch.Tensor) -> list[torch.Tensor]:
+def _heads(
+    query_LHD: torch.Tensor, key_LKD: torch.Tensor, value_LKD: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As attention wants them, (1, H, L, D) each."""
-    shared = query_LHD.shape[1] // of_keys[0].shape[1]
-    repeated = [each.repeat_interleave(shared, 1) if shared > 1 else each for each in of_keys]
-    return [each.transpose(0, 1)[None] for each in (query_LHD, *repeated)]
+    shared = query_LHD.shape[1] // key_LKD.shape[1]
+    key_LHD, value_LHD = (each.repeat_interleave(shared, 1) for each in (key_LKD, value_LKD))
+    return query_LHD.transpose(0, 1)[None], key_LHD.transpose(0, 1)[None], value_LHD.transpose(0, 1)[None]
 
 
 def _each(lengths: list[int], *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
