@@ -184,10 +184,10 @@ def write_predictions(
 
 
 def _load_teacher(path: Path) -> "PreTrainedModel":
-    from leanpipe.models.documents import attend_by_document
+    from leanpipe.training.kernels import use_kernels_to_read
 
     teacher = load_for_inference(path)
-    attend_by_document(teacher)
+    use_kernels_to_read(teacher)
     return teacher
 
 

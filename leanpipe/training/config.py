@@ -44,7 +44,8 @@ class TrainingConfig(StageConfig):
     """What computes full attention. auto is flash_attention_2 where that package and a GPU are there, else PyTorch's sdpa: on a
     processor for each document by itself, without a mask."""
     fused_kernels: bool = True
-    """Use Liger's fused kernels for norms, rotations and activations where that package and a GPU are there."""
+    """Compute norms, rotations and activations in fewer passes: on a GPU by Liger's kernels if that package is there, on a
+    processor by ours."""
     validations: int = Field(4, ge=2, le=1_000)
     """How many times the loss on held-out text is measured, the start and the end included."""
     validation_tokens: int = Field(16_384, ge=1, le=10**9)

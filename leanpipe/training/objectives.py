@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from leanpipe.errors import UserError
-from leanpipe.models.documents import attend_by_document
 from leanpipe.training.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
+from leanpipe.training.kernels import use_kernels_to_read
 from leanpipe.training.losses import (
     IGNORED,
     cross_entropy,
@@ -76,7 +76,7 @@ class Distillation:
         vocabulary: int | None = None,
         hidden: Hidden | None = None,
     ):
-        attend_by_document(teacher)
+        use_kernels_to_read(teacher)
         self._teacher, self._how, self._vocabulary, self._hidden = teacher, how, vocabulary, hidden
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
