@@ -91,11 +91,12 @@ class _ByDocument(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream_NHD):
-        *inputs, output_NHD = ctx.saved_tensors[:4]
+        query_NHD, key_NKD, value_NKD, output_NHD, *sums = ctx.saved_tensors
+        inputs = [query_NHD, key_NKD, value_NKD]
         gradients = [torch.empty_like(each) for each in inputs]
         parts = _each(ctx.lengths, *inputs, output_NHD, upstream_NHD, *gradients)
         for logsumexp, (*given, output, upstream, of_query, of_key, of_value) in zip(
-            ctx.saved_tensors[4:], parts, strict=True
+            sums, parts, strict=True
         ):
             query, key, value = _heads(*(each.float() for each in given))
             upstream, output = (each.float().transpose(0, 1)[None] for each in (upstream, output))

@@ -65,7 +65,7 @@ class DistillConfig(TrainingConfig):
     """Softens both distributions before they are compared; 1 leaves them as they are."""
     teacher_memory: float = Field(0, ge=0, le=100_000)
     """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
-    which is slower and changes nothing else. 0 is what the student's training leaves free."""
+    which is slower and changes nothing but rounding. 0 is what the student's training leaves free."""
 
     hidden_weight: float = Field(0.0, ge=0, le=1_000)
     """How much it counts, beside the predictions, that the student's hidden states point where the teacher's do. The
