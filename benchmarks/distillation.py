@@ -137,9 +137,7 @@ def ours(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
     (folder / "student").mkdir(exist_ok=True)
     steps = Steps()
     inputs = DistillInputs(teacher, blocks, folder / "predictions")
-    # Two of a batch's four blocks at once: less memory, the same result.
-    config = settings(name).model_copy(update={"micro_batch": BATCH // 2})
-    distill.function(config, inputs, folder / "student", steps)
+    distill.function(settings(name), inputs, folder / "student", steps)
     return {"seconds": steps.seconds, "loss": steps.loss, "memory": device.peak_memory()}
 
 

@@ -14,6 +14,7 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.planning.stages import (
     Kind,
     StagePlan,
+    plan_cache,
     plan_distill,
     plan_evaluate,
     plan_finetune,
@@ -22,6 +23,7 @@ from leanpipe.planning.stages import (
     plan_quantize,
 )
 from leanpipe.store import MANIFEST, Manifest, Store, content_digest
+from leanpipe.training.cache import CacheConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
 from leanpipe.training.on_policy import OnPolicyConfig
@@ -72,6 +74,7 @@ class History:
     def _replan(self, manifest: Manifest) -> StagePlan | None:
         """None where its inputs are not in the store any more, or its settings are of another version."""
         planners: dict[str, Callable[[Manifest], StagePlan | None]] = {
+            "cache_teacher": self._cache,
             "distill": self._distill,
             "on_policy": self._on_policy,
             "pretrain": self._pretrain,
@@ -83,6 +86,14 @@ class History:
             return planners[manifest.stage](manifest) if manifest.stage in planners else None
         except (ValidationError, UserError):
             return None
+
+    def _cache(self, manifest: Manifest) -> StagePlan | None:
+        teacher = self._folders.get(str(manifest.inputs.get("teacher")))
+        block = self._block(manifest)
+        if not teacher or not block:
+            return None
+        config = CacheConfig.model_validate(manifest.config)
+        return plan_cache(config, config.blocks * block, teacher, self._kind)
 
     def _distill(self, manifest: Manifest) -> StagePlan | None:
         teacher = self._folders.get(str(manifest.inputs.get("teacher")))

@@ -11,6 +11,7 @@ from leanpipe.planning.history import History
 from leanpipe.planning.machine import GIGABYTE, Machine, machine
 from leanpipe.planning.stages import (
     StagePlan,
+    plan_cache,
     plan_clean,
     plan_distill,
     plan_evaluate,
@@ -23,6 +24,7 @@ from leanpipe.planning.stages import (
 )
 from leanpipe.store import Store
 from leanpipe.training.config import TrainingConfig
+from leanpipe.training.distill import student_config
 from leanpipe.training.on_policy import OnPolicyConfig
 
 if TYPE_CHECKING:
@@ -111,8 +113,6 @@ def _stages(
     settings: Any, models: Mapping[str, "Path | PretrainedConfig"], where: Machine, corpus: int
 ) -> list[StagePlan]:
     """In the order in which they run. A student is taken to be as its config says before it is made."""
-    from leanpipe.models.count import layers_for_size, with_layers
-
     found: list[StagePlan] = []
     given = models.get("model") or models.get("teacher")
     model: Any = read(given) if given else None
@@ -123,9 +123,10 @@ def _stages(
     if hasattr(settings, "tokenize") and corpus:
         found.append(plan_tokenize(settings.tokenize, corpus, _vocabulary(settings, model), where.kind))
     if hasattr(settings, "distill"):
+        if settings.distill.uses_cache:
+            found.append(plan_cache(settings.cache, settings.distill.tokens, model, where.kind))
         found.append(plan_distill(settings.distill, model, block, where.kind))
-        kept = layers_for_size(model, settings.distill.size)
-        model = with_layers(model, list(range(kept)))
+        model = student_config(settings.distill, model)
         model.dtype = "bfloat16"  # as models are saved here
     if hasattr(settings, "on_policy") and settings.on_policy.steps:
         found.append(plan_on_policy(settings.on_policy, largest, model, where.kind))

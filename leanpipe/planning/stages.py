@@ -11,8 +11,9 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.planning.memory import PROCESS, Size, lora_parameters, size_of, training_memory
 from leanpipe.text.settings import CleanConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
+from leanpipe.training.cache import CacheSettings
 from leanpipe.training.config import TrainingConfig
-from leanpipe.training.distill import DistillConfig
+from leanpipe.training.distill import DistillConfig, student_config
 from leanpipe.training.finetune import FinetuneConfig
 from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
@@ -33,6 +34,9 @@ _BITSANDBYTES = 195_000_000
 _PLOTTING = 60_000_000
 _TRL_TILE = (4_096, 32_768)
 """Tokens and entries of the vocabulary that TRL compares at once (`trl.kernels.chunked_divergence`)."""
+_ASKED_TOKENS = {"cpu": 2**12, "cuda": 2**15}
+"""That a teacher reads at once, and below of which it predicts at once (`leanpipe.training.cache`)."""
+_ASKED_LOGITS = 512
 _PICTURES = 200_000
 """Bytes of one evaluation's report."""
 
@@ -61,22 +65,19 @@ class StagePlan:
 def plan_distill(
     config: DistillConfig, teacher: "Path | PretrainedConfig", block: int, kind: Kind
 ) -> StagePlan:
-    """Of stage `distill` on blocks of `block` tokens."""
-    from leanpipe.models.count import layers_for_size, with_layers
-
+    """Of stage `distill` on blocks of `block` tokens. With cached predictions the teacher only lends its layers."""
     whole = read(teacher)
-    student_config = with_layers(whole, list(range(layers_for_size(whole, config.size))))
-    size, large = size_of(student_config), size_of(whole)
-    imitates = config.kl_weight > 0
+    size, large = size_of(student_config(config, whole)), size_of(whole)
+    asks = config.kl_weight > 0 and not config.uses_cache
     memory = training_memory(
         size,
         config,
         block,
         process=_process(kind),
-        teacher=_bytes_of_type() * large.parameters,
-        kl=imitates,
+        teacher=_bytes_of_type() * large.parameters if asks else 0,
+        kl=asks,
     )
-    work = 6 * size.parameters + (2 * large.parameters if imitates else 0)
+    work = 6 * size.parameters + (2 * large.parameters if asks else 0)
     return _training(
         "distill",
         config,
@@ -87,6 +88,28 @@ def plan_distill(
         kind,
         lambda other: plan_distill(other, teacher, block, kind),
     )
+
+
+def plan_cache(
+    config: CacheSettings, tokens: int, teacher: "Path | PretrainedConfig", kind: Kind
+) -> StagePlan:
+    """Of stage `cache_teacher` on `tokens` tokens."""
+    size = size_of(read(teacher))
+    short = _bytes_of_type()
+    weights = short * size.parameters
+    layer = 4 * size.mlp_width + 4 * size.width + 2 * size.heads_width
+    parts = {
+        "process": _process(kind),
+        "weights": weights,
+        "activations": min(tokens, _ASKED_TOKENS[kind]) * short * layer,
+        "logits": _ASKED_LOGITS * size.vocabulary * (short + (16 if kind == "cuda" else 1)),
+    }
+    peak = sum(parts.values())
+    # Ids take 2 or 3 bytes, probabilities 1.
+    entry = 3 if size.vocabulary <= 2**16 else 4
+    disk = tokens * ((config.top_k + config.tail_samples) * entry + 4)
+    work = 2.0 * size.parameters * tokens
+    return StagePlan("cache_teacher", peak, _host(kind, peak), disk, work, parts, movable=weights)
 
 
 def plan_on_policy(
