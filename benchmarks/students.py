@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from benchmarks.distillation import material
 from benchmarks.report import claim, write
 
-TOKENS = int(os.environ.get("LEANPIPE_BENCH_TOKENS", 12_800))
+TOKENS = int(os.environ.get("LEANPIPE_BENCH_TOKENS", 8_192))
 SEEDS = range(int(os.environ.get("LEANPIPE_BENCH_REPEATS", 3)))
 TEXT = {"kl_weight": 0.0}
 WAYS: dict[str, dict[str, Any]] = {

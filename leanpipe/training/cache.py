@@ -44,8 +44,8 @@ class CacheSettings(StageConfig):
 
     top_k: int = Field(22, ge=1, le=10_000)
     """The most likely tokens whose probabilities are kept. A token takes 3 bytes, beyond 65,536 tokens of vocabulary 4: 22
-    and 16 sampled ones are at most 156 bytes for each token of text."""
-    tail_samples: int = Field(16, ge=0, le=10_000)
+    and 29 sampled ones are 157 or 208 bytes for each token of text."""
+    tail_samples: int = Field(29, ge=0, le=10_000)
     """How many of all other tokens are kept too, drawn by their probability: so a student learns without bias how the
     teacher distributes the rest. Only forward_kl learns from them."""
     max_gigabytes: float = Field(20.0, gt=0, le=1_000_000)
