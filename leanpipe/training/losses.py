@@ -173,7 +173,9 @@ class _Linear:
             if total_VD.dtype == part_CD.dtype:
                 total_VD.addmm_(gradient_CV.t(), part_CD)
             else:  # by parts, for it is as large as the head
-                for total, of_part in zip(total_VD.split(_PART), gradient_CV.split(_PART, dim=1), strict=True):
+                for total, of_part in zip(
+                    total_VD.split(_PART), gradient_CV.split(_PART, dim=1), strict=True
+                ):
                     total += of_part.t() @ part_CD
         return sums
 
