@@ -30,13 +30,6 @@ check: lint
 chaos: .venv/installed-dev
 	$(BIN)/pytest -m chaos $(ARGS)
 
-# Ours and the peer in one run, on a machine that does nothing else; results in benchmarks/results/. TRL is kept apart.
-TRL_PATH ?= /tmp/trl
-.PHONY: bench-training
-bench-training: .venv/installed-dev
-	test -d $(TRL_PATH)/trl || $(BIN)/pip install --quiet --target $(TRL_PATH) --no-deps 'trl==1.16.0'
-	for part in training finetuning; do TRL_PATH=$(TRL_PATH) $(BIN)/python -m benchmarks.$$part || exit 1; done
-
 .PHONY: lint
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -73,9 +66,7 @@ bench-corpus: .venv/installed-bench
 
 .PHONY: bench-training
 bench-training: .venv/installed-bench
-	$(BIN)/pip install --quiet --no-deps --target benchmarks/.trl trl==1.16.0
-	for part in distillation training plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
-	TRL_PATH=benchmarks/.trl $(BIN)/python -m benchmarks.finetuning
+	for part in distillation students training finetuning plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
 .venv/installed-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])

@@ -5,7 +5,6 @@ and number of passes (one), each in a process of its own, in turns. Speed is in 
 count. Times are those of the training loops, without loading and validation. The held-out loss is that of the answers of
 64 conversations that nobody trained on, measured by the same code on each model with its adapters merged in float32.
 
-TRL is no part of leanpipe: `pip install --target /tmp/trl --no-deps trl`, and name that folder in TRL_PATH.
 No figure comes from a GPU until it says so: the device is printed.
 """
 
@@ -26,7 +25,6 @@ MAX_LENGTH = 256
 BATCH = 8  # conversations a step: SFTTrainer's default
 RATE = 1e-3
 RANK, ALPHA = 16, 32
-TRL = os.environ.get("TRL_PATH", "/tmp/trl")
 
 
 def main() -> None:
@@ -87,8 +85,7 @@ def smollm2() -> Path:
 def alone(name: str, model: Path, told: Path, out: Path) -> dict[str, Any]:
     from leanpipe.process import _KEEP_MEMORY
 
-    paths = [str(Path.cwd()), *([] if name in OURS else [TRL])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | (_KEEP_MEMORY if name in OURS else {})
+    environment = os.environ | (_KEEP_MEMORY if name in OURS else {})
     command = [sys.executable, "-m", "benchmarks.finetuning", name, str(model), str(told), str(out)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -18,10 +18,18 @@ from benchmarks.report import write
 from leanpipe.compression.quantize import QuantizeConfig, quantize
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.planning.models import describe_model
-from leanpipe.planning.stages import plan_distill, plan_evaluate, plan_finetune, plan_pretrain, plan_quantize
+from leanpipe.planning.stages import (
+    plan_cache,
+    plan_distill,
+    plan_evaluate,
+    plan_finetune,
+    plan_pretrain,
+    plan_quantize,
+)
 from leanpipe.process import Nursery
 from leanpipe.report import Silent
 from leanpipe.store import Artifact, Store, external
+from leanpipe.training.cache import CacheConfig, cache_teacher
 from leanpipe.training.distill import DistillConfig, distill
 from leanpipe.training.finetune import FinetuneConfig, finetune
 from leanpipe.training.pretrain import PretrainConfig, pretrain
@@ -46,20 +54,28 @@ def main() -> None:
         teacher = external("teacher", smollm2(root / "teacher"))
         instructions = external("instructions", write_instructions(root / "instructions.jsonl"))
         documents = external("documents", write_documents(root / "documents", tiny_text()[:20]))
+        online = {"predictions": "online", "seed": 1}
         cases = [
+            (cache_teacher, CacheConfig(blocks=32), {"teacher": teacher, "blocks": blocks}),
             (distill, DistillConfig(tokens=4 * BLOCK, **SHORT), {"teacher": teacher, "blocks": blocks}),
+            (
+                distill,
+                DistillConfig(tokens=4 * BLOCK, **SHORT, **online),
+                {"teacher": teacher, "blocks": blocks},
+            ),
             (finetune, FinetuneConfig(tokens=4 * BLOCK, **SHORT), None),
             (pretrain, PretrainConfig(tokens=16 * BLOCK, batch=4, **SHORT), {"blocks": blocks}),
             (quantize, QuantizeConfig(), {"model": teacher}),
             (evaluate, EvaluateConfig(), {"model": teacher, "documents": documents}),
         ]
-        student: Artifact | None = None
+        made: dict[str, Artifact] = {}
         for stage, config, inputs in cases:
-            given = inputs or {"model": student, "instructions": instructions}
-            predicted = predict(stage.name, config, teacher, student)
-            made = nursery.run(stage, config, given, store, Silent())
-            student = student or made
-            rows.append(row(stage.name, predicted, made.peak_memory))
+            given: dict[str, Any] = inputs or {"model": made["distill"], "instructions": instructions}
+            if stage is distill and config.uses_cache:
+                given |= {"predictions": made["cache_teacher"]}
+            predicted = predict(stage.name, config, teacher, made.get("distill"))
+            made[stage.name] = nursery.run(stage, config, given, store, Silent())
+            rows.append(row(stage.name, predicted, made[stage.name].peak_memory))
     nursery.stop()
     write("plan", rows)
     sys.exit(0 if all(one["met"] for one in rows) else 1)
@@ -69,6 +85,8 @@ def predict(name: str, config: Any, teacher: Artifact, student: Artifact | None)
     if name in ("quantize", "evaluate"):
         plan = plan_quantize if name == "quantize" else plan_evaluate
         return plan(config, teacher.path, "cpu").peak
+    if name == "cache_teacher":
+        return plan_cache(config, config.blocks * BLOCK, teacher.path, "cpu").peak
     if name == "distill":
         return plan_distill(config, teacher.path, BLOCK, "cpu").peak
     if name == "finetune":

@@ -2,7 +2,7 @@
 
 The peak is that of a large matrix product in the same process and on the same threads, measured before and after each
 training; the median counts. What training needs is counted as in leanpipe/training/flops.py: 6 operations for each weight
-of a matrix and token, and attention over half of its scores. Work of other kinds, and work done twice, counts nothing.
+of a matrix and token, and attention over the tokens of a document that come before. Work of other kinds, and work done twice, counts nothing.
 No figure comes from a GPU until it says so: the device is printed.
 """
 
@@ -58,7 +58,9 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     model = load_model(path, torch.float32)
     before = peak(dtype)
     outcome = train(model, CrossEntropy(), Text(blocks, [blocks[0]]), config, out, Silent())
-    used = outcome.tokens_per_second * flops_per_token(model, LENGTH)
+    # A token attends to its own document only, and so on average to half of this.
+    attended = 2 * statistics.mean(place + 1 for block in blocks for place in block["position_ids"].tolist())
+    used = outcome.tokens_per_second * flops_per_token(model, round(attended))
     print(
         f"{precision}: {outcome.tokens_per_second:.1f} tok/s, micro-batch {outcome.micro_batch}", flush=True
     )

@@ -8,6 +8,7 @@ from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.pipeline import PipelineConfig
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
+from leanpipe.training.on_policy import on_policy
 from tasks.corpus import cleaned, tokenized
 from tasks.distillation import predicted
 from tasks.plan import plan
@@ -32,13 +33,28 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
             evaluations=config.evaluation_sets,
             instructions=config.instructions,
         )
-        preflight(run, given, distill=config.distill, finetune=config.finetune, quantize=config.quantize)
+        preflight(
+            run,
+            given,
+            distill=config.distill,
+            on_policy=config.on_policy if config.on_policy.steps else None,
+            finetune=config.finetune,
+            quantize=config.quantize,
+        )
         plan(run, config, given)
 
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
         predictions = predicted(run, config, given, blocks)
         student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
+        if config.on_policy.steps:
+            student = run.stage(
+                on_policy,
+                config.on_policy,
+                teacher=given.model,
+                student=student,
+                instructions=given.instructions,
+            )
         adapted = run.stage(
             finetune,
             config.finetune,

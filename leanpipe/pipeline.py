@@ -12,6 +12,7 @@ from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.cache import CacheSettings
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
+from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
 
 
@@ -58,6 +59,13 @@ class DistillSettings(TokenSettings):
                 "so there is nothing to distill: set distill.kl_weight=0, or tokenize.tokenizer=teacher"
             )
         return self
+
+
+class OnPolicySettings(StageConfig):
+    """How the student learns from its own answers."""
+
+    on_policy: OnPolicyConfig = OnPolicyConfig()
+    """How the student goes on learning from its own answers to the instructions; left out unless on_policy.steps is set."""
 
 
 class PretrainSettings(TokenSettings):
@@ -125,9 +133,23 @@ class CompareSettings(EvaluateSettings, CorpusSettings):
 
 
 class PipelineConfig(
-    RegisterSettings, EvaluateSettings, QuantizeSettings, InstructionSettings, DistillSettings
+    RegisterSettings,
+    EvaluateSettings,
+    QuantizeSettings,
+    InstructionSettings,
+    OnPolicySettings,
+    DistillSettings,
 ):
     """From a folder of text to a registered model: what goes in, and one section for each stage."""
+
+    @model_validator(mode="after")
+    def _teacher_must_understand_the_answers(self) -> "PipelineConfig":
+        if self.tokenize.tokenizer != "teacher" and self.on_policy.steps:
+            raise ValueError(
+                f"tokenize.tokenizer={self.tokenize.tokenizer} gives the student another vocabulary than the teacher's, "
+                "which cannot say what it thinks of its answers: set on_policy.steps=0, or tokenize.tokenizer=teacher"
+            )
+        return self
 
 
 SETTINGS: dict[str, type[StageConfig]] = {

@@ -12,6 +12,7 @@ from leanpipe.stage import Summary, stage
 from leanpipe.training.distill import DistillConfig, check_distill
 from leanpipe.training.finetune import FinetuneConfig, check_finetune
 from leanpipe.training.instructions import read_instructions
+from leanpipe.training.on_policy import OnPolicyConfig, check_on_policy
 from leanpipe.training.pretrain import PretrainConfig, check_pretrain
 
 
@@ -22,6 +23,8 @@ class CheckConfig(StageConfig):
     """The device that was checked: what runs on one may not run on another."""
     distill: DistillConfig | None = None
     """Checked against the teacher's architecture and the device."""
+    on_policy: OnPolicyConfig | None = None
+    """Checked against the teacher, and for TRL."""
     finetune: FinetuneConfig | None = None
     """Checked against the model's modules, which are its student's too, and the device."""
     pretrain: PretrainConfig | None = None
@@ -43,6 +46,8 @@ def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -
     """Raise the UserError that a later stage would raise. Reads configs and data, loads no weights."""
     if config.distill:
         check_distill(config.distill, inputs.model)
+    if config.on_policy:
+        check_on_policy(config.on_policy, inputs.model)
     if config.finetune:
         check_finetune(config.finetune, inputs.model)
     if config.pretrain:

@@ -1,6 +1,7 @@
 """A model of the same depth and fewer entries everywhere: hidden states, neurons, heads (as Minitron's width pruning)."""
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ def narrow_config(config: "PretrainedConfig", width: float) -> "PretrainedConfig
     try:
         groups, heads = config.num_key_value_heads, config.num_attention_heads
         smaller.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        smaller.hidden_size = _share(config.hidden_size, width)
         smaller.intermediate_size = _share(config.intermediate_size, width)
     except AttributeError as error:
         raise UserError(
@@ -31,11 +31,13 @@ def narrow_config(config: "PretrainedConfig", width: float) -> "PretrainedConfig
         ) from error
     smaller.num_key_value_heads = max(1, round(width * groups))
     smaller.num_attention_heads = smaller.num_key_value_heads * (heads // groups)
+    smaller.hidden_size = _share(config.hidden_size, width, smaller.num_attention_heads)
     return smaller
 
 
-def _share(size: int, width: float) -> int:
-    step = 8 if size % 8 == 0 else 1
+def _share(size: int, width: float, divisor: int = 1) -> int:
+    """A multiple of `divisor`: transformers refuses hidden sizes that are none of the number of heads."""
+    step = math.lcm(8 if size % 8 == 0 else 1, divisor)
     return max(step, round(width * size / step) * step)
 
 

@@ -14,15 +14,19 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.planning.stages import (
     Kind,
     StagePlan,
+    plan_cache,
     plan_distill,
     plan_evaluate,
     plan_finetune,
+    plan_on_policy,
     plan_pretrain,
     plan_quantize,
 )
 from leanpipe.store import MANIFEST, Manifest, Store, content_digest
+from leanpipe.training.cache import CacheConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
+from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
 
 _LAST = 5
@@ -70,7 +74,9 @@ class History:
     def _replan(self, manifest: Manifest) -> StagePlan | None:
         """None where its inputs are not in the store any more, or its settings are of another version."""
         planners: dict[str, Callable[[Manifest], StagePlan | None]] = {
+            "cache_teacher": self._cache,
             "distill": self._distill,
+            "on_policy": self._on_policy,
             "pretrain": self._pretrain,
             "finetune": self._finetune,
             "quantize": self._quantize,
@@ -81,12 +87,27 @@ class History:
         except (ValidationError, UserError):
             return None
 
+    def _cache(self, manifest: Manifest) -> StagePlan | None:
+        teacher = self._folders.get(str(manifest.inputs.get("teacher")))
+        block = self._block(manifest)
+        if not teacher or not block:
+            return None
+        config = CacheConfig.model_validate(manifest.config)
+        return plan_cache(config, config.blocks * block, teacher, self._kind)
+
     def _distill(self, manifest: Manifest) -> StagePlan | None:
         teacher = self._folders.get(str(manifest.inputs.get("teacher")))
         block = self._block(manifest)
         if not teacher or not block:
             return None
         return plan_distill(DistillConfig.model_validate(manifest.config), teacher, block, self._kind)
+
+    def _on_policy(self, manifest: Manifest) -> StagePlan | None:
+        config = OnPolicyConfig.model_validate(manifest.config)
+        teacher, student = (
+            self._folders.get(str(manifest.inputs.get(name))) for name in ("teacher", "student")
+        )
+        return plan_on_policy(config, teacher, student, self._kind) if teacher and student else None
 
     def _pretrain(self, manifest: Manifest) -> StagePlan | None:
         blocks = self._by_digest.get(str(manifest.inputs.get("blocks")))

@@ -83,26 +83,36 @@ def training_memory(
 ) -> Memory:
     """Of a training of all parameters in float32, or of `trained` ones beside a frozen model in the arithmetic's type.
 
-    `process` is what is there before; `teacher` the bytes of another model; `kl` whether its logits are compared.
+    `process` is what is there before; `teacher` the bytes of another model; `kl` whether its logits are compared. Of a
+    model in shards it is what one process takes, which has the whole for a moment, before it is divided.
     """
     whole = trained is None
     short = 4 if config.arithmetic == "fp32" else 2
     count = size.parameters if trained is None else trained
+    weights = 4 * count if whole else short * size.parameters + 4 * count
+    divided = config.shards > 1
+    copied = size.head if whole and divided else count
     parts = {
-        "weights": 4 * count if whole else short * size.parameters + 4 * count,
-        "gradients": 4 * count,
-        "optimiser": round(STATE.get(config.optimizer, 8) * count),
+        "weights": weights // config.shards,
+        "gathered weights": _gathered(size) if divided else 0,
+        "gradients": 4 * count // config.shards,
+        "optimiser": round(STATE.get(config.optimizer, 8) * count / config.shards),
         "teacher": teacher,
-        "low-precision copies": 2 * count if short == 2 else 0,
+        "low-precision copies": 2 * copied if short == 2 else 0,
         "activations": activations(size, config, block, short),
         "logits": logits(size, config.in_memory * block, short, kl),
         "output layer's gradients": 8 * size.head if whole else 0,
     }
-    always = process + parts["weights"] + parts["optimiser"] + teacher
+    always = process + parts["weights"] + parts["gathered weights"] + parts["optimiser"] + teacher
     loss = always + parts["low-precision copies"] + parts["activations"] + parts["logits"]
     loss += parts["output layer's gradients"]
     step = always + parts["gradients"] + (4 * size.head if whole else 0)
-    return Memory({"process": process, **parts}, max(loss, step))
+    return Memory({"process": process, **parts}, max(loss, step, process + weights + teacher))
+
+
+def _gathered(size: Size) -> int:
+    """Of a model in shards: the output layer, two layers, and the gradients of one."""
+    return 4 * (size.head + 3 * (size.parameters - size.head) // size.layers)
 
 
 def activations(size: Size, config: TrainingConfig, block: int, short: int) -> int:

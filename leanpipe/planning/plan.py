@@ -11,10 +11,12 @@ from leanpipe.planning.history import History
 from leanpipe.planning.machine import GIGABYTE, Machine, machine
 from leanpipe.planning.stages import (
     StagePlan,
+    plan_cache,
     plan_clean,
     plan_distill,
     plan_evaluate,
     plan_finetune,
+    plan_on_policy,
     plan_pretrain,
     plan_quantize,
     plan_tokenize,
@@ -22,6 +24,8 @@ from leanpipe.planning.stages import (
 )
 from leanpipe.store import Store
 from leanpipe.training.config import TrainingConfig
+from leanpipe.training.distill import student_config
+from leanpipe.training.on_policy import OnPolicyConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -109,8 +113,6 @@ def _stages(
     settings: Any, models: Mapping[str, "Path | PretrainedConfig"], where: Machine, corpus: int
 ) -> list[StagePlan]:
     """In the order in which they run. A student is taken to be as its config says before it is made."""
-    from leanpipe.models.count import layers_for_size, with_layers
-
     found: list[StagePlan] = []
     given = models.get("model") or models.get("teacher")
     model: Any = read(given) if given else None
@@ -121,10 +123,13 @@ def _stages(
     if hasattr(settings, "tokenize") and corpus:
         found.append(plan_tokenize(settings.tokenize, corpus, _vocabulary(settings, model), where.kind))
     if hasattr(settings, "distill"):
+        if settings.distill.uses_cache:
+            found.append(plan_cache(settings.cache, settings.distill.tokens, model, where.kind))
         found.append(plan_distill(settings.distill, model, block, where.kind))
-        kept = layers_for_size(model, settings.distill.size)
-        model = with_layers(model, list(range(kept)))
+        model = student_config(settings.distill, model)
         model.dtype = "bfloat16"  # as models are saved here
+    if hasattr(settings, "on_policy") and settings.on_policy.steps:
+        found.append(plan_on_policy(settings.on_policy, largest, model, where.kind))
     if hasattr(settings, "pretrain"):
         vocabulary = _vocabulary(settings, model)
         found.append(plan_pretrain(settings.pretrain, vocabulary, block, where.kind))
@@ -208,18 +213,23 @@ def _advice(plan: StagePlan, where: Machine) -> str:
     return "give it a smaller model or shorter blocks, or a larger card"
 
 
-def _smaller_micro_batches(settings: TrainingConfig | None) -> list[dict[str, Any]]:
+def _smaller_micro_batches(settings: TrainingConfig | OnPolicyConfig | None) -> list[dict[str, Any]]:
     """The halves of what is in memory at once, that half again, and so on, as far as the batch is made of whole ones."""
     sizes = [settings.in_memory >> times for times in range(1, 17)] if settings else []
-    return [{"micro_batch": size} for size in sizes if settings and size and settings.batch % size == 0]
+    return [{"micro_batch": size} for size in sizes if settings and size and settings.in_memory % size == 0]
 
 
 def _uncorrected(plan: StagePlan) -> int:
     return plan.change({}).peak if plan.change else plan.peak
 
 
-def _changes(settings: TrainingConfig | None, update: Mapping[str, Any]) -> bool:
-    return settings is not None and any(getattr(settings, name) != value for name, value in update.items())
+def _changes(settings: TrainingConfig | OnPolicyConfig | None, update: Mapping[str, Any]) -> bool:
+    """Whether there is such a setting, it may be changed, and it is another."""
+    if not all(hasattr(settings, name) for name in update):
+        return False
+    if "optimizer" in update and getattr(settings, "sharding", "none") == "full":
+        return False
+    return any(getattr(settings, name) != value for name, value in update.items())
 
 
 def _line(plan: StagePlan) -> str:

@@ -11,9 +11,11 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.planning.memory import PROCESS, Size, lora_parameters, size_of, training_memory
 from leanpipe.text.settings import CleanConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
+from leanpipe.training.cache import CacheSettings
 from leanpipe.training.config import TrainingConfig
-from leanpipe.training.distill import DistillConfig
+from leanpipe.training.distill import DistillConfig, student_config
 from leanpipe.training.finetune import FinetuneConfig
+from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ _BYTES_PER_TOKEN = 3.5
 _BITSANDBYTES = 195_000_000
 """Bytes of bitsandbytes' code, and below of matplotlib's and pandas'. Measured on two models of different shape."""
 _PLOTTING = 60_000_000
+_TRL_TILE = (4_096, 32_768)
+"""Tokens and entries of the vocabulary that TRL compares at once (`trl.kernels.chunked_divergence`)."""
+_ASKED_TOKENS = {"cpu": 2**12, "cuda": 2**15}
+"""That a teacher reads at once, and below of which it predicts at once (`leanpipe.training.cache`)."""
+_ASKED_LOGITS = 512
 _PICTURES = 200_000
 """Bytes of one evaluation's report."""
 
@@ -50,7 +57,7 @@ class StagePlan:
     """Where the figures come from: computed, or corrected by so many earlier runs."""
     change: Callable[[dict[str, Any]], "StagePlan"] | None = None
     """The same stage with other settings."""
-    settings: TrainingConfig | None = None
+    settings: TrainingConfig | OnPolicyConfig | None = None
     movable: int = 0
     """Bytes of `peak` that may lie in the host's memory or on disk instead: weights that are only read."""
 
@@ -58,22 +65,19 @@ class StagePlan:
 def plan_distill(
     config: DistillConfig, teacher: "Path | PretrainedConfig", block: int, kind: Kind
 ) -> StagePlan:
-    """Of stage `distill` on blocks of `block` tokens."""
-    from leanpipe.models.count import layers_for_size, with_layers
-
+    """Of stage `distill` on blocks of `block` tokens. With cached predictions the teacher only lends its layers."""
     whole = read(teacher)
-    student_config = with_layers(whole, list(range(layers_for_size(whole, config.size))))
-    size, large = size_of(student_config), size_of(whole)
-    imitates = config.kl_weight > 0
+    size, large = size_of(student_config(config, whole)), size_of(whole)
+    asks = config.kl_weight > 0 and not config.uses_cache
     memory = training_memory(
         size,
         config,
         block,
         process=_process(kind),
-        teacher=_bytes_of_type() * large.parameters,
-        kl=imitates,
+        teacher=_bytes_of_type() * large.parameters if asks else 0,
+        kl=asks,
     )
-    work = 6 * size.parameters + (2 * large.parameters if imitates else 0)
+    work = 6 * size.parameters + (2 * large.parameters if asks else 0)
     return _training(
         "distill",
         config,
@@ -83,6 +87,55 @@ def plan_distill(
         work,
         kind,
         lambda other: plan_distill(other, teacher, block, kind),
+    )
+
+
+def plan_cache(
+    config: CacheSettings, tokens: int, teacher: "Path | PretrainedConfig", kind: Kind
+) -> StagePlan:
+    """Of stage `cache_teacher` on `tokens` tokens."""
+    size = size_of(read(teacher))
+    short = _bytes_of_type()
+    weights = short * size.parameters
+    layer = 4 * size.mlp_width + 4 * size.width + 2 * size.heads_width
+    parts = {
+        "process": _process(kind),
+        "weights": weights,
+        "activations": min(tokens, _ASKED_TOKENS[kind]) * short * layer,
+        "logits": _ASKED_LOGITS * size.vocabulary * (short + (16 if kind == "cuda" else 1)),
+    }
+    peak = sum(parts.values())
+    # Ids take 2 or 3 bytes, probabilities 1.
+    entry = 3 if size.vocabulary <= 2**16 else 4
+    disk = tokens * ((config.top_k + config.tail_samples) * entry + 4)
+    work = 2.0 * size.parameters * tokens
+    return StagePlan("cache_teacher", peak, _host(kind, peak), disk, work, parts, movable=weights)
+
+
+def plan_on_policy(
+    config: OnPolicyConfig, teacher: "Path | PretrainedConfig", student: "Path | PretrainedConfig", kind: Kind
+) -> StagePlan:
+    """Of stage `on_policy`. Time is reckoned as if answers were written as fast as they are read: a lower bound."""
+    size, large = size_of(read(student)), size_of(read(teacher))
+    length = config.max_prompt_tokens + config.max_new_tokens
+    alike = TrainingConfig(batch=config.batch, micro_batch=config.micro_batch, precision=config.precision)
+    weights = _bytes_of_type() * large.parameters
+    memory = training_memory(size, alike, length, process=_process(kind), teacher=weights)
+    # TRL compares both models' logits in float32, in tiles; on a processor with what lies between.
+    rows = min(config.in_memory * config.max_new_tokens, _TRL_TILE[0])
+    tiles = rows * min(size.vocabulary, _TRL_TILE[1]) * 4 * (2 if kind == "cuda" else 8)
+    work = 6 * size.parameters + 2 * large.parameters + config.student_share * 2 * size.parameters
+    return StagePlan(
+        "on_policy",
+        memory.peak + tiles,
+        _host(kind, memory.peak + tiles),
+        2 * 12 * size.parameters + 2 * size.parameters,
+        work * config.steps * config.batch * length,
+        memory.parts | {"logits": tiles},
+        change=lambda update: plan_on_policy(
+            OnPolicyConfig.model_validate(config.model_dump() | update), teacher, student, kind
+        ),
+        settings=config,
     )
 
 
@@ -215,12 +268,17 @@ def _training(
     kind: Kind,
     again: Callable[[Any], StagePlan],
 ) -> StagePlan:
-    """Disk holds two checkpoints with the optimiser's state, and the model in bfloat16."""
-    state = memory.parts["optimiser"] + 4 * trained
+    """Disk holds two checkpoints with the optimiser's state, and the model in bfloat16.
+
+    Of a model in shards, the first process keeps the whole in main memory.
+    """
+    state = memory.parts["optimiser"] * config.shards + 4 * trained
+    kept = 4 * size.parameters if config.shards > 1 else 0
+    peak = memory.peak + (kept if kind == "cpu" else 0)
     return StagePlan(
         stage,
-        memory.peak,
-        _host(kind, memory.peak),
+        peak,
+        _host(kind, peak) + (kept if kind == "cuda" else 0),
         2 * state + 2 * size.parameters,
         work * config.tokens,
         memory.parts,

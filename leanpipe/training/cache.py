@@ -25,7 +25,7 @@ from leanpipe.store import MANIFEST, Artifact, Manifest, Store, sync
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.data import Chosen
     from leanpipe.training.predictions import Format
@@ -44,8 +44,8 @@ class CacheSettings(StageConfig):
 
     top_k: int = Field(22, ge=1, le=10_000)
     """The most likely tokens whose probabilities are kept. A token takes 3 bytes, beyond 65,536 tokens of vocabulary 4: 22
-    and 16 sampled ones are at most 156 bytes for each token of text."""
-    tail_samples: int = Field(16, ge=0, le=10_000)
+    and 29 sampled ones are 157 or 208 bytes for each token of text."""
+    tail_samples: int = Field(29, ge=0, le=10_000)
     """How many of all other tokens are kept too, drawn by their probability: so a student learns without bias how the
     teacher distributes the rest. Only forward_kl learns from them."""
     max_gigabytes: float = Field(20.0, gt=0, le=1_000_000)
@@ -128,20 +128,21 @@ def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: 
 
 
 def check_same_tokens(teacher: Path, blocks: Path) -> None:
-    """Raise UserError if the text in `blocks` was not cut into tokens that mean the same to the teacher.
-
-    Compared by content. What was added to the teacher's tokenizer after its training, the text's may lack.
-    """
-    theirs, ours = load_tokenizer(teacher), load_tokenizer(blocks / "tokenizer").get_vocab()
-    known, added = theirs.get_vocab(), theirs.get_added_vocab()
-    wrong = [token for token, index in ours.items() if known.get(token) != index]
-    wrong += [token for token in known if token not in ours and token not in added]
+    """Raise UserError if the text in `blocks` was not cut into tokens that mean the same to the teacher."""
+    wrong = differing_tokens(load_tokenizer(teacher), load_tokenizer(blocks / "tokenizer"))
     if wrong:
         raise UserError(
             f"the text was tokenised with another vocabulary than the teacher's ({teacher}): {len(wrong)} tokens differ, "
             f"{wrong[0]!r} is one, so their predictions cannot be compared: tokenise with the tokenizer 'teacher', or set "
             "distill.kl_weight to 0"
         )
+
+
+def differing_tokens(theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokenizerBase") -> list[str]:
+    """Tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
+    known, added, own = theirs.get_vocab(), theirs.get_added_vocab(), ours.get_vocab()
+    wrong = [token for token, index in own.items() if known.get(token) != index]
+    return wrong + [token for token in known if token not in own and token not in added]
 
 
 def check_budget(format: "Format", max_gigabytes: float, out: Path) -> None:
@@ -174,12 +175,20 @@ def write_predictions(
         path = out / f"{number:05}.npy"
         indices = range(start, min(start + rows, len(chosen)))
         if not path.exists() and not _link(inputs.base, path, len(indices)):
-            teacher = teacher or load_for_inference(inputs.teacher)
+            teacher = teacher or _load_teacher(inputs.teacher)
             _write(path, _ask(teacher, chosen, indices, format, report))
             asked += len(indices)
         report.progress(indices.stop * format.block_length, len(chosen) * format.block_length, "tokens")
     log.info("the teacher was asked about %d of %d blocks", asked, len(chosen))
     return asked
+
+
+def _load_teacher(path: Path) -> "PreTrainedModel":
+    from leanpipe.training.kernels import use_kernels_to_read
+
+    teacher = load_for_inference(path)
+    use_kernels_to_read(teacher)
+    return teacher
 
 
 def _ask(

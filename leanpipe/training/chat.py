@@ -46,6 +46,17 @@ def encode(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", ma
     return Example(tokens, labels)
 
 
+def last_answer(
+    messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[list[int], list[int]]:
+    """The tokens before the assistant's last turn, and those of that turn, its end-of-turn included."""
+    text, spans = render(messages, tokenizer)
+    first, last = spans[-1]
+    encoded = tokenizer(text[:last], add_special_tokens=False, return_offsets_mapping=True)
+    begin = sum(start < first for start, _ in encoded["offset_mapping"])
+    return encoded["input_ids"][:begin], encoded["input_ids"][begin:]
+
+
 def render(
     messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, list[tuple[int, int]]]:

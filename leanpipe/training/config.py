@@ -26,6 +26,8 @@ class TrainingConfig(StageConfig):
     """Blocks that are in memory at once; a batch is made of several. 0 begins with what should fit, and halves it whenever memory runs out: that changes speed, not the result."""
     processes: int = Field(1, ge=1, le=64)
     """Processes that share every batch, one for each GPU; on a machine without a GPU they share its cores."""
+    sharding: Literal["none", "full"] = "none"
+    """none keeps a whole model in each process; full divides weights, gradients and the optimiser's state among them (FSDP), for a model that is too large for one GPU; with optimizer adamw."""
     optimizer: Literal["adamw", "adamw_8bit", "adamw_8bit_paged", "adafactor", "muon"] = "adamw"
     """adamw keeps 8 bytes of state per trained parameter, adamw_8bit (bitsandbytes) 2, paged on a GPU so that it may lie in main memory, adafactor next to none; muon keeps 4 for the weights of layers, and trains embeddings, norms and the output by adamw."""
     weight_decay: float = Field(0.01, ge=0, le=1)
@@ -39,9 +41,11 @@ class TrainingConfig(StageConfig):
     compile: bool = False
     """Compile the model with torch.compile: a minute or more before the first step, then faster steps on a GPU."""
     attention_kernel: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
-    """What computes full attention. auto is flash_attention_2 where that package and a GPU are there, else PyTorch's sdpa."""
+    """What computes full attention. auto is flash_attention_2 where that package and a GPU are there, else PyTorch's sdpa: on a
+    processor for each document by itself, without a mask."""
     fused_kernels: bool = True
-    """Use Liger's fused kernels for norms, rotations and activations where that package and a GPU are there."""
+    """Compute norms, rotations and activations in fewer passes: on a GPU by Liger's kernels if that package is there, on a
+    processor by ours."""
     validations: int = Field(4, ge=2, le=1_000)
     """How many times the loss on held-out text is measured, the start and the end included."""
     validation_tokens: int = Field(16_384, ge=1, le=10**9)
@@ -66,6 +70,20 @@ class TrainingConfig(StageConfig):
         self.check_batch()
         return self
 
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> Self:
+        if self.sharding == "none":
+            return self
+        if self.processes == 1:
+            raise ValueError("sharding=full divides a model among processes: set processes to 2 or more")
+        if self.optimizer != "adamw":
+            raise ValueError(
+                f"sharding=full cannot divide the state of {self.optimizer}: set optimizer to adamw"
+            )
+        if self.precision == "fp16" or self.compile:
+            raise ValueError("sharding=full works with precision bf16 or fp32, and with compile turned off")
+        return self
+
     def check_batch(self) -> None:
         """Raise ValueError unless a batch can be shared evenly among processes and micro-batches."""
         if self.batch % self.processes:
@@ -78,6 +96,11 @@ class TrainingConfig(StageConfig):
     def share(self) -> int:
         """Blocks of each batch that one process trains on."""
         return self.batch // self.processes
+
+    @property
+    def shards(self) -> int:
+        """How many parts each weight is in."""
+        return self.processes if self.sharding == "full" else 1
 
     @property
     def in_memory(self) -> int:

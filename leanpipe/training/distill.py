@@ -16,7 +16,7 @@ from leanpipe.training.config import TrainingConfig, check_training
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.data import Blocks
     from leanpipe.training.objectives import Objective
@@ -65,7 +65,7 @@ class DistillConfig(TrainingConfig):
     """Softens both distributions before they are compared; 1 leaves them as they are."""
     teacher_memory: float = Field(0, ge=0, le=100_000)
     """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
-    which is slower and changes nothing else. 0 is what the student's training leaves free."""
+    which is slower and changes nothing but rounding. 0 is what the student's training leaves free."""
 
     hidden_weight: float = Field(0.0, ge=0, le=1_000)
     """How much it counts, beside the predictions, that the student's hidden states point where the teacher's do. The
@@ -152,13 +152,21 @@ class Student:
     """Entries of the teacher's hidden states, in rising order; None for all."""
 
 
+def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
+    """Of the student that such a teacher will have."""
+    from leanpipe.models.count import layers_for_size, with_layers
+    from leanpipe.models.narrow import narrow_config
+
+    count = layers_for_size(teacher, config.size, config.width)
+    return with_layers(narrow_config(teacher, config.width), list(range(count)))
+
+
 def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
     """What training the student on blocks of `block` tokens will take on the device, the teacher left out."""
-    from leanpipe.models.count import layers_for_size, read_config, with_layers
+    from leanpipe.models.count import read_config
     from leanpipe.planning.memory import size_of, training_memory
 
-    whole = read_config(teacher)
-    size = size_of(with_layers(whole, list(range(layers_for_size(whole, config.size, config.width)))))
+    size = size_of(student_config(config, read_config(teacher)))
     return training_memory(size, config, block, process=0, kl=config.kl_weight > 0).peak
 
 

@@ -3,9 +3,9 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leanpipe import device
 from leanpipe.errors import UserError
@@ -51,6 +51,12 @@ class FinetuneConfig(TrainingConfig):
     """Share of the conversations that is held out to measure the loss on; at least one."""
     general_tokens: int = Field(4_096, ge=0, le=10**9)
     """How many tokens of the corpus's held-out text are read before and after, to see what was forgotten; 0 reads none. Without a corpus nothing is measured."""
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Self:
+        if self.sharding == "full" and self.base == "nf4":
+            raise ValueError("sharding=full cannot divide weights of 4 bits: set base to full")
+        return self
 
 
 @dataclass(frozen=True)

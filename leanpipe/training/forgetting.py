@@ -31,15 +31,20 @@ class General:
 
     def bits_per_byte(self, model: Any, config: TrainingConfig) -> float:
         """Of the model as it is now, in the arithmetic it is trained in."""
-        dtype, total = _DTYPES[config.arithmetic], 0.0
-        training = model.training
-        model.eval()
-        with torch.no_grad(), torch.autocast(device.name(), dtype, enabled=dtype != torch.float32):
-            for block in self.blocks:
-                batch = {name: value.to(device.name()) for name, value in collate([block]).items()}
-                total += float(CrossEntropy()(model, batch)["loss"])
-        model.train(training)
-        return total / math.log(2) / self.bytes
+        return nats(model, self.blocks, config.arithmetic) / math.log(2) / self.bytes
+
+
+def nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
+    """What the blocks' scored tokens cost the model as it is now, all in all."""
+    dtype, total = _DTYPES[arithmetic], 0.0
+    training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(device.name(), dtype, enabled=dtype != torch.float32):
+        for block in blocks:
+            batch = {name: value.to(device.name()) for name, value in collate([block]).items()}
+            total += float(CrossEntropy()(model, batch)["loss"])
+    model.train(training)
+    return total
 
 
 def general(documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, length: int) -> General:

@@ -38,12 +38,19 @@ def attention_kernel(wanted: str) -> str:
 
 def use_kernels(model: Any, config: "TrainingConfig") -> None:
     """Let `model` compute by what is fastest here. Attention that is not full is left as it is."""
+    from leanpipe.models.documents import attend_by_document
+    from leanpipe.models.fused import fuse
+
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     kernel = attention_kernel(config.attention_kernel)
+    if config.attention_kernel == "auto" and not config.compile:
+        attend_by_document(causal)  # on a processor
     if causal.config._attn_implementation == "sdpa" and kernel != "sdpa":
         causal.set_attn_implementation(kernel)
         if kernel == FLASH:
             _flatten(causal.base_model)
+    if config.fused_kernels and not config.compile and device.name() == "cpu":
+        fuse(causal)
     if config.fused_kernels and _on_gpu_with("liger_kernel"):
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
@@ -51,6 +58,16 @@ def use_kernels(model: Any, config: "TrainingConfig") -> None:
         _apply_liger_kernel_to_instance(model=causal, cross_entropy=False, fused_linear_cross_entropy=False)
     if config.compile:
         causal.base_model.compile()
+
+
+def use_kernels_to_read(model: "torch.nn.Module") -> None:
+    """The same for a model that is not trained: it reads blocks, and is asked for nothing else."""
+    from leanpipe.models.documents import attend_by_document
+    from leanpipe.models.fused import fuse
+
+    if device.name() == "cpu":
+        attend_by_document(model)
+        fuse(model)
 
 
 def _flatten(backbone: "torch.nn.Module") -> None:

@@ -83,6 +83,8 @@ def scored_labels(labels_BT: torch.Tensor) -> torch.Tensor:
     return F.pad(labels_N, (0, -len(labels_N) % _ROWS), value=IGNORED)
 
 
+_PART = 2**13
+"""Tokens of the vocabulary whose gradients are converted at once."""
 _CHUNK = {"cpu": 256, "cuda": 4096}
 """Tokens whose logits are held at once: on a processor 25 MB in bfloat16 for a vocabulary of 49,152. Fewer cost time: the
 gradient of the head is as large as the head and is added up once per chunk, and a GPU wants larger products."""
@@ -170,8 +172,11 @@ class _Linear:
         for total_VD in self.of_trained:
             if total_VD.dtype == part_CD.dtype:
                 total_VD.addmm_(gradient_CV.t(), part_CD)
-            else:
-                total_VD += gradient_CV.t() @ part_CD
+            else:  # by parts, for it is as large as the head
+                for total, of_part in zip(
+                    total_VD.split(_PART), gradient_CV.split(_PART, dim=1), strict=True
+                ):
+                    total += of_part.t() @ part_CD
         return sums
 
 

@@ -8,6 +8,7 @@ import torch
 
 from leanpipe.errors import UserError
 from leanpipe.training.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
+from leanpipe.training.kernels import use_kernels_to_read
 from leanpipe.training.losses import (
     IGNORED,
     cross_entropy,
@@ -75,6 +76,7 @@ class Distillation:
         vocabulary: int | None = None,
         hidden: Hidden | None = None,
     ):
+        use_kernels_to_read(teacher)
         self._teacher, self._how, self._vocabulary, self._hidden = teacher, how, vocabulary, hidden
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 
 from leanpipe import device
 from leanpipe.errors import UserError
+from leanpipe.models.documents import attend_in_one
 from leanpipe.report import Report
 from leanpipe.termination import Termination
 from leanpipe.together import leave
@@ -27,11 +28,13 @@ from leanpipe.training.data import Blocks, Passes, collate, scored_tokens
 from leanpipe.training.flops import flops_per_token, peak_flops
 from leanpipe.training.guard import Diverged, Guard
 from leanpipe.training.kernels import use_kernels
+from leanpipe.training.losses import IGNORED
 from leanpipe.training.meter import Meter
 from leanpipe.training.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.optimizers import muon_and_adamw
 from leanpipe.training.rewinds import Rewinds
 from leanpipe.training.schedule import Schedule, best_step, validations
+from leanpipe.training.sharding import ShardedTrainer, is_sharded, make_whole, shard
 from leanpipe.training.through import through
 
 __all__ = ["Outcome", "Text", "steps_of", "train"]
@@ -98,8 +101,11 @@ def train(
         log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
         termination.follow(f"training stopped after step {trainer.state.global_step}")
     trainer.restore_best()
+    if is_sharded(trainer.model):
+        make_whole(trainer.model, model)
     trainer.accelerator.wait_for_everyone()
     leave()
+    attend_in_one(_causal(model))
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
     shutil.rmtree(folder, ignore_errors=True)
@@ -117,11 +123,14 @@ def _finished(
 ) -> "_Trainer":
     """A trainer that has trained, to the end or until it was told to end."""
     state = PartialState(cpu=device.name() == "cpu")
+    kind = _Trainer
+    if config.sharding == "full":
+        kind, model = _ShardedTrainer, shard(model, _DTYPES[config.arithmetic])
     while True:
         with state.main_process_first():  # it removes what is damaged
             checkpoint = checkpoints.find_whole(folder)
             rewinds = Rewinds(folder, config)
-        trainer = _Trainer(model, objective, text, config, folder, report, rewinds, termination, checkpoint)
+        trainer = kind(model, objective, text, config, folder, report, rewinds, termination, checkpoint)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             return trainer
@@ -213,18 +222,24 @@ class _Trainer(Trainer):
         for start in range(0, rows, self._in_memory):
             micro = {name: value[start : start + self._in_memory] for name, value in batch.items()}
             last = start + self._in_memory >= rows
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                sums = self._sums(model, micro)
+            # A model in shards has room for no more than a layer's whole gradients.
+            with nullcontext() if last or is_sharded(model) else self.accelerator.no_sync(model):
+                sums = self._sums(model, micro, self._objective)
                 # Backward passes of several processes are averaged.
                 self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
             for name, value in sums.items():
                 means[name] = means.get(name, 0) + value.detach() / scored
         return means
 
-    def _sums(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    def _sums(self, model: Any, batch: Batch, objective: Objective) -> dict[str, torch.Tensor]:
         inner = self.accelerator.unwrap_model(model)
+
+        def sums() -> dict[str, torch.Tensor]:
+            # Copies: what comes out of a model in shards carries its hooks, which a view might lose.
+            return {name: value.clone() for name, value in objective(inner, batch).items()}
+
         with self.accelerator.autocast():
-            return through(model, inner, lambda: self._objective(inner, batch))
+            return through(model, inner, sums)
 
     def _reduced(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Summed over all processes, which also agree on whether to stop."""
@@ -286,12 +301,11 @@ class _Trainer(Trainer):
     def _validation_sum(self) -> float:
         """Nats of all scored tokens of the validation text."""
         rank, number = self.args.process_index, self.args.world_size
-        blocks, total = self._text.validation[rank::number], 0.0
+        blocks, total = _evened(self._text.validation, number)[rank::number], 0.0
         for start in range(0, len(blocks), self._in_memory):
             batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
-            with torch.no_grad(), self.accelerator.autocast():
-                sums = CrossEntropy()(self.accelerator.unwrap_model(self.model), batch)
-            total += float(sums["loss"])
+            with torch.no_grad():
+                total += float(self._sums(self.model, batch, CrossEntropy())["loss"])
         if number == 1:
             return total
         return float(self.accelerator.reduce(torch.tensor(total, device=self.args.device), "sum"))
@@ -357,6 +371,19 @@ class _Trainer(Trainer):
             micro_batch=self._in_memory,
             rewinds=self._rewinds.count,
         )
+
+
+class _ShardedTrainer(_Trainer, ShardedTrainer):
+    """The same for a model in shards."""
+
+
+def _evened(blocks: Sequence[Any], number: int) -> Sequence[Any]:
+    """Filled up, with blocks that score nothing, so that all processes compute as often: they need each other's shards."""
+    missing = -len(blocks) % number
+    if not missing:
+        return blocks
+    labels = torch.full_like(torch.as_tensor(blocks[0]["labels"]), IGNORED)
+    return [*blocks, *[{**blocks[0], "labels": labels}] * missing]
 
 
 def _causal(model: Any) -> Any:

@@ -25,6 +25,18 @@ BASES: dict[str, Overrides] = {
         "validation_tokens": 64,
         "log_every_steps": 2,
     },
+    # Four steps of two conversations, half of them with answers of the student's own.
+    "on_policy": {
+        "steps": 4,
+        "batch": 2,
+        "micro_batch": 2,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "max_new_tokens": 4,
+        "max_prompt_tokens": 64,
+        "validation_conversations": 2,
+        "log_every_steps": 2,
+    },
     # Four steps of two blocks of 32 tokens.
     "pretrain": {
         "depth": 1,
@@ -97,6 +109,7 @@ TRAINING = {
     "batch": to(4),
     "micro_batch": to(1),
     "processes": shown_by("training/test_processes.py::test_several_processes_train_as_one_does", 2),
+    "sharding": shown_by("training/test_processes.py::test_processes_train_one_model_in_shards", "full"),
     "optimizer": to(
         "adamw_8bit",
         "adafactor",
@@ -252,6 +265,24 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "teacher_memory": shown_by(
             "models/test_load.py::test_a_student_learns_the_same_from_a_teacher_on_disk", 2.5
         ),
+    },
+    "on_policy": {
+        "steps": to(5),
+        "student_share": to(0, 1),
+        "beta": to(0, 1),
+        "temperature": to(2),
+        "max_new_tokens": to(6),
+        "max_prompt_tokens": to(
+            20, 8, 509, refused={8: "with a prompt of at most 8 tokens", 509: "reads 512"}
+        ),
+        "learning_rate": to(5e-4),
+        "batch": to(4),
+        "micro_batch": to(1),
+        "precision": to("bf16"),
+        "validation_conversations": to(4),
+        "checkpoint_every_steps": to(1),
+        "log_every_steps": to(1),
+        "seed": to(1),
     },
     "pretrain": TRAINING
     | {

@@ -19,6 +19,7 @@ from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.cache import cache_teacher
 from leanpipe.training.distill import distill
 from leanpipe.training.finetune import finetune
+from leanpipe.training.on_policy import on_policy
 from leanpipe.training.pretrain import pretrain
 from tests.flows.alternatives import BASES, Overrides
 from tests.flows.material import write_corpus, write_evaluation, write_instructions
@@ -26,7 +27,8 @@ from tests.listings import listed
 from tests.tiny import tiny_model
 
 STAGES: dict[str, Stage] = {
-    one.name: one for one in (clean, inspect, tokenize, distill, pretrain, finetune, quantize, evaluate)
+    one.name: one
+    for one in (clean, inspect, tokenize, distill, on_policy, pretrain, finetune, quantize, evaluate)
 } | {"cache": cache_teacher}
 _MEASURED = (
     "per_second",
@@ -63,6 +65,10 @@ class Workshop:
     @cached_property
     def model(self) -> Artifact:
         return external("model", tiny_model(self._root / "model", layers=4))
+
+    @cached_property
+    def student(self) -> Artifact:
+        return external("student", tiny_model(self._root / "student", layers=1, seed=1))
 
     @cached_property
     def documents(self) -> Artifact:
@@ -102,6 +108,11 @@ class Workshop:
                 "teacher": self.model,
                 "blocks": self.blocks,
                 "predictions": self.predictions,
+            },
+            "on_policy": lambda: {
+                "teacher": self.model,
+                "student": self.student,
+                "instructions": self.instructions,
             },
             "pretrain": lambda: {"blocks": self.blocks},
             "finetune": lambda: {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from leanpipe import device
 from leanpipe.errors import UserError
@@ -143,8 +144,9 @@ def test_a_student_learns_the_same_from_a_teacher_on_disk(tmp_path, sharded):
             teacher_memory=memory,
         )
         distill.function(config, DistillInputs(sharded, blocks), out, Recorder())
-        written.append((out / "model.safetensors").read_bytes())
-    assert written[0] == written[1]
+        written.append(load_file(out / "model.safetensors"))
+    for name, weight in written[0].items():
+        torch.testing.assert_close(weight, written[1][name], rtol=0.01, atol=1e-4)
     keys = {
         distill.key(DistillConfig(teacher_memory=memory), {}) for memory in (0, 2.5)
     }  # and so it is the same result

@@ -6,8 +6,10 @@ import torch
 from leanpipe.errors import UserError
 from leanpipe.models.count import count_parameters, empty_model, layers_for_size
 from leanpipe.models.importance import layer_influence, measure
+from leanpipe.models.load import load_model
 from leanpipe.models.narrow import narrow_config, narrowed
-from leanpipe.models.student import most_important
+from leanpipe.models.student import most_important, random_student
+from leanpipe.planning.models import describe_model
 from leanpipe.training.data import collate
 from leanpipe.training.objectives import CrossEntropy
 from tests.tiny import tiny_llama
@@ -115,3 +117,14 @@ def test_size_counts_narrower_layers():
     assert layers_for_size(config, 0.1, 0.5) == 3
     with pytest.raises(UserError, match=r"already 6% of this teacher's parameters at width 0.5"):
         layers_for_size(config, 0.02, 0.5)
+
+
+@pytest.mark.parametrize("width", [0.9, 0.8, 0.67, 0.4])
+def test_every_width_makes_a_model_that_can_be_saved_and_loaded(width, tmp_path):
+    """transformers refuses to write hidden sizes that are no multiple of the number of heads."""
+    teacher = describe_model("smollm2-135m-instruct")
+    teacher.vocab_size, teacher.num_hidden_layers = 100, 1
+    config = narrow_config(teacher, width)
+    assert abs(config.hidden_size / teacher.hidden_size - width) < 0.05
+    random_student(config).save_pretrained(tmp_path)
+    assert load_model(tmp_path).config.hidden_size == config.hidden_size

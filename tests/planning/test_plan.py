@@ -34,6 +34,7 @@ from leanpipe.training.config import TrainingConfig
 from leanpipe.training.distill import DistillConfig
 from leanpipe.training.finetune import FinetuneConfig
 from leanpipe.training.lora import lora_config
+from leanpipe.training.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain import PretrainConfig
 from tests.tiny import tiny_llama, tiny_model
 
@@ -51,6 +52,30 @@ def test_weights_gradients_and_states_are_counted_by_the_byte():
     assert memory.parts["low-precision copies"] == 0
     assert memory.parts["logits"] == 64 * 512 * 12
     assert memory.peak >= 7 + 11 + 16 * parameters
+
+
+def test_what_is_in_shards_is_counted_as_a_part_of_it():
+    config = TrainingConfig(precision="fp32", batch=4)
+    alone, shared = (
+        training_memory(size_of(TINY), config.model_copy(update=update), 32, process=7)
+        for update in ({"processes": 4}, {"processes": 4, "sharding": "full"})
+    )
+    for name in ("weights", "gradients", "optimiser"):
+        assert shared.parts[name] == alone.parts[name] // 4
+    assert alone.parts["gathered weights"] == 0 < shared.parts["gathered weights"]
+    large = describe_model("smollm2-135m-instruct")
+    config = PretrainConfig(depth=12, width=4096, batch=8, processes=8, micro_batch=1)
+    divided = PretrainConfig(**{**config.model_dump(), "sharding": "full"})
+    one, other = (plan_pretrain(each, large.vocab_size, 512, "cuda") for each in (config, divided))
+    assert other.peak < one.peak / 2 and other.host > one.host and other.disk == one.disk
+
+
+def test_a_knob_that_shards_forbid_is_not_turned():
+    config = PretrainConfig(depth=12, batch=2, processes=2, micro_batch=1, sharding="full")
+    settings = PretrainSettings(pretrain=config)
+    small = replace(BOX, device_memory=GIGABYTE // 10)
+    fault = plan_flow(settings, {}, small).faults()[0]
+    assert "pretrain needs" in fault and "optimizer" not in fault
 
 
 def test_adapters_are_counted_as_peft_makes_them():
@@ -112,14 +137,49 @@ def test_a_disk_that_is_too_small_is_found():
 def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     teacher = describe_model("smollm2-135m-instruct")
     plan = plan_flow(PipelineConfig(), {"teacher": teacher}, BOX)
-    assert [one.stage for one in plan.stages] == ["distill", "finetune", "quantize", "evaluate"]
-    distilled, finetuned, _, evaluated = plan.stages
+    assert [one.stage for one in plan.stages] == [
+        "cache_teacher",
+        "distill",
+        "finetune",
+        "quantize",
+        "evaluate",
+    ]
+    asked, distilled, finetuned, _, evaluated = plan.stages
     assert evaluated.disk == 5 * plan_evaluate(EvaluateConfig(), teacher, "cpu").disk  # teacher, student, …
-    assert distilled.parts["teacher"] > 0 and finetuned.peak < distilled.peak
+    assert asked.parts["weights"] > 0 == distilled.parts["teacher"] and finetuned.peak < distilled.peak
     assert finetuned.peak < plan_finetune(FinetuneConfig(), teacher, "cpu").peak  # the student is smaller
     assert plan.seconds == sum(one.seconds for one in plan.stages) > 0
     page = plan.markdown()
     assert "| distill |" in page and "a box" in page and "Does not fit" not in page
+
+
+def test_a_teacher_that_is_asked_at_every_step_is_in_memory():
+    teacher = describe_model("smollm2-135m-instruct")
+    online = DistillConfig(predictions="online")
+    stages = plan_flow(DistillSettings(distill=online), {"teacher": teacher}, BOX).stages
+    assert [one.stage for one in stages] == ["distill"]
+    cached = plan_distill(DistillConfig(), teacher, 256, "cuda")
+    assert stages[0].parts["teacher"] > 0 and plan_distill(online, teacher, 256, "cuda").peak > cached.peak
+
+
+def test_a_narrower_student_takes_less():
+    teacher = describe_model("smollm2-135m-instruct")
+    whole, narrow = (
+        plan_distill(DistillConfig(size=0.2, width=width), teacher, 256, "cuda") for width in (0.8, 0.4)
+    )
+    head = "output layer's gradients"
+    assert narrow.parts[head] < 0.6 * whole.parts[head]
+
+
+def test_learning_from_own_answers_is_planned_where_it_is_asked_for():
+    teacher = describe_model("smollm2-135m-instruct")
+    asked = PipelineConfig(on_policy=OnPolicyConfig(steps=10, batch=32))
+    stages = plan_flow(asked, {"teacher": teacher}, BOX).stages
+    assert [one.stage for one in stages][1:4] == ["distill", "on_policy", "finetune"]
+    (fault,) = plan_flow(asked, {"teacher": teacher}, replace(BOX, device_memory=8 * GIGABYTE)).faults()
+    size = int(fault.partition("set on_policy.micro_batch=")[2])
+    advised = asked.model_copy(update={"on_policy": OnPolicyConfig(steps=10, batch=32, micro_batch=size)})
+    assert not plan_flow(advised, {"teacher": teacher}, replace(BOX, device_memory=8 * GIGABYTE)).faults()
 
 
 def test_a_card_is_named_by_its_gigabytes(tmp_path):
@@ -213,14 +273,16 @@ def test_a_stage_writes_down_the_device_that_computed_it(tmp_path):
 
 def test_the_teacher_makes_room_for_the_student():
     teacher = describe_model("smollm2-135m-instruct")
-    whole = plan_distill(DistillConfig(), teacher, 256, "cuda")
+    online = DistillConfig(predictions="online")
+    settings = DistillSettings(distill=online)
+    whole = plan_distill(online, teacher, 256, "cuda")
     small = replace(BOX, kind="cuda", device_memory=whole.peak - whole.parts["teacher"] // 2)
-    (planned, *_) = plan_flow(DistillSettings(), {"teacher": teacher}, small).stages
+    (planned, *_) = plan_flow(settings, {"teacher": teacher}, small).stages
     assert planned.peak == small.device_memory
     assert planned.host == whole.host + whole.parts["teacher"] - whole.parts["teacher"] // 2
     assert "off the device" in planned.basis
     smaller = replace(small, device_memory=whole.peak - whole.parts["teacher"])
-    assert "distill needs" in plan_flow(DistillSettings(), {"teacher": teacher}, smaller).faults()[0]
+    assert "distill needs" in plan_flow(settings, {"teacher": teacher}, smaller).faults()[0]
 
 
 def test_text_takes_disk_and_host_memory_but_no_card():

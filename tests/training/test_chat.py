@@ -4,7 +4,7 @@ import pytest
 
 from leanpipe.errors import UserError
 from leanpipe.models.load import load_tokenizer
-from leanpipe.training.chat import check_template, describe_mask, encode, holds_control_tokens
+from leanpipe.training.chat import check_template, describe_mask, encode, holds_control_tokens, last_answer
 from tests.tiny import tiny_tokenizer
 
 TEACHER = Path("/tmp/teacher")
@@ -108,3 +108,13 @@ def test_the_mask_can_be_read():
     tokenizer = tiny_tokenizer()
     page = describe_mask(encode(TURNS[1:3], tokenizer, 1000), tokenizer)
     assert page.count("| learnt |") == len(tokenizer.encode("A model.")) + 1
+
+
+def test_the_last_answer_is_what_the_assistant_says_last_and_its_end():
+    tokenizer = tiny_tokenizer()
+    said = [("user", "Ask"), ("assistant", "First"), ("user", "Ask more"), ("assistant", "Last")]
+    messages = [{"role": role, "content": content} for role, content in said]
+    asked = tokenizer.apply_chat_template(messages[:3], tokenize=False, add_generation_prompt=True)
+    for ending in ([], [{"role": "user", "content": "Unanswered"}]):
+        prompt, answer = last_answer([*messages, *ending], tokenizer)
+        assert tokenizer.decode(prompt) == asked and tokenizer.decode(answer) == "Last<|im_end|>"

@@ -25,6 +25,32 @@ def test_processes_share_a_batch():
     assert TrainingConfig(batch=8, processes=2).in_memory == 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        (
+            TrainingConfig,
+            {"processes": 1},
+            "sharding=full divides a model among processes: set processes to 2",
+        ),
+        (TrainingConfig, {"optimizer": "muon"}, "cannot divide the state of muon: set optimizer to adamw"),
+        (TrainingConfig, {"optimizer": "adamw_8bit"}, "cannot divide the state of adamw_8bit"),
+        (TrainingConfig, {"optimizer": "adafactor"}, "cannot divide the state of adafactor"),
+        (
+            TrainingConfig,
+            {"precision": "fp16"},
+            "works with precision bf16 or fp32, and with compile turned off",
+        ),
+        (TrainingConfig, {"compile": True}, "works with precision bf16 or fp32, and with compile turned off"),
+        (FinetuneConfig, {"base": "nf4"}, "cannot divide weights of 4 bits: set base to full"),
+    ],
+)
+def test_what_cannot_be_in_shards_is_refused(kind, settings, sentence):
+    kind(batch=2, **{"processes": 2, **settings})
+    with pytest.raises(ValidationError, match=sentence):
+        kind(batch=2, sharding="full", **{"processes": 2, **settings})
+
+
 @pytest.mark.skipif(device.name() != "cpu", reason="a GPU has paging")
 def test_a_paged_optimizer_needs_a_gpu():
     with pytest.raises(UserError, match="optimizer adamw_8bit_paged needs a GPU: use adamw_8bit"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leanpipe.training.divergences import FLOOR
-from leanpipe.training.predictions import Format, sample, softened_tail
+from leanpipe.training.predictions import Format, largest, sample, softened_tail
 
 
 def logits(vocabulary: int, rows: int = 64) -> torch.Tensor:
@@ -82,6 +82,24 @@ def test_a_sure_teacher_stays_sure():
     format = Format(tail_samples=0, top_k=8, vocabulary=512, blocks=1, block_length=2)
     ids, _, _, log_p = format.decode(format.encode(rows, seeded()), 1)
     assert ids[0, 0] == 7 and log_p[0, 0].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_teacher_without_a_doubt_has_a_tail_of_nothing():
+    rows = torch.zeros(1, 512)
+    rows[0, 7] = 500.0
+    format = Format(tail_samples=4, top_k=2, vocabulary=512, blocks=1, block_length=2)
+    predicted = format.decode(format.encode(rows, seeded()), 1)
+    assert predicted.ids_NJ.max() < 512 and predicted.weights_NJ[0, 0].item() == pytest.approx(1)
+    assert predicted.weights_NJ[0, 1:].sum().item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("vocabulary", "count"), [(20, 20), (300, 5), (1024, 40), (2000, 300)])
+def test_the_largest_are_those_of_topk(vocabulary, count):
+    p = torch.softmax(logits(vocabulary), -1)
+    values, ids = largest(p, count)
+    expected = p.topk(count)
+    torch.testing.assert_close(values, expected.values, rtol=0, atol=0)
+    assert torch.equal(p.gather(1, ids), values) and all(len(set(row)) == count for row in ids.tolist())
 
 
 def test_an_even_sample_is_unbiased_and_misses_nothing_large():

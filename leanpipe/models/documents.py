@@ -1,0 +1,161 @@
+"""Full causal attention, document by document: on a processor much faster than one attention under a mask.
+
+Packed blocks hold several documents that must not see each other. transformers then makes a mask of all pairs of tokens, and
+PyTorch multiplies all pairs, though most are masked. Here each document is attended to by itself, and only backwards.
+
+Letters in names of tensors: B batch, T tokens, H heads, K heads of keys and values, D width of a head, N tokens of all rows,
+L tokens of a document.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+NAME = "leanpipe_documents"
+"""By which transformers knows this attention."""
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def attend_by_document(model: Any) -> None:
+    """Let a causal language model do so for batches without padding, if it computes the same then."""
+    if (
+        model.device.type != "cpu"
+        or model.config._attn_implementation != "sdpa"
+        or not _is_full(model.config)
+    ):
+        return
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import flash_attention_mask
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, flash_attention_mask)  # none, as there is no padding
+    expected = _sample(model)
+    model.set_attn_implementation(NAME)
+    if not torch.allclose(_sample(model), expected, rtol=0.05, atol=0.05, equal_nan=True):
+        attend_in_one(model)
+
+
+def attend_in_one(model: Any) -> None:
+    """Take that back: the model reads padded batches and goes on from a cache again."""
+    if model.config._attn_implementation == NAME:
+        model.set_attn_implementation("sdpa")
+
+
+def attend(
+    module: torch.nn.Module,
+    query_BHTD: torch.Tensor,
+    key_BKTD: torch.Tensor,
+    value_BKTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    position_ids: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls in each layer; the result has the shape (B, T, H, D).
+
+    A document begins with each row, and wherever `position_ids` do not go on by one.
+    """
+    batch, length = query_BHTD.shape[0], query_BHTD.shape[2]
+    lengths = _lengths(position_ids, batch, length)
+    inputs = [each.transpose(1, 2).flatten(0, 1) for each in (query_BHTD, key_BKTD, value_BKTD)]
+    if torch.is_autocast_enabled("cpu"):
+        inputs = [each.to(torch.get_autocast_dtype("cpu")) for each in inputs]
+    if dropout or query_BHTD.shape[-1] != value_BKTD.shape[-1]:
+        output_NHD = torch.cat([_attend(each, dropout, scaling) for each in _each(lengths, *inputs)])
+    else:
+        output_NHD = _ByDocument.apply(*inputs, lengths, scaling)
+    return output_NHD.unflatten(0, (batch, length)), None
+
+
+class _ByDocument(torch.autograd.Function):
+    """PyTorch's own attention for processors. Its backward pass is up to four times as fast in float32 as in bfloat16, so it
+    is done in that, a document at a time."""
+
+    @staticmethod
+    def forward(ctx, query_NHD, key_NKD, value_NKD, lengths, scaling):
+        output_NHD = torch.empty_like(query_NHD)
+        sums = []
+        for query, key, value, output in _each(lengths, query_NHD, key_NKD, value_NKD, output_NHD):
+            found, logsumexp = _forward(*_heads(query, key, value), 0.0, True, scale=scaling)
+            output.copy_(found[0].transpose(0, 1))
+            sums.append(logsumexp)
+        ctx.save_for_backward(query_NHD, key_NKD, value_NKD, output_NHD, *sums)
+        ctx.lengths, ctx.scaling = lengths, scaling
+        return output_NHD
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream_NHD):
+        query_NHD, key_NKD, value_NKD, output_NHD, *sums = ctx.saved_tensors
+        inputs = [query_NHD, key_NKD, value_NKD]
+        gradients = [torch.empty_like(each) for each in inputs]
+        parts = _each(ctx.lengths, *inputs, output_NHD, upstream_NHD, *gradients)
+        for logsumexp, (*given, output, upstream, of_query, of_key, of_value) in zip(
+            sums, parts, strict=True
+        ):
+            query, key, value = _heads(*(each.float() for each in given))
+            upstream, output = (each.float().transpose(0, 1)[None] for each in (upstream, output))
+            found = _backward(upstream, query, key, value, output, logsumexp, 0.0, True, scale=ctx.scaling)
+            for total, of_heads in zip((of_query, of_key, of_value), found, strict=True):
+                # Heads that share keys add up what they want of them.
+                shared = of_heads[0].unflatten(0, (total.shape[1], -1))
+                total.copy_(shared.sum(1).transpose(0, 1))
+        return *gradients, None, None
+
+
+def _attend(given: tuple[torch.Tensor, ...], dropout: float, scaling: float | None) -> torch.Tensor:
+    query, key, value = _heads(*given)
+    found = F.scaled_dot_product_attention(
+        query, key, value, dropout_p=dropout, is_causal=True, scale=scaling
+    )
+    return found[0].transpose(0, 1)
+
+
+def _heads(
+    query_LHD: torch.Tensor, key_LKD: torch.Tensor, value_LKD: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As attention wants them, (1, H, L, D) each."""
+    shared = query_LHD.shape[1] // key_LKD.shape[1]
+    key_LHD, value_LHD = (each.repeat_interleave(shared, 1) for each in (key_LKD, value_LKD))
+    return query_LHD.transpose(0, 1)[None], key_LHD.transpose(0, 1)[None], value_LHD.transpose(0, 1)[None]
+
+
+def _each(lengths: list[int], *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Views of each document's part of the tensors."""
+    return zip(*(each.split(lengths) for each in tensors), strict=True)
+
+
+def _lengths(positions_BT: torch.Tensor | None, batch: int, length: int) -> list[int]:
+    """How many tokens each document has, row after row."""
+    if positions_BT is None:
+        return [length] * batch
+    begins_BT = torch.ones(positions_BT.shape, dtype=torch.bool)
+    begins_BT[:, 1:] = positions_BT.diff(dim=1) != 1
+    begins_N = begins_BT.expand(batch, length).flatten().nonzero()[:, 0]
+    ends = torch.cat([begins_N, begins_N.new_tensor([batch * length])])
+    return ends.diff().tolist()
+
+
+def _is_full(config: Any) -> bool:
+    """Whether each token attends to all before it, in all layers."""
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return set(kinds) == {"full_attention"} and not window
+
+
+def _sample(model: Any) -> torch.Tensor:
+    """Last hidden states of two rows of two documents."""
+    positions_T = torch.tensor([0, 1, 2, 0, 1])
+    tokens_BT = (torch.arange(10) % model.config.vocab_size).view(2, 5)
+    training = model.training
+    with torch.no_grad():
+        states = model.eval().base_model(
+            input_ids=tokens_BT, position_ids=positions_T.expand(2, 5), use_cache=False
+        )
+    model.train(training)
+    return states.last_hidden_state.float()
