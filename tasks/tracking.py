@@ -143,14 +143,15 @@ class MlflowReport:
         self._every_seconds = every_seconds
         self._waiting: list[Metric] = []
         self._last_flush = time.monotonic()
-        self._told = {name: self._last_step(name) for name in client.get_run(run_id).data.metrics}
+        self._earlier = set(client.get_run(run_id).data.metrics)
+        self._last_steps: dict[str, int] = {}
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         now = int(time.time() * 1000)
         self._waiting += [
             Metric(name, float(value), now, step or 0)
             for name, value in values.items()
-            if math.isfinite(value) and (step is None or step > self._told.get(name, -1))
+            if math.isfinite(value) and (step is None or step > self._last_step(name))
         ]
         if time.monotonic() - self._last_flush > self._every_seconds:
             self.flush()
@@ -158,7 +159,13 @@ class MlflowReport:
     def progress(self, done: float, total: float, what: str) -> None: ...
 
     def _last_step(self, name: str) -> int:
-        return max(metric.step for metric in self._client.get_metric_history(self._run_id, name))
+        """That an earlier attempt told; asked for when it is needed, for a flow's run has a hundred figures without steps."""
+        if name not in self._earlier:
+            return -1
+        if name not in self._last_steps:
+            history = self._client.get_metric_history(self._run_id, name)
+            self._last_steps[name] = max(metric.step for metric in history)
+        return self._last_steps[name]
 
     def flush(self) -> None:
         for start in range(0, len(self._waiting), 500):
