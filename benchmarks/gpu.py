@@ -45,21 +45,12 @@ def main() -> None:
 
 
 def model() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
+
+    from leanpipe.planning.models import describe_model
 
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49_152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            tie_word_embeddings=True,
-            max_position_embeddings=LENGTH,
-        )
-    ).cuda()
+    return LlamaForCausalLM(describe_model("smollm2-135m-instruct")).cuda()
 
 
 def blocks(count: int, **more: bool) -> list[dict[str, torch.Tensor]]:

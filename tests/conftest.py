@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -13,3 +15,14 @@ os.environ |= {
 }
 # A shell ignores Ctrl-C for what it runs in the background, and so would every server that a test starts and ends with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def one_thread():
+    """Tiny operations gain nothing from threads, and lose much where other processes want the same cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

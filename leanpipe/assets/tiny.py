@@ -5,6 +5,7 @@ A teacher for trying the pipeline and for tests, in seconds and without a downlo
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -19,6 +20,9 @@ from leanpipe.text.listing import list_corpus
 from leanpipe.text.readlog import ReadLog
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 from leanpipe.training.distill import DistillConfig, distill
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
 
 _TRAINING_BYTES = 10_000_000  # for its tokenizer
 
@@ -41,11 +45,27 @@ class SeedInputs:
     documents: Path
 
 
+def seed_config(config: SeedConfig) -> "LlamaConfig":
+    """The sizes of the model, without its tokenizer."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=config.vocabulary,
+        hidden_size=config.width,
+        intermediate_size=3 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2_048,
+        tie_word_embeddings=True,
+    )
+
+
 @stage(version=1, uses_device=True)
 def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report) -> Summary:
     """Write a Llama with random weights, and a tokenizer that is trained on the documents, as a model folder."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     from leanpipe.models.load import save_model
     from leanpipe.tokens.sample import Sample
@@ -53,21 +73,10 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
 
     tokenizer = train_tokenizer("bpe", Sample(inputs.documents, _TRAINING_BYTES), config.vocabulary)
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocabulary,
-            hidden_size=config.width,
-            intermediate_size=3 * config.width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=2_048,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    seeded = seed_config(config)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(seeded, name, getattr(tokenizer, name))
+    model = LlamaForCausalLM(seeded)
     save_model(model, tokenizer, out)
     return {"parameters": model.num_parameters()}
 

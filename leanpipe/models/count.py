@@ -63,9 +63,8 @@ def parameters_of(config: "PretrainedConfig") -> int:
     return _parameters_of(type(config), config.to_json_string(use_diff=False))  # type: ignore[arg-type]
 
 
-@functools.lru_cache(
-    256
-)  # even an empty model of many layers takes half a second, and plans ask for the same ones
+# Even an empty model of many layers takes half a second, and plans ask for the same ones.
+@functools.lru_cache(256)
 def _parameters_of(kind: "type[PretrainedConfig]", described: str) -> int:
     return count_parameters(empty_model(kind.from_dict(json.loads(described))))
 

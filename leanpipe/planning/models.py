@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanpipe.assets.tiny import SeedConfig
+from leanpipe.assets.tiny import SeedConfig, seed_config
 from leanpipe.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ def describe_model(reference: str) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     if reference in ("tiny", "smollm2-135m-instruct"):
-        return _tiny() if reference == "tiny" else _smollm2()
+        return seed_config(SeedConfig()) if reference == "tiny" else _smollm2()
     path = Path(reference).expanduser()
     try:
         if path.suffix == ".gguf":
@@ -26,21 +26,6 @@ def describe_model(reference: str) -> "PretrainedConfig":
             f"model {reference}: it is no folder with a config.json, no .gguf file, none of smollm2-135m-instruct, tiny, "
             "and no hub model that can be reached from here; check the spelling, or give a local path"
         ) from error
-
-
-def _tiny() -> "PretrainedConfig":
-    from transformers import LlamaConfig
-
-    seed = SeedConfig()
-    return LlamaConfig(
-        vocab_size=seed.vocabulary,
-        hidden_size=seed.width,
-        intermediate_size=3 * seed.width,
-        num_hidden_layers=seed.layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
 
 
 def _smollm2() -> "PretrainedConfig":

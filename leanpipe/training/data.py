@@ -76,6 +76,15 @@ def spread(blocks: Blocks, tokens: int) -> list[Any]:
     return [blocks[index * len(blocks) // wanted] for index in range(wanted)]
 
 
+def evened(blocks: Sequence[Any], number: int) -> Sequence[Any]:
+    """Filled up, with blocks that score nothing, so that all processes compute as often: they need each other's shards."""
+    missing = -len(blocks) % number
+    if not missing:
+        return blocks
+    labels = torch.full_like(torch.as_tensor(blocks[0]["labels"]), IGNORED)
+    return [*blocks, *[{**blocks[0], "labels": labels}] * missing]
+
+
 def collate(items: Sequence[Any]) -> dict[str, torch.Tensor]:
     """One batch: each entry that the items have is stacked, those of (T,) to (B, T)."""
     return {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}

@@ -79,8 +79,8 @@ def to_buckets(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `to_teacher`, from the teacher's softened ln p of the tokens `ids_CK` and, last, of all others: M = K + 1.
 
-    All others are one bucket for the student too: how it spreads over them what it gives to them, nobody teaches it. So there is one softmax, a few gathered columns, and one factor per
-    token for what the student gives to the bucket.
+    All others are one bucket for the student too: how it spreads over them what it gives to them, nobody teaches it. So
+    there is one softmax, a few gathered columns, and one factor per token for what the student gives to the bucket.
     """
     scored_C1 = (labels_C != IGNORED)[:, None]
     p_CV = softmax(logits_CV, how.temperature)

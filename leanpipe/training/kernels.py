@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe import device
 from leanpipe.errors import UserError
+from leanpipe.training.lora import without_wrapper
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ def use_kernels(model: Any, config: "TrainingConfig") -> None:
     from leanpipe.models.documents import attend_by_document
     from leanpipe.models.fused import fuse
 
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = without_wrapper(model)
     kernel = attention_kernel(config.attention_kernel)
     if config.attention_kernel == "auto" and not config.compile:
         attend_by_document(causal)  # on a processor

@@ -9,6 +9,7 @@ import torch
 from leanpipe.errors import UserError
 from leanpipe.training.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
 from leanpipe.training.kernels import use_kernels_to_read
+from leanpipe.training.lora import without_wrapper
 from leanpipe.training.losses import (
     IGNORED,
     cross_entropy,
@@ -142,7 +143,7 @@ class CachedDistillation:
 
 def check_head(model: Any) -> None:
     """Raise UserError if the model does more to its hidden states than its head does: the losses here would miss it."""
-    causal, head = _causal(model).eval(), _head(model)
+    causal, head = without_wrapper(model).eval(), _head(model)
     tokens = torch.arange(3, device=causal.device)[None]
     with torch.no_grad():
         logits = causal(input_ids=tokens, use_cache=False).logits
@@ -166,7 +167,7 @@ def _states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tensor]:
     `position_ids` start anew in each document and no mask is given: from that transformers makes an attention mask that
     keeps documents apart.
     """
-    output = _causal(model).base_model(
+    output = without_wrapper(model).base_model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
         use_cache=False,
@@ -177,9 +178,4 @@ def _states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tensor]:
 
 
 def _head(model: Any) -> torch.nn.Module:
-    return _causal(model).get_output_embeddings()
-
-
-def _causal(model: Any) -> Any:
-    """The language model itself, from within an adapter's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return without_wrapper(model).get_output_embeddings()

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from leanpipe.training.lora import without_wrapper
+
 
 class MuonAndAdamW(torch.optim.Optimizer):
     """Two optimisers that step together.
@@ -52,7 +54,7 @@ def muon_and_adamw(
     model: Any, decayed: set[str], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> MuonAndAdamW:
     """The optimiser for the trained parameters of `model`; of those that AdamW trains, the `decayed` decay."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = without_wrapper(model)
     ends = {id(module.weight) for module in (causal.get_input_embeddings(), causal.get_output_embeddings())}
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for _, weight in trained if weight.ndim == 2 and id(weight) not in ends]

@@ -22,6 +22,7 @@ from transformers import Trainer
 from leanpipe import device
 from leanpipe.models.student import layer_list_name
 from leanpipe.together import rank
+from leanpipe.training.lora import without_wrapper
 
 _PARTS = "parts"
 _SCHEDULER = "scheduler.pt"
@@ -42,7 +43,7 @@ def shard(model: Any, arithmetic: torch.dtype) -> Any:
     model.cpu()
     divided = model if rank() else copy.deepcopy(model)
     adapted = hasattr(divided, "get_base_model")
-    causal = divided.get_base_model() if adapted else divided
+    causal = without_wrapper(divided)
     # Autocast would keep a whole copy of every layer in `arithmetic` until its backward pass. Frozen layers are in it.
     gathered = None if adapted else arithmetic
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)

@@ -24,11 +24,11 @@ from leanpipe.training import checkpoints, micro_batch
 from leanpipe.training.arguments import BETAS, arguments, steps_of
 from leanpipe.training.config import TrainingConfig, check_training
 from leanpipe.training.curves import draw_losses
-from leanpipe.training.data import Blocks, Passes, collate, scored_tokens
+from leanpipe.training.data import Blocks, Passes, collate, evened, scored_tokens
 from leanpipe.training.flops import flops_per_token, peak_flops
 from leanpipe.training.guard import Diverged, Guard
 from leanpipe.training.kernels import use_kernels
-from leanpipe.training.losses import IGNORED
+from leanpipe.training.lora import without_wrapper
 from leanpipe.training.meter import Meter
 from leanpipe.training.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.optimizers import muon_and_adamw
@@ -105,7 +105,7 @@ def train(
         make_whole(trainer.model, model)
     trainer.accelerator.wait_for_everyone()
     leave()
-    attend_in_one(_causal(model))
+    attend_in_one(without_wrapper(model))
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
     shutil.rmtree(folder, ignore_errors=True)
@@ -176,12 +176,14 @@ class _Trainer(Trainer):
         self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
         self._termination = termination
         peak = peak_flops(_DTYPES[config.arithmetic]) * config.processes
-        self.meter = Meter(self._tokens_per_step, flops_per_token(_causal(model), block), peak)
+        self.meter = Meter(self._tokens_per_step, flops_per_token(without_wrapper(model), block), peak)
         self._guard = Guard(config.spike)
         self._in_memory = config.micro_batch and config.in_memory
         if not self._in_memory:
             checkpointing = config.gradient_checkpointing
-            self._in_memory = micro_batch.first_guess(_causal(model), config.share, block, checkpointing)
+            self._in_memory = micro_batch.first_guess(
+                without_wrapper(model), config.share, block, checkpointing
+            )
         if checkpoint:
             self._restore(json.loads((checkpoint / _STATE).read_text()))
         self.remove_callback(PrinterCallback)
@@ -301,7 +303,7 @@ class _Trainer(Trainer):
     def _validation_sum(self) -> float:
         """Nats of all scored tokens of the validation text."""
         rank, number = self.args.process_index, self.args.world_size
-        blocks, total = _evened(self._text.validation, number)[rank::number], 0.0
+        blocks, total = evened(self._text.validation, number)[rank::number], 0.0
         for start in range(0, len(blocks), self._in_memory):
             batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
             with torch.no_grad():
@@ -375,19 +377,6 @@ class _Trainer(Trainer):
 
 class _ShardedTrainer(_Trainer, ShardedTrainer):
     """The same for a model in shards."""
-
-
-def _evened(blocks: Sequence[Any], number: int) -> Sequence[Any]:
-    """Filled up, with blocks that score nothing, so that all processes compute as often: they need each other's shards."""
-    missing = -len(blocks) % number
-    if not missing:
-        return blocks
-    labels = torch.full_like(torch.as_tensor(blocks[0]["labels"]), IGNORED)
-    return [*blocks, *[{**blocks[0], "labels": labels}] * missing]
-
-
-def _causal(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -27,12 +27,7 @@ LENGTHS = {"packed": (40, 1, 3, 27), "alone": (71,), "short": (2, 1)}
 LAYER = 1
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Layer(torch.nn.Module):

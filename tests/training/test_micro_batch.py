@@ -19,13 +19,7 @@ from leanpipe.training.trainer import Text, train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 on_a_processor = pytest.mark.skipif(

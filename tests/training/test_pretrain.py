@@ -2,7 +2,6 @@ import math
 from itertools import pairwise
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from leanpipe.errors import UserError
@@ -11,13 +10,7 @@ from leanpipe.training.depth import derive, scaled_parameters, shape_of
 from leanpipe.training.pretrain import PretrainConfig, PretrainInputs, check_pretrain, pretrain
 from tests.training.blocks import Recorder, write_blocks
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(tmp_path, **settings):

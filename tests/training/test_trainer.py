@@ -15,14 +15,7 @@ from leanpipe.training.trainer import Text, steps_of, train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny operations gain nothing from threads, and lose much where other processes want the same cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config(**changes) -> TrainingConfig:
