@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plan`: the memory that `leanpipe plan` predicts, beside what the stages then take, on CPU.
+"""`python -m benchmarks.plan`: the memory that `leanpipe plan` predicts, beside what the stages then take.
 
 Each of the three training stages, and quantising and evaluating, runs in a process of its own, as in a flow, with its default settings but for its length:
 a few steps reach the same peak. The teacher has the shape and the vocabulary of SmolLM2-135M, and random weights: its
@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from benchmarks.report import write
+from leanpipe import device
 from leanpipe.compression.quantize import QuantizeConfig, quantize
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.planning.models import describe_model
@@ -45,6 +46,7 @@ MEGABYTE = 1e6
 
 
 def main() -> None:
+    print(f"device: {device.name()}")
     rows = []
     nursery = Nursery()
     with tempfile.TemporaryDirectory() as folder:
@@ -84,15 +86,15 @@ def main() -> None:
 def predict(name: str, config: Any, teacher: Artifact, student: Artifact | None) -> float:
     if name in ("quantize", "evaluate"):
         plan = plan_quantize if name == "quantize" else plan_evaluate
-        return plan(config, teacher.path, "cpu").peak
+        return plan(config, teacher.path, device.name()).peak
     if name == "cache_teacher":
-        return plan_cache(config, config.blocks * BLOCK, teacher.path, "cpu").peak
+        return plan_cache(config, config.blocks * BLOCK, teacher.path, device.name()).peak
     if name == "distill":
-        return plan_distill(config, teacher.path, BLOCK, "cpu").peak
+        return plan_distill(config, teacher.path, BLOCK, device.name()).peak
     if name == "finetune":
         assert student
-        return plan_finetune(config, student.path, "cpu").peak
-    return plan_pretrain(config, len(tiny_tokenizer()), BLOCK, "cpu").peak
+        return plan_finetune(config, student.path, device.name()).peak
+    return plan_pretrain(config, len(tiny_tokenizer()), BLOCK, device.name()).peak
 
 
 def row(name: str, predicted: float, measured: float) -> dict[str, Any]:

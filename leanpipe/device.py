@@ -73,6 +73,13 @@ def compute_dtype() -> "torch.dtype":
     return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
+def dtype_of(arithmetic: str) -> "torch.dtype":
+    """Of bf16, fp16 or fp32."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[arithmetic]
+
+
 def release_memory() -> None:
     """Give back what is free: PyTorch keeps memory of the GPU for later use, and the C library that of the process."""
     gc.collect()

@@ -1,17 +1,22 @@
-"""Full causal attention, document by document: on a processor much faster than one attention under a mask.
+"""Full causal attention, document by document: much faster than one attention under a mask.
 
 Packed blocks hold several documents that must not see each other. transformers then makes a mask of all pairs of tokens, and
-PyTorch multiplies all pairs, though most are masked. Here each document is attended to by itself, and only backwards.
+PyTorch multiplies all pairs, though most are masked. Here each document is attended to by itself, and only backwards: on a
+processor one after the other, on a GPU by PyTorch's FlashAttention for documents of many lengths.
 
 Letters in names of tensors: B batch, T tokens, H heads, K heads of keys and values, D width of a head, N tokens of all rows,
 L tokens of a document.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from leanpipe import device
 
 NAME = "leanpipe_documents"
 """By which transformers knows this attention."""
@@ -20,22 +25,24 @@ _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def attend_by_document(model: Any) -> None:
-    """Let a causal language model do so for batches without padding, if it computes the same then."""
-    if (
-        model.device.type != "cpu"
-        or model.config._attn_implementation != "sdpa"
-        or not _is_full(model.config)
-    ):
+def attend_by_document(model: Any, arithmetic: torch.dtype | None = None) -> None:
+    """Let a causal language model do so for batches without padding, if it computes the same then.
+
+    `arithmetic` is that of the autocast in which it runs; None is that of its weights.
+    """
+    dtype = arithmetic or model.dtype
+    if not _can(model.device, dtype) or model.config._attn_implementation != "sdpa":
+        return
+    if not _is_full(model.config):
         return
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, flash_attention_mask)  # none, as there is no padding
-    expected = _sample(model)
+    expected = _sample(model, dtype)
     model.set_attn_implementation(NAME)
-    if not torch.allclose(_sample(model), expected, rtol=0.05, atol=0.05, equal_nan=True):
+    if not torch.allclose(_sample(model, dtype), expected, rtol=0.05, atol=0.05, equal_nan=True):
         attend_in_one(model)
 
 
@@ -61,15 +68,76 @@ def attend(
     A document begins with each row, and wherever `position_ids` do not go on by one.
     """
     batch, length = query_BHTD.shape[0], query_BHTD.shape[2]
-    lengths = _lengths(position_ids, batch, length)
+    documents = _documents(position_ids, batch, length, query_BHTD.device)
     inputs = [each.transpose(1, 2).flatten(0, 1) for each in (query_BHTD, key_BKTD, value_BKTD)]
-    if torch.is_autocast_enabled("cpu"):
-        inputs = [each.to(torch.get_autocast_dtype("cpu")) for each in inputs]
+    kind = query_BHTD.device.type
+    if torch.is_autocast_enabled(kind):
+        inputs = [each.to(torch.get_autocast_dtype(kind)) for each in inputs]
     if dropout or query_BHTD.shape[-1] != value_BKTD.shape[-1]:
-        output_NHD = torch.cat([_attend(each, dropout, scaling) for each in _each(lengths, *inputs)])
+        output_NHD = torch.cat(
+            [_attend(each, dropout, scaling) for each in _each(documents.lengths, *inputs)]
+        )
+    elif kind == "cuda":
+        output_NHD = _on_gpu(documents, scaling, *inputs)
     else:
-        output_NHD = _ByDocument.apply(*inputs, lengths, scaling)
+        output_NHD = _ByDocument.apply(*inputs, documents.lengths, scaling)
     return output_NHD.unflatten(0, (batch, length)), None
+
+
+@dataclass
+class _Documents:
+    """Where the documents of a batch lie, one row after the other."""
+
+    bounds: torch.Tensor
+    """Where each begins, and where the last ends."""
+    lengths: list[int]
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+
+def _documents(positions_BT: torch.Tensor | None, batch: int, length: int, where: torch.device) -> _Documents:
+    """Found once for all layers, which are given the same tensor: a GPU is waited for."""
+    found = getattr(positions_BT, "_leanpipe_documents", None)
+    if found:
+        return found
+    if positions_BT is None:
+        bounds = torch.arange(0, batch * length + 1, length)
+    else:
+        begins_BT = torch.ones(positions_BT.shape, dtype=torch.bool, device=positions_BT.device)
+        begins_BT[:, 1:] = positions_BT.diff(dim=1) != 1
+        begins_N = begins_BT.expand(batch, length).flatten().nonzero()[:, 0]
+        bounds = torch.cat([begins_N, begins_N.new_tensor([batch * length])])
+    documents = _Documents(bounds.to(where, torch.int32), bounds.diff().tolist())
+    if positions_BT is not None:
+        positions_BT._leanpipe_documents = documents  # type: ignore[attr-defined]
+    return documents
+
+
+def _on_gpu(
+    documents: _Documents,
+    scaling: float | None,
+    query_NHD: torch.Tensor,
+    key_NKD: torch.Tensor,
+    value_NKD: torch.Tensor,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds, longest = documents.bounds, documents.longest
+    shared = query_NHD.shape[1] // key_NKD.shape[1]
+    key_NHD, value_NHD = (each.repeat_interleave(shared, 1) for each in (key_NKD, value_NKD))
+    return varlen_attn(
+        query_NHD,
+        key_NHD,
+        value_NHD,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),
+    )
 
 
 class _ByDocument(torch.autograd.Function):
@@ -130,15 +198,13 @@ def _each(lengths: list[int], *tensors: torch.Tensor) -> Iterator[tuple[torch.Te
     return zip(*(each.split(lengths) for each in tensors), strict=True)
 
 
-def _lengths(positions_BT: torch.Tensor | None, batch: int, length: int) -> list[int]:
-    """How many tokens each document has, row after row."""
-    if positions_BT is None:
-        return [length] * batch
-    begins_BT = torch.ones(positions_BT.shape, dtype=torch.bool)
-    begins_BT[:, 1:] = positions_BT.diff(dim=1) != 1
-    begins_N = begins_BT.expand(batch, length).flatten().nonzero()[:, 0]
-    ends = torch.cat([begins_N, begins_N.new_tensor([batch * length])])
-    return ends.diff().tolist()
+def _can(where: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this device has such an attention in that arithmetic."""
+    if where.type != device.name():  # parts of the model lie elsewhere than they compute
+        return False
+    if where.type == "cuda":
+        return dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(where) >= (8, 0)
+    return True
 
 
 def _is_full(config: Any) -> bool:
@@ -148,12 +214,12 @@ def _is_full(config: Any) -> bool:
     return set(kinds) == {"full_attention"} and not window
 
 
-def _sample(model: Any) -> torch.Tensor:
+def _sample(model: Any, dtype: torch.dtype) -> torch.Tensor:
     """Last hidden states of two rows of two documents."""
-    positions_T = torch.tensor([0, 1, 2, 0, 1])
-    tokens_BT = (torch.arange(10) % model.config.vocab_size).view(2, 5)
-    training = model.training
-    with torch.no_grad():
+    positions_T = torch.tensor([0, 1, 2, 0, 1], device=model.device)
+    tokens_BT = (torch.arange(10, device=model.device) % model.config.vocab_size).view(2, 5)
+    training, kind = model.training, model.device.type
+    with torch.no_grad(), torch.autocast(kind, dtype, enabled=kind == "cuda" and dtype != model.dtype):
         states = model.eval().base_model(
             input_ids=tokens_BT, position_ids=positions_T.expand(2, 5), use_cache=False
         )

@@ -8,6 +8,7 @@ Letters in names of tensors: N tokens, D width.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +24,23 @@ def fuse(model: torch.nn.Module) -> None:
         fused = _fused(module)
         if fused and _is_same(module, fused):
             module.forward = fused.__get__(module)  # type: ignore[method-assign]
+
+
+@contextmanager
+def convert_once(model: torch.nn.Module) -> Iterator[None]:
+    """Within, and under autocast, what the norms of a model on a GPU give is converted once, not for each of its readers."""
+
+    def convert(_module: Any, _given: Any, made: torch.Tensor) -> torch.Tensor:
+        kind = made.device.type
+        return made.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else made
+
+    norms = [module for module in model.modules() if type(module).__name__.endswith(("RMSNorm", "LayerNorm"))]
+    handles = [module.register_forward_hook(convert) for module in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _fused(module: Any) -> Callable[..., torch.Tensor] | None:

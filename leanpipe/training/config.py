@@ -40,9 +40,9 @@ class TrainingConfig(StageConfig):
     """Compute activations twice instead of keeping them: about a third slower, much less memory for long blocks."""
     compile: bool = False
     """Compile the model with torch.compile: a minute or more before the first step, then faster steps on a GPU."""
-    attention_kernel: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
-    """What computes full attention. auto is flash_attention_2 where that package and a GPU are there, else PyTorch's sdpa: on a
-    processor for each document by itself, without a mask."""
+    attention_kernel: Literal["auto", "sdpa", "flex_attention"] = "auto"
+    """What computes full attention. auto is for each document by itself, without a mask: on a processor, and by FlashAttention
+    on a GPU in bf16 or fp16; elsewhere it is PyTorch's sdpa."""
     fused_kernels: bool = True
     """Compute norms, rotations and activations in fewer passes: on a GPU by Liger's kernels if that package is there, on a
     processor by ours."""

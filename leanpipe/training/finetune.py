@@ -163,7 +163,7 @@ def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
     from leanpipe.training.lora import load_nf4, lora_config
 
     torch.manual_seed(config.seed)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.arithmetic]
+    dtype = device.dtype_of(config.arithmetic)
     adapters = lora_config(config.rank, config.alpha, config.dropout, config.target_modules, config.adapter)
     base = load_nf4(path, dtype) if config.base == "nf4" else load_model(path, dtype)
     return get_peft_model(base, adapters)

@@ -19,8 +19,6 @@ from leanpipe.training.data import collate, scored_bytes
 from leanpipe.training.objectives import CrossEntropy
 from leanpipe.training.packing import Block, pack
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
 
 @dataclass(frozen=True)
 class General:
@@ -36,7 +34,7 @@ class General:
 
 def nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
     """What the blocks' scored tokens cost the model as it is now, all in all."""
-    dtype, total = _DTYPES[arithmetic], 0.0
+    dtype, total = device.dtype_of(arithmetic), 0.0
     training = model.training
     model.eval()
     with torch.no_grad(), torch.autocast(device.name(), dtype, enabled=dtype != torch.float32):

@@ -2,6 +2,9 @@
 
 import importlib.util
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from leanpipe import device
@@ -13,15 +16,9 @@ if TYPE_CHECKING:
 
     from leanpipe.training.config import TrainingConfig
 
-FLASH = "flash_attention_2"
-
 
 def check_kernels(attention: str, compiled: bool) -> None:
     """Raise UserError if the device or an installed package cannot do what is asked for by name."""
-    if attention == FLASH and not _on_gpu_with("flash_attn"):
-        raise UserError(
-            "attention_kernel flash_attention_2 needs a GPU and the package flash-attn: use auto on this machine"
-        )
     if attention == "flex_attention" and device.name() == "cpu":
         raise UserError("attention_kernel flex_attention needs a GPU: use auto on this machine")
     if compiled and device.name() == "cpu" and not shutil.which("g++"):
@@ -30,35 +27,27 @@ def check_kernels(attention: str, compiled: bool) -> None:
         )
 
 
-def attention_kernel(wanted: str) -> str:
-    """The name by which transformers knows the kernel."""
-    if wanted == "auto":
-        return FLASH if _on_gpu_with("flash_attn") else "sdpa"
-    return wanted
+@contextmanager
+def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
+    """Within, `model` computes by what is fastest here. Attention that is not full is left as it is."""
+    from leanpipe.models.documents import attend_by_document, attend_in_one
+    from leanpipe.models.fused import convert_once, fuse
 
-
-def use_kernels(model: Any, config: "TrainingConfig") -> None:
-    """Let `model` compute by what is fastest here. Attention that is not full is left as it is."""
-    from leanpipe.models.documents import attend_by_document
-    from leanpipe.models.fused import fuse
-
-    causal = without_wrapper(model)
-    kernel = attention_kernel(config.attention_kernel)
-    if config.attention_kernel == "auto" and not config.compile:
-        attend_by_document(causal)  # on a processor
-    if causal.config._attn_implementation == "sdpa" and kernel != "sdpa":
+    causal, kernel = without_wrapper(model), config.attention_kernel
+    if kernel == "auto" and not config.compile:
+        attend_by_document(causal, device.dtype_of(config.arithmetic))
+    elif kernel == "flex_attention" and causal.config._attn_implementation == "sdpa":
         causal.set_attn_implementation(kernel)
-        if kernel == FLASH:
-            _flatten(causal.base_model)
-    if config.fused_kernels and not config.compile and device.name() == "cpu":
-        fuse(causal)
-    if config.fused_kernels and _on_gpu_with("liger_kernel"):
-        from liger_kernel.transformers import _apply_liger_kernel_to_instance
-
-        # The loss is computed in chunks already.
-        _apply_liger_kernel_to_instance(model=causal, cross_entropy=False, fused_linear_cross_entropy=False)
-    if config.compile:
-        causal.base_model.compile()
+    with ExitStack() as undone:
+        undone.callback(attend_in_one, causal)
+        if config.compile:  # which fuses by itself
+            causal.base_model.compile()
+        elif config.fused_kernels and device.name() == "cpu":
+            fuse(causal)
+        elif config.fused_kernels:
+            undone.enter_context(_ligers(causal))
+            undone.enter_context(convert_once(causal))
+        yield
 
 
 def use_kernels_to_read(model: "torch.nn.Module") -> None:
@@ -66,30 +55,24 @@ def use_kernels_to_read(model: "torch.nn.Module") -> None:
     from leanpipe.models.documents import attend_by_document
     from leanpipe.models.fused import fuse
 
+    attend_by_document(model)
     if device.name() == "cpu":
-        attend_by_document(model)
         fuse(model)
 
 
-def _flatten(backbone: "torch.nn.Module") -> None:
-    """Let the backbone read its blocks as one row: transformers sees where documents end only in batches of one."""
+@contextmanager
+def _ligers(causal: Any) -> Iterator[None]:
+    """Liger's kernels, where that package is. It changes the model's module too, and so all models that are made later."""
+    if importlib.util.find_spec("liger_kernel") is None:
+        yield
+        return
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
-    rows = 0
-
-    def to_one_row(_module: Any, arguments: Any, named: dict[str, Any]) -> Any:
-        nonlocal rows
-        rows = len(named["input_ids"])
-        flat = {name: named[name].reshape(1, -1) for name in ("input_ids", "position_ids")}
-        return arguments, named | flat
-
-    def to_rows(_module: Any, arguments: Any, output: Any) -> Any:
-        states = output.last_hidden_state
-        output.last_hidden_state = states.reshape(rows, -1, states.shape[-1])
-        return output
-
-    backbone.register_forward_pre_hook(to_one_row, with_kwargs=True)
-    backbone.register_forward_hook(to_rows)
-
-
-def _on_gpu_with(package: str) -> bool:
-    return device.name() == "cuda" and importlib.util.find_spec(package) is not None
+    module = vars(sys.modules[type(causal).__module__])
+    before = dict(module)
+    # The loss is computed in chunks already.
+    _apply_liger_kernel_to_instance(model=causal, cross_entropy=False, fused_linear_cross_entropy=False)
+    try:
+        yield
+    finally:
+        module.update(before)

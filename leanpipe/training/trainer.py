@@ -16,7 +16,6 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 
 from leanpipe import device
 from leanpipe.errors import UserError
-from leanpipe.models.documents import attend_in_one
 from leanpipe.report import Report
 from leanpipe.termination import Termination
 from leanpipe.together import leave
@@ -27,7 +26,7 @@ from leanpipe.training.curves import draw_losses
 from leanpipe.training.data import Blocks, Passes, collate, evened, scored_tokens
 from leanpipe.training.flops import flops_per_token, peak_flops
 from leanpipe.training.guard import Diverged, Guard
-from leanpipe.training.kernels import use_kernels
+from leanpipe.training.kernels import fast_kernels
 from leanpipe.training.lora import without_wrapper
 from leanpipe.training.meter import Meter
 from leanpipe.training.objectives import Batch, CrossEntropy, Objective, check_head
@@ -45,7 +44,6 @@ _T = TypeVar("_T")
 
 _STATE = "leanpipe.json"
 """What of ours a checkpoint holds beside what transformers keeps."""
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,12 @@ def train(
     diverges and may not (or no longer) go back, and for settings that the device cannot run.
     """
     check_training(config)
+    state = PartialState(cpu=device.name() == "cpu")
+    if model.device.type != state.device.type:
+        model.to(state.device)
     check_head(model)
-    use_kernels(model, config)
     folder = out / "checkpoints"
-    with Termination() as termination:
+    with Termination() as termination, fast_kernels(model, config):
         trainer = _finished(model, objective, text, config, folder, report, termination)
     if termination.requested:
         log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
@@ -105,7 +105,6 @@ def train(
         make_whole(trainer.model, model)
     trainer.accelerator.wait_for_everyone()
     leave()
-    attend_in_one(without_wrapper(model))
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
     shutil.rmtree(folder, ignore_errors=True)
@@ -122,10 +121,9 @@ def _finished(
     termination: Termination,
 ) -> "_Trainer":
     """A trainer that has trained, to the end or until it was told to end."""
-    state = PartialState(cpu=device.name() == "cpu")
-    kind = _Trainer
+    state, kind = PartialState(), _Trainer
     if config.sharding == "full":
-        kind, model = _ShardedTrainer, shard(model, _DTYPES[config.arithmetic])
+        kind, model = _ShardedTrainer, shard(model, device.dtype_of(config.arithmetic))
     while True:
         with state.main_process_first():  # it removes what is damaged
             checkpoint = checkpoints.find_whole(folder)
@@ -175,7 +173,7 @@ class _Trainer(Trainer):
         self._config, self._folder = config, folder
         self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
         self._termination = termination
-        peak = peak_flops(_DTYPES[config.arithmetic]) * config.processes
+        peak = peak_flops(device.dtype_of(config.arithmetic)) * config.processes
         self.meter = Meter(self._tokens_per_step, flops_per_token(without_wrapper(model), block), peak)
         self._guard = Guard(config.spike)
         self._in_memory = config.micro_batch and config.in_memory

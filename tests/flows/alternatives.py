@@ -125,7 +125,6 @@ TRAINING = {
     "attention_kernel": shown_by(
         "training/test_kernels.py::test_the_attention_kernel_that_is_asked_for_is_used",
         "sdpa",
-        "flash_attention_2",
         "flex_attention",
     ),
     "fused_kernels": shown_by(

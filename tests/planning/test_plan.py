@@ -252,7 +252,7 @@ def test_a_run_on_another_device_corrects_nothing(tmp_path):
     tiny_model(store.partial("import_gguf", "t"))
     model = publish(store, "import_gguf", "t")
     plan = plan_quantize(QuantizeConfig(), store.path("import_gguf", "t"), "cpu")
-    names = ("NVIDIA H100 80GB HBM3", "", device.model())
+    names = ("another device", "", device.model())
     for name, corrected in zip(names, (1, 1, 2), strict=True):
         (store.partial("quantize", f"of {name}") / "model").write_text(name)
         config = QuantizeConfig().model_dump(mode="json")
