@@ -28,7 +28,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "distilled, the teacher asked at every step": {"predictions": "online"},
     "the teacher's layers, text alone": TEXT,
     "from scratch": TEXT | {"initialisation": "random"},
-    "distilled, layers by importance": {"keep": "importance"},
+    "distilled, first and last layers": {"keep": "first_and_last"},
     "distilled, evenly spaced layers": {"keep": "evenly_spaced"},
 }
 PEERS = list(WAYS)[2:4]

@@ -47,9 +47,9 @@ class DistillConfig(TrainingConfig):
     initialisation: Literal["teacher_layers", "random"] = "teacher_layers"
     """Begin with some of the teacher's layers, cut to the student's width, or with new weights (which need far more
     tokens)."""
-    keep: Literal["first_and_last", "evenly_spaced", "importance"] = "first_and_last"
-    """Which of the teacher's layers stay: the first and the last ones (two to one), evenly spaced ones, or those that
-    change the most what goes through them, as measured on the text."""
+    keep: Literal["importance", "first_and_last", "evenly_spaced"] = "importance"
+    """Which of the teacher's layers stay: those that change the most what goes through them, as measured on the text, the
+    first and the last ones (two to one), or evenly spaced ones."""
     predictions: Literal["online", "cached"] = "cached"
     """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
     on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""

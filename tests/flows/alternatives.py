@@ -254,7 +254,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "size": to(1),
         "initialisation": to("random"),
         "width": to(0.5),
-        "keep": to("evenly_spaced", "importance"),
+        "keep": to("evenly_spaced", "first_and_last"),
         "hidden_weight": to(1.0, predictions="online"),
         "predictions": to("online"),
         "divergence": to("reverse_kl", "jensen_shannon"),
