@@ -52,6 +52,7 @@ def attend_in_one(model: Any) -> None:
         model.set_attn_implementation("sdpa")
 
 
+@torch.compiler.disable  # whose own it would make anew for other numbers of documents
 def attend(
     module: torch.nn.Module,
     query_BHTD: torch.Tensor,

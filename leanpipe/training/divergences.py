@@ -10,7 +10,15 @@ from typing import Literal
 
 import torch
 
-from leanpipe.training.losses import IGNORED, at_least_float32, cross_entropy, flat, log, softmax
+from leanpipe.training.losses import (
+    IGNORED,
+    at_least_float32,
+    cross_entropy,
+    flat,
+    leave_out_filled,
+    log,
+    softmax,
+)
 
 Kind = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
@@ -142,7 +150,7 @@ def to_sample(
         p_CV.view(-1).index_add_(0, flat(at_C1, width), p_CV.new_full((len(at_C1),), how.share - 1))
     elif of_text_CV is not None:
         p_CV.add_(of_text_CV, alpha=1 - how.share)
-    p_CV[~scored_C] = 0
+    leave_out_filled(p_CV, labels_C)
     return sums, p_CV
 
 

@@ -32,16 +32,18 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
     """Within, `model` computes by what is fastest here. Attention that is not full is left as it is."""
     from leanpipe.models.documents import attend_by_document, attend_in_one
     from leanpipe.models.fused import convert_once, fuse
+    from leanpipe.models.student import layer_list_name
 
     causal, kernel = without_wrapper(model), config.attention_kernel
-    if kernel == "auto" and not config.compile:
+    if kernel == "auto":
         attend_by_document(causal, device.dtype_of(config.arithmetic))
     elif kernel == "flex_attention" and causal.config._attn_implementation == "sdpa":
         causal.set_attn_implementation(kernel)
     with ExitStack() as undone:
         undone.callback(attend_in_one, causal)
-        if config.compile:  # which fuses by itself
-            causal.base_model.compile()
+        if config.compile:  # which fuses by itself; layers are alike, and so compiled once
+            for layer in causal.get_submodule(layer_list_name(causal)):
+                layer.compile()
         elif config.fused_kernels and device.name() == "cpu":
             fuse(causal)
         elif config.fused_kernels:
@@ -60,10 +62,15 @@ def use_kernels_to_read(model: "torch.nn.Module") -> None:
         fuse(model)
 
 
+def has_liger() -> bool:
+    """Whether Liger's kernels will be used: there is a GPU, and the package."""
+    return device.name() == "cuda" and importlib.util.find_spec("liger_kernel") is not None
+
+
 @contextmanager
 def _ligers(causal: Any) -> Iterator[None]:
     """Liger's kernels, where that package is. It changes the model's module too, and so all models that are made later."""
-    if importlib.util.find_spec("liger_kernel") is None:
+    if not has_liger():
         yield
         return
     from liger_kernel.transformers import _apply_liger_kernel_to_instance

@@ -22,7 +22,8 @@ of each kind of loss (K,), in float32 or better, and the gradient of the first, 
 def cross_entropy(
     logits_NV: torch.Tensor, labels_N: torch.Tensor, gradient: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """-ln p(label) in nats for each token (N,), 0 where the label is -100; and the gradient of their sum by the logits."""
+    """-ln p(label) in nats for each token (N,), 0 where the label is -100, as it may be only in the last 64 rows (`scored`
+    fills up there); and the gradient of their sum by the logits."""
     if not gradient:
         return (
             F.cross_entropy(at_least_float32(logits_NV), labels_N, reduction="none", ignore_index=IGNORED),
@@ -33,8 +34,15 @@ def cross_entropy(
     scored_N = labels_N != IGNORED
     losses_N = -log(p_NV.gather(1, at_N1))[:, 0].where(scored_N, 0)
     p_NV.view(-1).index_add_(0, flat(at_N1, p_NV.shape[1]), p_NV.new_full((len(at_N1),), -1))
-    p_NV[~scored_N] = 0
+    leave_out_filled(p_NV, labels_N)
     return losses_N, p_NV
+
+
+def leave_out_filled(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:
+    """Set to 0 the rows of tokens that are not scored, which are among the last: a pass through all takes as long as a
+    softmax."""
+    last = slice(-_ROWS, None)
+    gradient_NV[last].masked_fill_((labels_N[last] == IGNORED)[:, None], 0)
 
 
 def flat(columns_NK: torch.Tensor, width: int) -> torch.Tensor:
