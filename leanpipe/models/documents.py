@@ -75,9 +75,7 @@ def attend(
     if torch.is_autocast_enabled(kind):
         inputs = [each.to(torch.get_autocast_dtype(kind)) for each in inputs]
     if dropout or query_BHTD.shape[-1] != value_BKTD.shape[-1]:
-        output_NHD = torch.cat(
-            [_attend(each, dropout, scaling) for each in _each(documents.lengths, *inputs)]
-        )
+        output_NHD = _attend(documents.lengths, dropout, scaling, *inputs)
     elif kind == "cuda":
         output_NHD = _on_gpu(documents, scaling, *inputs)
     else:
@@ -126,12 +124,8 @@ def _on_gpu(
     from torch.nn.attention.varlen import varlen_attn
 
     bounds, longest = documents.bounds, documents.longest
-    shared = query_NHD.shape[1] // key_NKD.shape[1]
-    key_NHD, value_NHD = (each.repeat_interleave(shared, 1) for each in (key_NKD, value_NKD))
     return varlen_attn(
-        query_NHD,
-        key_NHD,
-        value_NHD,
+        *_with_all_heads(query_NHD, key_NKD, value_NKD),
         bounds,
         bounds,
         longest,
@@ -149,9 +143,11 @@ class _ByDocument(torch.autograd.Function):
     def forward(ctx, query_NHD, key_NKD, value_NKD, lengths, scaling):
         output_NHD = torch.empty_like(query_NHD)
         sums = []
-        for query, key, value, output in _each(lengths, query_NHD, key_NKD, value_NKD, output_NHD):
-            found, logsumexp = _forward(*_heads(query, key, value), 0.0, True, scale=scaling)
-            output.copy_(found[0].transpose(0, 1))
+        for query, key, value, output in _each(
+            lengths, *_with_all_heads(query_NHD, key_NKD, value_NKD), output_NHD
+        ):
+            found, logsumexp = _forward(query, key, value, 0.0, True, scale=scaling)
+            output.copy_(found)
             sums.append(logsumexp)
         ctx.save_for_backward(query_NHD, key_NKD, value_NKD, output_NHD, *sums)
         ctx.lengths, ctx.scaling = lengths, scaling
@@ -161,42 +157,54 @@ class _ByDocument(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream_NHD):
         query_NHD, key_NKD, value_NKD, output_NHD, *sums = ctx.saved_tensors
-        inputs = [query_NHD, key_NKD, value_NKD]
-        gradients = [torch.empty_like(each) for each in inputs]
-        parts = _each(ctx.lengths, *inputs, output_NHD, upstream_NHD, *gradients)
-        for logsumexp, (*given, output, upstream, of_query, of_key, of_value) in zip(
-            sums, parts, strict=True
+        given = [
+            each.float()
+            for each in (*_with_all_heads(query_NHD, key_NKD, value_NKD), output_NHD, upstream_NHD)
+        ]
+        gradients = [torch.empty_like(each) for each in given[:3]]
+        for logsumexp, (query, key, value, output, upstream, *totals) in zip(
+            sums, _each(ctx.lengths, *given, *gradients), strict=True
         ):
-            query, key, value = _heads(*(each.float() for each in given))
-            upstream, output = (each.float().transpose(0, 1)[None] for each in (upstream, output))
             found = _backward(upstream, query, key, value, output, logsumexp, 0.0, True, scale=ctx.scaling)
-            for total, of_heads in zip((of_query, of_key, of_value), found, strict=True):
-                # Heads that share keys add up what they want of them.
-                shared = of_heads[0].unflatten(0, (total.shape[1], -1))
-                total.copy_(shared.sum(1).transpose(0, 1))
-        return *gradients, None, None
+            for total, part in zip(totals, found, strict=True):
+                total.copy_(part)
+        # Heads that share keys add up what they want of them.
+        of_query_NHD, *shared = gradients
+        of_key_NKD, of_value_NKD = (each.unflatten(1, (key_NKD.shape[1], -1)).sum(2) for each in shared)
+        dtype = query_NHD.dtype
+        return of_query_NHD.to(dtype), of_key_NKD.to(dtype), of_value_NKD.to(dtype), None, None
 
 
-def _attend(given: tuple[torch.Tensor, ...], dropout: float, scaling: float | None) -> torch.Tensor:
-    query, key, value = _heads(*given)
-    found = F.scaled_dot_product_attention(
-        query, key, value, dropout_p=dropout, is_causal=True, scale=scaling
-    )
-    return found[0].transpose(0, 1)
+def _attend(
+    lengths: list[int],
+    dropout: float,
+    scaling: float | None,
+    query_NHD: torch.Tensor,
+    key_NKD: torch.Tensor,
+    value_NKD: torch.Tensor,
+) -> torch.Tensor:
+    """By PyTorch's own, which knows dropout."""
+    outputs = [
+        F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling
+        ).transpose(1, 2)
+        for query, key, value in _each(lengths, *_with_all_heads(query_NHD, key_NKD, value_NKD))
+    ]
+    return torch.cat(outputs, dim=1)[0]
 
 
-def _heads(
-    query_LHD: torch.Tensor, key_LKD: torch.Tensor, value_LKD: torch.Tensor
+def _with_all_heads(
+    query_NHD: torch.Tensor, key_NKD: torch.Tensor, value_NKD: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As attention wants them, (1, H, L, D) each."""
-    shared = query_LHD.shape[1] // key_LKD.shape[1]
-    key_LHD, value_LHD = (each.repeat_interleave(shared, 1) for each in (key_LKD, value_LKD))
-    return query_LHD.transpose(0, 1)[None], key_LHD.transpose(0, 1)[None], value_LHD.transpose(0, 1)[None]
+    """Keys and values as often as there are heads."""
+    shared = query_NHD.shape[1] // key_NKD.shape[1]
+    return query_NHD, key_NKD.repeat_interleave(shared, 1), value_NKD.repeat_interleave(shared, 1)
 
 
-def _each(lengths: list[int], *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Views of each document's part of the tensors."""
-    return zip(*(each.split(lengths) for each in tensors), strict=True)
+def _each(lengths: list[int], *tensors_NHD: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Views of each document's part of the tensors, as attention wants them: (1, H, L, D)."""
+    heads_first = (each.transpose(0, 1)[None] for each in tensors_NHD)
+    return zip(*(each.split(lengths, dim=2) for each in heads_first), strict=True)
 
 
 def _can(where: torch.device, dtype: torch.dtype) -> bool:

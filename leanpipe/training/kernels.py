@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe import device
 from leanpipe.errors import UserError
+from leanpipe.training.adapted import adapters_in_one
 from leanpipe.training.lora import without_wrapper
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
         if config.compile:  # which fuses by itself; layers are alike, and so compiled once
             for layer in causal.get_submodule(layer_list_name(causal)):
                 layer.compile()
-        elif config.fused_kernels and device.name() == "cpu":
-            fuse(causal)
         elif config.fused_kernels:
-            undone.enter_context(_ligers(causal))
-            undone.enter_context(convert_once(causal))
+            undone.enter_context(adapters_in_one(model))
+            if device.name() == "cpu":
+                fuse(causal)
+            else:
+                undone.enter_context(_ligers(causal))
+                undone.enter_context(convert_once(causal))
         yield
 
 

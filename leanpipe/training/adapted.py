@@ -1,0 +1,82 @@
+"""A linear layer with its low-rank adapter as one operation.
+
+peft adds the adapter's output to the layer's: it converts the input to float32 for the adapter of every layer, and goes over
+the outputs once to multiply by the scaling and once more to add. Here all products are in the arithmetic's type, what they
+give is added as they are made, and layers that read the same input keep it once for the backward pass.
+
+Letters in names of tensors: N tokens, I inputs, O outputs, R rank.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+@contextmanager
+def adapters_in_one(model: torch.nn.Module) -> Iterator[None]:
+    """Within, the plain adapters (LoRA and rsLoRA without dropout, on weights in full) of a peft model are computed so."""
+    found = [module for module in model.modules() if _is_plain(module)]
+    for module in found:
+        module.forward = _forward(module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in found:
+            del module.forward
+
+
+def _is_plain(module: Any) -> bool:
+    from peft.tuners.lora.layer import Linear
+
+    if type(module) is not Linear or type(module.base_layer) is not torch.nn.Linear:
+        return False
+    if len(module.active_adapters) != 1 or module.fan_in_fan_out:
+        return False
+    (name,) = module.active_adapters
+    special = name in module.lora_variant or module.lora_bias[name]
+    return name in module.lora_A and not special and isinstance(module.lora_dropout[name], torch.nn.Identity)
+
+
+def _forward(module: Any) -> Callable[..., torch.Tensor]:
+    (name,) = module.active_adapters
+    plain = module.forward
+
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if module.disable_adapters or module.merged or args or kwargs:
+            return plain(x, *args, **kwargs)
+        base, kind = module.base_layer, x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        given = (base.weight, module.lora_A[name].weight, module.lora_B[name].weight)
+        x, *weights = (each.to(dtype) for each in (x, *given))
+        bias = None if base.bias is None else base.bias.to(dtype)
+        return _Adapted.apply(x, *weights, bias, module.scaling[name])
+
+    return forward
+
+
+class _Adapted(torch.autograd.Function):
+    """x W' + bias + scaling x A' B', where W and the bias are not trained."""
+
+    @staticmethod
+    def forward(ctx, x, weight_OI, down_RI, up_OR, bias_O, scaling):
+        x_NI = x.reshape(-1, x.shape[-1])
+        low_NR = x_NI @ down_RI.t()
+        output_NO = F.linear(x_NI, weight_OI, bias_O).addmm_(low_NR, up_OR.t(), alpha=scaling)
+        ctx.save_for_backward(x, weight_OI, down_RI, up_OR, low_NR)
+        ctx.scaling = scaling
+        return output_NO.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        x, weight_OI, down_RI, up_OR, low_NR = ctx.saved_tensors
+        x_NI, upstream_NO = (each.reshape(-1, each.shape[-1]) for each in (x, upstream))
+        of_low_NR = (upstream_NO @ up_OR).mul_(ctx.scaling)
+        of_up_OR = (upstream_NO.t() @ low_NR).mul_(ctx.scaling)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = (upstream_NO @ weight_OI).addmm_(of_low_NR, down_RI).view(x.shape)
+        return of_x, None, of_low_NR.t() @ x_NI, of_up_OR, None, None
