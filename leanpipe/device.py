@@ -7,25 +7,34 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib.util
 import os
 import platform
 import resource
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
 
+Kind = Literal["cpu", "cuda"]
+
+
 @functools.cache
-def name() -> str:
+def name() -> Kind:
     """ "cuda" if this machine has an NVIDIA driver and torch can use it, else "cpu"."""
     if not has_nvidia_driver():
         return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def has_liger() -> bool:
+    """Whether Liger's kernels can be used: there is a GPU, and the package (extra `gpu`)."""
+    return name() == "cuda" and importlib.util.find_spec("liger_kernel") is not None
 
 
 def count() -> int:

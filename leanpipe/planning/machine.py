@@ -4,7 +4,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from leanpipe import device
 from leanpipe.errors import UserError
@@ -19,7 +18,7 @@ class Machine:
     """Memory and disk in bytes, speed in floating-point operations per second."""
 
     name: str
-    kind: Literal["cpu", "cuda"]
+    kind: device.Kind
     device_memory: int
     """For `cpu`, that of the machine."""
     host_memory: int

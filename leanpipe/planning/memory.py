@@ -9,21 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leanpipe.training.config import TrainingConfig
+from leanpipe import device
+from leanpipe.device import Kind
+from leanpipe.training.config import CHUNK, COPIES, TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 STATE = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0.1}
 """Bytes of the optimiser's state per trained parameter."""
-CHUNK = 256
-"""Tokens of which logits are held at once (`leanpipe.training.losses.sum_in_chunks`)."""
 PROCESS = 515_000_000
 """Bytes that a stage's process on CPU has before it does anything: torch, transformers and their code. Measured."""
 
 
-_LOST = 1.65
-"""What activations take, over what they hold: gaps between tensors of many sizes, and what lives for a moment. Measured."""
+_LOST = {"fused": 1.2, "plain": 1.75}
+"""What activations take, over what they hold: gaps between tensors of many sizes, and what lives for a moment; without fused
+kernels also what each operation keeps. Measured, on a processor and on an H100."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def training_memory(
     config: TrainingConfig,
     block: int,
     *,
+    kind: Kind,
     process: int,
     trained: int | None = None,
     teacher: int = 0,
@@ -99,8 +101,8 @@ def training_memory(
         "optimiser": round(STATE.get(config.optimizer, 8) * count / config.shards),
         "teacher": teacher,
         "low-precision copies": 2 * copied if short == 2 else 0,
-        "activations": activations(size, config, block, short),
-        "logits": logits(size, config.in_memory * block, short, kl),
+        "activations": activations(size, config, block, kind),
+        "logits": logits(size, config.in_memory * block, kind, short, kl),
         "output layer's gradients": 8 * size.head if whole else 0,
     }
     always = process + parts["weights"] + parts["gathered weights"] + parts["optimiser"] + teacher
@@ -115,29 +117,29 @@ def _gathered(size: Size) -> int:
     return 4 * (size.head + 3 * (size.parameters - size.head) // size.layers)
 
 
-def activations(size: Size, config: TrainingConfig, block: int, short: int) -> int:
-    """Bytes kept for the backward pass. Under autocast, norms are in float32 and each product keeps its own copy."""
-    tokens = config.in_memory * block
-    layer = round(_LOST * tokens * _per_token(size, short))
+def activations(size: Size, config: TrainingConfig, block: int, kind: Kind) -> int:
+    """Bytes kept for the backward pass."""
+    fused = config.fused_kernels and not config.compile and (kind == "cpu" or device.has_liger())
+    tokens, short = config.in_memory * block, 4 if config.arithmetic == "fp32" else 2
+    layer = round(_LOST["fused" if fused else "plain"] * tokens * _per_token(size, short))
     if config.gradient_checkpointing:
         return size.layers * tokens * 4 * size.width + layer
     return size.layers * layer
 
 
 def _per_token(size: Size, short: int) -> int:
-    """Of one layer."""
-    width, heads, mlp = size.width, size.heads_width, size.mlp_width
-    norms = 2 * 8 * width
-    inputs = 5 * 2 * width if short == 2 else 2 * 4 * width
-    attention = 5 * short * heads
-    feed_forward = short * mlp * (3 if size.kind == "gpt2" else 4)
-    return norms + inputs + attention + feed_forward
+    """Of one layer: what goes into both norms, in float32, and comes out; queries, keys, values and what attention makes of
+    them; the neurons' two factors and their product."""
+    norms = 2 * (4 + short) * size.width
+    attention = 2 * short * (size.heads_width + size.kv_width)
+    return norms + attention + 3 * short * size.mlp_width
 
 
-def logits(size: Size, tokens: int, short: int, kl: bool) -> int:
+def logits(size: Size, tokens: int, kind: Kind, short: int, kl: bool) -> int:
     """Of one chunk: logits, their logarithms of probabilities and the gradients of both, and the teacher's."""
-    per_logit = 12 + (4 if short == 2 else 0) + (36 if kl else 0)
-    return min(tokens, CHUNK) * size.vocabulary * per_logit
+    chunk = CHUNK[kind] // (COPIES if kl else 1)
+    per_logit = 12 + (4 if short == 2 else 0) + (16 if kl else 0)
+    return min(tokens, chunk) * size.vocabulary * per_logit
 
 
 def lora_parameters(config: "PretrainedConfig", rank: int, targets: Sequence[str]) -> int:

@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from leanpipe.compression.quantize import QuantizeConfig
+from leanpipe.device import Kind
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.planning.memory import PROCESS, Size, lora_parameters, size_of, training_memory
 from leanpipe.text.settings import CleanConfig
@@ -20,8 +21,6 @@ from leanpipe.training.pretrain import PretrainConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-Kind = Literal["cpu", "cuda"]
 
 _TEXT_PROCESS = 460_000_000
 """Bytes of a process that cleans, and below of one that tokenises, beside the shard it works on. Measured, as are the
@@ -73,6 +72,7 @@ def plan_distill(
         size,
         config,
         block,
+        kind=kind,
         process=_process(kind),
         teacher=_bytes_of_type() * large.parameters if asks else 0,
         kl=asks,
@@ -102,7 +102,7 @@ def plan_cache(
         "process": _process(kind),
         "weights": weights,
         "activations": min(tokens, _ASKED_TOKENS[kind]) * short * layer,
-        "logits": _ASKED_LOGITS * size.vocabulary * (short + (16 if kind == "cuda" else 1)),
+        "logits": _ASKED_LOGITS * size.vocabulary * (short + 1),
     }
     peak = sum(parts.values())
     # Ids take 2 or 3 bytes, probabilities 1.
@@ -120,7 +120,7 @@ def plan_on_policy(
     length = config.max_prompt_tokens + config.max_new_tokens
     alike = TrainingConfig(batch=config.batch, micro_batch=config.micro_batch, precision=config.precision)
     weights = _bytes_of_type() * large.parameters
-    memory = training_memory(size, alike, length, process=_process(kind), teacher=weights)
+    memory = training_memory(size, alike, length, kind=kind, process=_process(kind), teacher=weights)
     # TRL compares both models' logits in float32, in tiles; on a processor with what lies between.
     rows = min(config.in_memory * config.max_new_tokens, _TRL_TILE[0])
     tiles = rows * min(size.vocabulary, _TRL_TILE[1]) * 4 * (2 if kind == "cuda" else 8)
@@ -146,7 +146,7 @@ def plan_pretrain(config: PretrainConfig, vocabulary: int, block: int, kind: Kin
 
     derived = derive(config, vocabulary, block)
     size = size_of(decoder_config(config.architecture, shape_of(config, block), config.attention, vocabulary))
-    memory = training_memory(size, derived, block, process=_process(kind))
+    memory = training_memory(size, derived, block, kind=kind, process=_process(kind))
     return _training(
         "pretrain",
         derived,
@@ -164,11 +164,14 @@ def plan_finetune(config: FinetuneConfig, model: "Path | PretrainedConfig", kind
     model_config = read(model)
     size = size_of(model_config)
     trained = lora_parameters(model_config, config.rank, config.target_modules)
-    memory = training_memory(size, config, config.max_length, process=_process(kind), trained=trained)
+    memory = training_memory(
+        size, config, config.max_length, kind=kind, process=_process(kind), trained=trained
+    )
     short = 4 if config.arithmetic == "fp32" else 2
-    # On a processor the memory of the training is kept by the process, and the file that is read counts as well.
-    merging = memory.peak + 6 * size.parameters if kind == "cpu" else (short + 4) * size.parameters
-    parts = memory.parts | {"merging": (6 if kind == "cpu" else 4) * size.parameters}
+    # On a processor the memory of the training is kept by the process.
+    merged = 4 * size.parameters
+    merging = merged + (memory.peak if kind == "cpu" else short * size.parameters)
+    parts = memory.parts | {"merging": merged}
     memory = replace(memory, peak=max(memory.peak, merging), parts=parts)
     return _training(
         "finetune",

@@ -167,7 +167,7 @@ def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
     from leanpipe.planning.memory import size_of, training_memory
 
     size = size_of(student_config(config, read_config(teacher)))
-    return training_memory(size, config, block, process=0, kl=config.kl_weight > 0).peak
+    return training_memory(size, config, block, kind=device.name(), process=0, kl=config.kl_weight > 0).peak
 
 
 def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blocks") -> Student:

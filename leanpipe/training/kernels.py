@@ -1,6 +1,5 @@
 """Which implementations of the same arithmetic this device runs fastest."""
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe import device
 from leanpipe.errors import UserError
-from leanpipe.training.adapted import adapters_in_one
 from leanpipe.training.lora import without_wrapper
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
     from leanpipe.models.documents import attend_by_document, attend_in_one
     from leanpipe.models.fused import convert_once, fuse
     from leanpipe.models.student import layer_list_name
+    from leanpipe.training.adapted import adapters_in_one
 
     causal, kernel = without_wrapper(model), config.attention_kernel
     if kernel == "auto":
@@ -65,15 +64,10 @@ def use_kernels_to_read(model: "torch.nn.Module") -> None:
         fuse(model)
 
 
-def has_liger() -> bool:
-    """Whether Liger's kernels will be used: there is a GPU, and the package."""
-    return device.name() == "cuda" and importlib.util.find_spec("liger_kernel") is not None
-
-
 @contextmanager
 def _ligers(causal: Any) -> Iterator[None]:
     """Liger's kernels, where that package is. It changes the model's module too, and so all models that are made later."""
-    if not has_liger():
+    if not device.has_liger():
         yield
         return
     from liger_kernel.transformers import _apply_liger_kernel_to_instance

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from leanpipe.training.config import CHUNK
+
 IGNORED = -100
 """The label of a token that is not scored."""
 
@@ -93,9 +95,6 @@ def scored_labels(labels_BT: torch.Tensor) -> torch.Tensor:
 
 _PART = 2**13
 """Tokens of the vocabulary whose gradients are converted at once."""
-_CHUNK = {"cpu": 256, "cuda": 4096}
-"""Tokens whose logits are held at once: on a processor 25 MB in bfloat16 for a vocabulary of 49,152. Fewer cost time: the
-gradient of the head is as large as the head and is added up once per chunk, and a GPU wants larger products."""
 
 
 def sum_in_chunks(
@@ -109,7 +108,7 @@ def sum_in_chunks(
     Only the first of the sums carries a gradient, to `hidden_ND` and to what `head` trains. It is computed together with
     the loss, chunk by chunk, so that nothing is computed twice (as checkpointing would) and no logits are kept.
     """
-    chunk = chunk or _CHUNK.get(hidden_ND.device.type, _CHUNK["cuda"]) // copies
+    chunk = chunk or CHUNK.get(hidden_ND.device.type, CHUNK["cuda"]) // copies
     if not torch.is_grad_enabled():
         # No gradient of the head to add up, and losses without one hold the logits in float32: smaller chunks.
         few = _chunks(len(hidden_ND), max(1, chunk // 2))

@@ -6,7 +6,6 @@ from typing import Any
 import psutil
 
 from leanpipe import device
-from leanpipe.training.kernels import has_liger
 
 _BYTES_PER_STATE = {"cpu": 68, "cuda": 60, "liger": 40}
 """Bytes of activations for each token and each unit of a layer's width, without the attention's scores: on a processor twice
@@ -33,7 +32,7 @@ def smaller(size: int, batch: int) -> int | None:
 
 def activation_bytes(config: Any, length: int, checkpointing: bool) -> int:
     """About what one block's activations take in a training step."""
-    kernels = "liger" if has_liger() else device.name()
+    kernels = "liger" if device.has_liger() else device.name()
     per_layer = _BYTES_PER_STATE[kernels] * length * config.hidden_size
     if checkpointing:  # the inputs of all layers, and everything of one
         return per_layer + 4 * length * config.hidden_size * config.num_hidden_layers

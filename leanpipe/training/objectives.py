@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from leanpipe.errors import UserError
+from leanpipe.training.config import COPIES
 from leanpipe.training.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
 from leanpipe.training.kernels import use_kernels_to_read
 from leanpipe.training.lora import without_wrapper
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Batch = dict[str, torch.Tensor]
-_COPIES = 2  # a full-vocabulary divergence holds several tensors of C x V in float32
 
 
 class Objective(Protocol):
@@ -92,7 +92,7 @@ class Distillation:
             teacher_CV = fitted(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
             return to_teacher(self._how, logits_CV, teacher_CV, labels_N[rows])
 
-        with_head = sum_in_chunks(losses, student_LND[-1], _head(model), copies=_COPIES)
+        with_head = sum_in_chunks(losses, student_LND[-1], _head(model), copies=COPIES)
         sums = dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
         if self._hidden is None:
             return sums

@@ -46,7 +46,7 @@ BOX = Machine("a box", "cpu", 64 * GIGABYTE, 64 * GIGABYTE, 100 * GIGABYTE, 1e12
 def test_weights_gradients_and_states_are_counted_by_the_byte():
     config = TrainingConfig(precision="fp32", micro_batch=2, batch=2)
     parameters = count_parameters(tiny_llama())
-    memory = training_memory(size_of(TINY), config, 32, process=7, teacher=11)
+    memory = training_memory(size_of(TINY), config, 32, kind="cpu", process=7, teacher=11)
     assert memory.parts["weights"] == memory.parts["gradients"] == 4 * parameters
     assert memory.parts["optimiser"] == 8 * parameters
     assert memory.parts["low-precision copies"] == 0
@@ -57,7 +57,7 @@ def test_weights_gradients_and_states_are_counted_by_the_byte():
 def test_what_is_in_shards_is_counted_as_a_part_of_it():
     config = TrainingConfig(precision="fp32", batch=4)
     alone, shared = (
-        training_memory(size_of(TINY), config.model_copy(update=update), 32, process=7)
+        training_memory(size_of(TINY), config.model_copy(update=update), 32, kind="cpu", process=7)
         for update in ({"processes": 4}, {"processes": 4, "sharding": "full"})
     )
     for name in ("weights", "gradients", "optimiser"):

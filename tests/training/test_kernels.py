@@ -1,6 +1,5 @@
 """Which kernels are used on which device. Those of a GPU are run where there is one."""
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -80,7 +79,7 @@ def test_afterwards_models_are_made_as_before():
 def test_fused_kernels_are_put_in_where_they_are():
     model = tiny_llama().to(device.name())
     with fast_kernels(model, TrainingConfig(fused_kernels=True)):
-        there = on_gpu and importlib.util.find_spec("liger_kernel") is not None
+        there = device.has_liger()
         assert ("liger" in model.model.norm.forward.__module__) == there
         assert ("forward" in vars(model.model.norm)) == (there or not on_gpu)
     with fast_kernels(plain := tiny_llama().to(device.name()), TrainingConfig(fused_kernels=False)):
