@@ -7,7 +7,7 @@ give is added as they are made, and layers that read the same input keep it once
 Letters in names of tensors: N tokens, I inputs, O outputs, R rank.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ def adapters_in_one(model: torch.nn.Module) -> Iterator[None]:
     """Within, the plain adapters (LoRA and rsLoRA without dropout, on weights in full) of a peft model are computed so."""
     found = [module for module in model.modules() if _is_plain(module)]
     for module in found:
-        module.forward = _forward(module)  # type: ignore[method-assign]
+        module.forward = _in_one.__get__(module)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -40,21 +40,16 @@ def _is_plain(module: Any) -> bool:
     return name in module.lora_A and not special and isinstance(module.lora_dropout[name], torch.nn.Identity)
 
 
-def _forward(module: Any) -> Callable[..., torch.Tensor]:
-    (name,) = module.active_adapters
-    plain = module.forward
-
-    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if module.disable_adapters or module.merged or args or kwargs:
-            return plain(x, *args, **kwargs)
-        base, kind = module.base_layer, x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        given = (base.weight, module.lora_A[name].weight, module.lora_B[name].weight)
-        x, *weights = (each.to(dtype) for each in (x, *given))
-        bias = None if base.bias is None else base.bias.to(dtype)
-        return _Adapted.apply(x, *weights, bias, module.scaling[name])
-
-    return forward
+def _in_one(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """The forward pass of peft's `Linear`."""
+    if self.disable_adapters or self.merged or args or kwargs:
+        return type(self).forward(self, x, *args, **kwargs)
+    (name,) = self.active_adapters
+    base, kind = self.base_layer, x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    given = (x, base.weight, self.lora_A[name].weight, self.lora_B[name].weight)
+    bias = None if base.bias is None else base.bias.to(dtype)
+    return _Adapted.apply(*(each.to(dtype) for each in given), bias, self.scaling[name])
 
 
 class _Adapted(torch.autograd.Function):

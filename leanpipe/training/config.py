@@ -45,13 +45,12 @@ class TrainingConfig(StageConfig):
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: about a third slower, much less memory for long blocks."""
     compile: bool = False
-    """Compile the model with torch.compile: a minute or more before the first step, then faster steps on a GPU."""
+    """Compile the layers with torch.compile: a minute before the first step, then faster steps on a GPU without Liger's kernels."""
     attention_kernel: Literal["auto", "sdpa", "flex_attention"] = "auto"
     """What computes full attention. auto is for each document by itself, without a mask: on a processor, and by FlashAttention
     on a GPU in bf16 or fp16; elsewhere it is PyTorch's sdpa."""
     fused_kernels: bool = True
-    """Compute norms, rotations and activations in fewer passes: on a GPU by Liger's kernels if that package is there, on a
-    processor by ours."""
+    """Compute norms, activations and adapters in fewer passes: on a GPU also by Liger's kernels, if that package is there."""
     validations: int = Field(4, ge=2, le=1_000)
     """How many times the loss on held-out text is measured, the start and the end included."""
     validation_tokens: int = Field(16_384, ge=1, le=10**9)
