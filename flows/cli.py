@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -60,10 +61,13 @@ def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
     home = _prepare()
     from flows.deployments import FLOWS
     from flows.terminal import print_result
+    from leanpipe.planning.models import import_for_plans
     from tasks.run import warm_up
 
     if not home.store.exists():
         warm_up()  # nothing will come from the store: do not wait for Prefect's server first
+    else:
+        Thread(target=import_for_plans, daemon=True).start()  # while Prefect's server starts
     print_result(FLOWS[flow](settings), home)
 
 

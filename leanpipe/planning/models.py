@@ -28,6 +28,13 @@ def describe_model(reference: str) -> "PretrainedConfig":
         ) from error
 
 
+def import_for_plans() -> None:
+    """Import what a plan needs of transformers, which takes seconds."""
+    from leanpipe.planning.memory import size_of
+
+    size_of(describe_model("tiny"))
+
+
 def _smollm2() -> "PretrainedConfig":
     """Allal et al. 2025, arXiv 2502.02737: the sizes in config.json of HuggingFaceTB/SmolLM2-135M-Instruct."""
     from transformers import LlamaConfig
