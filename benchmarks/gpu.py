@@ -1,8 +1,9 @@
 """`python -m benchmarks.gpu`: training on the card, ours against transformers' own Trainer on the same model and text.
 
 The model has SmolLM2-135M's shape and new weights, the text is random tokens in blocks of four documents, which ours keeps
-apart and the peer does not, for only time and memory are measured: tokens per second of the training steps, and the share of the measured matrix product peak that they
-reach. Both run bf16 with the same blocks per step; ours finds how many are in memory at once. One repeat each, in turns.
+apart and the peer does not, for only time and memory are measured: tokens per second of the training steps, and the share of
+the measured matrix product peak that they reach. Both run bf16 with the same blocks per step; ours finds how many
+are in memory at once.
 """
 
 import os

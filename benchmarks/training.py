@@ -15,11 +15,8 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 REPEATS = int(os.environ.get("REPEATS", 3))
-STEPS, BATCH, LENGTH = (
-    int(os.environ.get("STEPS", 8)),
-    4,
-    512,
-)  # the first steps are slower: memory is asked for
+# Eight steps: the first ones are slower, because memory is asked for.
+STEPS, BATCH, LENGTH = int(os.environ.get("STEPS", 8)), 4, 512
 GOALS = {"fp32": 0.75, "bf16": 0.55}
 
 

@@ -61,12 +61,13 @@ def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
     home = _prepare()
     from flows.deployments import FLOWS
     from flows.terminal import print_result
+    from leanpipe.pipeline import CORPUS_FLOWS
     from leanpipe.planning.models import import_for_plans
     from tasks.run import warm_up
 
     if not home.store.exists():
         warm_up()  # nothing will come from the store: do not wait for Prefect's server first
-    else:
+    elif flow not in CORPUS_FLOWS:
         Thread(target=import_for_plans, daemon=True).start()  # while Prefect's server starts
     print_result(FLOWS[flow](settings), home)
 

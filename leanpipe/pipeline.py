@@ -163,3 +163,5 @@ SETTINGS: dict[str, type[StageConfig]] = {
     "evaluate": CompareSettings,
 }
 """What each flow is told, by its name: known without loading a flow, so that a misspelt setting is refused at once."""
+CORPUS_FLOWS = ("inspect-corpus", "prepare-corpus")
+"""Those that only read text: there is no model to plan for."""
