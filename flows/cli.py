@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from threading import Thread
 from typing import Annotated
 
 import typer
@@ -62,13 +61,12 @@ def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
     from flows.deployments import FLOWS
     from flows.terminal import print_result
     from leanpipe.pipeline import CORPUS_FLOWS
-    from leanpipe.planning.models import import_for_plans
-    from tasks.run import warm_up
+    from tasks.run import import_early, warm_up
 
     if not home.store.exists():
         warm_up()  # nothing will come from the store: do not wait for Prefect's server first
     elif flow not in CORPUS_FLOWS:
-        Thread(target=import_for_plans, daemon=True).start()  # while Prefect's server starts
+        import_early()
     print_result(FLOWS[flow](settings), home)
 
 

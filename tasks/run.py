@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 from prefect import task
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 
 from leanpipe.config import StageConfig, flatten
 from leanpipe.home import Home
+from leanpipe.planning.models import import_for_plans
 from leanpipe.process import Nursery, StageDied
 from leanpipe.report import Report, Silent, Together
 from leanpipe.stage import Inputs, Stage, run_stage
@@ -31,6 +33,8 @@ IN_PLACE = "LEANPIPE_IN_PLACE"
 
 nursery = Nursery()
 """The helper process of this process's runs."""
+
+_imports = Thread(target=import_for_plans, name="imports", daemon=True)
 
 
 class Run:
@@ -85,9 +89,20 @@ def warm_up() -> None:
         nursery.start()
 
 
+def import_early() -> None:
+    """Begin the imports of what every plan needs, which take seconds, while Prefect's server starts.
+
+    `tracked_run` waits for them: who imports transformers while another thread does may get a module with nothing in it.
+    """
+    if _imports.ident is None:
+        _imports.start()
+
+
 @contextmanager
 def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Iterator[Run]:
     """Open the MLflow run of the flow run that is running, and its helper process; close both, whatever happens."""
+    if _imports.is_alive():
+        _imports.join()
     home = home or Home.from_environment()
     tracking = Tracking(home)
     tags = {"leanpipe.flow_run": str(flow_run.id)}
