@@ -4,6 +4,7 @@ Each runs the stage's function and knows its rank from the environment, as torch
 first one reports and writes the result; the others leave when the training ends.
 """
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ from leanpipe.wire import pass_on
 _PR_SET_PDEATHSIG = 1
 Event = tuple[int, dict[str, Any] | None]
 """What the process of a rank sent; None when it has ended."""
+_LAST_WORDS_SECONDS = 2.0
 
 
 class Done(Exception):
@@ -104,12 +107,26 @@ def _listen(
         elif "user_error" in event:
             raise UserError(event["user_error"])
         elif "error" in event:
-            if any(worker.poll() for worker in workers):  # the others fail for want of it
-                raise _death(workers, stage)
-            raise RuntimeError(f"process {index} of stage {stage} failed:\n{event['error']}")
+            cause = _cause(workers, events, stage)
+            raise cause or RuntimeError(f"process {index} of stage {stage} failed:\n{event['error']}")
         else:
             pass_on(event, report)
     return result
+
+
+def _cause(
+    workers: Sequence[subprocess.Popen[str]], events: "queue.Queue[Event]", stage: str
+) -> Exception | None:
+    """What ended another process, if something did: the others fail for want of it, and may be heard before."""
+    until = time.monotonic() + _LAST_WORDS_SECONDS
+    while time.monotonic() < until:
+        if any(worker.poll() for worker in workers):
+            return _death(workers, stage)
+        with contextlib.suppress(queue.Empty):
+            _, event = events.get(timeout=0.05)
+            if event and "user_error" in event:
+                return UserError(event["user_error"])
+    return None
 
 
 def _death(workers: Sequence[subprocess.Popen[str]], stage: str) -> WorkerDied:

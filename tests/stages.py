@@ -93,14 +93,20 @@ def together(config: TogetherConfig, inputs: CountInputs, out: Path, report: Rep
 
     (out / f"{rank()}.pid").write_text(str(os.getpid()))
     if rank():
-        if config.then == "refuse":
+        if config.then.endswith("later"):
+            time.sleep(0.5)
+        if config.then.startswith("refuse"):
             raise UserError("the second one refuses")
         if config.then == "break":
             raise ZeroDivisionError("a mistake in the second one")
-        if config.then == "die":
+        if config.then.startswith("die"):
             os.kill(os.getpid(), signal.SIGKILL)
     leave()
     report.metrics({"text": inputs.texts[0].stat().st_size}, 1)
+    if config.then.endswith("later"):
+        while not (out / "1.pid").exists():
+            time.sleep(0.01)
+        raise RuntimeError("the second one does not answer")
     if config.then != "return":
         time.sleep(600)
     return {"rank": rank(), "process": os.getpid()}

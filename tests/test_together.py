@@ -43,6 +43,8 @@ def test_the_first_process_reports_and_its_summary_is_the_stage_s(tmp_path: Path
         ("refuse", UserError, "^the second one refuses$"),
         ("break", RuntimeError, "(?s)process 1 of stage together failed.*a mistake in the second one"),
         ("die", WorkerDied, "process 1 of stage together ended with -9"),
+        ("die later", WorkerDied, "process 1 of stage together ended with -9"),
+        ("refuse later", UserError, "^the second one refuses$"),
     ],
 )
 def test_when_one_fails_the_others_end_and_its_error_is_ours(tmp_path: Path, then: str, error, says: str):

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,10 @@ def _limited(folder: Path, megabytes: int, config: TrainingConfig, length: int, 
 
 @on_a_processor
 def test_when_memory_runs_out_it_goes_on_with_fewer_blocks_and_the_same_losses(tmp_path: Path):
-    (found, losses), logged = limited(tmp_path, 150, settings(micro_batch=64))
+    (found, losses), logged = limited(tmp_path, 75, settings(micro_batch=64))
     assert 1 <= found < 64
-    assert logged[0] == "memory ran out at step 1: 32 blocks at once instead of 64"
+    # At which step depends on what the process had asked for before.
+    assert re.fullmatch(r"memory ran out at step [123]: 32 blocks at once instead of 64", logged[0])
     free, expected = trained(tmp_path / "free", settings(micro_batch=4))
     assert free == 4
     assert losses == pytest.approx(expected, rel=1e-5)
