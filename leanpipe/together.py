@@ -29,6 +29,7 @@ _PR_SET_PDEATHSIG = 1
 Event = tuple[int, dict[str, Any] | None]
 """What the process of a rank sent; None when it has ended."""
 _LAST_WORDS_SECONDS = 2.0
+"""For which another process is listened to after one failed."""
 
 
 class Done(Exception):
