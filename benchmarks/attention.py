@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.report import claim, write
-from leanpipe import device
-from leanpipe.models.attention import attend
-from leanpipe.models.patterns import KEY, AttentionConfig
+from leanpipe.core import device
+from leanpipe.models.attention_patterns import KEY, AttentionConfig
+from leanpipe.models.sparse_attention import attend
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 REPEATS = 3

@@ -47,7 +47,7 @@ def copy(paths: list[Path], folder: Path) -> Path:
 
 def settings():
     """All filters on, as the peer has them, and one worker."""
-    from leanpipe.text.clean import CleanConfig
+    from leanpipe.corpus.clean import CleanConfig
 
     return CleanConfig.model_validate({
         "c4": {"enabled": True},
@@ -58,10 +58,10 @@ def settings():
 
 def clean(corpus: Path, home: Path, base: Path | None = None, keep: bool = False) -> Path:
     """The stage, computed anew (its result is removed unless it is to be kept)."""
-    from leanpipe.report import Silent
-    from leanpipe.text.clean import CleanInputs, clean_documents
-    from leanpipe.text.listing import list_corpus
-    from leanpipe.text.readlog import ReadLog
+    from leanpipe.core.report import Silent
+    from leanpipe.corpus.clean import CleanInputs, clean_documents
+    from leanpipe.corpus.sources.file_index import list_corpus
+    from leanpipe.corpus.sources.read_log import ReadLog
 
     out = home / str(time.time_ns())
     out.mkdir(parents=True)
@@ -74,7 +74,7 @@ def clean(corpus: Path, home: Path, base: Path | None = None, keep: bool = False
 
 def report(cleaned: Path) -> float:
     """Seconds for the data card and its pictures."""
-    from leanpipe.text.describe import describe
+    from leanpipe.corpus.report.corpus_report import describe
 
     started = time.perf_counter()
     describe(cleaned / "report", cleaned, settings().model_dump(mode="json"), [])

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Freed blocks stay with the process, as in `leanpipe/process.py`: for the peer too.
+# Freed blocks stay with the process, as in `leanpipe/processes/fork_client.py`: for the peer too.
 os.environ |= {"HF_HUB_OFFLINE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
@@ -83,11 +83,11 @@ def apart(what: str, *arguments: str) -> dict[str, float]:
 def material() -> tuple[Path, Path]:
     """The teacher and the blocks, made by leanpipe's own stages and kept."""
     from leanpipe.assets.resolve import resolve_corpus, resolve_model
-    from leanpipe.home import Home
-    from leanpipe.report import Silent
-    from leanpipe.stage import Inputs, Stage, run_stage
-    from leanpipe.store import Artifact, Store
-    from leanpipe.text.clean import CleanConfig, clean
+    from leanpipe.core.home import Home
+    from leanpipe.core.report import Silent
+    from leanpipe.core.stage import Inputs, Stage, run_stage
+    from leanpipe.core.store import Artifact, Store
+    from leanpipe.corpus.clean import CleanConfig, clean
     from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 
     home = Home(HOME)
@@ -101,7 +101,7 @@ def material() -> tuple[Path, Path]:
 
 
 def settings(name: str) -> Any:
-    from leanpipe.training.distill import DistillConfig
+    from leanpipe.training.distill.distill import DistillConfig
 
     shared = {
         "tokens": TOKENS,
@@ -114,9 +114,14 @@ def settings(name: str) -> Any:
 
 
 def cache(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, float]:
-    from leanpipe import device
-    from leanpipe.report import Silent
-    from leanpipe.training.cache import CacheInputs, CacheSettings, cache_config, cache_teacher
+    from leanpipe.core import device
+    from leanpipe.core.report import Silent
+    from leanpipe.training.distill.teacher_cache import (
+        CacheInputs,
+        CacheSettings,
+        cache_config,
+        cache_teacher,
+    )
 
     (folder / "predictions").mkdir(exist_ok=True)
     config = cache_config(CacheSettings(), blocks, TOKENS)
@@ -131,8 +136,8 @@ def cache(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, flo
 
 def ours(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, float]:
     """The stage, as a flow runs it; its clock is the trainer's."""
-    from leanpipe import device
-    from leanpipe.training.distill import DistillInputs, distill
+    from leanpipe.core import device
+    from leanpipe.training.distill.distill import DistillInputs, distill
 
     (folder / "student").mkdir(exist_ok=True)
     steps = Steps()
@@ -146,12 +151,12 @@ def peer(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
     import torch
     from transformers import Trainer, TrainerCallback
 
-    from leanpipe import device
+    from leanpipe.core import device
     from leanpipe.models.load import load_model
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.data import Chosen, Passes, collate, spread
-    from leanpipe.training.distill import make_student
-    from leanpipe.training.trainer import steps_of
+    from leanpipe.training.distill.distill import make_student
+    from leanpipe.training.trainer.data import Chosen, Passes, collate, spread
+    from leanpipe.training.trainer.trainer import steps_of
 
     config = settings(name)
     chosen = Chosen(Blocks(blocks, "train"), config.tokens)
@@ -198,7 +203,7 @@ def peer(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
 def peer_arguments(config: Any, steps: int, folder: Path) -> Any:
     from transformers import TrainingArguments
 
-    from leanpipe import device
+    from leanpipe.core import device
 
     return TrainingArguments(
         output_dir=str(folder),
@@ -225,11 +230,11 @@ def limit(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, flo
     """Seconds of a forward of the teacher and of a plain training step of the student on one batch, bare."""
     import torch
 
-    from leanpipe import device
+    from leanpipe.core import device
     from leanpipe.models.load import load_model
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.data import Chosen, collate
-    from leanpipe.training.distill import make_student
+    from leanpipe.training.distill.distill import make_student
+    from leanpipe.training.trainer.data import Chosen, collate
 
     config = settings(name)
     chosen = Chosen(Blocks(blocks, "train"), config.tokens)
@@ -264,8 +269,8 @@ def held_out_loss(model: Any, blocks: list[Any]) -> float:
     """Nats per scored token, as leanpipe's trainer measures them."""
     import torch
 
-    from leanpipe.training.data import collate, scored_tokens
-    from leanpipe.training.objectives import CrossEntropy
+    from leanpipe.training.losses.objectives import CrossEntropy
+    from leanpipe.training.trainer.data import collate, scored_tokens
 
     total = 0.0
     model.eval()

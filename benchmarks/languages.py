@@ -16,10 +16,10 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 
 from benchmarks.pages import folders
 from benchmarks.report import claim, interleaved, write
-from leanpipe.text import normalise as module
-from leanpipe.text.extract import ExtractConfig, main_text
-from leanpipe.text.language import _identifier, detect
-from leanpipe.text.normalise import normalise
+from leanpipe.corpus import normalize as module
+from leanpipe.corpus.extract.main_text import ExtractConfig, main_text
+from leanpipe.corpus.filters.language import _identifier, detect
+from leanpipe.corpus.normalize import normalise
 
 SAMPLE = 240  # characters
 PAGES = 40  # per language

@@ -15,10 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from benchmarks.report import write
-from leanpipe import device
 from leanpipe.compression.quantize import QuantizeConfig, quantize
+from leanpipe.core import device
+from leanpipe.core.report import Silent
+from leanpipe.core.store import Artifact, Store, external
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
-from leanpipe.planning.models import describe_model
+from leanpipe.planning.model_config import describe_model
 from leanpipe.planning.stages import (
     plan_cache,
     plan_distill,
@@ -27,13 +29,11 @@ from leanpipe.planning.stages import (
     plan_pretrain,
     plan_quantize,
 )
-from leanpipe.process import Nursery
-from leanpipe.report import Silent
-from leanpipe.store import Artifact, Store, external
-from leanpipe.training.cache import CacheConfig, cache_teacher
-from leanpipe.training.distill import DistillConfig, distill
-from leanpipe.training.finetune import FinetuneConfig, finetune
-from leanpipe.training.pretrain import PretrainConfig, pretrain
+from leanpipe.processes.fork_client import Nursery
+from leanpipe.training.distill.distill import DistillConfig, distill
+from leanpipe.training.distill.teacher_cache import CacheConfig, cache_teacher
+from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
+from leanpipe.training.pretrain.pretrain import PretrainConfig, pretrain
 from tests.evaluation.test_evaluate import write_documents
 from tests.flows.material import write_instructions
 from tests.tiny import tiny_text, tiny_tokenizer

@@ -56,8 +56,13 @@ def main() -> None:
 
 def ask(teacher: Path, blocks: Path, out: Path) -> None:
     """Write what the teacher predicts: the same for all seeds."""
-    from leanpipe.report import Silent
-    from leanpipe.training.cache import CacheInputs, CacheSettings, cache_config, cache_teacher
+    from leanpipe.core.report import Silent
+    from leanpipe.training.distill.teacher_cache import (
+        CacheInputs,
+        CacheSettings,
+        cache_config,
+        cache_teacher,
+    )
 
     config = cache_config(CacheSettings(), blocks, TOKENS)
     cache_teacher.function(config, CacheInputs(teacher, blocks), out, Silent())
@@ -71,8 +76,8 @@ def alone(way: str, seed: int, *folders: Path) -> float:
 
 
 def trained(way: str, seed: int, teacher: Path, blocks: Path, predictions: Path) -> float:
-    from leanpipe.report import Silent
-    from leanpipe.training.distill import DistillConfig, DistillInputs, distill
+    from leanpipe.core.report import Silent
+    from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 
     config = DistillConfig(tokens=TOKENS, validations=2, seed=seed, **WAYS[way])
     inputs = DistillInputs(teacher, blocks, predictions)

@@ -22,10 +22,10 @@ from benchmarks.pages import PAGES, pages
 from benchmarks.report import claim, interleaved, write
 from leanpipe.assets.packages import fetch
 from leanpipe.assets.samples import SMOLLM2
-from leanpipe.text.document import Document
-from leanpipe.text.tables import write_documents
+from leanpipe.corpus.document import Document
+from leanpipe.corpus.tables import write_documents
 from leanpipe.tokens.encode import backend_of
-from leanpipe.tokens.shards import Packer, Shard
+from leanpipe.tokens.token_shards import Packer, Shard
 
 REPEATS = 5
 BLOCK_LENGTH = 1024

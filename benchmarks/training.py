@@ -1,7 +1,7 @@
 """`python -m benchmarks.training`: all weights of SmolLM2-135M trained on real text, as a share of the device's arithmetic.
 
 The peak is that of a large matrix product in the same process and on the same threads, measured before and after each
-training; the median counts. What training needs is counted as in leanpipe/training/flops.py: 6 operations for each weight
+training; the median counts. What training needs is counted as in leanpipe/training/trainer/flops.py: 6 operations for each weight
 of a matrix and token, and attention over the tokens of a document that come before. Work of other kinds, and work done twice, counts nothing.
 No figure comes from a GPU until it says so: the device is printed.
 """
@@ -25,7 +25,7 @@ def main() -> None:
 
     from benchmarks.finetuning import smollm2
     from benchmarks.report import claim, write
-    from leanpipe import device
+    from leanpipe.core import device
 
     print(f"device: {device.name()}, threads: {torch.get_num_threads()}")
     model, rows = smollm2(), []
@@ -44,12 +44,12 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     """Operations per second that training used, and those of matrix products around it."""
     import torch
 
+    from leanpipe.core.report import Silent
     from leanpipe.models.load import load_model, load_tokenizer
-    from leanpipe.report import Silent
-    from leanpipe.training.config import TrainingConfig
-    from leanpipe.training.flops import flops_per_token
-    from leanpipe.training.objectives import CrossEntropy
-    from leanpipe.training.trainer import Text, train
+    from leanpipe.training.losses.objectives import CrossEntropy
+    from leanpipe.training.trainer.config import TrainingConfig
+    from leanpipe.training.trainer.flops import flops_per_token
+    from leanpipe.training.trainer.trainer import Text, train
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     blocks = text(load_tokenizer(path))
@@ -74,8 +74,8 @@ def peak(dtype: Any, seconds: float = 1.0) -> float:
 
     import torch
 
-    from leanpipe import device
-    from leanpipe.training import flops
+    from leanpipe.core import device
+    from leanpipe.training.trainer import flops
 
     size = {"cpu": 2_048, "cuda": 8_192}[device.name()]
     a, b = (torch.randn(size, size, device=device.name()).to(dtype) for _ in range(2))
@@ -89,8 +89,8 @@ def text(tokenizer: Any) -> list[dict[str, Any]]:
     """Python's help topics in blocks, as stage tokenize packs them."""
     import pydoc_data.topics
 
-    from leanpipe.training.chat import Example
-    from leanpipe.training.packing import pack
+    from leanpipe.training.finetune.chat import Example
+    from leanpipe.training.finetune.packing import pack
 
     topics = pydoc_data.topics.topics
     examples = [

@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.results import RunResult, show
 from leanpipe.compression.quantize import quantize
-from leanpipe.pipeline import CompressSettings
+from leanpipe.settings.flows import CompressSettings
 from tasks.plan import plan
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run

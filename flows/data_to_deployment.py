@@ -5,10 +5,10 @@ from prefect import flow
 from flows.results import RunResult, show
 from leanpipe.compression.quantize import quantize
 from leanpipe.evaluation.evaluate import evaluate
-from leanpipe.pipeline import PipelineConfig
-from leanpipe.training.distill import distill
-from leanpipe.training.finetune import finetune
-from leanpipe.training.on_policy import on_policy
+from leanpipe.settings.flows import PipelineConfig
+from leanpipe.training.distill.distill import distill
+from leanpipe.training.finetune.finetune import finetune
+from leanpipe.training.on_policy.on_policy import on_policy
 from tasks.corpus import cleaned, tokenized
 from tasks.distillation import predicted
 from tasks.plan import plan

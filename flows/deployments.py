@@ -21,7 +21,7 @@ from flows.finetune import finetune_model
 from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
 from flows.pretrain import pretrain_model
-from leanpipe import presets
+from leanpipe.settings import presets
 
 POOL = "gpu"
 NIGHTLY = "0 2 * * *"

@@ -3,8 +3,8 @@
 from prefect import flow
 
 from flows.results import RunResult, show
-from leanpipe.pipeline import DistillSettings
-from leanpipe.training.distill import distill
+from leanpipe.settings.flows import DistillSettings
+from leanpipe.training.distill.distill import distill
 from tasks.corpus import cleaned, tokenized
 from tasks.distillation import predicted
 from tasks.plan import plan

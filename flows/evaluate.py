@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.results import RunResult, show
 from leanpipe.evaluation.evaluate import evaluate
-from leanpipe.pipeline import CompareSettings
+from leanpipe.settings.flows import CompareSettings
 from tasks.corpus import cleaned
 from tasks.plan import plan
 from tasks.resolve import resolve

@@ -3,8 +3,8 @@
 from prefect import flow
 
 from flows.results import RunResult, show
-from leanpipe.pipeline import FinetuneSettings
-from leanpipe.training.finetune import finetune
+from leanpipe.settings.flows import FinetuneSettings
+from leanpipe.training.finetune.finetune import finetune
 from tasks.plan import plan
 from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run

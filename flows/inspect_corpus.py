@@ -3,8 +3,8 @@
 from prefect import flow
 
 from flows.results import RunResult, show
-from leanpipe.pipeline import InspectSettings
-from leanpipe.text.inspect import InspectConfig, inspect
+from leanpipe.corpus.dry_run import InspectConfig, inspect
+from leanpipe.settings.flows import InspectSettings
 from tasks.resolve import resolve
 from tasks.run import tracked_run
 

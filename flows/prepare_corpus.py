@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.results import RunResult, show
-from leanpipe.pipeline import TokenSettings
+from leanpipe.settings.flows import TokenSettings
 from tasks.corpus import cleaned, tokenized
 from tasks.resolve import resolve
 from tasks.run import tracked_run

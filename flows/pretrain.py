@@ -3,8 +3,8 @@
 from prefect import flow
 
 from flows.results import RunResult, show
-from leanpipe.pipeline import PretrainSettings
-from leanpipe.training.pretrain import pretrain
+from leanpipe.settings.flows import PretrainSettings
+from leanpipe.training.pretrain.pretrain import pretrain
 from tasks.corpus import cleaned, tokenized
 from tasks.plan import plan
 from tasks.resolve import preflight, resolve

@@ -8,10 +8,10 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel
 
+from leanpipe.core.store import Artifact
 from leanpipe.evaluation.compare import comparison, size_against_quality, to_markdown
-from leanpipe.store import Artifact
-from tasks.registry import Registered
 from tasks.run import Run
+from tasks.tracking.registry import Registered
 
 
 class RunResult(BaseModel):

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from leanpipe.pipeline import CorpusSettings, TokenSettings
-from leanpipe.store import Artifact
-from leanpipe.text.clean import clean
-from leanpipe.text.growth import base_for
-from leanpipe.tokens.growth import blocks_before
+from leanpipe.core.store import Artifact
+from leanpipe.corpus.clean import clean
+from leanpipe.corpus.incremental import base_for
+from leanpipe.settings.flows import CorpusSettings, TokenSettings
+from leanpipe.tokens.incremental_blocks import blocks_before
 from leanpipe.tokens.tokenize import tokenize
 from tasks.resolve import Given
 from tasks.run import Run

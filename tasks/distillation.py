@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from leanpipe.pipeline import DistillSettings
-from leanpipe.store import Artifact
-from leanpipe.training.cache import cache_config, cache_teacher, cached_before
+from leanpipe.core.store import Artifact
+from leanpipe.settings.flows import DistillSettings
+from leanpipe.training.distill.teacher_cache import cache_config, cache_teacher, cached_before
 from tasks.resolve import Given
 from tasks.run import Run
 

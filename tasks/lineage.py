@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from leanpipe import lineage
-from leanpipe.errors import UserError
-from leanpipe.home import Home
-from leanpipe.lineage import Result
-from leanpipe.store import Store
-from leanpipe.text import lookup
-from leanpipe.text.lookup import Row
-from leanpipe.text.rules import bound
-from tasks.versions import Version, all_versions
+from leanpipe.core import lineage
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.core.lineage import Result
+from leanpipe.core.store import Store
+from leanpipe.corpus.report import find_document as lookup
+from leanpipe.corpus.report.find_document import Row
+from leanpipe.corpus.rule_names import bound
+from tasks.tracking.versions import Version, all_versions
 
 
 class Made(BaseModel):

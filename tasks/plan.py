@@ -6,9 +6,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from leanpipe.config import StageConfig
+from leanpipe.core.config import StageConfig
 from leanpipe.models.load import weight_bytes
-from leanpipe.planning.corpus import listed_bytes
+from leanpipe.planning.corpus_size import listed_bytes
 from leanpipe.planning.plan import plan_on
 from tasks.resolve import Given
 from tasks.run import Run

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Mapping
 
-from leanpipe.evaluation.card import model_card
+from leanpipe.core.store import Artifact
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.evaluation.gate import Choice, beats, choose
 from leanpipe.evaluation.generate import Generation
-from leanpipe.pipeline import PipelineConfig
-from leanpipe.store import Artifact
-from tasks.registry import Candidate, Registered, champion, register
+from leanpipe.evaluation.model_card import model_card
+from leanpipe.settings.flows import PipelineConfig
 from tasks.run import Run
+from tasks.tracking.registry import Candidate, Registered, champion, register
 
 REFERENCES = ("teacher", "student")  # measured to compare with, never registered
 

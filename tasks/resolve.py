@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from leanpipe import device
 from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
-from leanpipe.preflight import CheckConfig, check
-from leanpipe.store import Artifact
+from leanpipe.core import device
+from leanpipe.core.store import Artifact
+from leanpipe.planning.preflight import CheckConfig, check
 from tasks.run import Run
 
 

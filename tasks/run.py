@@ -13,17 +13,17 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from leanpipe.config import StageConfig, flatten
-from leanpipe.home import Home
-from leanpipe.planning.models import import_for_plans
-from leanpipe.process import Nursery, StageDied
-from leanpipe.report import Report, Silent, Together
-from leanpipe.stage import Inputs, Stage, run_stage
-from leanpipe.store import REPORT, Artifact, Store
-from leanpipe.text.clean import clean
-from tasks.pages import show_pages
-from tasks.progress import PrefectProgress, TerminalProgress, say
-from tasks.tracking import MlflowReport, Tracking
+from leanpipe.core.config import StageConfig, flatten
+from leanpipe.core.home import Home
+from leanpipe.core.report import Report, Silent, Together
+from leanpipe.core.stage import Inputs, Stage, run_stage
+from leanpipe.core.store import REPORT, Artifact, Store
+from leanpipe.corpus.clean import clean
+from leanpipe.planning.model_config import import_for_plans
+from leanpipe.processes.fork_client import Nursery, StageDied
+from tasks.tracking.pages import show_pages
+from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
+from tasks.tracking.runs import MlflowReport, Tracking
 
 log = logging.getLogger("leanpipe.run")
 

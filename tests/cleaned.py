@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanpipe.text.assemble import COUNTS
-from leanpipe.text.document import START
-from leanpipe.text.tables import ACCOUNT, DOCUMENTS, SKIPPED, TableWriter
+from leanpipe.corpus.document import START
+from leanpipe.corpus.passes.publish import COUNTS
+from leanpipe.corpus.tables import ACCOUNT, DOCUMENTS, SKIPPED, TableWriter
 
 Row = Mapping[str, Any]
 

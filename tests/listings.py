@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from leanpipe.store import Artifact
-from leanpipe.text.listing import list_corpus
-from leanpipe.text.readlog import ReadLog
+from leanpipe.core.store import Artifact
+from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.read_log import ReadLog
 
 
 def listed(place: Path | str, folder: Path, number: int = 0) -> Artifact:

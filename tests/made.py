@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leanpipe.store import Artifact, Store
+from leanpipe.core.store import Artifact, Store
 
 
 def publish(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from leanpipe.config import StageConfig
-from leanpipe.errors import UserError
-from leanpipe.report import Report
-from leanpipe.stage import Summary, stage
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
 
 
 class CountConfig(StageConfig):
@@ -89,7 +89,7 @@ class TogetherConfig(StageConfig):
 @stage(version=1)
 def together(config: TogetherConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
     """The first process waits for what becomes of the second one."""
-    from leanpipe.together import leave, rank
+    from leanpipe.processes.launcher import leave, rank
 
     (out / f"{rank()}.pid").write_text(str(os.getpid()))
     if rank():
@@ -115,7 +115,7 @@ def together(config: TogetherConfig, inputs: CountInputs, out: Path, report: Rep
 @stage(version=1, uses_device=True)
 def careful(config: CountConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
     """Goes on until it is told to end, and then writes down that it was."""
-    from leanpipe.termination import Termination
+    from leanpipe.processes.sigterm import Termination
 
     with Termination() as termination:
         report.metrics({"began": 1})

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from leanpipe import device
 from leanpipe.compression.quantize import QuantizeConfig, quantize
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
+from leanpipe.core.store import Store, external
 from leanpipe.models.load import load_for_inference, load_model
-from leanpipe.process import Nursery
-from leanpipe.report import Silent
-from leanpipe.store import Store, external
-from leanpipe.training.finetune import FinetuneConfig, finetune
+from leanpipe.processes.fork_client import Nursery
+from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from tests.tiny import tiny_model
 
 pytestmark = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("text", "tokens", "training", "compression", "evaluation", "serving")
+ORDER = ("corpus", "tokens", "training", "compression", "evaluation", "serving")
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "matplotlib")
 
 
@@ -42,7 +42,9 @@ def test_tasks_do_not_know_flows():
 
 def test_settings_and_stages_are_known_without_loading_torch():
     """`leanpipe --help`, the form and the flow itself must not wait ten seconds for libraries that a stage needs."""
-    assert not imported_by(["leanpipe.presets", "leanpipe.process", "leanpipe.preflight"]) & set(HEAVY)
+    assert not imported_by(
+        ["leanpipe.settings.presets", "leanpipe.processes.fork_client", "leanpipe.planning.preflight"]
+    ) & set(HEAVY)
 
 
 @pytest.mark.parametrize("package", ORDER)

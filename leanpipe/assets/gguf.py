@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from leanpipe.config import StageConfig
-from leanpipe.errors import UserError
-from leanpipe.report import Report
-from leanpipe.stage import Summary, stage
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
 
 
 class ImportGgufConfig(StageConfig):

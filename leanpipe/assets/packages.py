@@ -9,8 +9,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanpipe.errors import UserError
-from leanpipe.store import digest_file
+from leanpipe.core.errors import UserError
+from leanpipe.core.store import digest_file
 
 log = logging.getLogger(__name__)
 

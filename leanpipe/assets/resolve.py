@@ -7,13 +7,13 @@ from leanpipe.assets import samples
 from leanpipe.assets.gguf import ImportGgufConfig, import_gguf
 from leanpipe.assets.packages import fetch
 from leanpipe.assets.tiny import train_tiny
-from leanpipe.errors import UserError
-from leanpipe.home import Home
-from leanpipe.roots import Roots, local_path
-from leanpipe.stage import Runner
-from leanpipe.store import Artifact, external
-from leanpipe.text.listing import check_corpus, list_corpus
-from leanpipe.text.readlog import ReadLog
+from leanpipe.core.allowed_paths import Roots, local_path
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.core.stage import Runner
+from leanpipe.core.store import Artifact, external
+from leanpipe.corpus.sources.file_index import check_corpus, list_corpus
+from leanpipe.corpus.sources.read_log import ReadLog
 
 CORPORA = {"sample": samples.web_and_wikipedia, "python-topics": samples.python_topics}
 INSTRUCTIONS = {"alpaca-sample": samples.alpaca, "python-docstrings": samples.python_docstrings}

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from leanpipe.assets.samples import python_topics
-from leanpipe.config import StageConfig
-from leanpipe.home import Home
-from leanpipe.report import Report
-from leanpipe.stage import Runner, Summary, stage
-from leanpipe.store import Artifact
-from leanpipe.text.clean import CleanConfig, clean
-from leanpipe.text.listing import list_corpus
-from leanpipe.text.readlog import ReadLog
+from leanpipe.core.config import StageConfig
+from leanpipe.core.home import Home
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Runner, Summary, stage
+from leanpipe.core.store import Artifact
+from leanpipe.corpus.clean import CleanConfig, clean
+from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
-from leanpipe.training.distill import DistillConfig, distill
+from leanpipe.training.distill.distill import DistillConfig, distill
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
@@ -68,8 +68,8 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
     from transformers import LlamaForCausalLM
 
     from leanpipe.models.load import save_model
-    from leanpipe.tokens.sample import Sample
-    from leanpipe.tokens.train import train_tokenizer
+    from leanpipe.tokens.train_tokenizer import train_tokenizer
+    from leanpipe.tokens.training_text import Sample
 
     tokenizer = train_tokenizer("bpe", Sample(inputs.documents, _TRAINING_BYTES), config.vocabulary)
     torch.manual_seed(0)

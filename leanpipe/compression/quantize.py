@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from leanpipe import device
-from leanpipe.config import StageConfig
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
+from leanpipe.core.store import REPORT
 from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
-from leanpipe.report import Report
-from leanpipe.stage import Summary, stage
-from leanpipe.store import REPORT
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanpipe.stage import Summary
+from leanpipe.core.stage import Summary
 
 if TYPE_CHECKING:
     from pandas import DataFrame

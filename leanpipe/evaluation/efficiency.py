@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from leanpipe import device
+from leanpipe.core import device
 from leanpipe.evaluation.generate import encode_prompt
 from leanpipe.models.offload import input_device
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leanpipe import device
-from leanpipe.config import StageConfig
+from leanpipe.core import device
+from leanpipe.core.config import StageConfig
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
+from leanpipe.core.store import REPORT, content_digest, digest_file
 from leanpipe.evaluation.efficiency import Speed, measure_speed
 from leanpipe.evaluation.generate import Generation, generate
 from leanpipe.evaluation.held_out import Passage, held_out, text_digest
@@ -21,9 +24,6 @@ from leanpipe.evaluation.perplexity import (
     score_documents,
 )
 from leanpipe.models.load import document_separator, load_for_inference, load_tokenizer, weight_bytes
-from leanpipe.report import Report
-from leanpipe.stage import Summary, stage
-from leanpipe.store import REPORT, content_digest, digest_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from leanpipe.config import StageConfig
-from leanpipe.errors import UserError
-from leanpipe.stage import Summary
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.core.stage import Summary
 
 
 class RegisterConfig(StageConfig):

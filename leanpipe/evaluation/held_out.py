@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 
-from leanpipe.errors import UserError
-from leanpipe.store import digest_json
-from leanpipe.text.tables import read_batches, split_files
+from leanpipe.core.errors import UserError
+from leanpipe.core.store import digest_json
+from leanpipe.corpus.tables import read_batches, split_files
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.models.offload import input_device
 
 if TYPE_CHECKING:

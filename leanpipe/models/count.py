@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.models.narrow import narrow_config
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

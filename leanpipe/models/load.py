@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanpipe import device
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
 from leanpipe.models.count import brings_code, read_config, refuse_code
 from leanpipe.models.offload import (
     GIGABYTE,
@@ -70,7 +70,7 @@ def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrai
 def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    from leanpipe.models.attention import implementation
+    from leanpipe.models.sparse_attention import implementation
 
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

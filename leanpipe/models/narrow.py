@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.models.importance import Importance, norms
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.models.count import with_layers
 from leanpipe.models.offload import weight
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from leanpipe import device
 from leanpipe.compression.quantize import QuantizeConfig
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.store import MANIFEST, Manifest, Store, content_digest
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.planning.stages import (
     Kind,
@@ -22,12 +23,11 @@ from leanpipe.planning.stages import (
     plan_pretrain,
     plan_quantize,
 )
-from leanpipe.store import MANIFEST, Manifest, Store, content_digest
-from leanpipe.training.cache import CacheConfig
-from leanpipe.training.distill import DistillConfig
-from leanpipe.training.finetune import FinetuneConfig
-from leanpipe.training.on_policy import OnPolicyConfig
-from leanpipe.training.pretrain import PretrainConfig
+from leanpipe.training.distill.distill import DistillConfig
+from leanpipe.training.distill.teacher_cache import CacheConfig
+from leanpipe.training.finetune.finetune import FinetuneConfig
+from leanpipe.training.on_policy.on_policy import OnPolicyConfig
+from leanpipe.training.pretrain.pretrain import PretrainConfig
 
 _LAST = 5
 """So many of the newest runs of a stage count: older ones may be of another version, or of another machine's load."""

@@ -5,8 +5,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanpipe import device
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
 
 GIGABYTE = 10**9
 _CONTEXT = 700_000_000

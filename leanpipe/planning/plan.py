@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanpipe.config import StageConfig
-from leanpipe.errors import UserError
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.core.store import Store
 from leanpipe.planning.history import History
 from leanpipe.planning.machine import GIGABYTE, Machine, machine
 from leanpipe.planning.stages import (
@@ -22,10 +23,9 @@ from leanpipe.planning.stages import (
     plan_tokenize,
     read,
 )
-from leanpipe.store import Store
-from leanpipe.training.config import TrainingConfig
-from leanpipe.training.distill import student_config
-from leanpipe.training.on_policy import OnPolicyConfig
+from leanpipe.training.distill.distill import student_config
+from leanpipe.training.on_policy.on_policy import OnPolicyConfig
+from leanpipe.training.trainer.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

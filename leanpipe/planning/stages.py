@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.compression.quantize import QuantizeConfig
-from leanpipe.device import Kind
+from leanpipe.core.device import Kind
+from leanpipe.corpus.config import CleanConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
-from leanpipe.planning.memory import PROCESS, Size, lora_parameters, size_of, training_memory
-from leanpipe.text.settings import CleanConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
-from leanpipe.training.cache import CacheSettings
-from leanpipe.training.config import TrainingConfig
-from leanpipe.training.distill import DistillConfig, student_config
-from leanpipe.training.finetune import FinetuneConfig
-from leanpipe.training.on_policy import OnPolicyConfig
-from leanpipe.training.pretrain import PretrainConfig
+from leanpipe.training.distill.distill import DistillConfig, student_config
+from leanpipe.training.distill.teacher_cache import CacheSettings
+from leanpipe.training.finetune.finetune import FinetuneConfig
+from leanpipe.training.on_policy.on_policy import OnPolicyConfig
+from leanpipe.training.pretrain.pretrain import PretrainConfig
+from leanpipe.training.trainer.config import TrainingConfig
+from leanpipe.training.trainer.memory import PROCESS, Size, lora_parameters, size_of, training_memory
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -142,7 +142,7 @@ def plan_on_policy(
 def plan_pretrain(config: PretrainConfig, vocabulary: int, block: int, kind: Kind) -> StagePlan:
     """Of stage `pretrain` with a tokenizer of `vocabulary` tokens."""
     from leanpipe.models.build import decoder_config
-    from leanpipe.training.depth import derive, shape_of
+    from leanpipe.training.pretrain.depth import derive, shape_of
 
     derived = derive(config, vocabulary, block)
     size = size_of(decoder_config(config.architecture, shape_of(config, block), config.attention, vocabulary))
@@ -303,7 +303,7 @@ def _host(kind: Kind, peak: int) -> int:
 
 
 def _bytes_of_type() -> int:
-    from leanpipe import device
+    from leanpipe.core import device
 
     return 2 if device.has_bfloat16() else 4
 

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 
 IGNORED = -100  # the label that cross-entropy in torch leaves out
 

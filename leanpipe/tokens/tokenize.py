@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from leanpipe.config import StageConfig
-from leanpipe.errors import UserError
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
+from leanpipe.corpus.tables import count_documents, read_texts, split_files
 from leanpipe.models.load import load_tokenizer
-from leanpipe.report import Report
-from leanpipe.stage import Summary, stage
-from leanpipe.text.tables import count_documents, read_texts, split_files
-from leanpipe.tokens.describe import describe
 from leanpipe.tokens.encode import Encoder, backend_of, encode
 from leanpipe.tokens.pack import Packing
-from leanpipe.tokens.sample import Sample
-from leanpipe.tokens.shards import Packer, Shard, find_shards, make_shard
-from leanpipe.tokens.train import train_tokenizer
+from leanpipe.tokens.token_report import describe
+from leanpipe.tokens.token_shards import Packer, Shard, find_shards, make_shard
+from leanpipe.tokens.train_tokenizer import train_tokenizer
+from leanpipe.tokens.training_text import Sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

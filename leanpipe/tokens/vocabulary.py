@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -5,9 +5,9 @@ import pytest
 from leanpipe.assets.packages import Package, fetch
 from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
 from leanpipe.assets.samples import python_docstrings, python_topics
-from leanpipe.errors import UserError
-from leanpipe.home import Home
-from leanpipe.training.instructions import read_instructions
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.training.finetune.instructions import read_instructions
 
 # A small package that carries a text file, pinned as the real ones are.
 WHEEL = Package(

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from leanpipe import device
 from leanpipe.compression.quantize import (
     QuantizeConfig,
     QuantizeInputs,
@@ -12,9 +11,10 @@ from leanpipe.compression.quantize import (
     relative_error,
     split_modules,
 )
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
 from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
-from leanpipe.report import Silent
 from tests.tiny import tiny_llama, tiny_model
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leanpipe.home import Home
-from leanpipe.roots import Roots
-from tasks.home import environment as home_environment
+from leanpipe.core.allowed_paths import Roots
+from leanpipe.core.home import Home
+from tasks.environment import environment as home_environment
 from tests.docker.compose import DOCKER, ROOT, VARIABLE, copied, environment, services, settings
 
 COMPOSE = (DOCKER / "compose.yaml").read_text()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from leanpipe import presets
+from leanpipe.settings import presets
 from tests.docker.compose import DOCKER, environment, services
 
 _FOUND = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))

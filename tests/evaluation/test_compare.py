@@ -2,9 +2,9 @@
 
 import yaml
 
-from leanpipe.evaluation.card import model_card
 from leanpipe.evaluation.compare import comparison, size_against_quality, to_markdown
 from leanpipe.evaluation.generate import Generation
+from leanpipe.evaluation.model_card import model_card
 
 
 def summary(bits, size):

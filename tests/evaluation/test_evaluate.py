@@ -5,10 +5,10 @@ import json
 import pandas
 import pytest
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
 from leanpipe.evaluation.held_out import held_out, text_digest
-from leanpipe.report import Silent
 from tests.tiny import tiny_model, tiny_text
 
 CONFIG = EvaluateConfig(

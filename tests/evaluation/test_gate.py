@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.evaluation.gate import RegisterConfig, beats, choose
 
 POLICY = RegisterConfig()

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.evaluation.perplexity import (
     Score,
     bits_per_byte,

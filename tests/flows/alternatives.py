@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from leanpipe import device
+from leanpipe.core import device
 
 Overrides = dict[str, Any]
 """Settings of one section by their paths in it, such as `quality.min_words`."""
@@ -108,8 +108,10 @@ TRAINING = {
     "warmup": to(0.5),
     "batch": to(4),
     "micro_batch": to(1),
-    "processes": shown_by("training/test_processes.py::test_several_processes_train_as_one_does", 2),
-    "sharding": shown_by("training/test_processes.py::test_processes_train_one_model_in_shards", "full"),
+    "processes": shown_by("training/trainer/test_processes.py::test_several_processes_train_as_one_does", 2),
+    "sharding": shown_by(
+        "training/trainer/test_processes.py::test_processes_train_one_model_in_shards", "full"
+    ),
     "optimizer": to(
         "adamw_8bit",
         "adafactor",
@@ -121,23 +123,25 @@ TRAINING = {
     "max_grad_norm": to(1e-3),
     "precision": to("bf16", "fp16", refused={"fp16": "fp16 needs a GPU"} if device.name() == "cpu" else {}),
     "gradient_checkpointing": to(True),
-    "compile": shown_by("training/test_kernels.py::test_compile_calls_the_compiled_model", True),
+    "compile": shown_by("training/trainer/test_kernels.py::test_compile_calls_the_compiled_model", True),
     "attention_kernel": shown_by(
-        "training/test_kernels.py::test_the_attention_kernel_that_is_asked_for_is_used",
+        "training/trainer/test_kernels.py::test_the_attention_kernel_that_is_asked_for_is_used",
         "sdpa",
         "flex_attention",
     ),
     "fused_kernels": shown_by(
-        "training/test_kernels.py::test_fused_kernels_are_put_in_where_they_are", False
+        "training/trainer/test_kernels.py::test_fused_kernels_are_put_in_where_they_are", False
     ),
     "on_divergence": shown_by(
-        "training/test_guards.py::test_going_back_leaves_out_the_batch_and_reads_the_next", "rewind"
+        "training/trainer/test_guards.py::test_going_back_leaves_out_the_batch_and_reads_the_next", "rewind"
     ),
-    "rewinds": shown_by("training/test_guards.py::test_it_goes_back_only_so_often", 2),
+    "rewinds": shown_by("training/trainer/test_guards.py::test_it_goes_back_only_so_often", 2),
     "spike": shown_by(
-        "training/test_guards.py::test_an_explosion_is_three_steps_far_above_what_was_usual", 6
+        "training/trainer/test_guards.py::test_an_explosion_is_three_steps_far_above_what_was_usual", 6
     ),
-    "patience": shown_by("training/test_guards.py::test_patience_stops_early_with_the_best_weights", 3),
+    "patience": shown_by(
+        "training/trainer/test_guards.py::test_patience_stops_early_with_the_best_weights", 3
+    ),
     "validations": to(3),
     "checkpoint_every_steps": to(1),
     "log_every_steps": to(1),
@@ -219,11 +223,13 @@ CLEAN = {
     "split.test": to(0.45),
     "execution.shard_megabytes": to(0.02),
     "execution.executor": shown_by(
-        "text/test_growth.py::test_every_executor_gives_the_same_documents", "ray", "slurm"
+        "corpus/test_incremental.py::test_every_executor_gives_the_same_documents", "ray", "slurm"
     ),
-    "execution.workers": shown_by("text/test_growth.py::test_every_executor_gives_the_same_documents", 2),
-    "execution.slurm_partition": shown_by("text/test_growth.py::test_what_is_asked_of_slurm", "gpu"),
-    "execution.slurm_hours": shown_by("text/test_growth.py::test_what_is_asked_of_slurm", 3),
+    "execution.workers": shown_by(
+        "corpus/test_incremental.py::test_every_executor_gives_the_same_documents", 2
+    ),
+    "execution.slurm_partition": shown_by("corpus/test_incremental.py::test_what_is_asked_of_slurm", "gpu"),
+    "execution.slurm_hours": shown_by("corpus/test_incremental.py::test_what_is_asked_of_slurm", 3),
 }
 
 SECTIONS: dict[str, dict[str, Row]] = {

@@ -26,7 +26,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def leanpipe(home: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    return python(home, "-m", "flows.cli", *arguments, timeout=timeout)
+    return python(home, "-m", "flows.cli.main", *arguments, timeout=timeout)
 
 
 def python(home: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def running(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{arguments[0]}.out").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-m", "flows.cli.main", *arguments],
             cwd=ROOT,
             env=environment(home),
             stdout=log,

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from openai import OpenAI
 
-from leanpipe.presets import smoke
+from leanpipe.settings.presets import smoke
 from tests.flows.servers import Servers, free_port, leanpipe, python, running
 
 pytestmark = pytest.mark.timeout(900)
@@ -276,7 +276,7 @@ MISTAKES = {
 }
 _TRY_EACH = """
 import json, sys
-from flows import cli
+from flows.cli import main as cli
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = ["run", "--in-place", "--preset", "smoke", *arguments]
     try:

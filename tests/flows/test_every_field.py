@@ -15,13 +15,13 @@ from pydantic import Field, ValidationError
 
 from flows.deployments import FLOWS, config_type
 from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
-from leanpipe.config import StageConfig, flatten
-from leanpipe.errors import UserError
-from leanpipe.evaluation.card import model_card
+from leanpipe.core.config import StageConfig, flatten
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.core.stage import Summary, stage
+from leanpipe.core.store import Store
 from leanpipe.evaluation.gate import RegisterConfig, beats, choose
-from leanpipe.home import Home
-from leanpipe.stage import Summary, stage
-from leanpipe.store import Store
+from leanpipe.evaluation.model_card import model_card
 from tests.flows.alternatives import BASES, GIVEN, MISSING, ROWS, SECTIONS
 from tests.flows.schemas import leaves
 from tests.flows.workshop import STAGES, Workshop, fingerprint

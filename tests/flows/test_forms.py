@@ -8,8 +8,8 @@ from prefect.utilities.schema_tools import validate
 from pydantic import BaseModel, Field
 
 from flows.deployments import FLOWS, config_type, deployments
-from leanpipe.config import StageConfig, flatten
-from leanpipe.pipeline import SETTINGS
+from leanpipe.core.config import StageConfig, flatten
+from leanpipe.settings.flows import SETTINGS
 from tests.flows.schemas import faults, leaves
 
 DEPLOYMENTS = {f"{one.flow_name}/{one.name}": one for one in deployments()}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.mask import show_mask
-from leanpipe.errors import UserError
-from leanpipe.home import Home
+from flows.cli.mask import show_mask
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
 from tests.tiny import tiny_model
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from leanpipe.store import Manifest, content_digest
+from leanpipe.core.store import Manifest, content_digest
 from tests.flows.servers import leanpipe
 
 pytestmark = pytest.mark.timeout(600)

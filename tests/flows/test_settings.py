@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings import settings
-from leanpipe.errors import UserError
-from leanpipe.pipeline import FinetuneSettings, PipelineConfig, PretrainSettings
-from leanpipe.presets import smoke
+from flows.cli.read_settings import settings
+from leanpipe.core.errors import UserError
+from leanpipe.settings.flows import FinetuneSettings, PipelineConfig, PretrainSettings
+from leanpipe.settings.presets import smoke
 
 
 def test_set_wins_over_the_file_which_wins_over_the_preset(tmp_path: Path):

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from leanpipe.compression.quantize import quantize
-from leanpipe.config import StageConfig
+from leanpipe.core.config import StageConfig
+from leanpipe.core.report import Silent
+from leanpipe.core.stage import Inputs, Stage, run_stage
+from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
+from leanpipe.corpus.clean import clean
+from leanpipe.corpus.dry_run import inspect
 from leanpipe.evaluation.evaluate import evaluate
-from leanpipe.report import Silent
-from leanpipe.stage import Inputs, Stage, run_stage
-from leanpipe.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
-from leanpipe.text.clean import clean
-from leanpipe.text.inspect import inspect
 from leanpipe.tokens.tokenize import tokenize
-from leanpipe.training.cache import cache_teacher
-from leanpipe.training.distill import distill
-from leanpipe.training.finetune import finetune
-from leanpipe.training.on_policy import on_policy
-from leanpipe.training.pretrain import pretrain
+from leanpipe.training.distill.distill import distill
+from leanpipe.training.distill.teacher_cache import cache_teacher
+from leanpipe.training.finetune.finetune import finetune
+from leanpipe.training.on_policy.on_policy import on_policy
+from leanpipe.training.pretrain.pretrain import pretrain
 from tests.flows.alternatives import BASES, Overrides
 from tests.flows.material import write_corpus, write_evaluation, write_instructions
 from tests.listings import listed

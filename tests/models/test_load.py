@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from leanpipe import device
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
 from leanpipe.models.count import read_config
 from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model
 from leanpipe.models.offload import input_device, loaded_bytes, room
 from leanpipe.models.student import student_from_teacher
-from leanpipe.report import Silent
-from leanpipe.training.distill import DistillConfig, DistillInputs, distill
+from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 from tests.evaluation.test_evaluate import CONFIG, write_documents
 from tests.tiny import tiny_llama, tiny_model, tiny_text, tiny_tokenizer
 from tests.training.blocks import Recorder, write_blocks
@@ -168,7 +168,7 @@ def test_a_model_on_disk_is_evaluated_as_if_it_fitted(tmp_path, sharded):
 LOAD = """
 import sys, torch
 from pathlib import Path
-from leanpipe import device
+from leanpipe.core import device
 from leanpipe.models.load import load_model
 load_model(Path(sys.argv[2]))
 device.reset_peak_memory()

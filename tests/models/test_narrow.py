@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.models.count import count_parameters, empty_model, layers_for_size
 from leanpipe.models.importance import layer_influence, measure
 from leanpipe.models.load import load_model
 from leanpipe.models.narrow import narrow_config, narrowed
 from leanpipe.models.student import most_important, random_student
-from leanpipe.planning.models import describe_model
-from leanpipe.training.data import collate
-from leanpipe.training.objectives import CrossEntropy
+from leanpipe.planning.model_config import describe_model
+from leanpipe.training.losses.objectives import CrossEntropy
+from leanpipe.training.trainer.data import collate
 from tests.tiny import tiny_llama
 from tests.training.blocks import tiny_blocks
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.models.count import count_parameters, empty_model, layers_for_size, with_layers
 from leanpipe.models.student import change_vocabulary, evenly_spaced, first_and_last, student_from_teacher
 from tests.tiny import tiny_llama, tiny_tokenizer

@@ -3,17 +3,22 @@ from dataclasses import replace
 
 import pytest
 
-from leanpipe import device
 from leanpipe.compression.quantize import QuantizeConfig, quantize
-from leanpipe.errors import UserError
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
+from leanpipe.core.stage import run_stage
+from leanpipe.core.store import Store, content_digest, digest_files, external
+from leanpipe.corpus.clean import CleanConfig
+from leanpipe.corpus.passes.execution import ExecutionConfig
+from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.models.count import count_parameters, empty_model, read_config
-from leanpipe.pipeline import DistillSettings, FinetuneSettings, PipelineConfig, PretrainSettings
-from leanpipe.planning.corpus import listed_bytes, referred_bytes
+from leanpipe.planning.corpus_size import listed_bytes, referred_bytes
 from leanpipe.planning.history import History
 from leanpipe.planning.machine import Machine, machine
-from leanpipe.planning.memory import lora_parameters, size_of, training_memory
-from leanpipe.planning.models import describe_model
+from leanpipe.planning.model_config import describe_model
 from leanpipe.planning.plan import plan_flow, plan_on
 from leanpipe.planning.stages import (
     plan_distill,
@@ -22,20 +27,15 @@ from leanpipe.planning.stages import (
     plan_pretrain,
     plan_quantize,
 )
-from leanpipe.report import Silent
-from leanpipe.stage import run_stage
-from leanpipe.store import Store, content_digest, digest_files, external
-from leanpipe.text.clean import CleanConfig
-from leanpipe.text.executors import ExecutionConfig
-from leanpipe.text.listing import list_corpus
-from leanpipe.text.readlog import ReadLog
+from leanpipe.settings.flows import DistillSettings, FinetuneSettings, PipelineConfig, PretrainSettings
 from leanpipe.tokens.tokenize import TokenizeConfig
-from leanpipe.training.config import TrainingConfig
-from leanpipe.training.distill import DistillConfig
-from leanpipe.training.finetune import FinetuneConfig
-from leanpipe.training.lora import lora_config
-from leanpipe.training.on_policy import OnPolicyConfig
-from leanpipe.training.pretrain import PretrainConfig
+from leanpipe.training.distill.distill import DistillConfig
+from leanpipe.training.finetune.finetune import FinetuneConfig
+from leanpipe.training.finetune.lora import lora_config
+from leanpipe.training.on_policy.on_policy import OnPolicyConfig
+from leanpipe.training.pretrain.pretrain import PretrainConfig
+from leanpipe.training.trainer.config import TrainingConfig
+from leanpipe.training.trainer.memory import lora_parameters, size_of, training_memory
 from tests.tiny import tiny_llama, tiny_model
 
 GIGABYTE = 10**9

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, quantize
-from leanpipe.errors import UserError
-from leanpipe.report import Silent
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
 from leanpipe.serving.serve import running_server, serve, wait_until_ready
 from tests.tiny import tiny_model
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.lineage import nothing_found, print_lineage
-from leanpipe.errors import UserError
+from flows.cli.lineage import nothing_found, print_lineage
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.core.store import Artifact, Store, external
 from leanpipe.evaluation.gate import Verdict
-from leanpipe.home import Home
-from leanpipe.store import Artifact, Store, external
-from tasks import registry
 from tasks.lineage import Lineage, trace
 from tasks.run import Run
-from tasks.tracking import Tracking
+from tasks.tracking import registry
+from tasks.tracking.runs import Tracking
 from tests.cleaned import dropped, identity, kept, write_cleaned
 from tests.made import next_partial, publish
 

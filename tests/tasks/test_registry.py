@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.core.store import external
 from leanpipe.evaluation.gate import Verdict
-from leanpipe.home import Home
-from leanpipe.store import external
-from tasks import registry
 from tasks.run import Run
-from tasks.tracking import Tracking
+from tasks.tracking import registry
+from tasks.tracking.runs import Tracking
 
 NAME = "letters"
 

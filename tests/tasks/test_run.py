@@ -10,8 +10,8 @@ import pytest
 _IMPORTS_WHEN_IT_BEGINS = """
 import threading
 from pathlib import Path
-from leanpipe.config import StageConfig
-from leanpipe.home import Home
+from leanpipe.core.config import StageConfig
+from leanpipe.core.home import Home
 from tasks.run import import_early, tracked_run
 
 import_early()

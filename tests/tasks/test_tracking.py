@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from leanpipe.home import Home
-from leanpipe.store import Artifact
-from tasks.tracking import MlflowReport, Tracking
+from leanpipe.core.home import Home
+from leanpipe.core.store import Artifact
+from tasks.tracking.runs import MlflowReport, Tracking
 
 
 @pytest.fixture(scope="module")

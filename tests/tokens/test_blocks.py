@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
 from leanpipe.tokens.blocks import IGNORED, Blocks
-from leanpipe.tokens.rows import RowWriter
+from leanpipe.tokens.row_writer import RowWriter
 
 S = 0  # the separator
 SHARDS = {

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leanpipe.errors import UserError
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
+from leanpipe.core.store import content_digest, digest_files
+from leanpipe.corpus.tables import read_texts
 from leanpipe.models.load import document_separator, load_tokenizer
-from leanpipe.report import Silent
-from leanpipe.store import content_digest, digest_files
-from leanpipe.text.tables import read_texts
 from leanpipe.tokens.blocks import Blocks
 from leanpipe.tokens.tokenize import TokenizeConfig, TokenizeInputs, tokenize
 from tests.tiny import tiny_text, tiny_tokenizer
-from tests.tokens.test_shards import write_split
+from tests.tokens.test_token_shards import write_split
 from tests.training.blocks import Recorder
 
 

@@ -1,0 +1,127 @@
+"""What was made of what: the results in a store, linked by the digests of what they were made from."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from leanpipe.core.store import MANIFEST, Manifest, Store, content_digest, digest_json
+
+LEARNT, HELD_OUT = "train", ("validation", "test")
+
+_READS = {"tokenize": ("train", "validation"), "seed_model": ("train",), "evaluate": ("test",)}
+"""The splits that stages read of what `clean` wrote. A stage that is not here may read all."""
+_LEAVE_NOTHING = {
+    ("tokenize", "teacher"),  # its vocabulary alone is taken
+    ("tokenize", "base"),  # shards of documents that the new corpus has too, and accounts for
+    ("clean", "base"),  # likewise
+    ("clean", "evaluations"),
+    ("check", "model"),
+}
+"""Inputs of stages by which nothing of a document comes into the result."""
+
+How = Literal["trained on it", "prepared from it", "measured on it", "measures a model trained on it"]
+
+
+class Result(NamedTuple):
+    """A published result."""
+
+    stage: str
+    key: str
+    path: Path
+    published: datetime
+    config: dict[str, Any]
+    inputs: dict[str, list[str]]
+    """Digests of what it was made from, by role."""
+    digests: frozenset[str]
+    """Names by which other results and the registry may know it or a folder in it."""
+
+
+class Use(NamedTuple):
+    """A result that a document went into, or that was measured with it."""
+
+    result: Result
+    how: How
+
+
+def read_results(store: Store) -> list[Result]:
+    """Every published result, the oldest first. Reads manifests, not the files that they list."""
+    paths = (path for path in store.root.glob(f"*/*/{MANIFEST}") if not path.parts[-3].startswith("."))
+    return sorted(map(_read, paths), key=lambda result: (result.published, result.key))
+
+
+def uses(results: Sequence[Result], corpus: Result, split: str) -> list[Use]:
+    """What was made, by way of any number of stages, of the documents in one split of `corpus`, in order of making.
+
+    A model counts as trained on a document only if the document is in `train`. Of `validation` and `test` there are only
+    results that were measured on it.
+    """
+    found: dict[str, Use] = {}
+    takers, waiting = _takers(results), [corpus]
+    while waiting:
+        parent = waiting.pop()
+        for child, role in (taker for digest in parent.digests for taker in takers.get(digest, ())):
+            how = _use(parent, child, role, split)
+            if how and child.key not in found:
+                found[child.key] = Use(child, how)
+                if how in ("trained on it", "prepared from it"):
+                    waiting.append(child)
+    return sorted(found.values(), key=lambda use: (use.result.published, use.result.key))
+
+
+def _use(parent: Result, child: Result, role: str, split: str) -> How | None:
+    """What `child` has to do with a document of `split`, if a model or blocks in `parent` were made of that document."""
+    if (child.stage, role) in _LEAVE_NOTHING:
+        return None
+    if parent.stage == "clean":
+        return _use_of_documents(child, split)
+    if child.stage == "cache_teacher":
+        return "prepared from it" if split == LEARNT else None
+    if child.stage == "evaluate":
+        return "measures a model trained on it" if split == LEARNT else None
+    return "trained on it" if split == LEARNT else "measured on it"
+
+
+def _use_of_documents(child: Result, split: str) -> How | None:
+    if split not in _READS.get(child.stage, (LEARNT, *HELD_OUT)):
+        return None
+    if child.stage == "tokenize":
+        return "prepared from it"
+    return "trained on it" if split == LEARNT else "measured on it"
+
+
+def _takers(results: Sequence[Result]) -> dict[str, list[tuple[Result, str]]]:
+    """(result, role) of all that took something in, by its digest."""
+    takers: dict[str, list[tuple[Result, str]]] = {}
+    for result in results:
+        for role, digests in result.inputs.items():
+            for digest in digests:
+                takers.setdefault(digest, []).append((result, role))
+    return takers
+
+
+def _read(path: Path) -> Result:
+    manifest = Manifest.model_validate_json(path.read_text())
+    inputs = {
+        role: [digests] if isinstance(digests, str) else list(digests)
+        for role, digests in manifest.inputs.items()
+    }
+    return Result(
+        manifest.stage,
+        manifest.key,
+        path.parent,
+        datetime.fromtimestamp(path.stat().st_mtime, UTC),
+        manifest.config,
+        inputs,
+        frozenset(_digests(manifest.files)),
+    )
+
+
+def _digests(files: dict[str, str]) -> Iterator[str]:
+    """Of the whole, and of each folder in it: as `Artifact.inside` names it, and as `external` would."""
+    whole = content_digest(files)
+    yield whole
+    for folder in {name.split("/")[0] for name in files if "/" in name}:
+        yield digest_json([whole, folder])
+        inside = {name: digest for name, digest in files.items() if name.startswith(f"{folder}/")}
+        yield content_digest({name.removeprefix(f"{folder}/"): digest for name, digest in inside.items()})

@@ -1,0 +1,197 @@
+"""HTML to the text that a reader of the page would read, and a second try where the first parser loses it.
+
+Why `blocks` is the default: benchmarks/extraction.py measures all of them.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.corpus.document import Fault
+from leanpipe.corpus.extract import html_blocks as blocks
+
+Method = Literal["blocks", "resiliparse", "selectolax", "trafilatura"]
+
+_DEEPEST = 1000  # elements within each other; resiliparse's rules and selectolax take quadratic time in it
+_NESTS = re.compile(
+    r"<(/?)(?!(?:area|base|br|col|dd|dt|embed|hr|img|input|li|link|meta|option|p|param|source|t[dhr]|track|wbr)[\s/>])[a-z]",
+    re.IGNORECASE,
+)
+
+
+class ExtractConfig(StageConfig):
+    """How the text of a web page is found."""
+
+    method: Method = "blocks"
+    """blocks: leanpipe's own rules (fast, and best in our measurements); resiliparse: its main-content rules (Bevendorff
+    et al. 2018); trafilatura: its rules (Barbaresi 2021; twenty times slower); selectolax: all visible text, menus
+    included."""
+    tables: bool = True
+    """Whether tables are part of the text. (selectolax keeps them always.)"""
+    comments: bool = False
+    """Whether readers' comments under an article are part of its text. (selectolax keeps them always.)"""
+    min_share: float = Field(0.01, ge=0, le=1)
+    """Share of a page's visible text that the method must find; if it finds less, the next one is asked: blocks, then
+    all visible text. Parsers lose pages in silence: lxml, and so trafilatura, gives nothing of one nested 255 deep."""
+    max_characters: int = Field(10_000_000, ge=1000, le=200_000_000)
+    """Longest page that is read, in characters of HTML; a longer one is dropped, for its tree could fill the memory."""
+
+
+class Extracted(NamedTuple):
+    """What was found on a page."""
+
+    text: str
+    parser: str
+    """Which method found it: the chosen one, blocks, or everything (all visible text)."""
+    rescued: bool = False
+    """Whether the chosen method found less than the page must hold, so that another was asked."""
+    fault: Fault | None = None
+    """Why nothing was found where there is something to be found. A page without any text has no fault, and no text."""
+
+
+def main_text(html: str, config: ExtractConfig) -> Extracted:
+    """The page's text, paragraphs apart, code indented, cells parted by bars. No parser is given a page that would break
+    it: time grows with the page's length alone.
+
+    Raises UserError if the method's package is not installed.
+    """
+    if len(html) > config.max_characters:
+        return Extracted("", config.method, fault=Fault("extract.max_characters", len(html)))
+    html = _encodable(html)
+    text = _PARSERS[config.method](html, config)
+    if len(text) > config.min_share * len(html):
+        return Extracted(text, config.method)
+    return _second_try(text, html, config)
+
+
+def _second_try(text: str, html: str, config: ExtractConfig) -> Extracted:
+    """The first of the chosen method's `text`, that of blocks and all visible text that is not lost."""
+    everything = _everything(html, config)
+    least = max(1, config.min_share * len(everything))
+    if len(text) >= least:
+        return Extracted(text, config.method)
+    if not everything:
+        fault = Fault("extract.nothing", len(html)) if _has_text(html) else None
+        return Extracted("", "everything", fault=fault)
+    text = _blocks(html, config) if config.method != "blocks" else ""
+    if len(text) >= least:
+        return Extracted(text, "blocks", rescued=True)
+    return Extracted(everything, "everything", rescued=True)
+
+
+def _blocks(html: str, config: ExtractConfig) -> str:
+    return blocks.text(_body(html), _rules(config.comments, config.tables))
+
+
+@cache
+def _rules(comments: bool, tables: bool) -> blocks.Rules:
+    return blocks.Rules(comments=comments, tables=tables)
+
+
+@cache
+def _all_rules() -> blocks.Rules:
+    return blocks.Rules(everything=True)
+
+
+def _everything(html: str, _: ExtractConfig) -> str:
+    return blocks.text(_body(html), _all_rules())
+
+
+def _body(html: str) -> str:
+    """As resiliparse's parser repairs it. Its time is linear even in elements nested 100,000 deep."""
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(html)
+    body = tree.body.html if tree.body else ""
+    return body or (tree.document.html if tree.document else "")  # a page of frames has no body
+
+
+def _resiliparse(html: str, config: ExtractConfig) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    if _is_deep(html):
+        return ""
+    return extract_plain_text(
+        HTMLTree.parse(html),  # of a tree it takes half the time that it takes of a string
+        preserve_formatting=True,
+        main_content=True,
+        alt_texts=False,
+        comments=config.comments,
+        post_meta=False,
+        skip_elements=None if config.tables else ["table"],
+    ).strip("\n")
+
+
+def _selectolax(html: str, _: ExtractConfig) -> str:
+    try:
+        from selectolax.lexbor import LexborHTMLParser
+    except ModuleNotFoundError:
+        raise _missing("selectolax") from None
+    if _is_deep(html):
+        return ""
+    tree = LexborHTMLParser(html)
+    root = tree.body or tree.root
+    return blocks.text(root.html or "", _all_rules()) if root else ""
+
+
+def _trafilatura(html: str, config: ExtractConfig) -> str:
+    try:
+        import trafilatura
+    except ModuleNotFoundError:
+        raise _missing("trafilatura") from None
+    if _is_deep(html):
+        return ""
+    return (
+        trafilatura.extract(html, include_comments=config.comments, include_tables=config.tables) or ""
+    ).strip()
+
+
+_PARSERS: dict[str, Callable[[str, ExtractConfig], str]] = {
+    "blocks": _blocks,
+    "resiliparse": _resiliparse,
+    "selectolax": _selectolax,
+    "trafilatura": _trafilatura,
+}
+
+
+def _missing(package: str) -> UserError:
+    return UserError(
+        f"clean.extract.method is {package}, which is not installed: run pip install 'leanpipe[{package}]', "
+        "or set the method to blocks"
+    )
+
+
+def _encodable(html: str) -> str:
+    """Halves of surrogate pairs joined, those that stand alone replaced: no parser takes them."""
+    try:
+        html.encode()
+    except UnicodeEncodeError:
+        return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return html
+
+
+def _has_text(html: str) -> bool:
+    """Whether letters stand between tags, as a page reads that no parser took for one."""
+    html = html.lower()
+    for start, end in (("<!--", "-->"), ("<script", "</script"), ("<style", "</style")):
+        first, *others = html.split(start)
+        html = first + "".join(other.partition(end)[2] for other in others)
+    return bool(re.search(r"\w", re.sub("<[^>]*>?", " ", html)))
+
+
+def _is_deep(html: str) -> bool:
+    """Whether elements may be nested deeper than `_DEEPEST`, tags that need no end tag left out."""
+    if html.count("<") <= _DEEPEST:
+        return False
+    depth = 0
+    for end in _NESTS.findall(html):
+        depth += -1 if end and depth else not end
+        if depth > _DEEPEST:
+            return True
+    return False

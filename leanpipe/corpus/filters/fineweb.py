@@ -1,0 +1,59 @@
+"""FineWeb's own heuristics: Penedo et al. 2024, "The FineWeb Datasets", arXiv:2406.17557, section 3.6.
+
+Rules are tried in the order of the fields, and the first that a document breaks is named.
+"""
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from leanpipe.core.config import StageConfig
+from leanpipe.corpus.document import Fault
+from leanpipe.corpus.filters.document_statistics import View
+from leanpipe.corpus.filters.thresholds import Measure, faults, repeated
+from leanpipe.corpus.filters.word_split import TERMINALS
+
+
+class FineWebConfig(StageConfig):
+    """FineWeb's rules (Penedo et al. 2024, section 3.6). Off by default: they are meant for billions of web pages,
+    and drop manuals, lists and poems, which a small corpus may be made of."""
+
+    enabled: bool = False
+    """Whether these bounds are applied at all."""
+    min_terminal_lines: float = Field(0.12, ge=0, le=1)
+    """Least share of lines that end with a full stop or the like (Penedo et al. 2024, section 3.6: 0.12)."""
+    max_short_lines: float = Field(0.67, ge=0, le=1)
+    """Greatest share of short lines (Penedo et al. 2024, section 3.6: 0.67)."""
+    short_line: int = Field(30, ge=0, le=10_000)
+    """Characters up to which a line is short (Penedo et al. 2024, section 3.6: 30)."""
+    max_duplicate_line_characters: float = Field(0.1, ge=0, le=1)
+    """Greatest share of characters in repeated lines (Penedo et al. 2024, section 3.6: 0.1; the code that they
+    published has 0.01)."""
+    max_newlines_per_word: float = Field(0.3, ge=0, le=1000)
+    """Most line ends per word (from the code that Penedo et al. 2024 published: 0.3; not in the paper)."""
+
+
+def fineweb_fault(view: View, config: FineWebConfig) -> Fault | None:
+    """The first bound that the document breaks."""
+    if not config.enabled:
+        return None
+    fault = next(faults("fineweb", _line_measures(view, config.short_line), config), None)
+    # There are at least as many words as pieces between white space, which are found in a fraction of the time.
+    if fault or view.text.count("\n") <= config.max_newlines_per_word * len(view.text.split()):
+        return fault
+    return next(faults("fineweb", fineweb_measures(view, config.short_line), config), None)
+
+
+def fineweb_measures(view: View, short_line: int) -> Iterator[Measure]:
+    """What `FineWebConfig` bounds, in its order. Of no lines, every share is 0."""
+    yield from _line_measures(view, short_line)
+    yield Measure("max_newlines_per_word", view.text.count("\n") / max(1, view.counts.words))
+
+
+def _line_measures(view: View, short_line: int) -> Iterator[Measure]:
+    lines = view.lines
+    count = max(1, len(lines))
+    yield Measure("min_terminal_lines", sum(line[-1] in TERMINALS for line in lines) / count)
+    yield Measure("max_short_lines", sum(len(line) <= short_line for line in lines) / count)
+    characters = len(view.text) - view.text.count("\n")
+    yield Measure("max_duplicate_line_characters", repeated(lines)[1] / max(1, characters))

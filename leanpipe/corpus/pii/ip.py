@@ -1,0 +1,77 @@
+"""Public IP addresses."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, is_digit, is_word
+
+_NUMBERED = re.compile(  # what is numbered like an address, right before the number, in some languages
+    r"(?:\b(?:v|ver|version|versi[oó]n|release|oid|item|sections?|sect?|sezione|se[cç]c?[aã]o|secci[oó]n(?:es)?"
+    r"|chapters?|chapitre|cap[ií]tulo|capitolo|kapitel|abschnitte?n?|avsnitt|bagian|rozdzia[lł]|раздел\w*|глав\w*|τμήμα"
+    r"|clause|part|paragraphs?|tables?|figures?|fig|appendix)|[§第節节章])[\s.:#(]{0,3}\Z",
+    re.IGNORECASE,
+)
+_CONTEXT = 30  # bytes before a number that are looked at
+_RANGE_START, _RANGE_END = re.compile(rb"\d+(?:\.\d+){3}"), re.compile(rb"\d+(?:\.\d+){3}\Z")
+_HEADING = re.compile(r"\.[ \t\xa0]+[^\W\d_]|[ \t\xa0]+[A-Z]")
+_HIGHEST_IN_HEADING = 99
+_LONGEST_V6 = 45  # characters, as INET6_ADDRSTRLEN
+_GLOBAL = ipaddress.IPv6Network("2000::/3")  # all that is handed out (RFC 4291, IANA)
+
+
+def _check_v4(data: bytes, start: int, end: int) -> Iterator[Span]:
+    if _is_alone(data, start, end) and _is_public_v4(data[start:end]) and not _is_version(data, start, end):
+        yield start, end
+
+
+def _is_alone(data: bytes, start: int, end: int) -> bool:
+    """Whether it is no part of a longer number or name, such as 1.3.6.1.4.1, v1.2.3.4, lib-1.2.3.4 or 1.2.3.4-5."""
+    if is_word(data, start - 1) or is_word(data, end):
+        return False
+    before, after = data[start - 1 : start], data[end : end + 1]
+    if before in (b".", b"-", b"+", b"/") and is_word(data, start - 2):
+        return before == b"-" and bool(_RANGE_END.search(data[max(0, start - 16) : start - 1]))
+    if after == b"-" and is_word(data, end + 1):
+        return bool(_RANGE_START.match(data[end + 1 : end + 16]))
+    return not (after == b"." and is_digit(data, end + 1))
+
+
+def _is_public_v4(number: bytes) -> bool:
+    """Whether it is a host that anyone can reach; one that ends in 0 is a network."""
+    try:
+        return ipaddress.IPv4Address(number.decode()).is_global and not number.endswith(b".0")
+    except ValueError:
+        return False
+
+
+def _is_version(data: bytes, start: int, end: int) -> bool:
+    """Whether it is a version or the number of a section, by the word before it or as a heading's first word."""
+    if _NUMBERED.search(data[max(0, start - _CONTEXT) : start].decode(errors="ignore")):
+        return True
+    starts_line = data[start - 1 : start] in (b"", b"\n")
+    small = max(map(int, data[start:end].split(b"."))) <= _HIGHEST_IN_HEADING
+    return small and starts_line and bool(_HEADING.match(data[end : end + 8].decode(errors="ignore")))
+
+
+def _check_v6(data: bytes, start: int, end: int) -> Iterator[Span]:
+    if is_word(data, start - 1) or data[start - 1 : start] == b":" or end - start > _LONGEST_V6 + 2:
+        return
+    number = data[start:end].rstrip(b".:")  # a sentence may end here
+    try:
+        address = ipaddress.IPv6Address(number.decode())
+    except ValueError:
+        return
+    if address in _GLOBAL and not address.is_private:
+        yield start, start + len(number)
+
+
+KIND = Kind(
+    "ip",
+    b"<IP_ADDRESS>",
+    b"192.0.2.1",  # for documentation (RFC 5737)
+    (
+        Pattern(rb"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", _check_v4),
+        Pattern(rb"[23][0-9a-fA-F]{3}:[0-9a-fA-F]{0,4}:[0-9a-fA-F:.]*", _check_v6),
+    ),
+)

@@ -1,0 +1,82 @@
+"""Telephone numbers, where their form or a label shows that they are. Bare rows of digits stay: most are none."""
+
+import re
+from collections.abc import Iterator
+
+from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, is_word, stands_alone
+
+_MOST = 15  # digits of a number with its country code (ITU-T E.164)
+_LEAST = 7
+_LEAST_BARE = 10  # of one without spaces or hyphens, which may be any number with its sign
+# Country codes that are in use (ITU-T E.164, list of assigned codes).
+_COUNTRY = re.compile(
+    rb"1[2-9]\d\d[2-9]\d{6}"  # North America: area and exchange never start with 0 or 1
+    rb"|7[3-9]|2[07]|2(?:1[1-368]|[2-6]\d|9[01789])|3[0-469]|3(?:[578]\d)|4[013-9]|42[013]|5[1-8]|5[09]\d"
+    rb"|6[0-6]|6[789]\d|8[1246]|8[05]\d|88\d|9[0-58]|9[679]\d"
+)
+_FICTIONAL = re.compile(rb"55501\d\d\Z")
+_DECIMAL = re.compile(rb"\+\d+\.\d+")
+_GROUP = re.compile(rb"\d+")
+_FIRST = re.compile(rb"[+(]?\d")
+_YEARS = re.compile(rb"(?:19|20)\d\d[ ./-]+(?:19|20)?\d\d\b")
+
+_NORTH_AMERICAN = (
+    rb"(?:1[-. ])?(?:\([2-9][0-9]{2}\) ?[2-9][0-9]{2}[- .][0-9]{4}"
+    rb"|[2-9][0-9]{2}-[2-9][0-9]{2}-[0-9]{4}|[2-9][0-9]{2}\.[2-9][0-9]{2}\.[0-9]{4})"
+)
+_LABELLED = (
+    rb"(?i)\b(?:t(?:e|\xc3\xa9)l(?:(?:e|\xc3\xa9)(?:phone?|fono?|fone|fax))?|phone|fax|mobile|handy|whatsapp)"
+    rb"(?:[.:#]|[ ](?:no|number)\b){1,2}[.:#]?[ \t]{0,2}[+(]?[0-9][0-9 ()./-]{5,}[0-9]"
+)
+
+
+def _check_international(data: bytes, start: int, end: int) -> Iterator[Span]:
+    digits, end = _number(data, start, end)
+    least = _LEAST_BARE if end - start == len(digits) + 1 else _LEAST
+    if len(digits) < least or is_word(data, start - 1) or _DECIMAL.fullmatch(data, start, end):
+        return
+    if _COUNTRY.match(digits):
+        yield from _unless_fictional(digits, start, end)
+
+
+def _check_north_american(data: bytes, start: int, end: int) -> Iterator[Span]:
+    digits = b"".join(_GROUP.findall(data, start, end))[-10:]
+    services = digits[1:3] == b"11" or digits[4:6] == b"11"
+    if stands_alone(data, start, end) and data[start - 1 : start] != b"/" and not services:
+        yield from _unless_fictional(digits, start, end)
+
+
+def _check_labelled(data: bytes, start: int, end: int) -> Iterator[Span]:
+    first = _FIRST.search(data, start, end)
+    start = first.start() if first else end
+    digits, end = _number(data, start, end)
+    if len(digits) >= _LEAST and not is_word(data, end) and not _YEARS.match(data, start):
+        yield from _unless_fictional(digits, start, end)
+
+
+def _number(data: bytes, start: int, end: int) -> tuple[bytes, int]:
+    """The digits of as many groups as a telephone number can have, and where they end."""
+    digits, last = b"", start
+    for group in _GROUP.finditer(data, start, end):
+        if len(digits) + len(group.group()) > _MOST:
+            break
+        digits, last = digits + group.group(), group.end()
+    return digits, last
+
+
+def _unless_fictional(digits: bytes, start: int, end: int) -> Iterator[Span]:
+    """555-0100 to 555-0199 belong to nobody (NANPA)."""
+    if not _FICTIONAL.search(digits):
+        yield start, end
+
+
+KIND = Kind(
+    "phone",
+    b"<PHONE_NUMBER>",
+    b"202-555-0100",
+    (
+        Pattern(rb"\+[1-9](?:[ ().-]{0,2}[0-9]){7,}", _check_international),
+        Pattern(_NORTH_AMERICAN, _check_north_american),
+        Pattern(_LABELLED, _check_labelled),
+    ),
+)

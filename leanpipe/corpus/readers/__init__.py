@@ -1,0 +1,58 @@
+"""Files to documents: one file here per format, and this folder is the menu.
+
+Add a format in three steps: a file with `read(file, log, config) -> Iterator[Piece]`; a row in `READERS`; its ending in
+`leanpipe.text.listing.KINDS`. A reader streams, raises BadFile where a file cannot be read on, and notes with `log.skip`
+what it passes over.
+"""
+
+from collections.abc import Callable, Iterator
+
+from leanpipe.corpus.document import Document, document_id
+from leanpipe.corpus.readers import csv, html, jsonl, mail, mbox, parquet, text, warc
+from leanpipe.corpus.readers.config import ReadConfig
+from leanpipe.corpus.readers.stream import Piece
+from leanpipe.corpus.readers.unpack import BadFile
+from leanpipe.corpus.sources.file_index import SourceFile
+from leanpipe.corpus.sources.read_log import ReadLog
+
+__all__ = ["READERS", "ReadConfig", "read_file"]
+
+Reader = Callable[[SourceFile, ReadLog, ReadConfig], Iterator[Piece]]
+
+READERS: dict[str, Reader] = {
+    "csv": csv.read,
+    "html": html.read,
+    "jsonl": jsonl.read,
+    "mail": mail.read,
+    "mbox": mbox.read,
+    "parquet": parquet.read,
+    "text": text.read,
+    "warc": warc.read,
+}
+"""The reader of each kind of file."""
+
+
+def read_file(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Document]:
+    """The documents of a file, one after the other; what is read before a file breaks off is kept.
+
+    What cannot be read goes to `log`: a bad file never ends the run. A network that fails does (ConnectionError,
+    TimeoutError), for its files would be good at the next attempt.
+    """
+    before = log.bytes_read
+    for piece in _pieces(file, log, config):
+        source = file.source if piece.position is None else f"{file.source}#{piece.position}"
+        name = document_id(file.corpus, file.source, piece.position or 0)
+        yield Document(name, piece.text, source, piece.html)
+    log.bytes_read = before + file.size
+    log.end_of_file(file.source)
+
+
+def _pieces(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
+    try:
+        yield from READERS[file.kind](file, log, config)
+    except BadFile as error:
+        log.skip(file.source, error.reason, error.detail)
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        log.skip(file.source, "not readable", error.strerror or error)

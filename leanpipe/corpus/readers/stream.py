@@ -1,0 +1,120 @@
+"""Files as streams of bytes: local or remote, whole or by lines, never more of them than a document may have."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import IO, Any, NamedTuple
+
+from leanpipe.core.allowed_paths import local_path
+from leanpipe.corpus.readers.config import ReadConfig
+from leanpipe.corpus.readers.encodings import SAMPLE, guess, is_binary, wide_encoding
+from leanpipe.corpus.readers.unpack import CODECS, BadFile, Counted, Narrowed, Unpacked
+from leanpipe.corpus.sources.file_index import SourceFile
+from leanpipe.corpus.sources.read_log import ReadLog
+
+_BUFFER = 1 << 20
+TOO_LONG = "longer than read.max_document_bytes"
+
+
+class Piece(NamedTuple):
+    """One document of a file."""
+
+    text: str
+    position: int | None = None
+    """Where it stands in its file, from 0; None if the file is one document."""
+    html: bool = False
+
+
+@contextmanager
+def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[io.BufferedReader]:
+    """The unpacked bytes of a file. `log.bytes_read` follows how far into the file on disk they are.
+
+    Reading raises BadFile when the file turns out to be damaged or unfolds to more than `max_expansion` permits.
+    """
+    with open_file(file) as raw:
+        counted = Counted(raw, log)
+        if not file.compression:
+            yield io.BufferedReader(counted, _BUFFER)
+            return
+        yield io.BufferedReader(Unpacked(counted, CODECS[file.compression], config), _BUFFER)
+
+
+def open_file(file: SourceFile) -> IO[bytes]:
+    """A file as it lies there, local or remote."""
+    if path := local_path(file.url):
+        return path.open("rb", buffering=0)
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(file.url)
+    return fs.open(path, "rb")
+
+
+def read_whole(file: SourceFile, log: ReadLog, config: ReadConfig) -> bytes | None:
+    """All bytes of a file; None, and a note in the log, if there are none, too many, or they are no text."""
+    with open_bytes(file, log, config) as stream:
+        data = read_up_to(stream, config.max_document_bytes)
+    if data is None:
+        log.skip(file.source, TOO_LONG, _advice(file))
+    elif not data:
+        log.skip(file.source, "empty")
+    elif is_binary(data):
+        log.skip(file.source, "binary, not text")
+    else:
+        return data
+    return None
+
+
+def read_up_to(stream: Any, limit: int) -> bytes | None:
+    """All that `stream` has left; None if that is more than `limit` bytes, of which no more than that are then read."""
+    parts, size = [], 0
+    while part := stream.read(_BUFFER):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            return None
+    return b"".join(parts)
+
+
+@contextmanager
+def open_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[tuple[Any, str | None]]:
+    """A stream whose lines end with byte 10, and in which encoding they are if they are no UTF-8.
+
+    UTF-16 comes as UTF-8. Raises BadFile if the file is empty or no text.
+    """
+    with open_bytes(file, log, config) as stream:
+        head = stream.peek(SAMPLE)[:SAMPLE]
+        if not head:
+            raise BadFile("empty")
+        if is_binary(head):
+            raise BadFile("binary, not text")
+        if wide := wide_encoding(head):
+            yield io.BufferedReader(Narrowed(stream, wide), _BUFFER), None
+        else:
+            yield stream, None if _is_utf8(head) else guess(head)
+
+
+def lines(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """(number from 0, line with its end); None instead of a line longer than `limit`, which is read over."""
+    for number in count():
+        line = stream.readline(limit + 1)
+        if not line:
+            return
+        if len(line) > limit:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(_BUFFER)
+            yield number, None
+        else:
+            yield number, line
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4  # the last character may be cut
+    return True
+
+
+def _advice(file: SourceFile) -> str:
+    return "set read.text_files to lines if each of its lines is a document" if file.kind == "text" else ""

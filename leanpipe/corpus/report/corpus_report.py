@@ -1,0 +1,99 @@
+"""Pictures, tables, samples and a data card by which a person judges what cleaning did."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from leanpipe.core.plots import DROPPED, KEPT, NEUTRAL, draw_bars, picture
+from leanpipe.corpus.report.data_card import QUANTILES, data_card, samples
+from leanpipe.corpus.report.find_document import CORPUS
+from leanpipe.corpus.report.sankey import draw_flow
+from leanpipe.corpus.report.stats import SAMPLES, Totals, count
+from leanpipe.corpus.rule_names import bound, shown
+from leanpipe.corpus.split import SPLITS
+
+CARD = "card.md"
+_BARS = 25  # of a picture; tables have all
+
+
+def describe(folder: Path, documents: Path, config: Mapping[str, Any], corpus: Sequence[str] = ()) -> Totals:
+    """Write all of it to `folder`, about what `clean` wrote to `documents`; returns the figures it is made of.
+
+    `config` holds the settings of `clean`, nested, and `corpus` what the person named as corpora. Everything is streamed:
+    memory does not grow with the corpus. Raises RuntimeError if the account does not add up.
+    """
+    totals = count(documents)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tables(folder, totals, config)
+    _draw(folder, totals)
+    _write(folder / "samples.md", f"# Samples\n\n{samples(totals, SAMPLES)}")
+    _write(folder / CARD, data_card(totals, config, corpus))
+    _write(folder / CORPUS, json.dumps(list(corpus)))
+    return totals
+
+
+def _write_tables(folder: Path, totals: Totals, config: Mapping[str, Any]) -> None:
+    dropped = [
+        (name, shown(bound(config, name)), rule.documents, rule.characters, rule.measured.quantile(0.5))
+        for name, rule in totals.rules.items()
+    ]
+    _write_csv(
+        folder / "dropped.csv", ("rule", "bound", "documents", "characters_read", "median_measured"), dropped
+    )
+    languages = [(name, read, totals.languages_kept[name]) for name, read in totals.languages.most_common()]
+    _write_csv(folder / "languages.csv", ("language", "documents_read", "documents_kept"), languages)
+    splits = [
+        (name, split.documents, split.characters, split.bytes)
+        for name, split in ((name, totals.splits[name]) for name in SPLITS)
+    ]
+    _write_csv(folder / "splits.csv", ("split", "documents", "characters", "bytes"), splits)
+    shares = (0.0, *QUANTILES, 1.0)
+    lengths = [
+        (
+            f"{share:.0%}",
+            round(totals.lengths_read.quantile(share)),
+            round(totals.lengths_kept.quantile(share)),
+        )
+        for share in shares
+    ]
+    _write_csv(folder / "lengths.csv", ("share_of_documents", "characters_read", "characters_kept"), lengths)
+    _write_csv(folder / "redacted.csv", ("kind", "replaced"), totals.redacted.items())
+    _write_csv(folder / "skipped.csv", ("reason", "files_or_lines"), totals.skipped.most_common())
+
+
+def _draw(folder: Path, totals: Totals) -> None:
+    reasons = [(name, rule.documents) for name, rule in totals.rules.items()]
+    title = f"Why documents were dropped ({totals.dropped:,} dropped, {totals.kept:,} kept)"
+    draw_bars(folder / "dropped.png", title, reasons[:_BARS], DROPPED)
+    languages = [(name or "(not told)", number) for name, number in totals.languages_kept.most_common(_BARS)]
+    draw_bars(folder / "languages.png", f"Languages of what was kept ({totals.kept:,})", languages, KEPT)
+    _draw_lengths(folder / "lengths.png", totals)
+    draw_flow(folder / "flow.png", totals)
+
+
+def _draw_lengths(path: Path, totals: Totals) -> None:
+    import numpy as np
+
+    read, kept = totals.lengths_read, totals.lengths_kept
+    edges = np.geomspace(1, max(10.0, read.largest, kept.largest) * 1.01, 50)
+    with picture(path) as axes:
+        for name, sketch, color in (("read", read, NEUTRAL), ("kept", kept, KEPT)):
+            bars, _ = np.histogram(sketch.values(), edges, weights=sketch.counts())
+            axes.stairs(bars, edges, fill=True, color=color, alpha=0.55, label=f"{name} ({sketch.count:,})")
+        axes.set(
+            xscale="log", xlabel="characters per document", ylabel="documents", title="Length of documents"
+        )
+        axes.legend()
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", errors="replace") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, errors="replace")

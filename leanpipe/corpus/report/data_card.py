@@ -1,0 +1,228 @@
+"""The data card: what is in a cleaned corpus, what was left out and why, and what only its owner can say.
+
+Its front matter is that of Hugging Face's dataset cards; its questions follow Gebru et al. 2018, "Datasheets for datasets"
+(arXiv:1803.09010).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from leanpipe.corpus.report.stats import Sample, Totals
+from leanpipe.corpus.rule_names import about, bound, is_numeric, shown
+from leanpipe.corpus.split import SPLITS
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_LANGUAGES = 20  # most of them in the card; all are in languages.csv
+_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
+
+_OWNER = """## What only you can say
+
+This card was written from the documents. Before you share them or a model made of them, add:
+
+- **Motivation**: why was the corpus put together, by whom, and who paid for it?
+- **Collection**: how was the text obtained, over what time, and did its authors know and consent?
+- **Rights**: under which licence is it, and may it be used to train a model that is sold?
+- **People**: is anybody described who could be harmed? Redaction finds patterns, not names.
+- **Uses**: what should it not be used for?
+- **Upkeep**: who answers questions, and how does somebody have their text removed? `leanpipe lineage` finds it.
+"""
+
+
+def data_card(totals: Totals, config: Mapping[str, Any], corpus: Sequence[str] = ()) -> str:
+    """Markdown. `config` holds the settings of `clean`, nested; `corpus` what the person named as corpora."""
+    parts = (
+        _front_matter(totals),
+        f"# Data card\n\n{_opening(totals)}\n\n![What became of every document](flow.png)\n",
+        f"## Sources\n\n{_sources(totals, corpus)}",
+        f"## Composition\n\n{_composition(totals)}",
+        f"## What was left out\n\n{_dropped(totals, config)}",
+        _duplicates(totals, config),
+        _contamination(totals),
+        _redactions(totals),
+        _skipped(totals),
+        f"## Samples\n\n{samples(totals, most=1)}",
+        _settings(config),
+        _OWNER,
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def for_a_page(card: str) -> str:
+    """The card where neither front matter nor pictures are shown."""
+    body = card.split("\n---\n", 1)[-1] if card.startswith("---\n") else card
+    return "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip() + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A GitHub markdown table; columns after the first are aligned to the right where they hold numbers."""
+    lines = [list(map(_cell, row)) for row in rows]
+    numeric = [bool(lines) and all(_is_number(line[column]) for line in lines) for column in range(len(head))]
+    rule = ["---:" if number else "---" for number in numeric]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (list(head), rule, *lines))
+
+
+def samples(totals: Totals, most: int) -> str:
+    """`most` documents of what was kept and of what each rule dropped, as their beginnings."""
+    parts = [f"### Kept ({totals.kept:,})\n", *map(_sample, totals.samples[:most])]
+    for name, rule in totals.rules.items():
+        parts.append(f"### Dropped by `{name}` ({rule.documents:,})\n")
+        parts += [_sample(one, is_numeric(name)) for one in rule.samples[:most]]
+    return "\n".join(parts)
+
+
+def _sample(sample: Sample, measured: bool = False) -> str:
+    value = f", measured {shown(sample.value)}" if measured else ""
+    text = "\n".join(f"    {line}" for line in sample.text.splitlines()) or "    (nothing)"
+    return f"**{_cell(sample.source)}**{value}\n\n{text}\n"
+
+
+def _front_matter(totals: Totals) -> str:
+    import yaml
+
+    known = [language for language, _ in totals.languages_kept.most_common() if language]
+    thousands = max(0, len(str(totals.kept)) - 3)  # each category of the hub has one digit more
+    facts = {
+        "language": known[:_LANGUAGES],
+        "license": "unknown",
+        "task_categories": ["text-generation"],
+        "size_categories": [_SIZES[min(thousands, len(_SIZES) - 1)]],
+        "tags": ["leanpipe"],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": name, "path": f"{name}/*.parquet"}
+                    for name in SPLITS
+                    if totals.splits[name].documents
+                ],
+            }
+        ],
+    }
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---\n"
+
+
+def _opening(totals: Totals) -> str:
+    return (
+        f"{totals.documents:,} documents were read. {totals.kept:,} ({_share(totals.kept, totals.documents)}) were kept, "
+        f"{totals.dropped:,} dropped for the reasons below, each with its row in `account/`. "
+        f"{sum(totals.skipped.values()):,} files or lines could not be read."
+    )
+
+
+def _sources(totals: Totals, corpus: Sequence[str]) -> str:
+    named = "".join(f"- `{_cell(one)}`\n" for one in corpus)
+    kinds = ((ending, f"{count:,}") for ending, count in totals.kinds.most_common())
+    counted = "".join(f"- {name}: {count:,}\n" for name, count in sorted(totals.counted.items()) if count)
+    return f"{named}\n{table(('kind of file', 'documents read'), kinds)}\n{counted}"
+
+
+def _composition(totals: Totals) -> str:
+    splits = [(name, *_sizes(totals, name)) for name in SPLITS]
+    languages = [
+        (language or "(not told)", f"{count:,}", f"{totals.languages_kept[language]:,}")
+        for language, count in totals.languages.most_common(_LANGUAGES)
+    ]
+    lengths = [
+        (name, *(f"{round(sketch.quantile(share)):,}" for share in QUANTILES), f"{round(sketch.largest):,}")
+        for name, sketch in (("read", totals.lengths_read), ("kept", totals.lengths_kept))
+    ]
+    head = ("characters per document", *(f"{share:.0%}" for share in QUANTILES), "longest")
+    return (
+        f"{table(('split', 'documents', 'characters', 'bytes'), splits)}\n"
+        f"{table(head, lengths)}\nQuantiles are right to half a percent.\n\n![Lengths](lengths.png)\n\n"
+        f"{table(('language', 'documents read', 'kept'), languages)}\n![Languages](languages.png)\n"
+    )
+
+
+def _sizes(totals: Totals, name: str) -> tuple[str, ...]:
+    split = totals.splits[name]
+    return f"{split.documents:,}", f"{split.characters:,}", f"{split.bytes:,}"
+
+
+def _dropped(totals: Totals, config: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            f"`{name}`",
+            shown(bound(config, name)),
+            f"{rule.documents:,}",
+            _share(rule.documents, totals.documents),
+            about(rule.measured.quantile(0.5)) if is_numeric(name) else "",
+        )
+        for name, rule in totals.rules.items()
+    ]
+    if not rows:
+        return "Nothing.\n"
+    head = ("rule", "bound", "documents", "of all", "measured (median)")
+    return (
+        f"{table(head, rows)}\nRules are settings of `clean`. A document counts for the first rule that it broke.\n\n"
+        "![Reasons](dropped.png)\n"
+    )
+
+
+def _duplicates(totals: Totals, config: Mapping[str, Any]) -> str:
+    rules = {name: rule for name, rule in totals.rules.items() if name.startswith("duplicates.")}
+    if not rules:
+        return "## Duplicates\n\nNone were found.\n"
+    rows = [
+        (name.partition(".")[2], f"{rule.documents:,}", f"{rule.characters:,}")
+        for name, rule in rules.items()
+    ]
+    threshold = shown(bound(config, "duplicates.near"))
+    note = f"\nNear means an estimated resemblance of at least {threshold}.\n" if threshold else ""
+    return f"## Duplicates\n\n{table(('kind', 'documents dropped', 'characters read'), rows)}{note}"
+
+
+def _contamination(totals: Totals) -> str:
+    rules = [name for name in totals.rules if name.startswith("decontaminate.")]
+    count = sum(totals.rules[name].documents for name in rules)
+    if not count:
+        return "## Evaluation sets\n\nNo document was dropped for holding part of one.\n"
+    rows = [(one.source, shown(one.value), one.text) for one in totals.passages]
+    shown_of = f"{len(rows)} of {count:,}" if count > len(rows) else f"{count:,}"
+    return (
+        f"## Evaluation sets\n\n{shown_of} documents that held part of one, and the passage:\n\n"
+        f"{table(('source', 'measured', 'passage'), rows)}"
+    )
+
+
+def _redactions(totals: Totals) -> str:
+    rows = [(kind, f"{count:,}") for kind, count in totals.redacted.items() if count]
+    if not rows:
+        return "## Personal data\n\nNone was found to redact.\n"
+    return (
+        f"## Personal data\n\nReplaced in {totals.documents_redacted:,} of the documents that were kept; what stood there "
+        f"was not written down.\n\n{table(('kind', 'replaced'), rows)}"
+    )
+
+
+def _skipped(totals: Totals) -> str:
+    rows = [
+        (reason, f"{count:,}", " — ".join(filter(None, totals.skipped_examples.get(reason, ()))))
+        for reason, count in totals.skipped.most_common()
+    ]
+    if not rows:
+        return ""
+    return (
+        f"## What could not be read\n\n{table(('reason', 'files or lines', 'for example'), rows)}\n"
+        "They are listed in `skipped.parquet`, of each file the first hundred for each reason.\n"
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return f"## Settings\n\n```yaml\n{yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)}```\n"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def _cell(value: Any) -> str:
+    """On one line, and unable to end its cell or to begin an HTML element."""
+    text = " ".join(str(value).split())
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _is_number(cell: str) -> bool:
+    return cell.rstrip("%").replace(",", "").replace(".", "").isdigit() or cell in ("", "–")

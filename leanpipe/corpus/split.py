@@ -1,0 +1,45 @@
+"""Which documents are learnt from, which are measured on while learning, and which only at the end."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from leanpipe.core.config import StageConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPLITS = ("train", "validation", "test")
+
+
+class SplitConfig(StageConfig):
+    """Shares of the documents that are held out; the rest is for training."""
+
+    validation: float = Field(0.05, gt=0, le=0.45)
+    """Share of documents that are measured on while a model learns."""
+    test: float = Field(0.05, gt=0, le=0.45)
+    """Share of documents that finished models are compared on."""
+
+
+def split_of(text_hash: bytes, config: SplitConfig) -> int:
+    """The place in `SPLITS`, by the hash's first 8 bytes, read as a number between 0 and 1: test, then validation,
+    then train. It follows from the text alone, so it is the same in every run and every corpus."""
+    position = int.from_bytes(text_hash[:8], "big") / 2**64
+    if position < config.test:
+        return 2
+    return 1 if position < config.test + config.validation else 0
+
+
+def fill_empty_splits(splits: "NDArray[np.uint8]", hashes: "NDArray[np.uint64]") -> "NDArray[np.uint8]":
+    """Where chance leaves a split without a document, the one with the least hash of the largest split moves there.
+
+    Both are of shape (documents,).
+    """
+    splits = splits.copy()
+    for empty in range(len(SPLITS)):
+        counts = np.bincount(splits, minlength=len(SPLITS))
+        if counts[empty] == 0 and counts.max() > 1:
+            largest = np.flatnonzero(splits == counts.argmax())
+            splits[largest[hashes[largest].argmin()]] = empty
+    return splits

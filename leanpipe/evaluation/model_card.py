@@ -1,0 +1,109 @@
+"""The model card: what a registered model is, where it came from, and what it was measured to do."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leanpipe.core.stage import Summary
+from leanpipe.evaluation.compare import comparison, to_markdown
+from leanpipe.evaluation.generate import Generation
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def model_card(
+    *,
+    name: str,
+    label: str,
+    teacher: str,
+    corpus: str,
+    stages: Mapping[str, str],
+    rows: Mapping[str, Summary],
+    reason: str,
+    generations: Sequence[Generation] = (),
+) -> str:
+    """Markdown with the front matter of the Hugging Face hub.
+
+    `label` says which of `rows` this model is; `rows` are summaries of `evaluate` by label, the teacher among them;
+    `stages` gives the store's key of every stage that led here, in order; `reason` is why this one was chosen.
+    """
+    parts = [
+        _front_matter(name, label, teacher),
+        f"# {name}: {label}\n\n{_opening(label, teacher, corpus, rows[label])}\n\nWhy this one: {reason}\n",
+        f"## Figures\n\n{to_markdown(comparison(rows))}\n{_how_measured(rows[label])}\n",
+        _answers(generations),
+        f"## Where it comes from\n\n{_lineage(teacher, corpus, stages)}\n",
+        _LIMITS,
+        _USE.format(name=name),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(name: str, label: str, teacher: str) -> str:
+    import yaml
+
+    facts: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "model_name": name,
+    }
+    facts["tags"] = [
+        "leanpipe",
+        "distillation",
+        "lora",
+        *(["bitsandbytes"] if label in ("int8", "nf4") else []),
+    ]
+    if _HUB_ID.fullmatch(teacher):
+        facts["base_model"] = teacher
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---\n"
+
+
+def _opening(label: str, teacher: str, corpus: str, summary: Summary) -> str:
+    return (
+        f"A language model of {summary['parameters'] / 1e6:.1f} million parameters, {summary['size_bytes'] / 1e6:.1f} MB "
+        f"on disk, distilled from {teacher} on {corpus} and made by leanpipe as its candidate `{label}`."
+    )
+
+
+def _how_measured(summary: Summary) -> str:
+    return (
+        f"Every model was scored on the same {summary['held_out_bytes']:,} bytes of held-out text (digest "
+        f"`{summary['held_out_digest'][:12]}`). Bits per byte compare between tokenizers, perplexities do not; the error "
+        "is the standard error over documents. Speed is that of one request at a time on the machine that made the model, "
+        "memory what loading and using it took there."
+    )
+
+
+def _answers(generations: Sequence[Generation]) -> str:
+    if not generations:
+        return ""
+    answers = (f"**{one.prompt}**\n\n```\n{one.text.strip()}\n```\n" for one in generations)
+    return "## What it answers (greedy)\n\n" + "\n".join(answers)
+
+
+def _lineage(teacher: str, corpus: str, stages: Mapping[str, str]) -> str:
+    lines = [f"- teacher: {teacher}", f"- corpus: {corpus}"]
+    return "\n".join([*lines, *(f"- {stage}: `{key}`" for stage, key in stages.items())])
+
+
+_LIMITS = """## Limits
+
+It is small: it states false things fluently, and repeats what its teacher and its corpus got wrong. It was not trained to
+refuse anything, nor tested for safety. Its licence is that of its teacher, its corpus and its instructions together: check
+them before you pass it on.
+"""
+
+_USE = """## How to use it
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForCausalLM.from_pretrained("PATH")
+turns = [{{"role": "user", "content": "What is a river?"}}]
+inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0], skip_special_tokens=True))
+```
+
+Or `leanpipe serve`, and any OpenAI client with the model name `{name}`.
+"""

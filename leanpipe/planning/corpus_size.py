@@ -1,0 +1,19 @@
+"""How large a corpus is, before it is read."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from leanpipe.core.allowed_paths import local_path
+from leanpipe.corpus.sources.file_index import Listing
+
+
+def listed_bytes(listings: Iterable[Path]) -> int:
+    """Of the files in `listings` (see `leanpipe.text.listing`), as they lie there, compressed ones compressed."""
+    return sum(file.size for path in listings for file in Listing.load(path).files)
+
+
+def referred_bytes(references: Iterable[str]) -> int:
+    """Of the local files and folders among `references`; a corpus with a name, or at a URL, counts as nothing."""
+    paths = [path for one in references if (path := local_path(one)) and path.exists()]
+    files = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")))
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,54 @@
+"""The config of a model by its reference, without its weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanpipe.assets.tiny import SeedConfig, seed_config
+from leanpipe.core.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def describe_model(reference: str) -> "PretrainedConfig":
+    """That of a folder, a .gguf file, a hub id or a named model; of a hub only config.json is read. Raises UserError."""
+    from transformers import AutoConfig
+
+    if reference in ("tiny", "smollm2-135m-instruct"):
+        return seed_config(SeedConfig()) if reference == "tiny" else _smollm2()
+    path = Path(reference).expanduser()
+    try:
+        if path.suffix == ".gguf":
+            return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        return AutoConfig.from_pretrained(path if path.exists() else reference, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"model {reference}: it is no folder with a config.json, no .gguf file, none of smollm2-135m-instruct, tiny, "
+            "and no hub model that can be reached from here; check the spelling, or give a local path"
+        ) from error
+
+
+def import_for_plans() -> None:
+    """Import what a plan needs of transformers, which takes seconds."""
+    from leanpipe.training.trainer.memory import size_of
+
+    size_of(describe_model("tiny"))
+
+
+def _smollm2() -> "PretrainedConfig":
+    """Allal et al. 2025, arXiv 2502.02737: the sizes in config.json of HuggingFaceTB/SmolLM2-135M-Instruct."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1_536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8_192,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )

@@ -1,0 +1,100 @@
+"""`python -m leanpipe.processes.fork_server`: imports the heavy libraries once, then forks a child for each stage it is told to run.
+
+Jobs come as JSON lines on standard input; what happens goes back as JSON lines on standard output. When standard input
+closes, because the parent ended or was killed, the child is told to end (a training writes a checkpoint first), and this
+process ends; should it be killed itself, the kernel kills the child with it.
+"""
+
+import importlib
+import json
+import logging
+import os
+import select
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.stage import find_stage, run_stage
+from leanpipe.core.store import Artifact, Store
+from leanpipe.processes.ipc import Wire, log_over, quiet, wire_to_parent
+from leanpipe.processes.launcher import WorkerDied, die_with_parent
+
+GRACE_SECONDS = 30
+"""How long a child that was told to end may take, for a training to finish its step and write a checkpoint."""
+_HEAVY = ("torch", "transformers.trainer", "transformers.models.llama.modeling_llama", "peft", "accelerate")
+
+
+def main() -> None:
+    wire = wire_to_parent()
+    quiet()
+    # Importing these may touch the CUDA driver, and a forked child cannot use a driver that its parent has touched.
+    if not device.has_nvidia_driver():
+        for name in _HEAVY:
+            importlib.import_module(name)
+    while line := _read_line(sys.stdin.fileno()):
+        child = os.fork()
+        if child == 0:
+            _run_in_child(json.loads(line), wire)
+        wire.send(exit=_wait(child))
+
+
+def _run_in_child(job: dict[str, Any], wire: Wire) -> None:
+    die_with_parent()
+    log_over(wire, job["log_level"])
+    try:
+        stage = find_stage(job["stage"])
+        config = stage.config_type.model_validate(job["config"])
+        inputs = {name: _artifacts(value) for name, value in job["inputs"].items()}
+        artifact = run_stage(stage, config, inputs, Store(Path(job["store"])), wire)
+        wire.send(artifact=artifact.model_dump(mode="json"))
+    except UserError as error:
+        wire.send(user_error=str(error))
+    except WorkerDied as error:
+        logging.getLogger(__name__).error("%s", error)
+        os._exit(1)  # as if this process had been killed itself
+    except BaseException:  # noqa: BLE001 - whatever it was, the parent is told, and raises it
+        wire.send(error=traceback.format_exc())
+    os._exit(0)
+
+
+def _artifacts(value: Any) -> Artifact | tuple[Artifact, ...]:
+    if isinstance(value, dict):
+        return Artifact.model_validate(value)
+    return tuple(Artifact.model_validate(one) for one in value)
+
+
+def _read_line(descriptor: int) -> bytes:
+    """One line, read byte by byte: a buffered read would be copied into the child by fork."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(descriptor, 1)
+        if not byte:
+            return b""
+        line += byte
+    return line
+
+
+def _wait(child: int) -> int:
+    """The child's wait status. If standard input closes first, the parent is gone: let the child end, and end."""
+    child_descriptor = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(child_descriptor, select.POLLIN)
+    poll.register(sys.stdin.fileno(), select.POLLHUP)
+    while True:
+        ready = dict(poll.poll())
+        if child_descriptor in ready:
+            os.close(child_descriptor)
+            return os.waitpid(child, 0)[1]
+        if ready.get(sys.stdin.fileno(), 0) & select.POLLHUP:
+            os.kill(child, signal.SIGTERM)
+            poll.unregister(sys.stdin.fileno())
+            poll.poll(GRACE_SECONDS * 1000)
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

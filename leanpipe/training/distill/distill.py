@@ -1,0 +1,248 @@
+"""Train a student that is smaller than its teacher to predict what the teacher predicts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
+from leanpipe.models.load import load_for_inference, load_tokenizer, save_model, vocabulary_size
+from leanpipe.models.student import evenly_spaced, first_and_last
+from leanpipe.training.trainer.config import TrainingConfig, check_training
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from leanpipe.training.losses.objectives import Objective
+    from leanpipe.training.trainer.data import Blocks
+    from leanpipe.training.trainer.trainer import Text
+
+
+_SAMPLE_TOKENS = 4_096  # on which it is measured what of the teacher is important
+
+
+class DistillConfig(TrainingConfig):
+    """How large the student is, where its weights come from, and what it learns from the teacher."""
+
+    neutral: ClassVar[frozenset[str]] = frozenset({"teacher_memory"})
+
+    tokens: int = Field(25_600, ge=1, le=10**12)
+    """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
+    learning_rate: float = Field(8e-4, gt=0, le=1)
+    """The highest learning rate, reached after warming up."""
+    batch: int = Field(1, ge=1, le=65_536)
+    """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
+    validation_tokens: int = Field(6_144, ge=1, le=10**9)
+    """How many tokens of held-out text the loss is measured on (fewer if there are no more)."""
+    size: float = Field(0.6, gt=0, le=1)
+    """Size of the student as a share of the teacher's parameters: it has as many layers as give that, at its width."""
+    width: float = Field(1.0, gt=0, le=1)
+    """Width of the student as a share of the teacher's: of hidden states, neurons and heads. Embeddings are a large part
+    of a small model, and only less width makes them smaller."""
+    initialisation: Literal["teacher_layers", "random"] = "teacher_layers"
+    """Begin with some of the teacher's layers, cut to the student's width, or with new weights (which need far more
+    tokens)."""
+    keep: Literal["importance", "first_and_last", "evenly_spaced"] = "importance"
+    """Which of the teacher's layers stay: those that change the most what goes through them, as measured on the text, the
+    first and the last ones (two to one), or evenly spaced ones."""
+    predictions: Literal["online", "cached"] = "cached"
+    """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
+    on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""
+    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
+    """What is made small: forward_kl covers all that the teacher may say, reverse_kl keeps to what it is likely to say,
+    jensen_shannon lies between."""
+    jensen_shannon_weight: float = Field(0.5, ge=0.01, le=0.99)
+    """Of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
+    reverse_kl."""
+    kl_weight: float = Field(0.9, ge=0, le=1)
+    """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
+    temperature: float = Field(1.0, gt=0, le=100)
+    """Softens both distributions before they are compared; 1 leaves them as they are."""
+    teacher_memory: float = Field(0, ge=0, le=100_000)
+    """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
+    which is slower and changes nothing but rounding. 0 is what the student's training leaves free."""
+
+    hidden_weight: float = Field(0.0, ge=0, le=1_000)
+    """How much it counts, beside the predictions, that the student's hidden states point where the teacher's do. The
+    teacher is asked at every step then."""
+
+    @model_validator(mode="after")
+    def _hidden_states_are_not_cached(self) -> Self:
+        if self.hidden_weight > 0 and (self.uses_cache or self.kl_weight == 0):
+            raise ValueError(
+                "hidden_weight needs a teacher at every step: set predictions=online and kl_weight above 0, or hidden_weight=0"
+            )
+        return self
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether it reads what stage `cache_teacher` wrote."""
+        return self.predictions == "cached" and self.kl_weight > 0
+
+
+@dataclass(frozen=True)
+class DistillInputs:
+    """A model folder, and the output folder of the tokenize stage."""
+
+    teacher: Path
+    blocks: Path
+    predictions: Path | None = None
+    """The output folder of the cache_teacher stage, for predictions that are cached."""
+
+
+@stage(version=2, uses_device=True)
+def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
+    """Make the student, train it on the blocks, and write it to `out` as a model folder."""
+    from leanpipe.models.count import count_parameters, parameters_of
+    from leanpipe.models.student import change_vocabulary
+    from leanpipe.training.distill.teacher_cache import check_same_tokens
+    from leanpipe.training.trainer.trainer import train
+
+    check_distill(config, inputs.teacher)
+    if config.kl_weight > 0:
+        check_same_tokens(inputs.teacher, inputs.blocks)
+    tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
+    text = _text(config, inputs, tokenizer)
+    aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
+    teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
+    teacher_parameters = parameters_of(teacher.config)
+    made = make_student(config, teacher, text.train)
+    student = made.model
+    if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
+        change_vocabulary(student, old, tokenizer)
+    objective = _objective(config, inputs, teacher, made, vocabulary_size(tokenizer))
+    del teacher, made  # whose memory is needed, if the objective does not need them
+    device.release_memory()
+    outcome = train(student, objective, text, config, out, report)
+    save_model(student, tokenizer, out)
+    return {
+        "initial_bits_per_byte": text.bits_per_byte(outcome.initial_validation),
+        "bits_per_byte": text.bits_per_byte(outcome.validation),
+        "parameters": count_parameters(student),
+        "teacher_parameters": teacher_parameters,
+        "layers": student.config.num_hidden_layers,
+        "tokens": outcome.tokens,
+        "tokens_per_second": outcome.tokens_per_second,
+        "final_loss": outcome.loss,
+        "peak_memory": device.peak_memory(),
+    }
+
+
+def check_distill(config: DistillConfig, teacher: Path) -> None:
+    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only."""
+    from leanpipe.models.count import layers_for_size, read_config
+
+    check_training(config)
+    layers_for_size(read_config(teacher), config.size, config.width)
+
+
+@dataclass(frozen=True)
+class Student:
+    """An untrained student, in float32, and what of the teacher it was made of."""
+
+    model: "PreTrainedModel"
+    layers: list[int]
+    """Indices of the teacher's layers."""
+    hidden: "torch.Tensor | None" = None
+    """Entries of the teacher's hidden states, in rising order; None for all."""
+
+
+def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
+    """Of the student that such a teacher will have."""
+    from leanpipe.models.count import layers_for_size, with_layers
+    from leanpipe.models.narrow import narrow_config
+
+    count = layers_for_size(teacher, config.size, config.width)
+    return with_layers(narrow_config(teacher, config.width), list(range(count)))
+
+
+def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
+    """What training the student on blocks of `block` tokens will take on the device, the teacher left out."""
+    from leanpipe.models.count import read_config
+    from leanpipe.training.trainer.memory import size_of, training_memory
+
+    size = size_of(student_config(config, read_config(teacher)))
+    return training_memory(size, config, block, kind=device.name(), process=0, kl=config.kl_weight > 0).peak
+
+
+def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blocks") -> Student:
+    """The student as `config` wants it; what is important is measured on some of the `blocks`."""
+    import torch
+
+    from leanpipe.models.count import layers_for_size, with_layers
+    from leanpipe.models.importance import layer_influence, measure
+    from leanpipe.models.narrow import narrow_config, narrowed
+    from leanpipe.models.student import layer_list_name, most_important, random_student, student_from_teacher
+    from leanpipe.training.trainer.data import spread
+
+    torch.manual_seed(config.seed)
+    layers, sample = teacher.config.num_hidden_layers, spread(blocks, _SAMPLE_TOKENS)
+    count = layers_for_size(teacher.config, config.size, config.width)
+    if config.initialisation == "random":
+        kept = evenly_spaced(layers, count)
+        return Student(random_student(with_layers(narrow_config(teacher.config, config.width), kept)), kept)
+    name = layer_list_name(teacher)
+    if config.keep == "importance":
+        kept = most_important(layer_influence(teacher, list(teacher.get_submodule(name)), sample), count)
+    else:
+        kept = {"first_and_last": first_and_last, "evenly_spaced": evenly_spaced}[config.keep](layers, count)
+    if config.width == 1:
+        return Student(student_from_teacher(teacher, kept), kept)
+    importance = measure(teacher, list(teacher.get_submodule(name)), sample)
+    narrow = narrowed(teacher, name, importance, config.width)
+    return Student(student_from_teacher(narrow.model, kept), kept, narrow.hidden)
+
+
+def _objective(
+    config: DistillConfig, inputs: DistillInputs, teacher: "PreTrainedModel", made: Student, vocabulary: int
+) -> "Objective":
+    from leanpipe.training.distill.teacher_logprobs import Predictions
+    from leanpipe.training.losses.divergences import Divergence
+    from leanpipe.training.losses.objectives import (
+        CachedDistillation,
+        CrossEntropy,
+        Distillation,
+        Hidden,
+        teacher_layers_followed,
+    )
+
+    how = Divergence(config.divergence, config.jensen_shannon_weight, config.temperature, config.kl_weight)
+    if config.kl_weight == 0:
+        return CrossEntropy()
+    if config.uses_cache:
+        return CachedDistillation(Predictions(_predictions(inputs)).format, how)
+    if config.hidden_weight == 0:
+        return Distillation(teacher, how, vocabulary)
+    followed = teacher_layers_followed(made.layers, teacher.config.num_hidden_layers)
+    return Distillation(teacher, how, vocabulary, Hidden(config.hidden_weight, followed, made.hidden))
+
+
+def _predictions(inputs: DistillInputs) -> Path:
+    if inputs.predictions is None:
+        raise UserError(
+            "distill.predictions is cached, but no predictions were given: run the stage cache_teacher first, or set "
+            "distill.predictions to online"
+        )
+    return inputs.predictions
+
+
+def _text(config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+    from leanpipe.tokens.blocks import Blocks
+    from leanpipe.training.distill.teacher_logprobs import Predictions, Taught
+    from leanpipe.training.trainer.data import Chosen, scored_bytes, spread
+    from leanpipe.training.trainer.trainer import Text
+
+    train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
+    for name, blocks in (("train", train), ("validation", validation)):
+        if not len(blocks):
+            raise UserError(
+                f"{inputs.blocks} has no {name} block: give more text, or set a shorter block length in tokenize"
+            )
+    chosen, held_out = Chosen(train, config.tokens), spread(validation, config.validation_tokens)
+    learnt = Taught(chosen, Predictions(_predictions(inputs))) if config.uses_cache else chosen
+    return Text(learnt, held_out, scored_bytes(held_out, tokenizer))

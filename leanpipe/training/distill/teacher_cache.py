@@ -1,0 +1,277 @@
+"""Ask a teacher once what it predicts, and keep that: every student and every sweep on the same text learns from it.
+
+The teacher then takes neither time nor memory while a student trains.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from leanpipe.core import device
+from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
+from leanpipe.core.store import MANIFEST, Artifact, Manifest, Store, sync
+from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from leanpipe.training.distill.teacher_logprobs import Format
+    from leanpipe.training.trainer.data import Chosen
+
+log = logging.getLogger(__name__)
+
+_FILE_TOKENS = 2**16  # of one file: what a killed run loses is at most that
+_BATCH_TOKENS = {"cpu": 2**12, "cuda": 2**15}  # that the teacher reads at once
+_CHUNK = 512  # tokens whose logits are held at once
+
+
+class CacheSettings(StageConfig):
+    """How much of a teacher's predictions is kept on disk, if it is asked once and not at every step."""
+
+    neutral: ClassVar[frozenset[str]] = frozenset({"max_gigabytes"})
+
+    top_k: int = Field(22, ge=1, le=10_000)
+    """The most likely tokens whose probabilities are kept. A token takes 3 bytes, beyond 65,536 tokens of vocabulary 4: 22
+    and 29 sampled ones are 157 or 208 bytes for each token of text."""
+    tail_samples: int = Field(29, ge=0, le=10_000)
+    """How many of all other tokens are kept too, drawn by their probability: so a student learns without bias how the
+    teacher distributes the rest. Only forward_kl learns from them."""
+    max_gigabytes: float = Field(20.0, gt=0, le=1_000_000)
+    """Predictions that would take more than this on disk are refused before any work."""
+
+
+class CacheConfig(CacheSettings):
+    """What a teacher is asked, and how much of what it says is kept."""
+
+    blocks: int = Field(ge=1, le=10**12)
+    """How many of the training blocks a student will read."""
+
+
+@dataclass(frozen=True)
+class CacheInputs:
+    """A model folder, and the output folder of the tokenize stage."""
+
+    teacher: Path
+    blocks: Path
+    base: Path | None = None
+    """Predictions of this teacher on more or fewer of these blocks: whole files of them are used again."""
+
+
+@stage(version=1, uses_device=True, shortcuts=("base",))
+def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: Report) -> Summary:
+    """Write what the teacher predicts in the first `config.blocks` blocks (`leanpipe/training/distill/teacher_logprobs.py`)."""
+    from leanpipe.tokens.blocks import Blocks
+    from leanpipe.training.distill.teacher_logprobs import INFO, Format
+    from leanpipe.training.trainer.data import Chosen, scored_tokens
+
+    blocks = Blocks(inputs.blocks, "train")
+    check_same_tokens(inputs.teacher, inputs.blocks)
+    chosen = Chosen(blocks, config.blocks * blocks.block_length)
+    vocabulary = vocabulary_size(load_tokenizer(inputs.blocks / "tokenizer"))
+    format = Format(
+        top_k=config.top_k,
+        tail_samples=config.tail_samples,
+        vocabulary=vocabulary,
+        blocks=len(chosen),
+        block_length=blocks.block_length,
+    )
+    check_budget(format, config.max_gigabytes, out)
+    started = time.perf_counter()
+    asked = write_predictions(inputs, chosen, format, out, report)
+    (out / INFO).write_text(format.model_dump_json(indent=2))
+    size = sum(path.stat().st_size for path in out.glob("*.npy"))
+    mass_N = _mass_kept(out)
+    _draw(mass_N, out / "report" / "mass_kept.png")
+    return {
+        "blocks": len(chosen),
+        "tokens": (tokens := scored_tokens(chosen)),
+        "bytes": size,
+        "bytes_per_token": size / tokens,
+        "mass_kept": float(mass_N.mean()),
+        "tokens_per_second": asked * blocks.block_length / (time.perf_counter() - started),
+        "peak_memory": device.peak_memory(),
+    }
+
+
+def cache_config(settings: CacheSettings, blocks: Path, tokens: int) -> CacheConfig:
+    """What stage `cache_teacher` is told for a student that reads `tokens` tokens of the blocks in the folder `blocks`."""
+    from leanpipe.tokens.blocks import Blocks
+    from leanpipe.training.trainer.data import Chosen
+
+    return CacheConfig(**dict(settings), blocks=len(Chosen(Blocks(blocks, "train"), tokens)))
+
+
+def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: Artifact) -> Artifact | None:
+    """The largest result of `cache_teacher` for this teacher and these blocks, to give to it as its `base`."""
+    paths = (store.root / cache_teacher.name).glob(f"*/{MANIFEST}")
+    manifests = [Manifest.model_validate_json(path.read_text()) for path in paths]
+    found = [
+        (made.blocks, manifest.key)
+        for manifest in manifests
+        if manifest.inputs == {"teacher": teacher.digest, "blocks": blocks.digest}
+        and isinstance(made := cache_teacher.made(manifest), CacheConfig)
+        and (made.top_k, made.tail_samples) == (config.top_k, config.tail_samples)
+    ]
+    return store.find(cache_teacher.name, max(found)[1]) if found else None
+
+
+def check_same_tokens(teacher: Path, blocks: Path) -> None:
+    """Raise UserError if the text in `blocks` was not cut into tokens that mean the same to the teacher."""
+    wrong = differing_tokens(load_tokenizer(teacher), load_tokenizer(blocks / "tokenizer"))
+    if wrong:
+        raise UserError(
+            f"the text was tokenised with another vocabulary than the teacher's ({teacher}): {len(wrong)} tokens differ, "
+            f"{wrong[0]!r} is one, so their predictions cannot be compared: tokenise with the tokenizer 'teacher', or set "
+            "distill.kl_weight to 0"
+        )
+
+
+def differing_tokens(theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokenizerBase") -> list[str]:
+    """Tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
+    known, added, own = theirs.get_vocab(), theirs.get_added_vocab(), ours.get_vocab()
+    wrong = [token for token, index in own.items() if known.get(token) != index]
+    return wrong + [token for token in known if token not in own and token not in added]
+
+
+def check_budget(format: "Format", max_gigabytes: float, out: Path) -> None:
+    """Raise UserError if the predictions would take more of the disk than they may, or than there is."""
+    wanted, free = format.bytes / 1e9, shutil.disk_usage(out).free / 1e9
+    size = f"{wanted:.3g} GB ({format.blocks * format.block_length:,} tokens of {format.record_bytes} bytes)"
+    knobs = "lower distill.tokens or cache.top_k, or set distill.predictions to online"
+    if wanted > max_gigabytes:
+        raise UserError(
+            f"the teacher's predictions would take {size}, but cache.max_gigabytes is {max_gigabytes:g}: raise it, {knobs}"
+        )
+    if wanted > free:
+        raise UserError(
+            f"the teacher's predictions would take {size}, but {out} has {free:.3g} GB left: {knobs}"
+        )
+
+
+def write_predictions(
+    inputs: CacheInputs,
+    chosen: "Chosen",
+    format: "Format",
+    out: Path,
+    report: Report,
+    file_tokens: int = _FILE_TOKENS,
+) -> int:
+    """Write the files that are not there yet; the number of blocks for which the teacher was asked."""
+    teacher: Any = None
+    asked, rows = 0, max(1, file_tokens // format.block_length)
+    for number, start in enumerate(range(0, len(chosen), rows)):
+        path = out / f"{number:05}.npy"
+        indices = range(start, min(start + rows, len(chosen)))
+        if not path.exists() and not _link(inputs.base, path, len(indices)):
+            teacher = teacher or _load_teacher(inputs.teacher)
+            _write(path, _ask(teacher, chosen, indices, format, report))
+            asked += len(indices)
+        report.progress(indices.stop * format.block_length, len(chosen) * format.block_length, "tokens")
+    log.info("the teacher was asked about %d of %d blocks", asked, len(chosen))
+    return asked
+
+
+def _load_teacher(path: Path) -> "PreTrainedModel":
+    from leanpipe.training.trainer.kernels import use_kernels_to_read
+
+    teacher = load_for_inference(path)
+    use_kernels_to_read(teacher)
+    return teacher
+
+
+def _ask(
+    teacher: "PreTrainedModel", chosen: "Chosen", indices: range, format: "Format", report: Report
+) -> "np.ndarray":
+    """Records (blocks, T - 1, bytes), uint8, of the blocks `indices`."""
+    import numpy as np
+    import torch
+
+    from leanpipe.training.trainer.data import collate
+
+    length = format.block_length
+    at_once = max(1, _BATCH_TOKENS[device.name()] // length)
+    parts = []
+    for start in range(indices.start, indices.stop, at_once):
+        batch = collate([chosen[index] for index in range(start, min(start + at_once, indices.stop))])
+        # Its own for every batch: what is sampled must not depend on where a killed run went on.
+        generator = torch.Generator().manual_seed(start)
+        records = [part.cpu().numpy() for part in _records(teacher, batch, format, generator)]
+        parts.append(np.concatenate(records).reshape(-1, length - 1, format.record_bytes))
+        report.progress((start + len(parts[-1])) * length, len(chosen) * length, "tokens")
+    return np.concatenate(parts)
+
+
+def _records(
+    teacher: "PreTrainedModel", batch: dict[str, Any], format: "Format", generator: "torch.Generator"
+) -> Iterator[Any]:
+    """Of every token of the batch but the first of each block, a chunk at a time."""
+    import torch
+
+    where = {name: batch[name].to(teacher.device) for name in ("input_ids", "position_ids")}
+    with torch.inference_mode():
+        hidden_BTD = teacher.base_model(**where, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BTD[:, :-1].flatten(0, 1)
+        for hidden_CD in hidden_ND.split(_CHUNK):
+            yield format.encode(teacher.get_output_embeddings()(hidden_CD), generator)
+
+
+def _write(path: Path, records: "np.ndarray") -> None:
+    """Whole or not there."""
+    import numpy as np
+
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        np.save(file, records)
+    sync(partial)
+    partial.rename(path)
+
+
+def _link(base: Path | None, path: Path, blocks: int) -> bool:
+    """Whether the file `path` could be had from an earlier result. The last file may be of fewer blocks there."""
+    import numpy as np
+
+    earlier = base / path.name if base else None
+    if not earlier or not earlier.exists() or len(np.load(earlier, mmap_mode="r")) != blocks:
+        return False
+    try:
+        os.link(earlier, path)
+    except OSError:  # another file system
+        shutil.copyfile(earlier, path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+    return True
+
+
+def _draw(mass_N: "torch.Tensor", path: Path) -> None:
+    """For how many tokens of the text the kept ones have how much of the probability."""
+    from leanpipe.core.plots import NEUTRAL, picture
+
+    with picture(path) as axes:
+        axes.hist(mass_N.numpy(), bins=50, range=(0, 1), color=NEUTRAL)
+        axes.set_xlabel("share of the teacher's probability that is kept by name")
+        axes.set_ylabel("tokens of the text")
+        axes.set_title(
+            f"What the cache keeps of the teacher's predictions: {float(mass_N.mean()):.1%} on average"
+        )
+
+
+def _mass_kept(out: Path) -> "torch.Tensor":
+    """The share of the probability that the kept tokens have, for each token of the first blocks, (N,)."""
+    import torch
+
+    from leanpipe.training.distill.teacher_logprobs import Predictions
+
+    records_NR = torch.cat([Predictions(out)[index] for index in range(min(64, len(Predictions(out))))])
+    tail_N2 = records_NR[:, -4:].contiguous().view(torch.float16).float()
+    return 1 - tail_N2[:, 0].exp()

@@ -1,0 +1,201 @@
+"""Teach a model to follow instructions with low-rank adapters, and merge them into it."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.core.stage import Summary, stage
+from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.training.trainer.config import TrainingConfig, check_training
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from leanpipe.training.finetune.chat import Example
+    from leanpipe.training.finetune.forgetting import General
+    from leanpipe.training.trainer.trainer import Text
+
+
+class FinetuneConfig(TrainingConfig):
+    """The size of the adapters, where they go, and how conversations are read."""
+
+    tokens: int = Field(12_800, ge=1, le=10**12)
+    """Length of the training in tokens, those that are only read included. Text that is shorter is read again."""
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    """The highest learning rate, reached after warming up."""
+    batch: int = Field(1, ge=1, le=65_536)
+    """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
+    validation_tokens: int = Field(4_096, ge=1, le=10**9)
+    """How many tokens of held-out conversations the loss is measured on (fewer if there are no more)."""
+    adapter: Literal["lora", "dora", "rslora"] = "lora"
+    """lora adds a product of two thin matrices; dora learns the size of each output apart from its direction, slower and often better; rslora divides by the root of the rank, for high ranks."""
+    base: Literal["full", "nf4"] = "full"
+    """The weights that stay as they are: full keeps them in the fastest arithmetic, nf4 in 4 bits (QLoRA), a quarter of the memory. The adapters are merged into full precision either way."""
+    rank: int = Field(16, ge=1, le=1_024)
+    """Rank of the adapters: how much they can learn, and how large they are."""
+    alpha: float = Field(32, gt=0, le=4_096)
+    """The adapters' output is multiplied by alpha / rank; of rslora, by alpha / the root of rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapters' inputs that is left out at random while training."""
+    target_modules: tuple[str, ...] = Field(("all-linear",), min_length=1, max_length=100)
+    """Names of the layers that get an adapter, such as q_proj; all-linear is every linear layer but the output."""
+    max_length: int = Field(256, ge=8, le=131_072)
+    """Conversations are cut after so many tokens, and packed into blocks of that length."""
+    validation_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the conversations that is held out to measure the loss on; at least one."""
+    general_tokens: int = Field(4_096, ge=0, le=10**9)
+    """How many tokens of the corpus's held-out text are read before and after, to see what was forgotten; 0 reads none. Without a corpus nothing is measured."""
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Self:
+        if self.sharding == "full" and self.base == "nf4":
+            raise ValueError("sharding=full cannot divide weights of 4 bits: set base to full")
+        return self
+
+
+@dataclass(frozen=True)
+class FinetuneInputs:
+    """A model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
+
+    model: Path
+    instructions: Path
+    documents: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Examples:
+    train: "list[Example]"
+    validation: "list[Example]"
+    skipped: int
+    shapes: str
+
+
+@stage(version=2, uses_device=True)
+def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: Report) -> Summary:
+    """Train adapters, and write to `out` the model with them merged in, to `out/adapter` the adapters alone."""
+    from leanpipe.training.finetune.lora import merge, save_adapter
+    from leanpipe.training.losses.objectives import CrossEntropy
+    from leanpipe.training.trainer.trainer import train
+
+    check_finetune(config, inputs.model)
+    tokenizer = load_tokenizer(inputs.model)
+    examples = _examples(config, inputs.instructions, tokenizer)
+    _write_mask(examples, tokenizer, out)
+    text = _text(config, examples, tokenizer)
+    model = _with_adapters(config, inputs.model)
+    general = _general(config, inputs.documents, tokenizer)
+    before = general.bits_per_byte(model, config) if general else None
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    outcome = train(model, CrossEntropy(), text, config, out, report)
+    after = general.bits_per_byte(model, config) if general else None
+    forgotten = _forgotten(before, after, report)
+    save_adapter(model, out / "adapter")
+    save_model(merge(inputs.model, out / "adapter"), tokenizer, out)
+    return {
+        "initial_validation_loss": outcome.initial_validation,
+        "validation_loss": outcome.validation,
+        "trainable_parameters": trained,
+        "examples": len(examples.train) + len(examples.validation),
+        "skipped": examples.skipped,
+        "tokens": outcome.tokens,
+        "assistant_tokens": sum(example.learnt for example in examples.train),
+        "tokens_per_second": outcome.tokens_per_second,
+        "mfu": outcome.mfu,
+        "final_loss": outcome.loss,
+        "peak_memory": device.peak_memory(),
+        "shapes": examples.shapes,
+        **forgotten,
+    }
+
+
+def check_finetune(config: FinetuneConfig, model: Path) -> None:
+    """Raise UserError for settings that this device or this model cannot do. Reads configs only."""
+    from leanpipe.training.finetune.chat import check_template
+    from leanpipe.training.finetune.lora import check_targets
+
+    check_training(config)
+    check_targets(model, config.target_modules)
+    check_template(load_tokenizer(model))
+
+
+def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Examples:
+    """Conversations as tokens, some of them held out. Those of which nothing would be learnt are skipped."""
+    from leanpipe.training.finetune.chat import encode, holds_control_tokens
+    from leanpipe.training.finetune.instructions import read_instructions
+
+    read = read_instructions(path)
+    clean = [messages for messages in read.conversations if not holds_control_tokens(messages, tokenizer)]
+    encoded = [encode(messages, tokenizer, config.max_length) for messages in clean]
+    usable = [example for example in encoded if example.learnt]
+    if len(usable) < 2:
+        raise UserError(
+            f"{path} has {len(usable)} usable instructions: at least 2 are needed, one to learn, one to check"
+        )
+    random.Random(config.seed).shuffle(usable)
+    held_out = min(len(usable) - 1, max(1, round(config.validation_share * len(usable))))
+    skipped = read.skipped + len(read.conversations) - len(usable)
+    return _Examples(usable[held_out:], usable[:held_out], skipped, read.describe())
+
+
+def _text(config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+    from leanpipe.training.finetune.packing import pack
+    from leanpipe.training.trainer.data import spread
+    from leanpipe.training.trainer.trainer import Text
+
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    train, validation = (
+        pack(some, config.max_length, padding) for some in (examples.train, examples.validation)
+    )
+    return Text(train, spread(validation, config.validation_tokens))
+
+
+def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
+    """The model, frozen, in the fastest arithmetic, with trainable adapters in float32."""
+    import torch
+    from peft import get_peft_model
+
+    from leanpipe.training.finetune.lora import load_nf4, lora_config
+
+    torch.manual_seed(config.seed)
+    dtype = device.dtype_of(config.arithmetic)
+    adapters = lora_config(config.rank, config.alpha, config.dropout, config.target_modules, config.adapter)
+    base = load_nf4(path, dtype) if config.base == "nf4" else load_model(path, dtype)
+    return get_peft_model(base, adapters)
+
+
+def _general(
+    config: FinetuneConfig, documents: Path | None, tokenizer: "PreTrainedTokenizerBase"
+) -> "General | None":
+    from leanpipe.training.finetune.forgetting import general
+
+    if documents is None or not config.general_tokens:
+        return None
+    return general(documents, tokenizer, config.general_tokens, config.max_length)
+
+
+def _forgotten(before: float | None, after: float | None, report: Report) -> Summary:
+    """Bits per byte of general text before and after, and the difference: what the instructions cost."""
+    if before is None or after is None:
+        return {}
+    figures = {
+        "general_bits_per_byte_before": before,
+        "general_bits_per_byte": after,
+        "forgotten_bits_per_byte": after - before,
+    }
+    report.metrics(figures)
+    return figures
+
+
+def _write_mask(examples: _Examples, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+    from leanpipe.training.finetune.chat import describe_mask
+
+    path = out / "report" / "mask.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    read = f"The instructions were read as {examples.shapes}; {examples.skipped:,} records were skipped.\n\n"
+    path.write_text(read + describe_mask(examples.train[0], tokenizer))

@@ -1,0 +1,108 @@
+"""Low-rank adapters through peft: put in, checked, and merged.
+
+LoRA: Hu et al. 2021, arXiv 2106.09685. DoRA, which learns each output's size apart from its direction: Liu et al. 2024,
+arXiv 2402.09353. rsLoRA, which divides by the root of the rank: Kalajdzievski 2023, arXiv 2312.03732. QLoRA, adapters on a
+4-bit base: Dettmers et al. 2023, arXiv 2305.14314.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
+
+ALL_LINEAR = "all-linear"
+
+
+def without_wrapper(model: Any) -> Any:
+    """The language model itself, from within an adapter's wrapper if it is in one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def check_targets(model: Path, targets: Sequence[str]) -> None:
+    """Raise UserError if a target is no linear layer of the model. Reads the model's config only."""
+    from leanpipe.models.count import empty_model, read_config
+
+    empty = empty_model(read_config(model))
+    names = _linear_names(empty)
+    for target in targets:
+        if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in names):
+            known = sorted({name.rpartition(".")[2] for name in names})
+            raise UserError(
+                f"finetune.target_modules names {target!r}, which is no linear layer of {model}: "
+                f"choose from {', '.join(known)}, or {ALL_LINEAR}"
+            )
+
+
+def lora_config(
+    rank: int, alpha: float, dropout: float, targets: Sequence[str], kind: str = "lora"
+) -> "LoraConfig":
+    """The settings that peft needs. `kind` is lora, dora or rslora."""
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=ALL_LINEAR if ALL_LINEAR in targets else list(targets),
+        use_dora=kind == "dora",
+        use_rslora=kind == "rslora",
+    )
+
+
+def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
+    """The model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
+    from bitsandbytes.nn import Linear4bit
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    wanted = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, quantization_config=wanted, device_map=device.name(), trust_remote_code=False
+    )
+    # On processors with AVX512-BF16 the first evaluation packs the weights for kernels that know no gradient, and training
+    # would go on with wrong ones without a word.
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return model.eval()
+
+
+def save_adapter(model: "PreTrainedModel", path: Path) -> None:
+    """Write the adapter so that plain peft loads it onto the base model: `PeftModel.from_pretrained(base, path)`."""
+    model.save_pretrained(path)
+    (path / "README.md").unlink(missing_ok=True)
+    config_file = path / "adapter_config.json"
+    config = json.loads(config_file.read_text())
+    # Where the base model lay is no part of the result; and a set has another order in every process.
+    config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def merge(base: Path, adapter: Path) -> "PreTrainedModel":
+    """The base model in float32 with the adapter's weights added to its own: merging in bf16 would round them away."""
+    import torch
+    from peft import PeftModel
+
+    from leanpipe.models.load import load_model
+
+    return PeftModel.from_pretrained(load_model(base, torch.float32), adapter).merge_and_unload()
+
+
+def _linear_names(model: "PreTrainedModel") -> list[str]:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]

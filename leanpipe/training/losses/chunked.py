@@ -1,0 +1,192 @@
+"""Losses per token, and how they are had from hidden states without ever holding the logits of a whole batch.
+
+Letters in names of tensors: B blocks, T tokens of a block, D width, V vocabulary, N scored tokens, C a chunk of them,
+K kinds of loss. Gradients are written out by hand beside the losses: autograd would go through tensors of C x V a dozen
+times where two or three passes are enough, and that was half of a small student's step.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from leanpipe.training.trainer.config import CHUNK
+
+IGNORED = -100
+"""The label of a token that is not scored."""
+
+
+Losses = Callable[[torch.Tensor, slice, bool], tuple[torch.Tensor, torch.Tensor | None]]
+"""From logits (C, V), which they may overwrite, which rows of all N these are, and whether a gradient is wanted: the sums
+of each kind of loss (K,), in float32 or better, and the gradient of the first, which is minimised, by the logits."""
+
+
+def cross_entropy(
+    logits_NV: torch.Tensor, labels_N: torch.Tensor, gradient: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """-ln p(label) in nats for each token (N,), 0 where the label is -100, as it may be only in the last 64 rows (`scored`
+    fills up there); and the gradient of their sum by the logits."""
+    if not gradient:
+        return (
+            F.cross_entropy(at_least_float32(logits_NV), labels_N, reduction="none", ignore_index=IGNORED),
+            None,
+        )
+    p_NV = softmax(logits_NV)
+    at_N1 = labels_N.clamp(min=0)[:, None]
+    scored_N = labels_N != IGNORED
+    losses_N = -log(p_NV.gather(1, at_N1))[:, 0].where(scored_N, 0)
+    p_NV.view(-1).index_add_(0, flat(at_N1, p_NV.shape[1]), p_NV.new_full((len(at_N1),), -1))
+    leave_out_filled(p_NV, labels_N)
+    return losses_N, p_NV
+
+
+def leave_out_filled(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:
+    """Set to 0 the rows of tokens that are not scored, which are among the last: a pass through all takes as long as a
+    softmax."""
+    last = slice(-_ROWS, None)
+    gradient_NV[last].masked_fill_((labels_N[last] == IGNORED)[:, None], 0)
+
+
+def flat(columns_NK: torch.Tensor, width: int) -> torch.Tensor:
+    """Where K columns of each row lie in a flat (N x width): on CPU `scatter_` takes 300 times as long as `put_` there."""
+    rows_N1 = torch.arange(len(columns_NK), device=columns_NK.device)[:, None]
+    return (columns_NK + rows_N1 * width).flatten()
+
+
+def softmax(logits_NV: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Probabilities of the softened logits, in bfloat16 if the logits are, else in float32 or better.
+
+    bfloat16 has float32's range, and its gradients will be rounded to it by the matrix products anyway: half the memory
+    to go through. float16 would lose every probability below 6e-8.
+    """
+    wide = logits_NV if logits_NV.dtype == torch.bfloat16 else at_least_float32(logits_NV)
+    return torch.softmax(wide if temperature == 1 else wide / temperature, dim=-1)
+
+
+def log(probabilities: torch.Tensor) -> torch.Tensor:
+    """In float32 or better; finite for a probability that is too small to be told from 0."""
+    wide = at_least_float32(probabilities)
+    return wide.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+_ROWS = 64
+"""N is filled up to a multiple of this: CPU kernels are made anew for every size, and no two batches score as many tokens."""
+
+
+def scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
+    """The hidden states that predict a scored token, (N, D): token t is predicted from the state at t - 1.
+
+    Filled up with zeros.
+    """
+    hidden_ND = hidden_BTD[:, :-1][labels_BT[:, 1:] != IGNORED]
+    return F.pad(hidden_ND, (0, 0, 0, -len(hidden_ND) % _ROWS))
+
+
+def scored_labels(labels_BT: torch.Tensor) -> torch.Tensor:
+    """The scored tokens themselves, (N,), in the order of `scored`. Filled up with -100."""
+    targets = labels_BT[:, 1:]
+    labels_N = targets[targets != IGNORED]
+    return F.pad(labels_N, (0, -len(labels_N) % _ROWS), value=IGNORED)
+
+
+_PART = 2**13
+"""Tokens of the vocabulary whose gradients are converted at once."""
+
+
+def sum_in_chunks(
+    losses: Losses, hidden_ND: torch.Tensor, head: torch.nn.Module, chunk: int | None = None, copies: int = 1
+) -> torch.Tensor:
+    """`losses` of the logits that `head` makes of N hidden states, summed, shape (K,).
+
+    `chunk` tokens are looked at at once, by default as many as the device likes, fewer where `losses` holds several
+    `copies` of the logits.
+
+    Only the first of the sums carries a gradient, to `hidden_ND` and to what `head` trains. It is computed together with
+    the loss, chunk by chunk, so that nothing is computed twice (as checkpointing would) and no logits are kept.
+    """
+    chunk = chunk or CHUNK.get(hidden_ND.device.type, CHUNK["cuda"]) // copies
+    if not torch.is_grad_enabled():
+        # No gradient of the head to add up, and losses without one hold the logits in float32: smaller chunks.
+        few = _chunks(len(hidden_ND), max(1, chunk // 2))
+        parts = [losses(head(hidden_ND[rows]), rows, False)[0] for rows in few]
+        return torch.stack(parts).sum(0)
+    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    first, others = _SumWithGradient.apply(losses, chunk, head, hidden_ND, *trained)
+    return torch.cat([first, others])
+
+
+class _SumWithGradient(torch.autograd.Function):
+    """The sums, with the gradient of the first computed on the way forward."""
+
+    @staticmethod
+    def forward(ctx, losses, chunk, head, hidden_ND, *trained):
+        product = _Linear if type(head) is torch.nn.Linear and head.bias is None else _AnyHead
+        with_head = product(head, hidden_ND, trained)
+        sums = [with_head.losses(losses, rows) for rows in _chunks(len(hidden_ND), chunk)]
+        ctx.gradients = [with_head.of_hidden_ND, *with_head.of_trained]
+        total = torch.stack(sums).sum(0)
+        ctx.mark_non_differentiable(others := total[1:].clone())
+        return total[:1].clone(), others
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream, _):
+        # Nothing else may hold them, or the one of the head, the largest tensor there is, is copied.
+        gradients, ctx.gradients = ctx.gradients, None
+        return None, None, None, *(gradient.mul_(upstream) for gradient in gradients)
+
+
+class _AnyHead:
+    """Gradients by autograd through whatever the head is."""
+
+    def __init__(self, head, hidden_ND, trained):
+        self._head, self._hidden_ND, self._trained = head, hidden_ND, trained
+        self.of_hidden_ND = torch.zeros_like(hidden_ND)
+        self.of_trained = [torch.zeros_like(parameter) for parameter in trained]
+
+    def losses(self, losses: Losses, rows: slice) -> torch.Tensor:
+        with torch.enable_grad():
+            part_CD = self._hidden_ND[rows].detach().requires_grad_()
+            logits_CV = self._head(part_CD)
+        sums, gradient_CV = losses(logits_CV.detach(), rows, True)
+        self.of_hidden_ND[rows], *parts = torch.autograd.grad(
+            logits_CV, [part_CD, *self._trained], gradient_CV
+        )
+        for total, part in zip(self.of_trained, parts, strict=True):
+            total += part
+        return sums
+
+
+class _Linear:
+    """A head that is one product: the same gradients, holding a copy of them less and no logits beside theirs."""
+
+    def __init__(self, head, hidden_ND, trained):
+        kind = hidden_ND.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
+        self._weight_VD, self._hidden_ND = head.weight.detach().to(dtype), hidden_ND.to(dtype)
+        self.of_hidden_ND = torch.zeros_like(hidden_ND)
+        self.of_trained = [torch.zeros_like(parameter) for parameter in trained]
+
+    def losses(self, losses: Losses, rows: slice) -> torch.Tensor:
+        part_CD = self._hidden_ND[rows]
+        sums, gradient_CV = losses(part_CD @ self._weight_VD.t(), rows, True)
+        gradient_CV = gradient_CV.to(part_CD.dtype)  # type: ignore[union-attr]
+        self.of_hidden_ND[rows] = (gradient_CV @ self._weight_VD).to(self.of_hidden_ND.dtype)
+        for total_VD in self.of_trained:
+            if total_VD.dtype == part_CD.dtype:
+                total_VD.addmm_(gradient_CV.t(), part_CD)
+            else:  # by parts, for it is as large as the head
+                for total, of_part in zip(
+                    total_VD.split(_PART), gradient_CV.split(_PART, dim=1), strict=True
+                ):
+                    total += of_part.t() @ part_CD
+        return sums
+
+
+def _chunks(rows: int, chunk: int) -> list[slice]:
+    """At least one, though it be empty, so that a batch without a scored token has a loss of 0."""
+    return [slice(start, min(start + chunk, rows)) for start in range(0, max(rows, 1), chunk)]

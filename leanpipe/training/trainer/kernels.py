@@ -1,0 +1,82 @@
+"""Which implementations of the same arithmetic this device runs fastest."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.training.finetune.lora import without_wrapper
+
+if TYPE_CHECKING:
+    import torch
+
+    from leanpipe.training.trainer.config import TrainingConfig
+
+
+def check_kernels(attention: str, compiled: bool) -> None:
+    """Raise UserError if the device or an installed package cannot do what is asked for by name."""
+    if attention == "flex_attention" and device.name() == "cpu":
+        raise UserError("attention_kernel flex_attention needs a GPU: use auto on this machine")
+    if compiled and device.name() == "cpu" and not shutil.which("g++"):
+        raise UserError(
+            "compile needs a C++ compiler on a machine without a GPU: install g++, or turn it off"
+        )
+
+
+@contextmanager
+def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
+    """Within, `model` computes by what is fastest here. Attention that is not full is left as it is."""
+    from leanpipe.models.fused_layers import convert_once, fuse
+    from leanpipe.models.fused_lora import adapters_in_one
+    from leanpipe.models.student import layer_list_name
+    from leanpipe.models.varlen_attention import attend_by_document, attend_in_one
+
+    causal, kernel = without_wrapper(model), config.attention_kernel
+    if kernel == "auto":
+        attend_by_document(causal, device.dtype_of(config.arithmetic))
+    elif kernel == "flex_attention" and causal.config._attn_implementation == "sdpa":
+        causal.set_attn_implementation(kernel)
+    with ExitStack() as undone:
+        undone.callback(attend_in_one, causal)
+        if config.compile:  # which fuses by itself; layers are alike, and so compiled once
+            for layer in causal.get_submodule(layer_list_name(causal)):
+                layer.compile()
+        elif config.fused_kernels:
+            undone.enter_context(adapters_in_one(model))
+            if device.name() == "cpu":
+                fuse(causal)
+            else:
+                undone.enter_context(_ligers(causal))
+                undone.enter_context(convert_once(causal))
+        yield
+
+
+def use_kernels_to_read(model: "torch.nn.Module") -> None:
+    """The same for a model that is not trained: it reads blocks, and is asked for nothing else."""
+    from leanpipe.models.fused_layers import fuse
+    from leanpipe.models.varlen_attention import attend_by_document
+
+    attend_by_document(model)
+    if device.name() == "cpu":
+        fuse(model)
+
+
+@contextmanager
+def _ligers(causal: Any) -> Iterator[None]:
+    """Liger's kernels, where that package is. It changes the model's module too, and so all models that are made later."""
+    if not device.has_liger():
+        yield
+        return
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    module = vars(sys.modules[type(causal).__module__])
+    before = dict(module)
+    # The loss is computed in chunks already.
+    _apply_liger_kernel_to_instance(model=causal, cross_entropy=False, fused_linear_cross_entropy=False)
+    try:
+        yield
+    finally:
+        module.update(before)

@@ -1,0 +1,388 @@
+"""The one training loop: transformers' Trainer, reporting our way, guarded, and resuming only from what is whole."""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from transformers import PrinterCallback, Trainer, TrainerControl
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Report
+from leanpipe.processes.launcher import leave
+from leanpipe.processes.sigterm import Termination
+from leanpipe.training.distributed.forward_redirection import through
+from leanpipe.training.distributed.fsdp import ShardedTrainer, is_sharded, make_whole, shard
+from leanpipe.training.finetune.lora import without_wrapper
+from leanpipe.training.losses.objectives import Batch, CrossEntropy, Objective, check_head
+from leanpipe.training.trainer import checkpoints, micro_batch
+from leanpipe.training.trainer.arguments import BETAS, arguments, steps_of
+from leanpipe.training.trainer.config import TrainingConfig, check_training
+from leanpipe.training.trainer.data import Blocks, Passes, collate, evened, scored_tokens
+from leanpipe.training.trainer.divergence_guard import Diverged, Guard
+from leanpipe.training.trainer.flops import flops_per_token, peak_flops
+from leanpipe.training.trainer.kernels import fast_kernels
+from leanpipe.training.trainer.loss_curves import draw_losses
+from leanpipe.training.trainer.optimizers import muon_and_adamw
+from leanpipe.training.trainer.rewinds import Rewinds
+from leanpipe.training.trainer.schedule import Schedule, best_step, validations
+from leanpipe.training.trainer.speed import Meter
+
+__all__ = ["Outcome", "Text", "steps_of", "train"]
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_STATE = "leanpipe.json"
+"""What of ours a checkpoint holds beside what transformers keeps."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What to train and what to validate on. All blocks are of one length."""
+
+    train: Blocks
+    validation: Sequence[Any]
+    validation_bytes: int | None = None
+    """UTF-8 bytes that the scored validation tokens spell, where bits per byte are wanted."""
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """A validation loss in a unit that does not depend on the tokenizer."""
+        assert self.validation_bytes
+        return nats_per_token * scored_tokens(self.validation) / math.log(2) / self.validation_bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training went."""
+
+    initial_validation: float
+    """Nats per scored token of the validation text before training."""
+    validation: float
+    """The same after it."""
+    loss: float
+    """The last reported training loss."""
+    tokens: int
+    tokens_per_second: float
+    mfu: float
+    """Share of the device's measured matrix product peak that training's arithmetic reached."""
+    micro_batch: int
+    """Blocks that were in memory at once, in the end."""
+    rewinds: int
+    """How many times it went back to a checkpoint because the loss was no longer a training's."""
+
+
+def train(
+    model: Any, objective: Objective, text: Text, config: TrainingConfig, out: Path, report: Report
+) -> Outcome:
+    """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
+
+    On SIGTERM it writes a checkpoint after the step, and then ends as the signal asked. Raises UserError when the training
+    diverges and may not (or no longer) go back, and for settings that the device cannot run.
+    """
+    check_training(config)
+    state = PartialState(cpu=device.name() == "cpu")
+    if model.device.type != state.device.type:
+        model.to(state.device)
+    check_head(model)
+    folder = out / "checkpoints"
+    with Termination() as termination, fast_kernels(model, config):
+        trainer = _finished(model, objective, text, config, folder, report, termination)
+    if termination.requested:
+        log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
+        termination.follow(f"training stopped after step {trainer.state.global_step}")
+    trainer.restore_best()
+    if is_sharded(trainer.model):
+        make_whole(trainer.model, model)
+    trainer.accelerator.wait_for_everyone()
+    leave()
+    model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
+    draw_losses(trainer.state.log_history, out / "report" / "loss.png")
+    shutil.rmtree(folder, ignore_errors=True)
+    return trainer.outcome()
+
+
+def _finished(
+    model: Any,
+    objective: Objective,
+    text: Text,
+    config: TrainingConfig,
+    folder: Path,
+    report: Report,
+    termination: Termination,
+) -> "_Trainer":
+    """A trainer that has trained, to the end or until it was told to end."""
+    state, kind = PartialState(), _Trainer
+    if config.sharding == "full":
+        kind, model = _ShardedTrainer, shard(model, device.dtype_of(config.arithmetic))
+    while True:
+        with state.main_process_first():  # it removes what is damaged
+            checkpoint = checkpoints.find_whole(folder)
+            rewinds = Rewinds(folder, config)
+        trainer = kind(model, objective, text, config, folder, report, rewinds, termination, checkpoint)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            return trainer
+        except Diverged as error:
+            with state.main_process_first():
+                if state.is_main_process:
+                    rewinds.add(error, trainer.passes)
+        model.zero_grad()
+
+
+class _Trainer(Trainer):
+    """Sums losses over scored tokens, so that neither the size of a micro-batch nor padding weighs in."""
+
+    loss_is_scaled_for_ga = True
+    control: TrainerControl
+    optimizer: Any
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        text: Text,
+        config: TrainingConfig,
+        folder: Path,
+        report: Report,
+        rewinds: Rewinds,
+        termination: Termination,
+        checkpoint: Path | None,
+    ):
+        block = len(text.train[0]["input_ids"])
+        steps = steps_of(config, block)
+        self.passes = Passes(text.train, steps * config.batch, config.seed, config.batch, rewinds.batches)
+        super().__init__(
+            model=model,
+            args=arguments(config, steps, folder, resumed=checkpoint is not None),
+            data_collator=collate,
+            train_dataset=self.passes,
+        )
+        self.model_accepts_loss_kwargs = True  # asks for the number of scored tokens of a whole batch
+        self._loss_shifts_labels = True
+        self._tokens_per_step = config.batch * block
+        self._config, self._folder = config, folder
+        self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
+        self._termination = termination
+        peak = peak_flops(device.dtype_of(config.arithmetic)) * config.processes
+        self.meter = Meter(self._tokens_per_step, flops_per_token(without_wrapper(model), block), peak)
+        self._guard = Guard(config.spike)
+        self._in_memory = config.micro_batch and config.in_memory
+        if not self._in_memory:
+            checkpointing = config.gradient_checkpointing
+            self._in_memory = micro_batch.first_guess(
+                without_wrapper(model), config.share, block, checkpointing
+            )
+        if checkpoint:
+            self._restore(json.loads((checkpoint / _STATE).read_text()))
+        self.remove_callback(PrinterCallback)
+        self.add_callback(Schedule(config, self.meter, report, self._tokens_per_step, termination))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self._config.optimizer != "muon":
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(self.model))
+            rate, decay = self._config.learning_rate, self._config.weight_decay
+            self.optimizer = muon_and_adamw(self.model, decayed, rate, decay, BETAS)
+        return self.optimizer
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward over one batch, in as many micro-batches as memory needs. Its mean loss."""
+        model.train()
+        batch, scored = self._prepare_inputs(inputs), max(int(num_items_in_batch), 1)
+        generators = _random_state()
+
+        def undo() -> None:
+            model.zero_grad()
+            _set_random_state(generators)
+
+        means = self._within_memory(lambda: self._accumulate(model, batch, scored), undo)
+        if self.args.world_size > 1:
+            means = self._reduced(means)
+        else:
+            self._termination.agreed = self._termination.requested
+        self._guard.check(self.state.global_step + 1, float(means["loss"]))
+        self.meter.add(means)
+        return means["loss"]
+
+    def _accumulate(self, model: Any, batch: Batch, scored: int) -> dict[str, torch.Tensor]:
+        """Gradients of a whole batch, and this process's part of its mean losses."""
+        means: dict[str, torch.Tensor] = {}
+        rows = len(batch["input_ids"])
+        for start in range(0, rows, self._in_memory):
+            micro = {name: value[start : start + self._in_memory] for name, value in batch.items()}
+            last = start + self._in_memory >= rows
+            # A model in shards has room for no more than a layer's whole gradients.
+            with nullcontext() if last or is_sharded(model) else self.accelerator.no_sync(model):
+                sums = self._sums(model, micro, self._objective)
+                # Backward passes of several processes are averaged.
+                self.accelerator.backward(sums["loss"] * (self.args.world_size / scored))
+            for name, value in sums.items():
+                means[name] = means.get(name, 0) + value.detach() / scored
+        return means
+
+    def _sums(self, model: Any, batch: Batch, objective: Objective) -> dict[str, torch.Tensor]:
+        inner = self.accelerator.unwrap_model(model)
+
+        def sums() -> dict[str, torch.Tensor]:
+            # Copies: what comes out of a model in shards carries its hooks, which a view might lose.
+            return {name: value.clone() for name, value in objective(inner, batch).items()}
+
+        with self.accelerator.autocast():
+            return through(model, inner, sums)
+
+    def _reduced(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Summed over all processes, which also agree on whether to stop."""
+        asked = torch.tensor(float(self._termination.requested), device=self.args.device)
+        sums = self.accelerator.reduce(torch.stack([asked, *means.values()]), "sum")
+        self._termination.agreed = bool(sums[0])
+        return dict(zip(means, sums[1:], strict=True))
+
+    def _within_memory(self, compute: Callable[[], _T], undo: Callable[[], None] = lambda: None) -> _T:
+        """`compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
+
+        Raises UserError if one is too many already.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not micro_batch.is_out_of_memory(error):
+                    raise
+            undo()
+            self._halve()
+
+    def _halve(self) -> None:
+        step = self.state.global_step + 1
+        fewer = micro_batch.smaller(self._in_memory, self._config.share)
+        if fewer is None:
+            raise UserError(
+                f"memory ran out at step {step} with one block of {len(self._text.train[0]['input_ids'])} tokens: use shorter "
+                "blocks, a smaller model, gradient_checkpointing or optimizer=adamw_8bit"
+            )
+        if self.args.world_size > 1:  # the others are waiting for this process's gradients
+            raise UserError(f"memory ran out at step {step}: set micro_batch to {fewer}")
+        if device.name() == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "memory ran out at step %d: %d blocks at once instead of %d", step, fewer, self._in_memory
+        )
+        self._in_memory = fewer
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if self.args.fp16:  # its scaler leaves such steps out by itself
+            return norm
+        self._guard.check_finite(self.state.global_step + 1, float(norm), "gradient's length")
+        return norm
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Nats per scored token of the validation text."""
+        self.model.eval()
+        total = self._within_memory(self._validation_sum)
+        metrics = {"validation_loss": total / max(scored_tokens(self._text.validation), 1)}
+        self._check_validation(total)
+        if self._text.validation_bytes:
+            metrics["validation_bits_per_byte"] = self._text.bits_per_byte(metrics["validation_loss"])
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _validation_sum(self) -> float:
+        """Nats of all scored tokens of the validation text."""
+        rank, number = self.args.process_index, self.args.world_size
+        blocks, total = evened(self._text.validation, number)[rank::number], 0.0
+        for start in range(0, len(blocks), self._in_memory):
+            batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
+            with torch.no_grad():
+                total += float(self._sums(self.model, batch, CrossEntropy())["loss"])
+        if number == 1:
+            return total
+        return float(self.accelerator.reduce(torch.tensor(total, device=self.args.device), "sum"))
+
+    def _check_validation(self, total: float) -> None:
+        step = self.state.global_step
+        if step:
+            self._guard.check_finite(step, total, "loss on validation text")
+        elif not math.isfinite(total):
+            raise UserError(
+                f"the loss on validation text is {total} before training: the model's weights are damaged"
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self.meter.report() | {"micro_batch": self._in_memory}
+        super().log(logs, start_time)
+        if "train_runtime" not in logs:
+            self._report.metrics(
+                {name: value for name, value in logs.items() if name != "epoch"}, self.state.global_step
+            )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        step = self.state.global_step
+        state = {
+            "meter": self.meter.state(),
+            "guard": self._guard.state(),
+            "micro_batch": self._in_memory,
+        }
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (checkpoints.aside(self._folder) / f"checkpoint-{step}" / _STATE).write_text(json.dumps(state))
+            checkpoints.publish(self._folder, step, keep={best_step(self.state.log_history)})
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.meter.restore(state["meter"])
+        self._guard.restore(state["guard"])
+        self._in_memory = state["micro_batch"]
+
+    def restore_best(self) -> None:
+        """With patience, the weights of the best validation; else those of the last step."""
+        best = best_step(self.state.log_history)
+        if not self._config.patience or best == self.state.global_step:
+            return
+        checkpoint = self._folder / f"checkpoint-{best}"
+        if checkpoint.exists() and checkpoints.is_whole(checkpoint):
+            self._load_from_checkpoint(str(checkpoint))
+            log.info("the weights of step %d are kept: no later validation was better", best)
+
+    def outcome(self) -> Outcome:
+        history = self.state.log_history
+        losses = validations(history)
+        step = best_step(history) if self._config.patience else max(losses)
+        return Outcome(
+            initial_validation=losses[0],
+            validation=losses[step],
+            loss=next(entry["loss"] for entry in reversed(history) if "loss" in entry),
+            tokens=self.state.global_step * self._tokens_per_step,
+            tokens_per_second=self.meter.tokens_per_second,
+            mfu=self.meter.mfu,
+            micro_batch=self._in_memory,
+            rewinds=self._rewinds.count,
+        )
+
+
+class _ShardedTrainer(_Trainer, ShardedTrainer):
+    """The same for a model in shards."""
+
+
+def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What dropout draws from, on the processor and on the GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if device.name() == "cuda" else None
+
+
+def _set_random_state(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])

@@ -1,0 +1,127 @@
+"""The MLflow model registry: versions, the aliases `challenger` and `champion`, and why each was given."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel
+
+from leanpipe.core.errors import UserError
+from leanpipe.core.stage import Summary
+from leanpipe.core.store import Artifact
+from leanpipe.evaluation.gate import Verdict
+from tasks.run import Run
+from tasks.tracking.versions import DIGEST, DOCUMENTS
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+_MODEL = "model"  # folder of the registered models' files within their run
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The one of a run's models that is to be registered."""
+
+    label: str
+    model: Artifact
+    figures: Summary
+    """What `evaluate` measured."""
+    card: str
+    """Markdown for people."""
+    reason: str
+    """Why this one of the run's models."""
+    documents: str = ""
+    """Digest of the cleaned corpus that it was made from."""
+
+
+class Registered(BaseModel):
+    """A model version and what became of it."""
+
+    name: str
+    version: str
+    champion: bool
+    reason: str
+    """Why it became champion, or why not."""
+
+
+def champion(name: str) -> Artifact | None:
+    """The champion's model folder on this machine; None if the model `name` has none."""
+    version = _version(MlflowClient(), name, CHAMPION)
+    if version is None:
+        return None
+    # The digest that it was registered under, so that its evaluation is found in the store.
+    return Artifact(name=f"{name}@{CHAMPION}", path=_folder(version), digest=version.tags[DIGEST])
+
+
+def model_folder(name: str, alias_or_version: str) -> Path:
+    """The files of a registered model, fetched if they lie elsewhere. Raises UserError if there is no such model."""
+    client = MlflowClient()
+    version = _version(client, name, alias_or_version)
+    if version is None:
+        raise UserError(
+            f"no model {name}@{alias_or_version} is registered: run the pipeline first, or name another"
+        )
+    return _folder(version)
+
+
+@task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
+def register(run: Run, name: str, candidate: Candidate, verdict: Verdict) -> Registered:
+    """Make the candidate a version of `name`: `challenger`, and `champion` if that was the verdict."""
+    client = run.tracking.client
+    version = _existing(client, name, candidate.model.digest) or _create(run, name, candidate)
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    if verdict.promote:
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+    for tag, value in {"leanpipe.why_chosen": candidate.reason, "leanpipe.verdict": verdict.reason}.items():
+        client.set_model_version_tag(name, version.version, tag, value)
+    current = client.get_model_version_by_alias(name, CHAMPION).version
+    is_champion = str(current) == str(version.version)
+    return Registered(name=name, version=str(version.version), champion=is_champion, reason=verdict.reason)
+
+
+def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
+    client, folder = run.tracking.client, f"{_MODEL}/{candidate.label}"
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "README.md").write_text(candidate.card)
+        client.log_artifacts(run.mlflow_run, scratch, folder)
+    client.log_artifacts(run.mlflow_run, str(candidate.model.path), folder)
+    _ensure_model(client, name)
+    source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{folder}"
+    tags = {
+        DIGEST: candidate.model.digest,
+        "leanpipe.label": candidate.label,
+        DOCUMENTS: candidate.documents,
+    }
+    tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
+    return client.create_model_version(name, source, run.mlflow_run, tags=tags, description=candidate.card)
+
+
+def _ensure_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        client.create_registered_model(name, description="Made by leanpipe; `champion` is the one to serve.")
+
+
+def _existing(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+    """The version that holds these very files, so that a run served from the store registers nothing twice."""
+    versions = client.search_model_versions(f"name = '{name}'")
+    return next((version for version in versions if version.tags.get(DIGEST) == digest), None)
+
+
+def _version(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion | None:
+    try:
+        if alias_or_version.isdigit():
+            return client.get_model_version(name, alias_or_version)
+        return client.get_model_version_by_alias(name, alias_or_version)
+    except MlflowException:
+        return None
+
+
+def _folder(version: ModelVersion) -> Path:
+    return Path(download_artifacts(f"models:/{version.name}/{version.version}"))

@@ -1,0 +1,140 @@
+"""Stages in a process of their own: what crosses, and what happens when somebody dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from leanpipe.core.errors import UserError
+from leanpipe.core.report import Silent
+from leanpipe.core.stage import Stage, run_stage
+from leanpipe.core.store import Artifact, Store, external
+from leanpipe.processes.fork_client import Nursery, StageDied
+from tests import stages
+
+ROOT = Path(__file__).parents[2]
+
+
+class Ear(Silent):
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def metrics(self, values, step=None):
+        self.heard.append((dict(values), step))
+
+    def progress(self, done, total, what):
+        self.heard.append((done, total, what))
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    """One for all: its imports take seconds."""
+    nursery = Nursery()
+    yield nursery
+    nursery.stop()
+
+
+@pytest.fixture
+def run(nursery: Nursery, tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text("twelve bytes")
+    inputs = {"texts": (external("text", text),)}
+
+    def start(stage: Stage, ear: Ear | None = None) -> Artifact:
+        return nursery.run(stage, stages.CountConfig(), inputs, Store(tmp_path / "store"), ear or Ear())
+
+    return start
+
+
+def test_the_result_metrics_and_progress_come_across(run):
+    ear = Ear()
+    artifact = run(stages.count, ear)
+    assert artifact.summary["total"] == 12
+    assert artifact.summary["process"] != os.getpid()
+    assert ear.heard == [({"total": 12}, 1), (1, 1, "files")]
+
+
+def test_what_the_store_has_starts_no_helper_and_shows_its_metrics(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("twelve bytes")
+    inputs, store = {"texts": (external("text", tmp_path / "text.txt"),)}, Store(tmp_path / "store")
+    computed = run_stage(stages.count, stages.CountConfig(), inputs, store, Silent())
+    before, ear = psutil.Process().children(recursive=True), Ear()
+    assert Nursery().run(stages.count, stages.CountConfig(), inputs, store, ear) == computed
+    assert psutil.Process().children(recursive=True) == before
+    assert ear.heard == [({"total": 12}, 1)]
+
+
+def test_a_person_s_mistake_comes_across_as_its_sentence(run):
+    with pytest.raises(UserError, match=r"^texts: there is nothing to count, give more$"):
+        run(stages.refused)
+
+
+def test_a_mistake_of_ours_comes_across_with_its_traceback(run):
+    with pytest.raises(RuntimeError, match=r"(?s)stage broken.*ZeroDivisionError: a mistake in the stage"):
+        run(stages.broken)
+
+
+def test_a_killed_stage_is_an_error_that_says_so_and_the_next_attempt_resumes(run):
+    with pytest.raises(StageDied, match="killed_once was killed by SIGKILL"):
+        run(stages.killed_once)
+    assert run(stages.killed_once).summary == {"resumed_from": "half"}
+
+
+def test_the_memory_of_a_stage_is_measured_and_returned(run):
+    helper = psutil.Process(run(stages.count).summary["helper"])
+    before = helper.memory_info().rss
+    assert run(stages.greedy).peak_memory > 300_000_000
+    assert helper.memory_info().rss < before + 50_000_000
+    assert not helper.children()
+
+
+def test_stage_and_helper_die_with_a_parent_that_is_killed(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("x")
+    code = (
+        "import sys, pathlib\n"
+        "from leanpipe.process import Nursery\n"
+        "from leanpipe.report import Silent\n"
+        "from leanpipe.store import Store, external\n"
+        "from tests import stages\n"
+        "root = pathlib.Path(sys.argv[1])\n"
+        "inputs = {'texts': (external('t', root / 'text.txt'),)}\n"
+        "Nursery().run(stages.endless, stages.CountConfig(), inputs, Store(root / 'store'), Silent())\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    try:
+        child = psutil.Process(_wait_for_pid(tmp_path / "child.pid"))
+        helper = child.parent()
+        assert helper is not None and helper.ppid() == parent.pid
+        parent.send_signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs([child, helper], timeout=20)
+        assert not alive
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def _wait_for_pid(path: Path) -> int:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text():
+            return int(path.read_text())
+        time.sleep(0.1)
+    raise AssertionError("the stage did not start")
+
+
+def test_a_stage_is_told_to_end_before_its_helper_is_stopped(nursery: Nursery, run, tmp_path: Path):
+    """The last of this file: the helper is gone afterwards."""
+
+    class Stop(Ear):
+        def metrics(self, values, step=None):
+            threading.Thread(target=nursery.stop).start()
+
+    with pytest.raises(StageDied):
+        run(stages.careful, Stop())
+    assert (tmp_path / "ended.txt").read_text() == "in good order"

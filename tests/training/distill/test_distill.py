@@ -1,0 +1,143 @@
+import json
+
+import pytest
+import torch
+
+from leanpipe.core.errors import UserError
+from leanpipe.models.load import load_model, load_tokenizer
+from leanpipe.training.distill.distill import DistillConfig, DistillInputs, check_distill, distill
+from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
+from tests.tiny import tiny_model
+from tests.training.blocks import Recorder, write_blocks
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("teacher"), layers=4)
+
+
+def run(tmp_path, teacher, vocabulary=512, samples=8, **settings):
+    torch.set_num_threads(1)
+    base = {"tokens": 20 * 128, "batch": 4, "learning_rate": 5e-3, "validation_tokens": 128}
+    config = DistillConfig(**{**base, **settings})
+    blocks = write_blocks(tmp_path / "blocks", vocabulary=vocabulary)
+    out, predictions = tmp_path / "out", tmp_path / "predictions"
+    out.mkdir()
+    if config.uses_cache:
+        predictions.mkdir()
+        asked = cache_config(CacheSettings(top_k=32, tail_samples=samples), blocks, config.tokens)
+        cache_teacher.function(asked, CacheInputs(teacher, blocks), predictions, Recorder())
+    inputs = DistillInputs(teacher, blocks, predictions if config.uses_cache else None)
+    return distill.function(config, inputs, out, Recorder()), out
+
+
+@pytest.mark.parametrize("predictions", ["online", "cached"])
+def test_a_student_learns_and_is_a_model_folder(tmp_path, teacher, predictions):
+    summary, out = run(tmp_path, teacher, size=0.6, predictions=predictions)
+    assert summary["bits_per_byte"] < 0.97 * summary["initial_bits_per_byte"]  # a teacher with random weights
+    assert summary["layers"] == 2
+    assert summary["tokens"] == 20 * 128
+    model, tokenizer = load_model(out), load_tokenizer(out)
+    assert sum(parameter.numel() for parameter in model.parameters()) == summary["parameters"]
+    assert summary["teacher_parameters"] - summary["parameters"] == 2 * 36_992
+    assert tokenizer.get_vocab() == load_tokenizer(teacher).get_vocab() and tokenizer.chat_template
+    assert (out / "report" / "loss.png").exists()
+
+
+def test_what_it_writes_names_no_place_and_lets_engines_cache(tmp_path, teacher):
+    _, out = run(tmp_path, teacher)
+    config = json.loads((out / "config.json").read_text())
+    assert config["num_hidden_layers"] == 2 and config["use_cache"] is True
+    for file in (*out.glob("*.json"), *out.glob("*.jinja")):
+        assert str(tmp_path) not in file.read_text() and str(teacher) not in file.read_text()
+    assert not (out / "checkpoints").exists()
+
+
+def test_the_same_settings_write_the_same_weights(tmp_path, teacher):
+    files = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        _, out = run(tmp_path / name, teacher, initialisation="random", precision="fp32")
+        files.append((out / "model.safetensors").read_bytes())
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("predictions", ["online", "cached"])
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon"])
+def test_a_student_with_all_layers_has_nothing_to_learn_from_the_teacher(
+    tmp_path, teacher, predictions, divergence
+):
+    settings = {"predictions": predictions, "divergence": divergence}
+    summary, _ = run(
+        tmp_path, teacher, size=1, kl_weight=1, precision="fp32", tokens=128, samples=0, **settings
+    )
+    assert summary["final_loss"] == pytest.approx(0, abs=1e-3)
+    assert summary["parameters"] == summary["teacher_parameters"]
+
+
+def test_another_vocabulary_cannot_be_imitated(tmp_path, teacher):
+    with pytest.raises(
+        UserError, match=r"tokenise with the tokenizer 'teacher', or set distill.kl_weight to 0"
+    ):
+        run(tmp_path, teacher, vocabulary=400)
+
+
+def test_predictions_that_were_not_given_are_asked_for(tmp_path, teacher):
+    blocks = write_blocks(tmp_path / "blocks")
+    with pytest.raises(
+        UserError, match=r"run the stage cache_teacher first, or set distill.predictions to online"
+    ):
+        distill.function(DistillConfig(), DistillInputs(teacher, blocks), tmp_path, Recorder())
+
+
+def test_another_vocabulary_can_be_learnt_from_text_alone(tmp_path, teacher):
+    summary, out = run(tmp_path, teacher, vocabulary=400, kl_weight=0)
+    assert load_model(out).config.vocab_size == 400 == len(load_tokenizer(out))
+    assert summary["bits_per_byte"] < summary["initial_bits_per_byte"]
+
+
+def test_a_padded_vocabulary_stays_as_it_is(tmp_path, teacher):
+    from leanpipe.models.load import save_model
+
+    model = load_model(teacher, torch.float32)
+    model.resize_token_embeddings(576)
+    padded = tmp_path / "padded"
+    save_model(model, load_tokenizer(teacher), padded, torch.float32)
+    _, out = run(tmp_path, padded)
+    assert load_model(out).config.vocab_size == 576
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"size": 0.05}, "size 0.05 is too small"), ({"size": 0.05, "kl_weight": 0}, "too small")],
+)
+def test_a_size_that_cannot_be_had_is_refused_before_any_work(teacher, settings, message):
+    with pytest.raises(UserError, match=message):
+        check_distill(DistillConfig(**settings), teacher)
+
+
+def test_a_teacher_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a model folder"):
+        check_distill(DistillConfig(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"width": 0.5, "size": 0.3},
+        {"keep": "importance"},
+        {"predictions": "online", "hidden_weight": 1.0},
+        {"predictions": "online", "hidden_weight": 1.0, "width": 0.5, "size": 0.3},
+        {"width": 0.5, "size": 0.3, "initialisation": "random"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_student_learns(tmp_path, teacher, settings):
+    summary, out = run(tmp_path, teacher, **settings)
+    assert summary["bits_per_byte"] < 0.99 * summary["initial_bits_per_byte"]
+    assert load_model(out).config.hidden_size == 64 * settings.get("width", 1)
+
+
+def test_hidden_states_that_no_cache_holds_are_refused():
+    with pytest.raises(ValueError, match="set predictions=online and kl_weight above 0, or hidden_weight=0"):
+        DistillConfig(predictions="cached", hidden_weight=1.0)

@@ -1,0 +1,108 @@
+"""Fewer blocks at once when memory runs out, and the same losses."""
+
+import logging
+import multiprocessing
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+from leanpipe.training.losses.objectives import CrossEntropy
+from leanpipe.training.trainer import micro_batch
+from leanpipe.training.trainer.config import TrainingConfig
+from leanpipe.training.trainer.trainer import Text, train
+from tests.tiny import tiny_llama
+from tests.training.blocks import Recorder, tiny_blocks
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+on_a_processor = pytest.mark.skipif(
+    device.name() != "cpu", reason="the limits are those of the host's memory"
+)
+
+
+def settings(**changes) -> TrainingConfig:
+    base = {"tokens": 3 * 64 * 256, "batch": 64, "learning_rate": 5e-3, "precision": "fp32"}
+    large = {"attention_kernel": "sdpa", "fused_kernels": False}  # what takes the most memory
+    return TrainingConfig(**{**base, **large, "log_every_steps": 1, "validations": 2, **changes})
+
+
+def trained(folder: Path, config: TrainingConfig, length: int = 256) -> tuple[int, list[float]]:
+    """The micro-batch in the end, and the losses."""
+    blocks, report = tiny_blocks(folder / "blocks", length=length), Recorder()
+    outcome = train(tiny_llama(), CrossEntropy(), Text(blocks, [blocks[0]]), config, folder / "out", report)
+    return outcome.micro_batch, list(report.series("loss").values())
+
+
+def limited(folder: Path, megabytes: int, config: TrainingConfig, length: int = 256) -> Any:
+    """What `trained` gives in a process that may take only so much more memory: allocations beyond that really fail.
+
+    An error comes back as its text, and what was logged as the last value.
+    """
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    process = context.Process(target=_limited, args=(folder, megabytes, config, length, results))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return results.get()
+
+
+def _limited(folder: Path, megabytes: int, config: TrainingConfig, length: int, results: Any) -> None:
+    torch.set_num_threads(1)
+    logged: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("leanpipe").addHandler(handler)
+    # One step of one block brings in what a training always needs; then the rest of the address space is taken away.
+    trained(folder / "once", settings(tokens=1, batch=1))
+    taken = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (taken + megabytes * 2**20, resource.RLIM_INFINITY))
+    try:
+        answer: Any = trained(folder / "limited", config, length)
+    except UserError as error:
+        answer = str(error)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    results.put((answer, logged))
+
+
+@on_a_processor
+def test_when_memory_runs_out_it_goes_on_with_fewer_blocks_and_the_same_losses(tmp_path: Path):
+    (found, losses), logged = limited(tmp_path, 75, settings(micro_batch=64))
+    assert 1 <= found < 64
+    # At which step depends on what the process had asked for before.
+    assert re.fullmatch(r"memory ran out at step [123]: 32 blocks at once instead of 64", logged[0])
+    free, expected = trained(tmp_path / "free", settings(micro_batch=4))
+    assert free == 4
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+@on_a_processor
+def test_what_cannot_fit_is_one_sentence(tmp_path: Path):
+    sentence, _ = limited(tmp_path, 1, settings(tokens=1, batch=2), length=4_096)
+    assert "memory ran out at step 1 with one block of 4096 tokens: use shorter blocks" in sentence
+
+
+@on_a_processor
+def test_sizes_are_divisors_of_the_batch():
+    assert [micro_batch.smaller(size, 12) for size in (12, 6, 3, 2, 1)] == [6, 3, 1, 1, None]
+    model = tiny_llama()
+    assert micro_batch.first_guess(model, 12, 32, checkpointing=False) == 12
+    assert (
+        micro_batch.first_guess(model, 12, 512, checkpointing=False) == 4
+    )  # 2,048 tokens keep a processor busy
+    assert micro_batch.first_guess(model, 7, 10**9, checkpointing=False) == 1
+
+
+def test_what_is_an_allocation_that_failed():
+    for error in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")):
+        assert micro_batch.is_out_of_memory(error)
+    for error in (RuntimeError("shapes do not match"), ValueError("out of memory")):
+        assert not micro_batch.is_out_of_memory(error)

@@ -1,0 +1,138 @@
+"""Two processes that train together: real ones, over gloo."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from leanpipe.core import device
+from leanpipe.core.report import Silent
+from leanpipe.core.stage import run_stage
+from leanpipe.core.store import Artifact, Store, external
+from leanpipe.processes.launcher import WorkerDied
+from leanpipe.training.distill.distill import DistillConfig, distill
+from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
+from tests.tiny import tiny_model
+from tests.training.blocks import Recorder, write_blocks
+
+LENGTH = 32
+TRAINING = {
+    "tokens": 6 * 4 * LENGTH,
+    "batch": 4,
+    "micro_batch": 1,
+    "precision": "fp32",
+    "log_every_steps": 1,
+    "validations": 3,
+    "checkpoint_every_steps": 2,
+}
+
+pytestmark = pytest.mark.skipif(
+    device.name() == "cuda" and device.count() < 2, reason="there is one GPU for two processes"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Artifact:
+    return external("model", tiny_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def taught(model: Artifact, tmp_path_factory):
+    """What `finetune` needs."""
+    file = tmp_path_factory.mktemp("inputs") / "instructions.jsonl"
+    records = ({"prompt": f"Say {n}", "completion": "so " * n} for n in range(1, 30))
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return {"model": model, "instructions": external("told", file)}
+
+
+@pytest.fixture(scope="module")
+def adapted(taught, tmp_path_factory) -> tuple[Artifact, Recorder]:
+    """What one process makes of it."""
+    report = Recorder()
+    return run_stage(finetune, adapters(), taught, Store(tmp_path_factory.mktemp("alone")), report), report
+
+
+def adapters(**changes) -> FinetuneConfig:
+    return FinetuneConfig(**{**TRAINING, "max_length": LENGTH, "validation_share": 0.2, "rank": 4, **changes})
+
+
+def student(**changes) -> DistillConfig:
+    """Of a teacher that is asked at every step. Three blocks of held-out text: one process has a block less."""
+    chosen = {"size": 1, "predictions": "online", "validation_tokens": 3 * LENGTH}
+    return DistillConfig(**{**TRAINING, **chosen, **changes})
+
+
+class KillOne(Silent):
+    """Kills the second of the processes after a step."""
+
+    def progress(self, done: float, total: float, what: str) -> None:
+        if done == 3 * 4 * LENGTH:
+            workers = [
+                one for one in psutil.Process().children() if "leanpipe.processes.rank_main" in one.cmdline()
+            ]
+            os.kill(workers[1].pid, signal.SIGKILL)
+
+
+def assert_the_same(alone: Recorder, together: Recorder) -> None:
+    for name in ("loss", "validation_loss", "grad_norm", "learning_rate"):
+        for step, value in together.series(name).items():
+            assert value == pytest.approx(alone.series(name)[step], rel=1e-4), (name, step)
+
+
+def assert_the_same_files(one: Artifact, two: Artifact) -> None:
+    """But for what arithmetic in another order makes of the weights."""
+    files = [sorted(path.relative_to(each.path) for path in each.path.rglob("*")) for each in (one, two)]
+    assert files[0] == files[1]
+    for name in (file for file in files[0] if file.suffix == ".safetensors"):
+        weights, others = load_file(one.path / name), load_file(two.path / name)
+        assert weights.keys() == others.keys()
+        for weight in weights:
+            assert weights[weight].float().allclose(others[weight].float(), rtol=1e-2, atol=1e-5), weight
+
+
+def test_several_processes_train_as_one_does(tmp_path: Path, taught, adapted):
+    """The same command with processes=2; one of them is killed on the way, and the stage run again."""
+    (one, alone), together = adapted, Recorder()
+    with pytest.raises(WorkerDied, match="process 1 of stage finetune ended with -9"):
+        run_stage(finetune, adapters(processes=2), taught, Store(tmp_path), KillOne())
+    two = run_stage(finetune, adapters(processes=2), taught, Store(tmp_path), together)
+    assert not [one for one in psutil.Process().children() if "leanpipe.processes.rank_main" in one.cmdline()]
+    assert list(together.series("loss")) == [3, 4, 5, 6]  # from the checkpoint after step 2
+    assert_the_same(alone, together)
+    assert two.summary["tokens"] == one.summary["tokens"]
+    assert_the_same_files(one, two)
+    assert two.peak_memory > 0
+
+
+def test_processes_train_one_model_in_shards(tmp_path: Path, model: Artifact):
+    """sharding=full: every weight, whose embeddings are the output layer too, beside a teacher; killed and run again."""
+    blocks = external("blocks", write_blocks(tmp_path / "blocks", LENGTH))
+    inputs, store, divided = (
+        {"teacher": model, "blocks": blocks},
+        Store(tmp_path),
+        student(processes=2, sharding="full"),
+    )
+    alone, together = Recorder(), Recorder()
+    one = run_stage(distill, student(), inputs, store, alone)
+    with pytest.raises(WorkerDied, match="process 1 of stage distill ended with -9"):
+        run_stage(distill, divided, inputs, store, KillOne())
+    partial = store.partial("distill", distill.key(divided, inputs))
+    parts = (partial / "checkpoints" / "checkpoint-2" / "parts").glob("*.distcp")
+    sizes = [part.stat().st_size for part in parts]
+    assert len(sizes) == 2 and max(sizes) < 1.1 * min(sizes)  # each process had half of it
+    two = run_stage(distill, divided, inputs, store, together)
+    assert list(together.series("loss")) == [3, 4, 5, 6]
+    assert_the_same(alone, together)
+    assert_the_same_files(one, two)
+
+
+def test_adapters_are_trained_on_a_base_in_shards(tmp_path: Path, taught, adapted):
+    (one, alone), together = adapted, Recorder()
+    two = run_stage(finetune, adapters(processes=2, sharding="full"), taught, Store(tmp_path), together)
+    assert list(together.series("loss")) == [1, 2, 3, 4, 5, 6]
+    assert_the_same(alone, together)
+    assert_the_same_files(one, two)

@@ -1,0 +1,149 @@
+"""Stages that are killed while they train, and end as if they had not been: compared to the bit."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from leanpipe.core.report import Silent
+from leanpipe.core.stage import Inputs, Stage
+from leanpipe.core.store import REPORT, Artifact, Store, external
+from leanpipe.processes.fork_client import Nursery, StageDied
+from leanpipe.training.distill.distill import DistillConfig, distill
+from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
+from leanpipe.training.trainer.config import TrainingConfig
+from tests.tiny import tiny_model
+from tests.training.blocks import write_blocks
+
+STEPS, LENGTH = 12, 32
+TRAINING = {
+    "tokens": STEPS * 2 * LENGTH,
+    "batch": 2,
+    "precision": "fp32",
+    "validation_tokens": 64,
+    "validations": 3,
+    "checkpoint_every_steps": 2,
+    "log_every_steps": 3,
+    "learning_rate": 5e-3,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    stage: Stage
+    config: TrainingConfig
+    inputs: Inputs
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.stop()
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> dict[str, Case]:
+    root = tmp_path_factory.mktemp("inputs")
+    model = external("model", tiny_model(root / "model"))
+    blocks = external("blocks", write_blocks(root / "blocks", LENGTH))
+    instructions = root / "instructions.jsonl"
+    instructions.write_text(
+        "".join(json.dumps({"prompt": f"Say {n}", "completion": f"{n}, and {n}"}) + "\n" for n in range(40))
+    )
+    told = external("instructions", instructions)
+    adapters = FinetuneConfig(**TRAINING, max_length=LENGTH, dropout=0.3, rank=4)
+    student = DistillConfig(**TRAINING, optimizer="muon", size=1, predictions="online")
+    return {
+        "finetune": Case(finetune, adapters, {"model": model, "instructions": told}),
+        "distill": Case(distill, student, {"teacher": model, "blocks": blocks}),
+    }
+
+
+class Killer(Silent):
+    """Sends a signal to the process that trains once it has done a step, or the first one after it."""
+
+    def __init__(self, step: int, number: int):
+        self._tokens, self._signal = step * 2 * LENGTH, number
+        self.seen: list[float] = []
+        self._sent = not step
+
+    def progress(self, done: float, total: float, what: str) -> None:
+        self.seen.append(done)
+        if done >= self._tokens and not self._sent:  # a checkpoint may be of a later step than was meant
+            self._sent = True
+            helper = next(
+                one
+                for one in psutil.Process().children()
+                if "leanpipe.processes.fork_server" in one.cmdline()
+            )
+            os.kill(helper.children()[0].pid, self._signal)
+
+
+def finished(nursery: Nursery, case: Case, store: Store, kills: list[tuple[int, int]]) -> Artifact:
+    """The stage's result after it was sent a signal after each of these steps."""
+    for step, number in kills:
+        killer = Killer(step, number)
+        with pytest.raises(StageDied, match=signal.Signals(number).name):
+            nursery.run(case.stage, case.config, case.inputs, store, killer)
+        assert max(killer.seen) >= step * 2 * LENGTH
+    return nursery.run(case.stage, case.config, case.inputs, store, Silent())
+
+
+def reported(artifact: Artifact) -> list[tuple[int, str, float]]:
+    """Every figure that is no timing, in the order of its lines: (step, name, value)."""
+    lines = (artifact.path / REPORT / "metrics.jsonl").read_text().splitlines()
+    return [
+        (entry["step"], name, value)
+        for entry in map(json.loads, lines)
+        for name, value in entry["values"].items()
+        if name not in ("tokens_per_second", "mfu", "peak_memory_bytes")
+    ]
+
+
+def compare(nursery: Nursery, case: Case, root: Path, kills: list[tuple[int, int]]) -> None:
+    whole = finished(nursery, case, Store(root / "whole"), [])
+    killed = finished(nursery, case, Store(root / "killed"), kills)
+    assert killed.digest == whole.digest  # of all files: weights, adapters, configs
+    assert reported(killed) == reported(whole)
+    steps = [(step, name) for step, name, _ in reported(killed)]
+    assert len(steps) == len(set(steps))
+    assert {step for step, name in steps if name == "loss"} == {1, 3, 6, 9, 12}
+
+
+def test_a_stage_that_is_killed_or_told_to_end_ends_as_if_it_had_not_been(nursery, cases, tmp_path):
+    """SIGKILL between two checkpoints, then SIGTERM; with dropout, in a report's middle."""
+    compare(nursery, cases["finetune"], tmp_path, [(5, signal.SIGKILL), (8, signal.SIGTERM)])
+
+
+def test_a_stage_that_is_told_to_end_writes_a_checkpoint_of_that_very_step(nursery, cases, tmp_path):
+    case, store = cases["distill"], Store(tmp_path)
+    with pytest.raises(StageDied, match="was killed by SIGTERM"):
+        nursery.run(case.stage, case.config, case.inputs, store, Killer(7, signal.SIGTERM))
+    partial = store.partial(case.stage.name, case.stage.key(case.config, case.inputs))
+    # The signal may arrive while the next step is computed.
+    newest = max(int(path.name.split("-")[1]) for path in (partial / "checkpoints").glob("checkpoint-*"))
+    assert newest in (7, 8, 9)
+    killer = Killer(0, signal.SIGTERM)
+    nursery.run(case.stage, case.config, case.inputs, store, killer)
+    assert killer.seen[0] == (newest + 1) * 2 * LENGTH
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["finetune", "distill"])
+def test_killed_at_random(nursery, cases, tmp_path, name, seed):
+    draw = random.Random(seed)
+    steps = sorted(draw.sample(range(1, STEPS), 4))
+    compare(
+        nursery,
+        cases[name],
+        tmp_path,
+        [(step, draw.choice([signal.SIGKILL, signal.SIGTERM])) for step in steps],
+    )
