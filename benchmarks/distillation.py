@@ -85,9 +85,10 @@ def material() -> tuple[Path, Path]:
     from leanpipe.assets.resolve import resolve_corpus, resolve_model
     from leanpipe.core.home import Home
     from leanpipe.core.report import Silent
-    from leanpipe.core.stage import Inputs, Stage, run_stage
+    from leanpipe.core.stage import Inputs, Stage
     from leanpipe.core.store import Artifact, Store
     from leanpipe.corpus.clean import CleanConfig, clean
+    from leanpipe.processes.run_stage import run_stage
     from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 
     home = Home(HOME)

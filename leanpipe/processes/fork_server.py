@@ -18,10 +18,11 @@ from typing import Any
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.core.stage import find_stage, run_stage
+from leanpipe.core.stage import find_stage
 from leanpipe.core.store import Artifact, Store
 from leanpipe.processes.ipc import Wire, log_over, quiet, wire_to_parent
 from leanpipe.processes.launcher import WorkerDied, die_with_parent
+from leanpipe.processes.run_stage import run_stage
 
 GRACE_SECONDS = 30
 """How long a child that was told to end may take, for a training to finish its step and write a checkpoint."""

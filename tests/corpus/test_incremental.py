@@ -13,11 +13,11 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Artifact, Store, content_digest, digest_files
 from leanpipe.corpus.clean import CleanConfig, clean
 from leanpipe.corpus.incremental import base_for
 from leanpipe.corpus.passes.execution import ExecutionConfig, slurm_executor
+from leanpipe.processes.run_stage import run_stage
 from tests.listings import listed
 from tests.tiny import tiny_text
 

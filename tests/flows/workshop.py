@@ -10,11 +10,12 @@ from typing import Any
 from leanpipe.compression.quantize import quantize
 from leanpipe.core.config import StageConfig
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import Inputs, Stage, run_stage
+from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
 from leanpipe.corpus.clean import clean
 from leanpipe.corpus.dry_run import inspect
 from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.processes.run_stage import run_stage
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill.distill import distill
 from leanpipe.training.distill.teacher_cache import cache_teacher

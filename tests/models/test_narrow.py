@@ -9,7 +9,7 @@ from leanpipe.models.importance import layer_influence, measure
 from leanpipe.models.load import load_model
 from leanpipe.models.narrow import narrow_config, narrowed
 from leanpipe.models.student import most_important, random_student
-from leanpipe.planning.model_config import describe_model
+from leanpipe.planning.references import describe_model
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.data import collate
 from tests.tiny import tiny_llama

@@ -13,9 +13,10 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import Stage, run_stage
+from leanpipe.core.stage import Stage
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.processes.fork_client import Nursery, StageDied
+from leanpipe.processes.run_stage import run_stage
 from tests import stages
 
 ROOT = Path(__file__).parents[2]

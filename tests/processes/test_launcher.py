@@ -12,9 +12,9 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Store, external
 from leanpipe.processes.launcher import WorkerDied
+from leanpipe.processes.run_stage import run_stage
 from tests import stages
 from tests.training.blocks import Recorder
 

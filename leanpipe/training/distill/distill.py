@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from leanpipe.core import device
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, bytes_of_weight, process_bytes
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_for_inference, load_tokenizer, save_model, vocabulary_size
@@ -95,7 +97,54 @@ class DistillInputs:
     """The output folder of the cache_teacher stage, for predictions that are cached."""
 
 
-@stage(version=2, uses_device=True)
+def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only."""
+    from leanpipe.models.count import expected_config, layers_for_size
+
+    check_training(config)
+    layers_for_size(expected_config(inputs["teacher"]), config.size, config.width)
+
+
+def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
+    """The config of the student that such a teacher will have."""
+    from leanpipe.models.count import layers_for_size, with_layers
+    from leanpipe.models.narrow import narrow_config
+
+    count = layers_for_size(teacher, config.size, config.width)
+    return with_layers(narrow_config(teacher, config.width), list(range(count)))
+
+
+def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `distill` takes. A teacher whose predictions are cached only lends its layers."""
+    from leanpipe.models.count import expected_config
+    from leanpipe.training.trainer.memory import size_of, training_estimate, training_memory
+
+    teacher, blocks = expected_config(inputs["teacher"]), inputs["blocks"].facts
+    student = student_config(config, teacher)
+    student.dtype = "bfloat16"  # as models are saved here
+    size, large = size_of(student), size_of(teacher)
+    asks = config.kl_weight > 0 and not config.uses_cache
+    memory = training_memory(
+        size,
+        config,
+        blocks["block_length"],
+        kind=kind,
+        process=process_bytes(kind),
+        teacher=bytes_of_weight() * large.parameters if asks else 0,
+        kl=asks,
+    )
+    return training_estimate(
+        config,
+        size,
+        memory,
+        kind,
+        trained=size.parameters,
+        work=6 * size.parameters + (2 * large.parameters if asks else 0),
+        result={"model": student, "tokenizer": blocks.get("tokenizer")},
+    )
+
+
+@stage(version=2, uses_device=True, check=check_distill, estimate=estimate_distill)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.count import count_parameters, parameters_of
@@ -103,7 +152,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     from leanpipe.training.distill.teacher_cache import check_same_tokens
     from leanpipe.training.trainer.trainer import train
 
-    check_distill(config, inputs.teacher)
+    check_distill(config, {"teacher": Expected(inputs.teacher)})
     if config.kl_weight > 0:
         check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
@@ -133,14 +182,6 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     }
 
 
-def check_distill(config: DistillConfig, teacher: Path) -> None:
-    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only."""
-    from leanpipe.models.count import layers_for_size, read_config
-
-    check_training(config)
-    layers_for_size(read_config(teacher), config.size, config.width)
-
-
 @dataclass(frozen=True)
 class Student:
     """An untrained student, in float32, and what of the teacher it was made of."""
@@ -150,15 +191,6 @@ class Student:
     """Indices of the teacher's layers."""
     hidden: "torch.Tensor | None" = None
     """Entries of the teacher's hidden states, in rising order; None for all."""
-
-
-def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
-    """Of the student that such a teacher will have."""
-    from leanpipe.models.count import layers_for_size, with_layers
-    from leanpipe.models.narrow import narrow_config
-
-    count = layers_for_size(teacher, config.size, config.width)
-    return with_layers(narrow_config(teacher, config.width), list(range(count)))
 
 
 def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:

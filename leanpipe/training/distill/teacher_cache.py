@@ -16,9 +16,18 @@ from pydantic import Field
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import (
+    Estimate,
+    Expected,
+    ExpectedInputs,
+    bytes_of_weight,
+    host_bytes,
+    process_bytes,
+)
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import MANIFEST, Artifact, Manifest, Store, sync
 from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 
@@ -69,7 +78,60 @@ class CacheInputs:
     """Predictions of this teacher on more or fewer of these blocks: whole files of them are used again."""
 
 
-@stage(version=1, uses_device=True, shortcuts=("base",))
+def cache_config(settings: CacheSettings, blocks: Artifact | Expected, tokens: int) -> CacheConfig:
+    """What stage `cache_teacher` is told for a student that reads `tokens` tokens of `blocks`, which may not be there yet."""
+    if blocks.path is None:
+        return CacheConfig(**dict(settings), blocks=max(1, -(-tokens // blocks.facts["block_length"])))
+    from leanpipe.tokens.blocks import Blocks
+    from leanpipe.training.trainer.data import Chosen
+
+    return CacheConfig(**dict(settings), blocks=len(Chosen(Blocks(blocks.path, "train"), tokens)))
+
+
+def find_cache(stage: Stage, store: Store, config: CacheConfig, inputs: Inputs) -> Artifact | None:
+    """The largest earlier result of `cache_teacher` for this teacher and these blocks."""
+    paths = (store.root / stage.name).glob(f"*/{MANIFEST}")
+    manifests = [Manifest.model_validate_json(path.read_text()) for path in paths]
+    found = [
+        (made.blocks, manifest.key)
+        for manifest in manifests
+        if manifest.inputs == stage.digests(inputs)
+        and isinstance(made := stage.made(manifest), CacheConfig)
+        and (made.top_k, made.tail_samples) == (config.top_k, config.tail_samples)
+    ]
+    return store.find(stage.name, max(found)[1]) if found else None
+
+
+def estimate_cache(config: CacheConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `cache_teacher` takes: the teacher, what it computes of one batch, and a chunk of its logits."""
+    from leanpipe.models.count import expected_config
+    from leanpipe.training.trainer.memory import size_of
+
+    size = size_of(expected_config(inputs["teacher"]))
+    tokens, short = config.blocks * inputs["blocks"].facts["block_length"], bytes_of_weight()
+    weights = short * size.parameters
+    layer = 4 * size.mlp_width + 4 * size.width + 2 * size.heads_width
+    parts = {
+        "process": process_bytes(kind),
+        "weights": weights,
+        "activations": min(tokens, _BATCH_TOKENS[kind]) * short * layer,
+        "logits": _CHUNK * size.vocabulary * (short + 1),
+    }
+    peak = sum(parts.values())
+    # Ids take 2 or 3 bytes, probabilities 1.
+    entry = 3 if size.vocabulary <= 2**16 else 4
+    disk = tokens * ((config.top_k + config.tail_samples) * entry + 4)
+    return Estimate(peak, host_bytes(kind, peak), disk, 2.0 * size.parameters * tokens, parts, weights)
+
+
+@stage(
+    version=1,
+    uses_device=True,
+    shortcuts=("base",),
+    estimate=estimate_cache,
+    base=find_cache,
+    reads={"teacher": {"train": "prepared from it"}, "blocks": {"train": "prepared from it"}},
+)
 def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: Report) -> Summary:
     """Write what the teacher predicts in the first `config.blocks` blocks (`leanpipe/training/distill/teacher_logprobs.py`)."""
     from leanpipe.tokens.blocks import Blocks
@@ -103,28 +165,6 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
         "tokens_per_second": asked * blocks.block_length / (time.perf_counter() - started),
         "peak_memory": device.peak_memory(),
     }
-
-
-def cache_config(settings: CacheSettings, blocks: Path, tokens: int) -> CacheConfig:
-    """What stage `cache_teacher` is told for a student that reads `tokens` tokens of the blocks in the folder `blocks`."""
-    from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.trainer.data import Chosen
-
-    return CacheConfig(**dict(settings), blocks=len(Chosen(Blocks(blocks, "train"), tokens)))
-
-
-def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: Artifact) -> Artifact | None:
-    """The largest result of `cache_teacher` for this teacher and these blocks, to give to it as its `base`."""
-    paths = (store.root / cache_teacher.name).glob(f"*/{MANIFEST}")
-    manifests = [Manifest.model_validate_json(path.read_text()) for path in paths]
-    found = [
-        (made.blocks, manifest.key)
-        for manifest in manifests
-        if manifest.inputs == {"teacher": teacher.digest, "blocks": blocks.digest}
-        and isinstance(made := cache_teacher.made(manifest), CacheConfig)
-        and (made.top_k, made.tail_samples) == (config.top_k, config.tail_samples)
-    ]
-    return store.find(cache_teacher.name, max(found)[1]) if found else None
 
 
 def check_same_tokens(teacher: Path, blocks: Path) -> None:

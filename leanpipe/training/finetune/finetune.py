@@ -1,14 +1,17 @@
 """Teach a model to follow instructions with low-rank adapters, and merge them into it."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from leanpipe.core import device
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, process_bytes
+from leanpipe.core.lineage import VALIDATED_ON
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
@@ -76,14 +79,57 @@ class _Examples:
     shapes: str
 
 
-@stage(version=2, uses_device=True)
+def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for what this device, this model or these instructions cannot do. Loads no weights."""
+    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.training.finetune.chat import check_template
+    from leanpipe.training.finetune.instructions import read_instructions
+    from leanpipe.training.finetune.lora import check_targets
+
+    check_training(config)
+    model = inputs["model"]
+    check_targets(expected_config(model), config.target_modules, model.path or "the student")
+    if tokenizer := tokenizer_folder(model):
+        check_template(load_tokenizer(tokenizer))
+    if "instructions" in inputs:
+        read_instructions(inputs["instructions"].path)
+
+
+def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `finetune` takes. Afterwards the adapters are merged into a second copy of the model, in float32."""
+    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.training.trainer.memory import lora_parameters, size_of, training_estimate, training_memory
+
+    model = expected_config(inputs["model"])
+    size = size_of(model)
+    trained = lora_parameters(model, config.rank, config.target_modules)
+    memory = training_memory(
+        size, config, config.max_length, kind=kind, process=process_bytes(kind), trained=trained
+    )
+    short = 4 if config.arithmetic == "fp32" else 2
+    # On a processor the memory of the training is kept by the process.
+    merged = 4 * size.parameters
+    merging = merged + (memory.peak if kind == "cpu" else short * size.parameters)
+    memory = replace(memory, peak=max(memory.peak, merging), parts=memory.parts | {"merging": merged})
+    work = 4 * size.parameters + 2 * trained
+    result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
+    return training_estimate(config, size, memory, kind, trained=trained, work=work, result=result)
+
+
+@stage(
+    version=2,
+    uses_device=True,
+    check=check_finetune,
+    estimate=estimate_finetune,
+    reads={"documents": VALIDATED_ON},
+)
 def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: Report) -> Summary:
     """Train adapters, and write to `out` the model with them merged in, to `out/adapter` the adapters alone."""
     from leanpipe.training.finetune.lora import merge, save_adapter
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.trainer import train
 
-    check_finetune(config, inputs.model)
+    check_finetune(config, {"model": Expected(inputs.model)})
     tokenizer = load_tokenizer(inputs.model)
     examples = _examples(config, inputs.instructions, tokenizer)
     _write_mask(examples, tokenizer, out)
@@ -112,16 +158,6 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "shapes": examples.shapes,
         **forgotten,
     }
-
-
-def check_finetune(config: FinetuneConfig, model: Path) -> None:
-    """Raise UserError for settings that this device or this model cannot do. Reads configs only."""
-    from leanpipe.training.finetune.chat import check_template
-    from leanpipe.training.finetune.lora import check_targets
-
-    check_training(config)
-    check_targets(model, config.target_modules)
-    check_template(load_tokenizer(model))
 
 
 def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Examples:

@@ -16,7 +16,7 @@ from leanpipe.core.errors import UserError
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 ALL_LINEAR = "all-linear"
 
@@ -26,11 +26,11 @@ def without_wrapper(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def check_targets(model: Path, targets: Sequence[str]) -> None:
-    """Raise UserError if a target is no linear layer of the model. Reads the model's config only."""
-    from leanpipe.models.count import empty_model, read_config
+def check_targets(config: "PretrainedConfig", targets: Sequence[str], model: object) -> None:
+    """Raise UserError if a target is no linear layer of a model with this config, which the error calls `model`."""
+    from leanpipe.models.count import empty_model
 
-    empty = empty_model(read_config(model))
+    empty = empty_model(config)
     names = _linear_names(empty)
     for target in targets:
         if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in names):

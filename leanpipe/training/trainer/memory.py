@@ -5,12 +5,13 @@ gradients are there yet, and when the optimiser steps, while all gradients are t
 `measured` come from benchmarks/plan.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.device import Kind
+from leanpipe.core.estimate import Estimate, host_bytes
 from leanpipe.training.trainer.config import CHUNK, COPIES, TrainingConfig
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 STATE = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0.1}
 """Bytes of the optimiser's state per trained parameter."""
-PROCESS = 515_000_000
-"""Bytes that a stage's process on CPU has before it does anything: torch, transformers and their code. Measured."""
 
 
 _LOST = {"fused": 1.2, "plain": 1.75}
@@ -159,3 +158,32 @@ def lora_parameters(config: "PretrainedConfig", rank: int, targets: Sequence[str
         and ("all-linear" in targets or any(name == one or name.endswith(f".{one}") for one in targets))
     ]
     return sum(rank * (one + other) for one, other in shapes)
+
+
+def training_estimate(
+    config: TrainingConfig,
+    size: Size,
+    memory: Memory,
+    kind: Kind,
+    *,
+    trained: int,
+    work: float,
+    result: Mapping[str, Any],
+) -> Estimate:
+    """What a training takes of `trained` parameters, with `work` operations a token.
+
+    Disk holds two checkpoints with the optimiser's state, and the model in bfloat16. Of a model in shards, the first process
+    keeps the whole in main memory.
+    """
+    state = memory.parts["optimiser"] * config.shards + 4 * trained
+    kept = 4 * size.parameters if config.shards > 1 else 0
+    peak = memory.peak + (kept if kind == "cpu" else 0)
+    return Estimate(
+        peak,
+        host_bytes(kind, peak) + (kept if kind == "cuda" else 0),
+        2 * state + 2 * size.parameters,
+        work * config.tokens,
+        memory.parts,
+        memory.parts["teacher"],
+        result,
+    )

@@ -10,9 +10,9 @@ import torch
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Store, digest_files, external
 from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.processes.run_stage import run_stage
 from leanpipe.tokens.blocks import Blocks
 from leanpipe.training.distill.teacher_cache import (
     CacheConfig,

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from leanpipe.core import device
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.processes.launcher import WorkerDied
+from leanpipe.processes.run_stage import run_stage
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from tests.tiny import tiny_model
