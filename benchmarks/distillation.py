@@ -125,7 +125,9 @@ def cache(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, flo
     )
 
     (folder / "predictions").mkdir(exist_ok=True)
-    config = cache_config(CacheSettings(), blocks, TOKENS)
+    from leanpipe.core.estimate import Expected
+
+    config = cache_config(CacheSettings(), Expected(blocks), TOKENS)
     inputs = CacheInputs(teacher, blocks)
     summary, seconds = timed(lambda: cache_teacher.function(config, inputs, folder / "predictions", Silent()))
     return {

@@ -56,6 +56,7 @@ def main() -> None:
 
 def ask(teacher: Path, blocks: Path, out: Path) -> None:
     """Write what the teacher predicts: the same for all seeds."""
+    from leanpipe.core.estimate import Expected
     from leanpipe.core.report import Silent
     from leanpipe.training.distill.teacher_cache import (
         CacheInputs,
@@ -64,7 +65,7 @@ def ask(teacher: Path, blocks: Path, out: Path) -> None:
         cache_teacher,
     )
 
-    config = cache_config(CacheSettings(), blocks, TOKENS)
+    config = cache_config(CacheSettings(), Expected(blocks), TOKENS)
     cache_teacher.function(config, CacheInputs(teacher, blocks), out, Silent())
 
 

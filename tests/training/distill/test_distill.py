@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.models.load import load_model, load_tokenizer
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, check_distill, distill
 from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
@@ -25,7 +26,7 @@ def run(tmp_path, teacher, vocabulary=512, samples=8, **settings):
     out.mkdir()
     if config.uses_cache:
         predictions.mkdir()
-        asked = cache_config(CacheSettings(top_k=32, tail_samples=samples), blocks, config.tokens)
+        asked = cache_config(CacheSettings(top_k=32, tail_samples=samples), Expected(blocks), config.tokens)
         cache_teacher.function(asked, CacheInputs(teacher, blocks), predictions, Recorder())
     inputs = DistillInputs(teacher, blocks, predictions if config.uses_cache else None)
     return distill.function(config, inputs, out, Recorder()), out
@@ -113,12 +114,12 @@ def test_a_padded_vocabulary_stays_as_it_is(tmp_path, teacher):
 )
 def test_a_size_that_cannot_be_had_is_refused_before_any_work(teacher, settings, message):
     with pytest.raises(UserError, match=message):
-        check_distill(DistillConfig(**settings), teacher)
+        check_distill(DistillConfig(**settings), {"teacher": Expected(teacher)})
 
 
 def test_a_teacher_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a model folder"):
-        check_distill(DistillConfig(), tmp_path)
+        check_distill(DistillConfig(), {"teacher": Expected(tmp_path)})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.core.report import Silent
 from leanpipe.core.store import Store, digest_files, external
 from leanpipe.models.load import load_model, load_tokenizer, save_model
@@ -20,8 +21,8 @@ from leanpipe.training.distill.teacher_cache import (
     CacheSettings,
     cache_config,
     cache_teacher,
-    cached_before,
     check_same_tokens,
+    find_cache,
     write_predictions,
 )
 from leanpipe.training.distill.teacher_logprobs import RECORDS, Format, Predictions, Taught
@@ -110,11 +111,11 @@ def test_every_student_of_one_length_asks_for_the_same(blocks):
     whole = len(Blocks(blocks, "train"))
     settings = CacheSettings()
     assert (
-        cache_config(settings, blocks, 6 * 32).blocks
-        == cache_config(settings, blocks, 5 * 32 + 1).blocks
+        cache_config(settings, Expected(blocks), 6 * 32).blocks
+        == cache_config(settings, Expected(blocks), 5 * 32 + 1).blocks
         == 6
     )
-    assert cache_config(settings, blocks, 10**9).blocks == whole  # many times over
+    assert cache_config(settings, Expected(blocks), 10**9).blocks == whole  # many times over
 
 
 _KILLED = """
@@ -174,13 +175,13 @@ def test_the_store_knows_what_is_there(tmp_path, teacher, blocks):
     store, inputs = Store(tmp_path), {"teacher": external("t", teacher), "blocks": external("b", blocks)}
     other = external("o", tiny_model(tmp_path / "other", seed=1))
     config = CacheConfig(blocks=3, top_k=4)
-    assert cached_before(store, config, *inputs.values()) is None
+    assert find_cache(cache_teacher, store, config, inputs) is None
     made = run_stage(cache_teacher, config, inputs, store, Silent())
     more = CacheConfig(blocks=9, top_k=4, max_gigabytes=3)
-    assert cached_before(store, more, *inputs.values()).path == made.path
+    assert find_cache(cache_teacher, store, more, inputs).path == made.path
     for other_way in ({"top_k": 5}, {"top_k": 4, "tail_samples": 3}):
-        assert cached_before(store, CacheConfig(blocks=9, **other_way), *inputs.values()) is None
-    assert cached_before(store, more, other, inputs["blocks"]) is None
+        assert find_cache(cache_teacher, store, CacheConfig(blocks=9, **other_way), inputs) is None
+    assert find_cache(cache_teacher, store, more, inputs | {"teacher": other}) is None
 
 
 def test_a_cache_that_is_too_large_is_refused_before_the_teacher_is_loaded(tmp_path, blocks, teacher):
