@@ -23,7 +23,7 @@ from leanpipe.core.report import Silent
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.planning.references import describe_model
-from leanpipe.processes.fork_client import Nursery
+from leanpipe.processes.fork_client import ForkServer
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.distill.teacher_cache import CacheConfig, cache_teacher
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
@@ -42,7 +42,7 @@ MEGABYTE = 1e6
 def main() -> None:
     print(f"device: {device.name()}")
     rows = []
-    nursery = Nursery()
+    fork_server = ForkServer()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         store = Store(root / "store")
@@ -72,9 +72,9 @@ def main() -> None:
             predicted = stage.estimate(
                 config, {role: known(one) for role, one in given.items()}, device.name()
             ).peak
-            made[stage.name] = nursery.run(stage, config, given, store, Silent())
+            made[stage.name] = fork_server.run(stage, config, given, store, Silent())
             rows.append(row(stage.name, predicted, made[stage.name].peak_memory))
-    nursery.stop()
+    fork_server.stop()
     write("plan", rows)
     sys.exit(0 if all(one["met"] for one in rows) else 1)
 

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.home import Home
-from leanpipe.core.report import Report, Silent, Together
+from leanpipe.core.report import MultiReport, Report, Silent
 from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import REPORT, Artifact, Store
 from leanpipe.planning.references import import_for_plans
 from leanpipe.planning.steps import present
-from leanpipe.processes.fork_client import Nursery, StageDied
+from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
 from tasks.tracking.pages import show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
@@ -32,7 +32,7 @@ IN_PLACE = "LEANPIPE_IN_PLACE"
 """Set to run every stage in this process: for debugging and tests."""
 
 
-nursery = Nursery()
+fork_server = ForkServer()
 """The helper process of this process's runs."""
 
 _imports = Thread(target=import_for_plans, name="imports", daemon=True)
@@ -76,7 +76,7 @@ class Run:
         """The stage's result without a task or an MLflow run of its own."""
         if not stage.uses_device or os.environ.get(IN_PLACE):
             return run_stage(stage, config, inputs, self.store, report or Silent())
-        return nursery.run(stage, config, inputs, self.store, report or Silent())
+        return fork_server.run(stage, config, inputs, self.store, report or Silent())
 
     def _show(self, stage: Stage, label: str, artifact: Artifact, cached: bool) -> None:
         self.results[label] = artifact
@@ -92,7 +92,7 @@ class Run:
 def warm_up() -> None:
     """Begin the imports that a later stage will need, while something else works."""
     if not os.environ.get(IN_PLACE):
-        nursery.start()
+        fork_server.start()
 
 
 def import_early() -> None:
@@ -119,7 +119,7 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
             tracking.log_figures(run_id, {"prefect.flow": name, **links})
             yield Run(home, tracking, run_id)
     finally:
-        nursery.stop()
+        fork_server.stop()
 
 
 def _cache_key(context: TaskRunContext, parameters: Mapping[str, Any]) -> str:
@@ -151,7 +151,7 @@ def _stage_task(
         mlflow_report = MlflowReport(run.tracking.client, run_id)
         started = time.perf_counter()
         try:
-            report = Together([mlflow_report, PrefectProgress(label), terminal])
+            report = MultiReport([mlflow_report, PrefectProgress(label), terminal])
             artifact = run.compute_untracked(stage, config, inputs, report)
         finally:
             terminal.close()

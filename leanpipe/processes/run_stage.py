@@ -7,10 +7,10 @@ from typing import Any
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
-from leanpipe.core.report import MetricsFile, Report, Together
+from leanpipe.core.report import MetricsFile, MultiReport, Report
 from leanpipe.core.stage import Inputs, Stage, paths_of, stored
 from leanpipe.core.store import REPORT, Artifact, Store
-from leanpipe.processes.launcher import run_together
+from leanpipe.processes.launcher import launch
 
 _VERSIONS_OF = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 
@@ -31,12 +31,12 @@ def _compute(
     stage: Stage, key: str, config: StageConfig, inputs: Inputs, store: Store, report: Report
 ) -> Artifact:
     out = store.partial(stage.name, key)
-    listeners = Together([MetricsFile(out / REPORT / "metrics.jsonl"), report])
+    listeners = MultiReport([MetricsFile(out / REPORT / "metrics.jsonl"), report])
     device.reset_peak_memory()
     started = time.perf_counter()
     processes = getattr(config, "processes", 1)
     if processes > 1:
-        summary, peak = run_together(processes, _job(stage, config, inputs, out), listeners, stage.name)
+        summary, peak = launch(processes, _job(stage, config, inputs, out), listeners, stage.name)
     else:
         summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
     return store.publish(

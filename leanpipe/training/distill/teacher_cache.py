@@ -4,7 +4,6 @@ The teacher then takes neither time nor memory while a student trains.
 """
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -26,9 +25,10 @@ from leanpipe.core.estimate import (
     host_bytes,
     process_bytes,
 )
+from leanpipe.core.files import link_or_copy, written_whole
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
-from leanpipe.core.store import MANIFEST, Artifact, Manifest, Store, sync
+from leanpipe.core.store import MANIFEST, Artifact, Manifest, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
@@ -268,14 +268,10 @@ def _records(
 
 
 def _write(path: Path, records: "np.ndarray") -> None:
-    """Whole or not there."""
     import numpy as np
 
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.save(file, records)
-    sync(partial)
-    partial.rename(path)
 
 
 def _link(base: Path | None, path: Path, blocks: int) -> bool:
@@ -285,11 +281,7 @@ def _link(base: Path | None, path: Path, blocks: int) -> bool:
     earlier = base / path.name if base else None
     if not earlier or not earlier.exists() or len(np.load(earlier, mmap_mode="r")) != blocks:
         return False
-    try:
-        os.link(earlier, path)
-    except OSError:  # another file system
-        shutil.copyfile(earlier, path.with_suffix(".part"))
-        path.with_suffix(".part").rename(path)
+    link_or_copy(earlier, path)
     return True
 
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
-from leanpipe.processes.sigterm import Termination
+from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.finetune.chat import Example
 from leanpipe.training.finetune.forgetting import nats
 from leanpipe.training.finetune.packing import Block, pack
@@ -111,7 +111,7 @@ def train_on_policy(
     check_head(student)
     folder = out / "checkpoints"
     checkpoint = checkpoints.find_whole(folder)
-    with Termination() as termination:
+    with DeferredSigterm() as termination:
         trainer = _trainer_type()(
             config,
             turns,
@@ -320,7 +320,7 @@ def _blocks(turns: Sequence[Turn], padding: int) -> list[Block]:
 class _Watch(TrainerCallback):
     """Decides when to measure, save and stop, and tells how it goes."""
 
-    def __init__(self, config: OnPolicyConfig, report: Report, termination: Termination):
+    def __init__(self, config: OnPolicyConfig, report: Report, termination: DeferredSigterm):
         self._config, self._report, self._termination = config, report, termination
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from leanpipe.core.store import digest_files, sync
+from leanpipe.core.files import publish_folder
+from leanpipe.core.store import digest_files
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,9 @@ def publish(folder: Path, step: int, keep: Collection[int] = ()) -> Path:
     """
     checkpoint = aside(folder) / f"checkpoint-{step}"
     (checkpoint / _WHOLE).write_text(json.dumps(digest_files(checkpoint)))
-    for path in [*checkpoint.rglob("*"), checkpoint]:
-        sync(path)
     final = folder / checkpoint.name
     shutil.rmtree(final, ignore_errors=True)
-    checkpoint.rename(final)
-    sync(folder)
+    publish_folder(checkpoint, final)
     for other in _newest_first(folder)[_KEPT:]:
         if step_of(other) not in keep:
             shutil.rmtree(other)

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from leanpipe.core.errors import UserError
-from leanpipe.core.store import sync
+from leanpipe.core.files import write_text
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.data import Passes
@@ -42,11 +42,7 @@ class Rewinds:
             raise UserError(self._sentence(diverged, good))
         steps = range(diverged.first - 1, diverged.last)
         self._skipped.append([passes.batch_of(step) for step in steps])
-        aside = self._file.with_suffix(".new")
-        aside.write_text(json.dumps(self._skipped))
-        sync(aside)
-        aside.replace(self._file)
-        sync(self._folder)
+        write_text(self._file, json.dumps(self._skipped))
         log.warning("%s: back to %s, without the batches %s", diverged.what, good.name, self._skipped[-1])
 
     def _sentence(self, diverged: Diverged, good: Path | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from leanpipe.core.report import Report
-from leanpipe.processes.sigterm import Termination
+from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.speed import Meter
 
@@ -20,7 +20,7 @@ class Schedule(TrainerCallback):
         meter: Meter,
         report: Report,
         tokens_per_step: int,
-        termination: Termination,
+        termination: DeferredSigterm,
     ):
         self._config, self._meter, self._report = config, meter, report
         self._tokens_per_step, self._termination = tokens_per_step, termination

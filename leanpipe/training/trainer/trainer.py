@@ -18,7 +18,7 @@ from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
 from leanpipe.processes.launcher import leave
-from leanpipe.processes.sigterm import Termination
+from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.distributed.forward_redirection import through
 from leanpipe.training.distributed.fsdp import ShardedTrainer, is_sharded, make_whole, shard
 from leanpipe.training.finetune.lora import without_wrapper
@@ -95,7 +95,7 @@ def train(
         model.to(state.device)
     check_head(model)
     folder = out / "checkpoints"
-    with Termination() as termination, fast_kernels(model, config):
+    with DeferredSigterm() as termination, fast_kernels(model, config):
         trainer = _finished(model, objective, text, config, folder, report, termination)
     if termination.requested:
         log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
@@ -118,7 +118,7 @@ def _finished(
     config: TrainingConfig,
     folder: Path,
     report: Report,
-    termination: Termination,
+    termination: DeferredSigterm,
 ) -> "_Trainer":
     """A trainer that has trained, to the end or until it was told to end."""
     state, kind = PartialState(), _Trainer
@@ -155,7 +155,7 @@ class _Trainer(Trainer):
         folder: Path,
         report: Report,
         rewinds: Rewinds,
-        termination: Termination,
+        termination: DeferredSigterm,
         checkpoint: Path | None,
     ):
         block = len(text.train[0]["input_ids"])
