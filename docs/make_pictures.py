@@ -7,6 +7,7 @@ minutes on two cores; `make pictures ARGS="--preset smoke"` two, with the figure
 """
 
 import json
+import os
 import shutil
 import tempfile
 import urllib.parse
@@ -39,6 +40,7 @@ def main(
     ] = None,
 ) -> None:
     """Make all pictures anew."""
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     IMAGES.mkdir(exist_ok=True)
     pipeline_picture.draw(IMAGES)
     with tempfile.TemporaryDirectory(prefix="leanpipe-pictures-") as scratch:
@@ -71,6 +73,9 @@ def _copy_plots(servers: Servers) -> None:
 
 
 def _copy(client: MlflowClient, run: str, plot: str, name: str) -> None:
+    there = [file.path for file in client.list_artifacts(run, plot.rpartition("/")[0] or None)]
+    if plot not in there:
+        raise SystemExit(f"the MLflow run {run} has no {plot}, but {', '.join(there)}")
     with tempfile.TemporaryDirectory() as folder:
         _publish(Path(client.download_artifacts(run, plot, folder)), name)
 

@@ -10,6 +10,7 @@ import regex
 import yaml
 from typer.main import get_command
 
+from docs.pipeline_picture import THEMES, svg
 from flows.cli.main import app
 from leanpipe.core.config import flatten
 from leanpipe.settings.flows import SETTINGS
@@ -71,6 +72,11 @@ def test_every_picture_is_shown_and_small():
     assert pictures <= shown
     assert len(pictures) <= 8
     assert {path.name for path in pictures if path.stat().st_size > 200_000} == set()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_picture_of_the_pipeline_is_the_one_that_its_script_draws(theme: str):
+    assert (IMAGES / f"pipeline-{theme}.svg").read_text() == svg(THEMES[theme])
 
 
 @every_page
