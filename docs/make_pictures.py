@@ -88,10 +88,14 @@ def _flow_runs(client: MlflowClient) -> list[Any]:
 
 
 def _stage_runs(client: MlflowClient, flow_run: Any) -> dict[str, str]:
-    """The ids of MLflow's runs of the stages that the flow's run computed, by label."""
+    """The ids of MLflow's runs of the flow's stages, by label; of what came from the store, the run that made it."""
     of_parent = f"tags.`mlflow.parentRunId` = '{flow_run.info.run_id}'"
-    runs = client.search_runs([flow_run.info.experiment_id], of_parent)
-    return {run.data.tags["leanpipe.stage"]: run.info.run_id for run in runs}
+    computed = client.search_runs([flow_run.info.experiment_id], of_parent)
+    cached = "leanpipe.cached."
+    stored = {
+        name.removeprefix(cached): run for name, run in flow_run.data.tags.items() if name.startswith(cached)
+    }
+    return stored | {run.data.tags["leanpipe.stage"]: run.info.run_id for run in computed}
 
 
 def _photograph(servers: Servers, browser: Any, deployment: str) -> None:

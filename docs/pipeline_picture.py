@@ -42,7 +42,7 @@ def draw(folder: Path) -> None:
 
 
 def svg(colors: Colors) -> str:
-    """The picture in these colors."""
+    """Draw the pipeline in these colors; the text of an SVG file."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="-apple-system, Segoe UI, Helvetica, Arial, sans-serif">'
@@ -90,8 +90,8 @@ def _stages(colors: Colors) -> Iterator[str]:
 def _end(colors: Colors) -> Iterator[str]:
     """What becomes of the models."""
     wide = _x(5) + _BOX - _x(2)
-    lines = ("every model on the same held-out text: quality, size, speed, memory",)
-    yield _box(colors, 2, 2, "evaluate", lines, colors.stage, colors.stage_edge, width=wide, height=62)
+    measured = "every model on the same held-out text: quality, size, speed, memory"
+    yield _box(colors, 2, 2, "evaluate", (measured,), colors.stage, colors.stage_edge, width=wide, height=62)
     for column, name in ((3, "student"), (4, "adapted"), (5, "int8, nf4")):
         yield _arrow(colors, (_middle(column), _ROWS[1] + _TALL), (_middle(column), _ROWS[2]))
         yield _text(
@@ -110,8 +110,8 @@ def _end(colors: Colors) -> Iterator[str]:
     ):
         yield _box(colors, column, 3, name, lines, colors.end, colors.end_edge)
     yield _arrow(colors, (_middle(4), _ROWS[2] + 62), (_middle(4), _ROWS[3]))
-    y = _ROWS[3] + _TALL / 2
-    yield _arrow(colors, (_x(4) + _BOX, y), (_x(5), y))
+    across = _ROWS[3] + _TALL / 2
+    yield _arrow(colors, (_x(4) + _BOX, across), (_x(5), across))
 
 
 def _around(colors: Colors) -> Iterator[str]:
