@@ -201,15 +201,15 @@ def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blo
 def _objective(
     config: DistillConfig, inputs: DistillInputs, teacher: "PreTrainedModel", made: Student, vocabulary: int
 ) -> "Objective":
-    from leanpipe.training.distill.teacher_logprobs import Predictions
-    from leanpipe.training.losses.divergences import Divergence
-    from leanpipe.training.losses.objectives import (
+    from leanpipe.training.distill.distillation_objectives import (
         CachedDistillation,
-        CrossEntropy,
         Distillation,
         Hidden,
         teacher_layers_followed,
     )
+    from leanpipe.training.distill.teacher_logprobs import Predictions
+    from leanpipe.training.losses.divergences import Divergence
+    from leanpipe.training.losses.objectives import CrossEntropy
 
     how = Divergence(config.divergence, config.jensen_shannon_weight, config.temperature, config.kl_weight)
     if config.kl_weight == 0:

@@ -24,7 +24,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from leanpipe.core.errors import UserError
-from leanpipe.training.losses.chunked import at_least_float32, flat, log
+from leanpipe.training.losses.chunked_loss import at_least_float32, flat, log
 from leanpipe.training.losses.divergences import FLOOR
 
 INFO = "predictions.json"

@@ -21,8 +21,8 @@ from transformers import Trainer
 
 from leanpipe.core import device
 from leanpipe.models.student import layer_list_name
+from leanpipe.models.unwrap import unwrap_adapters
 from leanpipe.processes.launcher import rank
-from leanpipe.training.finetune.lora import without_wrapper
 
 _PARTS = "parts"
 _SCHEDULER = "scheduler.pt"
@@ -43,7 +43,7 @@ def shard(model: Any, arithmetic: torch.dtype) -> Any:
     model.cpu()
     divided = model if rank() else copy.deepcopy(model)
     adapted = hasattr(divided, "get_base_model")
-    causal = without_wrapper(divided)
+    causal = unwrap_adapters(divided)
     # Autocast would keep a whole copy of every layer in `arithmetic` until its backward pass. Frozen layers are in it.
     gathered = None if adapted else arithmetic
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)

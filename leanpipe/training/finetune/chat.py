@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
 from leanpipe.training.finetune.instructions import Message
-from leanpipe.training.losses.chunked import IGNORED
+from leanpipe.training.losses.chunked_loss import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

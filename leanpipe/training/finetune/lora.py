@@ -8,7 +8,7 @@ arXiv 2402.09353. rsLoRA, which divides by the root of the rank: Kalajdzievski 2
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ALL_LINEAR = "all-linear"
-
-
-def without_wrapper(model: Any) -> Any:
-    """The language model itself, from within an adapter's wrapper if it is in one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def check_targets(model: Path, targets: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from leanpipe.training.finetune.chat import Example
-from leanpipe.training.losses.chunked import IGNORED
+from leanpipe.training.losses.chunked_loss import IGNORED
 
 Block = dict[str, torch.Tensor]
 

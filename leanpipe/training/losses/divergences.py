@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from leanpipe.training.losses.chunked import (
+from leanpipe.training.losses.chunked_loss import (
     IGNORED,
     at_least_float32,
     cross_entropy,

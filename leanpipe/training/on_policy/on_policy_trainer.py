@@ -28,7 +28,7 @@ from leanpipe.processes.sigterm import Termination
 from leanpipe.training.finetune.chat import Example
 from leanpipe.training.finetune.forgetting import nats
 from leanpipe.training.finetune.packing import Block, pack
-from leanpipe.training.losses.chunked import IGNORED
+from leanpipe.training.losses.chunked_loss import IGNORED
 from leanpipe.training.losses.objectives import check_head
 from leanpipe.training.on_policy.on_policy import OnPolicyConfig, Turn, Turns
 from leanpipe.training.trainer import checkpoints

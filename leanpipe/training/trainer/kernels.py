@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.training.finetune.lora import without_wrapper
+from leanpipe.models.unwrap import unwrap_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
     from leanpipe.models.student import layer_list_name
     from leanpipe.models.varlen_attention import attend_by_document, attend_in_one
 
-    causal, kernel = without_wrapper(model), config.attention_kernel
+    causal, kernel = unwrap_adapters(model), config.attention_kernel
     if kernel == "auto":
         attend_by_document(causal, device.dtype_of(config.arithmetic))
     elif kernel == "flex_attention" and causal.config._attn_implementation == "sdpa":

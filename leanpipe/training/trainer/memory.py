@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.device import Kind
-from leanpipe.training.trainer.config import CHUNK, COPIES, TrainingConfig
+from leanpipe.training.losses.chunk_sizes import CHUNK_TOKENS, FULL_KL_COPIES
+from leanpipe.training.trainer.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -137,7 +138,7 @@ def _per_token(size: Size, short: int) -> int:
 
 def logits(size: Size, tokens: int, kind: Kind, short: int, kl: bool) -> int:
     """Of one chunk: logits, their logarithms of probabilities and the gradients of both, and the teacher's."""
-    chunk = CHUNK[kind] // (COPIES if kl else 1)
+    chunk = CHUNK_TOKENS[kind] // (FULL_KL_COPIES if kl else 1)
     per_logit = 12 + (4 if short == 2 else 0) + (16 if kl else 0)
     return min(tokens, chunk) * size.vocabulary * per_logit
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from leanpipe.training.finetune.lora import without_wrapper
+from leanpipe.models.unwrap import unwrap_adapters
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -54,7 +54,7 @@ def muon_and_adamw(
     model: Any, decayed: set[str], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> MuonAndAdamW:
     """The optimiser for the trained parameters of `model`; of those that AdamW trains, the `decayed` decay."""
-    causal = without_wrapper(model)
+    causal = unwrap_adapters(model)
     ends = {id(module.weight) for module in (causal.get_input_embeddings(), causal.get_output_embeddings())}
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for _, weight in trained if weight.ndim == 2 and id(weight) not in ends]

@@ -17,11 +17,11 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
+from leanpipe.models.unwrap import unwrap_adapters
 from leanpipe.processes.launcher import leave
 from leanpipe.processes.sigterm import Termination
 from leanpipe.training.distributed.forward_redirection import through
 from leanpipe.training.distributed.fsdp import ShardedTrainer, is_sharded, make_whole, shard
-from leanpipe.training.finetune.lora import without_wrapper
 from leanpipe.training.losses.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.trainer import checkpoints, micro_batch
 from leanpipe.training.trainer.arguments import BETAS, arguments, steps_of
@@ -174,13 +174,13 @@ class _Trainer(Trainer):
         self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
         self._termination = termination
         peak = peak_flops(device.dtype_of(config.arithmetic)) * config.processes
-        self.meter = Meter(self._tokens_per_step, flops_per_token(without_wrapper(model), block), peak)
+        self.meter = Meter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
         self._guard = Guard(config.spike)
         self._in_memory = config.micro_batch and config.in_memory
         if not self._in_memory:
             checkpointing = config.gradient_checkpointing
             self._in_memory = micro_batch.first_guess(
-                without_wrapper(model), config.share, block, checkpointing
+                unwrap_adapters(model), config.share, block, checkpointing
             )
         if checkpoint:
             self._restore(json.loads((checkpoint / _STATE).read_text()))

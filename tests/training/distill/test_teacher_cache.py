@@ -14,6 +14,7 @@ from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Store, digest_files, external
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from leanpipe.tokens.blocks import Blocks
+from leanpipe.training.distill.distillation_objectives import CachedDistillation, Distillation
 from leanpipe.training.distill.teacher_cache import (
     CacheConfig,
     CacheInputs,
@@ -26,7 +27,6 @@ from leanpipe.training.distill.teacher_cache import (
 )
 from leanpipe.training.distill.teacher_logprobs import RECORDS, Format, Predictions, Taught
 from leanpipe.training.losses.divergences import Divergence
-from leanpipe.training.losses.objectives import CachedDistillation, Distillation
 from leanpipe.training.trainer.data import Chosen, collate, scored_tokens
 from tests.tiny import tiny_llama, tiny_model
 from tests.training.blocks import Recorder, write_blocks

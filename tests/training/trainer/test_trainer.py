@@ -7,8 +7,9 @@ import torch
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.training.distill.distillation_objectives import Distillation
 from leanpipe.training.losses.divergences import Divergence
-from leanpipe.training.losses.objectives import CrossEntropy, Distillation
+from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.data import scored_tokens
 from leanpipe.training.trainer.trainer import Text, steps_of, train

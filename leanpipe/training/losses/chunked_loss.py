@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from leanpipe.training.trainer.config import CHUNK
+from leanpipe.training.losses.chunk_sizes import CHUNK_TOKENS
 
 IGNORED = -100
 """The label of a token that is not scored."""
@@ -108,7 +108,7 @@ def sum_in_chunks(
     Only the first of the sums carries a gradient, to `hidden_ND` and to what `head` trains. It is computed together with
     the loss, chunk by chunk, so that nothing is computed twice (as checkpointing would) and no logits are kept.
     """
-    chunk = chunk or CHUNK.get(hidden_ND.device.type, CHUNK["cuda"]) // copies
+    chunk = chunk or CHUNK_TOKENS.get(hidden_ND.device.type, CHUNK_TOKENS["cuda"]) // copies
     if not torch.is_grad_enabled():
         # No gradient of the head to add up, and losses without one hold the logits in float32: smaller chunks.
         few = _chunks(len(hidden_ND), max(1, chunk // 2))

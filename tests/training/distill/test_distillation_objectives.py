@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from leanpipe.training.distill.distillation_objectives import Distillation, Hidden, teacher_layers_followed
 from leanpipe.training.losses.divergences import Divergence
-from leanpipe.training.losses.objectives import Distillation, Hidden, teacher_layers_followed
 from leanpipe.training.trainer.data import collate
 from tests.tiny import tiny_llama
 from tests.training.blocks import tiny_blocks

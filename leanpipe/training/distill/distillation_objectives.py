@@ -1,0 +1,111 @@
+"""What a student minimises: how far it is from its teacher, who is asked at every step, or was asked long ago."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from leanpipe.training.distill.teacher_logprobs import RECORDS, Format
+from leanpipe.training.losses.chunk_sizes import FULL_KL_COPIES
+from leanpipe.training.losses.chunked_loss import IGNORED, scored, scored_labels, sum_in_chunks
+from leanpipe.training.losses.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
+from leanpipe.training.losses.objectives import Batch, hidden_states, output_head, scored_states
+from leanpipe.training.trainer.kernels import use_kernels_to_read
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """That hidden states are matched too, and which of the teacher's."""
+
+    weight: float
+    layers: Sequence[int]
+    """For each layer of the student the teacher's layer after which its states should be the same."""
+    entries: torch.Tensor | None = None
+    """Which entries of the teacher's states the student has; None for all, or for as many as the student has."""
+
+
+def teacher_layers_followed(kept: Sequence[int], layers: int) -> list[int]:
+    """For a student made of the teacher's layers `kept`: each does the work of those left out behind it, too."""
+    return [following - 1 for following in (*kept[1:], layers)]
+
+
+class Distillation:
+    """A share of the divergence from a teacher that is asked at every step, and the rest of the next token's -ln p.
+
+    `vocabulary` is the number of tokens that exist, if the logits of teacher or student are padded. With `hidden`, the
+    mean over layers of 1 - cosine between hidden states counts too (as in DistilBERT, Sanh et al. 2019, section 2).
+    """
+
+    def __init__(
+        self,
+        teacher: "PreTrainedModel",
+        how: Divergence,
+        vocabulary: int | None = None,
+        hidden: Hidden | None = None,
+    ):
+        use_kernels_to_read(teacher)
+        self._teacher, self._how, self._vocabulary, self._hidden = teacher, how, vocabulary, hidden
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        labels_N, deep = scored_labels(batch["labels"]), self._hidden is not None
+        with torch.no_grad():
+            teacher_LND = hidden_states(self._teacher, batch, deep)
+        student_LND = hidden_states(model, batch, deep)
+        teacher_ND, teacher_head = teacher_LND[-1], output_head(self._teacher)
+
+        def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
+            width = logits_CV.shape[-1]
+            teacher_CV = fitted(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
+            return to_teacher(self._how, logits_CV, teacher_CV, labels_N[rows])
+
+        with_head = sum_in_chunks(losses, student_LND[-1], output_head(model), copies=FULL_KL_COPIES)
+        sums = dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
+        if self._hidden is None:
+            return sums
+        apart = _apart(student_LND, teacher_LND, self._hidden, int((labels_N != IGNORED).sum()))
+        return {**sums, "loss": sums["loss"] + self._hidden.weight * apart, "hidden": apart.detach()}
+
+
+def _apart(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], hidden: Hidden, rows: int
+) -> torch.Tensor:
+    """1 - cosine between states (N, D), the mean over the student's layers, the sum over the first `rows` tokens."""
+    total = student[-1].new_zeros((), dtype=torch.float32)
+    width = student[-1].shape[-1]
+    entries = torch.arange(width) if hidden.entries is None else hidden.entries
+    # The first of the states are the embeddings.
+    for mine_ND, layer in zip(student[1:], hidden.layers, strict=True):
+        theirs_ND = teacher[layer + 1][:, entries.to(mine_ND.device)]
+        total = total + (1 - torch.cosine_similarity(mine_ND.float(), theirs_ND.float(), dim=-1))[:rows].sum()
+    return total / len(hidden.layers)
+
+
+class CachedDistillation:
+    """The same from what a teacher predicted long ago (`predictions.py`).
+
+    Forward KL is learnt from the most likely tokens and the sampled ones. For the others, and if nothing was sampled, all
+    but the most likely tokens are one.
+    """
+
+    def __init__(self, format: Format, how: Divergence):
+        self._format, self._how = format, how
+        self._sampled = how.kind == "forward_kl" and format.tail_samples > 0
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        labels_N = scored_labels(batch["labels"])
+        # One record more, for the last token of a block, which predicts nothing.
+        records_BTR = torch.nn.functional.pad(batch[RECORDS], (0, 0, 0, 1))
+        predicted = self._format.decode(scored(records_BTR, batch["labels"]), self._how.temperature)
+
+        def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
+            ids_CJ, log_p_CJ, weights_CJ, buckets_CM = predicted.rows(rows)
+            if self._sampled:
+                return to_sample(self._how, logits_CV, ids_CJ, log_p_CJ, weights_CJ, labels_N[rows])
+            return to_buckets(self._how, logits_CV, ids_CJ[:, : self._format.k], buckets_CM, labels_N[rows])
+
+        with_head = sum_in_chunks(losses, scored_states(model, batch), output_head(model))
+        return dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
