@@ -49,7 +49,7 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.config import TrainingConfig
     from leanpipe.training.trainer.flops import flops_per_token
-    from leanpipe.training.trainer.trainer import Text, train
+    from leanpipe.training.trainer.trainer import TrainingData, train
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     blocks = text(load_tokenizer(path))
@@ -58,7 +58,7 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     )
     model = load_model(path, torch.float32)
     before = peak(dtype)
-    outcome = train(model, CrossEntropy(), Text(blocks, [blocks[0]]), config, out, Silent())
+    outcome = train(model, CrossEntropy(), TrainingData(blocks, [blocks[0]]), config, out, Silent())
     # A token attends to its own document only, and so on average to half of this.
     attended = 2 * statistics.mean(place + 1 for block in blocks for place in block["position_ids"].tolist())
     used = outcome.tokens_per_second * flops_per_token(model, round(attended))

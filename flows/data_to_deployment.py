@@ -45,8 +45,8 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
 
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
-        predictions = predicted(run, config, given, blocks)
-        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
+        teacher_logprobs = predicted(run, config, given, blocks)
+        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **teacher_logprobs)
         if config.on_policy.steps:
             student = run.stage(
                 on_policy,

@@ -27,6 +27,6 @@ def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
         plan(run, config, given)
         documents = cleaned(run, config, given)
         blocks = tokenized(run, config, given, documents)
-        predictions = predicted(run, config, given, blocks)
-        run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
+        teacher_logprobs = predicted(run, config, given, blocks)
+        run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **teacher_logprobs)
         return show(run)

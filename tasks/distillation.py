@@ -17,4 +17,4 @@ def predicted(run: Run, settings: DistillSettings, given: Given, blocks: Artifac
     config = cache_config(settings.cache, blocks.path, settings.distill.tokens)
     base = cached_before(run.store, config, given.model, blocks)
     more: dict[str, Any] = {"base": base} if base else {}
-    return {"predictions": run.stage(cache_teacher, config, teacher=given.model, blocks=blocks, **more)}
+    return {"teacher_logprobs": run.stage(cache_teacher, config, teacher=given.model, blocks=blocks, **more)}

@@ -48,11 +48,11 @@ def random_decoder(config: "PretrainedConfig", seed: int) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
-    from leanpipe.models.sparse_attention import implementation
+    from leanpipe.models.sparse_attention import attention_implementation
 
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation=implementation(config)
+        config, dtype=torch.float32, attn_implementation=attention_implementation(config)
     )
 
 

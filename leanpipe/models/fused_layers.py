@@ -18,7 +18,7 @@ _ELEMENTS = 2**17
 """Of a tensor that are worked on together: half a megabyte in float32."""
 
 
-def fuse(model: torch.nn.Module) -> None:
+def fuse_layers(model: torch.nn.Module) -> None:
     """Let the norms and gated layers of a model on a processor do so, if they compute the same then."""
     for module in model.modules():
         fused = _fused(module)
@@ -27,7 +27,7 @@ def fuse(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def convert_once(model: torch.nn.Module) -> Iterator[None]:
+def convert_norms_once(model: torch.nn.Module) -> Iterator[None]:
     """Within, and under autocast, what the norms of a model on a GPU give is converted once, not for each of its readers."""
 
     def convert(_module: Any, _given: Any, made: torch.Tensor) -> torch.Tensor:

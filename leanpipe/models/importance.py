@@ -55,7 +55,7 @@ def layer_influence(
     return influence_L
 
 
-def measure(
+def measure_importance(
     model: "PreTrainedModel", layers: Sequence["torch.nn.Module"], blocks: Sequence[Any]
 ) -> Importance:
     """Read `blocks` and see. Raises UserError for layers that are not built as Llama's."""

@@ -14,7 +14,7 @@ from leanpipe.models.offload import (
     GIGABYTE,
     check_fits,
     check_runs_on_the_device,
-    is_quantised,
+    is_quantized,
     loaded_bytes,
     max_memory,
     room,
@@ -48,7 +48,7 @@ def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrai
     dtype, available = device.compute_dtype(), room(limit, spare)
     if loaded_bytes(path, dtype) <= available:
         return _load(path, dtype, device_map=device.name())
-    if is_quantised(path):
+    if is_quantized(path):
         raise UserError(
             f"the quantised weights of {path} exceed the {available / GIGABYTE:.2f} GB of device memory that they may take, "
             "and quantised weights are not offloaded: allow them more, or give the model in full precision"
@@ -70,7 +70,7 @@ def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrai
 def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    from leanpipe.models.sparse_attention import implementation
+    from leanpipe.models.sparse_attention import attention_implementation
 
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -79,7 +79,7 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
             path,
             dtype=dtype,
             trust_remote_code=False,
-            attn_implementation=implementation(read_config(path)),
+            attn_implementation=attention_implementation(read_config(path)),
             **where,
         )
     except (OSError, ValueError, KeyError) as error:

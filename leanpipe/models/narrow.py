@@ -49,7 +49,7 @@ class Narrowed:
     hidden: "torch.Tensor"
 
 
-def narrowed(
+def narrow_model(
     model: "PreTrainedModel",
     layers: str,
     importance: Importance,

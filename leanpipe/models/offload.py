@@ -27,12 +27,12 @@ def loaded_bytes(path: Path, dtype: "torch.dtype") -> int:
 
     Reads the headers of the safetensors files, not the weights; of torch's own files it knows their size.
     """
-    keep = is_quantised(path)
+    keep = is_quantized(path)
     files = list(path.glob("*.safetensors"))
     return sum(_file_bytes(file, dtype, keep) for file in files) if files else _torch_bytes(path, dtype)
 
 
-def is_quantised(path: Path) -> bool:
+def is_quantized(path: Path) -> bool:
     """Whether the weights in the folder `path` were quantised when they were saved."""
     config = path / "config.json"
     return config.exists() and "quantization_config" in json.loads(config.read_text())

@@ -25,19 +25,19 @@ _BLOCK = 128
 """Queries that are computed together where the pattern has no blocks of its own."""
 
 
-def implementation(config: Any) -> str | None:
+def attention_implementation(config: Any) -> str | None:
     """The `attn_implementation` that a model of this config needs; None leaves the choice to transformers."""
     if not getattr(config, KEY, None):
         return None
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(NAME, sparse_attention_forward)
     AttentionMaskInterface.register(NAME, flash_attention_mask)  # the mask of padding, (B, T), or None
     return NAME
 
 
-def attend(
+def sparse_attention_forward(
     module: torch.nn.Module,
     query_BHTD: torch.Tensor,
     key_BKTD: torch.Tensor,

@@ -90,7 +90,7 @@ def layer_list_name(model: "PreTrainedModel") -> str:
             return name
     raise UserError(
         f"layers cannot be taken from a {model.config.model_type} model, which does not keep them in one list: "
-        "set initialisation to random, or choose another teacher"
+        "set initialization to random, or choose another teacher"
     )
 
 

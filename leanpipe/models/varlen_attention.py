@@ -18,14 +18,14 @@ import torch.nn.functional as F
 
 from leanpipe.core import device
 
-NAME = "leanpipe_documents"
+NAME = "leanpipe_varlen"
 """By which transformers knows this attention."""
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def attend_by_document(model: Any, arithmetic: torch.dtype | None = None) -> None:
+def use_varlen_attention(model: Any, arithmetic: torch.dtype | None = None) -> None:
     """Let a causal language model do so for batches without padding, if it computes the same then.
 
     `arithmetic` is that of the autocast in which it runs; None is that of its weights.
@@ -38,22 +38,22 @@ def attend_by_document(model: Any, arithmetic: torch.dtype | None = None) -> Non
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(NAME, varlen_attention_forward)
     AttentionMaskInterface.register(NAME, flash_attention_mask)  # none, as there is no padding
     expected = _sample(model, dtype)
     model.set_attn_implementation(NAME)
     if not torch.allclose(_sample(model, dtype), expected, rtol=0.05, atol=0.05, equal_nan=True):
-        attend_in_one(model)
+        use_default_attention(model)
 
 
-def attend_in_one(model: Any) -> None:
+def use_default_attention(model: Any) -> None:
     """Take that back: the model reads padded batches and goes on from a cache again."""
     if model.config._attn_implementation == NAME:
         model.set_attn_implementation("sdpa")
 
 
 @torch.compiler.disable  # whose own it would make anew for other numbers of documents
-def attend(
+def varlen_attention_forward(
     module: torch.nn.Module,
     query_BHTD: torch.Tensor,
     key_BKTD: torch.Tensor,
@@ -79,7 +79,7 @@ def attend(
     elif kind == "cuda":
         output_NHD = _on_gpu(documents, scaling, *inputs)
     else:
-        output_NHD = _ByDocument.apply(*inputs, documents.lengths, scaling)
+        output_NHD = _VarlenAttention.apply(*inputs, documents.lengths, scaling)
     return output_NHD.unflatten(0, (batch, length)), None
 
 
@@ -135,7 +135,7 @@ def _on_gpu(
     )
 
 
-class _ByDocument(torch.autograd.Function):
+class _VarlenAttention(torch.autograd.Function):
     """PyTorch's own attention for processors. Its backward pass is up to four times as fast in float32 as in bfloat16, so it
     is done in that, a document at a time."""
 

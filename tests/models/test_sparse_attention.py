@@ -88,7 +88,9 @@ def dense_mask(pattern: AttentionConfig, lengths: tuple[int, ...], key_BKTD: tor
 def test_the_result_and_its_gradients_are_those_of_a_dense_mask(pattern, lengths):
     query, key, value = draw(sum(lengths))
     positions = positions_of(lengths)[None].expand(2, -1).contiguous()
-    ours, _ = attention.attend(Layer(pattern), query, key, value, None, position_ids=positions)
+    ours, _ = attention.sparse_attention_forward(
+        Layer(pattern), query, key, value, None, position_ids=positions
+    )
     mask = dense_mask(pattern, lengths, key.detach()).repeat_interleave(2, 1)
     scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) / math.sqrt(8)
     weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
@@ -105,10 +107,14 @@ def test_the_rows_of_a_batch_may_be_packed_differently(pattern):
     query, key, value = draw(64)
     rows = (30, 34), (5, 50, 9)
     both = torch.stack([positions_of(row) for row in rows])
-    together, _ = attention.attend(Layer(pattern), query, key, value, None, position_ids=both)
+    together, _ = attention.sparse_attention_forward(
+        Layer(pattern), query, key, value, None, position_ids=both
+    )
     for number, row in enumerate(rows):
         one = [tensor[number : number + 1] for tensor in (query, key, value)]
-        alone, _ = attention.attend(Layer(pattern), *one, None, position_ids=positions_of(row)[None])
+        alone, _ = attention.sparse_attention_forward(
+            Layer(pattern), *one, None, position_ids=positions_of(row)[None]
+        )
         torch.testing.assert_close(together[number], alone[0])
 
 
@@ -233,7 +239,9 @@ def test_an_engine_that_does_not_know_the_pattern_attends_to_everything(tmp_path
 def test_a_gpu_computes_the_same(pattern):
     query, key, value = draw(71)
     positions = positions_of((40, 1, 30))[None].expand(2, -1).contiguous()
-    here, _ = attention.attend(Layer(pattern), query, key, value, None, position_ids=positions)
+    here, _ = attention.sparse_attention_forward(
+        Layer(pattern), query, key, value, None, position_ids=positions
+    )
     moved = [tensor.detach().cuda() for tensor in (query, key, value)]
-    there, _ = attention.attend(Layer(pattern), *moved, None, position_ids=positions.cuda())
+    there, _ = attention.sparse_attention_forward(Layer(pattern), *moved, None, position_ids=positions.cuda())
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)

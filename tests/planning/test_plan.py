@@ -155,7 +155,7 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
 
 def test_a_teacher_that_is_asked_at_every_step_is_in_memory():
     teacher = describe_model("smollm2-135m-instruct")
-    online = DistillConfig(predictions="online")
+    online = DistillConfig(teacher_logprobs="online")
     stages = plan_flow(DistillSettings(distill=online), {"teacher": teacher}, BOX).stages
     assert [one.stage for one in stages] == ["distill"]
     cached = plan_distill(DistillConfig(), teacher, 256, "cuda")
@@ -273,7 +273,7 @@ def test_a_stage_writes_down_the_device_that_computed_it(tmp_path):
 
 def test_the_teacher_makes_room_for_the_student():
     teacher = describe_model("smollm2-135m-instruct")
-    online = DistillConfig(predictions="online")
+    online = DistillConfig(teacher_logprobs="online")
     settings = DistillSettings(distill=online)
     whole = plan_distill(online, teacher, 256, "cuda")
     small = replace(BOX, kind="cuda", device_memory=whole.peak - whole.parts["teacher"] // 2)

@@ -6,19 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from leanpipe.training.distill.teacher_logprobs import RECORDS, Format
+from leanpipe.training.distill.teacher_logprobs import RECORDS, LogprobFormat
 from leanpipe.training.losses.chunk_sizes import FULL_KL_COPIES
 from leanpipe.training.losses.chunked_loss import IGNORED, scored, scored_labels, sum_in_chunks
-from leanpipe.training.losses.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
+from leanpipe.training.losses.divergences import (
+    DistillationLoss,
+    fit_vocabulary,
+    full_kl,
+    sampled_kl,
+    top_k_kl,
+)
 from leanpipe.training.losses.objectives import Batch, hidden_states, output_head, scored_states
-from leanpipe.training.trainer.kernels import use_kernels_to_read
+from leanpipe.training.trainer.kernels import use_inference_kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenStateMatching:
     """That hidden states are matched too, and which of the teacher's."""
 
     weight: float
@@ -43,12 +49,12 @@ class Distillation:
     def __init__(
         self,
         teacher: "PreTrainedModel",
-        how: Divergence,
+        loss: DistillationLoss,
         vocabulary: int | None = None,
-        hidden: Hidden | None = None,
+        hidden: HiddenStateMatching | None = None,
     ):
-        use_kernels_to_read(teacher)
-        self._teacher, self._how, self._vocabulary, self._hidden = teacher, how, vocabulary, hidden
+        use_inference_kernels(teacher)
+        self._teacher, self._loss, self._vocabulary, self._hidden = teacher, loss, vocabulary, hidden
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         labels_N, deep = scored_labels(batch["labels"]), self._hidden is not None
@@ -59,19 +65,19 @@ class Distillation:
 
         def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
             width = logits_CV.shape[-1]
-            teacher_CV = fitted(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
-            return to_teacher(self._how, logits_CV, teacher_CV, labels_N[rows])
+            teacher_CV = fit_vocabulary(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
+            return full_kl(self._loss, logits_CV, teacher_CV, labels_N[rows])
 
         with_head = sum_in_chunks(losses, student_LND[-1], output_head(model), copies=FULL_KL_COPIES)
         sums = dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
         if self._hidden is None:
             return sums
-        apart = _apart(student_LND, teacher_LND, self._hidden, int((labels_N != IGNORED).sum()))
-        return {**sums, "loss": sums["loss"] + self._hidden.weight * apart, "hidden": apart.detach()}
+        distance = _hidden_distance(student_LND, teacher_LND, self._hidden, int((labels_N != IGNORED).sum()))
+        return {**sums, "loss": sums["loss"] + self._hidden.weight * distance, "hidden": distance.detach()}
 
 
-def _apart(
-    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], hidden: Hidden, rows: int
+def _hidden_distance(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], hidden: HiddenStateMatching, rows: int
 ) -> torch.Tensor:
     """1 - cosine between states (N, D), the mean over the student's layers, the sum over the first `rows` tokens."""
     total = student[-1].new_zeros((), dtype=torch.float32)
@@ -91,21 +97,21 @@ class CachedDistillation:
     but the most likely tokens are one.
     """
 
-    def __init__(self, format: Format, how: Divergence):
-        self._format, self._how = format, how
-        self._sampled = how.kind == "forward_kl" and format.tail_samples > 0
+    def __init__(self, format: LogprobFormat, loss: DistillationLoss):
+        self._format, self._loss = format, loss
+        self._sampled = loss.divergence == "forward_kl" and format.tail_samples > 0
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         labels_N = scored_labels(batch["labels"])
         # One record more, for the last token of a block, which predicts nothing.
         records_BTR = torch.nn.functional.pad(batch[RECORDS], (0, 0, 0, 1))
-        predicted = self._format.decode(scored(records_BTR, batch["labels"]), self._how.temperature)
+        predicted = self._format.decode(scored(records_BTR, batch["labels"]), self._loss.temperature)
 
         def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
             ids_CJ, log_p_CJ, weights_CJ, buckets_CM = predicted.rows(rows)
             if self._sampled:
-                return to_sample(self._how, logits_CV, ids_CJ, log_p_CJ, weights_CJ, labels_N[rows])
-            return to_buckets(self._how, logits_CV, ids_CJ[:, : self._format.k], buckets_CM, labels_N[rows])
+                return sampled_kl(self._loss, logits_CV, ids_CJ, log_p_CJ, weights_CJ, labels_N[rows])
+            return top_k_kl(self._loss, logits_CV, ids_CJ[:, : self._format.k], buckets_CM, labels_N[rows])
 
         with_head = sum_in_chunks(losses, scored_states(model, batch), output_head(model))
         return dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))

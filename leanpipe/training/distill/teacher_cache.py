@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from leanpipe.training.distill.teacher_logprobs import Format
-    from leanpipe.training.trainer.data import Chosen
+    from leanpipe.training.distill.teacher_logprobs import LogprobFormat
+    from leanpipe.training.trainer.data import Subset
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ class CacheInputs:
 def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: Report) -> Summary:
     """Write what the teacher predicts in the first `config.blocks` blocks (`leanpipe/training/distill/teacher_logprobs.py`)."""
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.teacher_logprobs import INFO, Format
-    from leanpipe.training.trainer.data import Chosen, scored_tokens
+    from leanpipe.training.distill.teacher_logprobs import INFO, LogprobFormat
+    from leanpipe.training.trainer.data import Subset, scored_tokens
 
     blocks = Blocks(inputs.blocks, "train")
     check_same_tokens(inputs.teacher, inputs.blocks)
-    chosen = Chosen(blocks, config.blocks * blocks.block_length)
+    chosen = Subset(blocks, config.blocks * blocks.block_length)
     vocabulary = vocabulary_size(load_tokenizer(inputs.blocks / "tokenizer"))
-    format = Format(
+    format = LogprobFormat(
         top_k=config.top_k,
         tail_samples=config.tail_samples,
         vocabulary=vocabulary,
@@ -89,7 +89,7 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
     )
     check_budget(format, config.max_gigabytes, out)
     started = time.perf_counter()
-    asked = write_predictions(inputs, chosen, format, out, report)
+    asked = write_teacher_logprobs(inputs, chosen, format, out, report)
     (out / INFO).write_text(format.model_dump_json(indent=2))
     size = sum(path.stat().st_size for path in out.glob("*.npy"))
     mass_N = _mass_kept(out)
@@ -108,9 +108,9 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
 def cache_config(settings: CacheSettings, blocks: Path, tokens: int) -> CacheConfig:
     """What stage `cache_teacher` is told for a student that reads `tokens` tokens of the blocks in the folder `blocks`."""
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.trainer.data import Chosen
+    from leanpipe.training.trainer.data import Subset
 
-    return CacheConfig(**dict(settings), blocks=len(Chosen(Blocks(blocks, "train"), tokens)))
+    return CacheConfig(**dict(settings), blocks=len(Subset(Blocks(blocks, "train"), tokens)))
 
 
 def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: Artifact) -> Artifact | None:
@@ -145,11 +145,11 @@ def differing_tokens(theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokeniz
     return wrong + [token for token in known if token not in own and token not in added]
 
 
-def check_budget(format: "Format", max_gigabytes: float, out: Path) -> None:
+def check_budget(format: "LogprobFormat", max_gigabytes: float, out: Path) -> None:
     """Raise UserError if the predictions would take more of the disk than they may, or than there is."""
     wanted, free = format.bytes / 1e9, shutil.disk_usage(out).free / 1e9
     size = f"{wanted:.3g} GB ({format.blocks * format.block_length:,} tokens of {format.record_bytes} bytes)"
-    knobs = "lower distill.tokens or cache.top_k, or set distill.predictions to online"
+    knobs = "lower distill.tokens or cache.top_k, or set distill.teacher_logprobs to online"
     if wanted > max_gigabytes:
         raise UserError(
             f"the teacher's predictions would take {size}, but cache.max_gigabytes is {max_gigabytes:g}: raise it, {knobs}"
@@ -160,10 +160,10 @@ def check_budget(format: "Format", max_gigabytes: float, out: Path) -> None:
         )
 
 
-def write_predictions(
+def write_teacher_logprobs(
     inputs: CacheInputs,
-    chosen: "Chosen",
-    format: "Format",
+    chosen: "Subset",
+    format: "LogprobFormat",
     out: Path,
     report: Report,
     file_tokens: int = _FILE_TOKENS,
@@ -184,15 +184,15 @@ def write_predictions(
 
 
 def _load_teacher(path: Path) -> "PreTrainedModel":
-    from leanpipe.training.trainer.kernels import use_kernels_to_read
+    from leanpipe.training.trainer.kernels import use_inference_kernels
 
     teacher = load_for_inference(path)
-    use_kernels_to_read(teacher)
+    use_inference_kernels(teacher)
     return teacher
 
 
 def _ask(
-    teacher: "PreTrainedModel", chosen: "Chosen", indices: range, format: "Format", report: Report
+    teacher: "PreTrainedModel", chosen: "Subset", indices: range, format: "LogprobFormat", report: Report
 ) -> "np.ndarray":
     """Records (blocks, T - 1, bytes), uint8, of the blocks `indices`."""
     import numpy as np
@@ -214,7 +214,7 @@ def _ask(
 
 
 def _records(
-    teacher: "PreTrainedModel", batch: dict[str, Any], format: "Format", generator: "torch.Generator"
+    teacher: "PreTrainedModel", batch: dict[str, Any], format: "LogprobFormat", generator: "torch.Generator"
 ) -> Iterator[Any]:
     """Of every token of the batch but the first of each block, a chunk at a time."""
     import torch
@@ -270,8 +270,10 @@ def _mass_kept(out: Path) -> "torch.Tensor":
     """The share of the probability that the kept tokens have, for each token of the first blocks, (N,)."""
     import torch
 
-    from leanpipe.training.distill.teacher_logprobs import Predictions
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs
 
-    records_NR = torch.cat([Predictions(out)[index] for index in range(min(64, len(Predictions(out))))])
+    records_NR = torch.cat(
+        [TeacherLogprobs(out)[index] for index in range(min(64, len(TeacherLogprobs(out))))]
+    )
     tail_N2 = records_NR[:, -4:].contiguous().view(torch.float16).float()
     return 1 - tail_N2[:, 0].exp()

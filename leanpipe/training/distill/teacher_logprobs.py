@@ -28,8 +28,8 @@ from leanpipe.training.losses.chunked_loss import at_least_float32, flat, log
 from leanpipe.training.losses.divergences import FLOOR
 
 INFO = "predictions.json"
-RECORDS = "predictions"
-"""The name under which an item of `Taught` has its records."""
+RECORDS = "teacher_logprobs"
+"""The name under which an item of `WithTeacherLogprobs` has its records."""
 _FINEST = 64.0
 """-ln p is kept as the square root's 64th part: the error is 1/64 of the root, 0.002 at p = 0.98 and 0.06 at the least p
 that can be told from 0, e^-15.9."""
@@ -40,7 +40,7 @@ _ROWS = {"cpu": 32, "cuda": 4_096}
 """Tokens that are encoded at once: on a processor their probabilities should stay in its caches."""
 
 
-class Predicted(NamedTuple):
+class DecodedLogprobs(NamedTuple):
     """N records, softened by a temperature. All in float32."""
 
     ids_NJ: torch.Tensor
@@ -52,11 +52,11 @@ class Predicted(NamedTuple):
     buckets_NM: torch.Tensor
     """ln p of each of the K most likely tokens and, last, of all others: M = K + 1."""
 
-    def rows(self, rows: slice) -> "Predicted":
-        return Predicted(*(each[rows] for each in self))
+    def rows(self, rows: slice) -> "DecodedLogprobs":
+        return DecodedLogprobs(*(each[rows] for each in self))
 
 
-class Format(BaseModel):
+class LogprobFormat(BaseModel):
     """How records are laid out; `predictions.json`."""
 
     model_config = ConfigDict(frozen=True)
@@ -114,7 +114,7 @@ class Format(BaseModel):
         tail = log(tail_C2).clamp_(min=FLOOR).half().view(torch.uint8)
         return torch.cat([ids, codes, tail], dim=-1)
 
-    def decode(self, records_NR: torch.Tensor, temperature: float) -> Predicted:
+    def decode(self, records_NR: torch.Tensor, temperature: float) -> DecodedLogprobs:
         """What the records say, softened by `temperature`."""
         tokens, power = self.tokens, 1 / temperature
         ids, codes, tail = records_NR.split([tokens * self.id_bytes, tokens, 4], dim=-1)
@@ -129,7 +129,7 @@ class Format(BaseModel):
         buckets_NM = (both_NM - total_N1).clamp_(min=FLOOR)
         # Drawn by p, they stand for p^power by importance. At temperature 1 all weigh the same.
         of_tail_NS = torch.softmax((power - 1) * sampled_NS, -1) * buckets_NM[:, -1:].exp()
-        return Predicted(
+        return DecodedLogprobs(
             ids_NJ,
             (power * kept_NJ - total_N1).clamp_(min=FLOOR),
             torch.cat([buckets_NM[:, :-1].exp(), of_tail_NS], dim=-1),
@@ -206,7 +206,7 @@ def softened_tail(tail_N2: torch.Tensor, least_N: torch.Tensor, tokens: int, pow
     return zero + power * (one_N - zero) + power * (power - 1) * curve_N
 
 
-class Predictions:
+class TeacherLogprobs:
     """The folder that stage `cache_teacher` wrote: memory-mapped, block after block."""
 
     def __init__(self, folder: Path):
@@ -214,7 +214,7 @@ class Predictions:
             raise UserError(
                 f"{folder} holds no teacher's predictions: give a result of the stage cache_teacher"
             )
-        self.format = Format.model_validate_json((folder / INFO).read_text())
+        self.format = LogprobFormat.model_validate_json((folder / INFO).read_text())
         self._files = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
         self._starts = np.cumsum([0, *map(len, self._files)]).tolist()
 
@@ -227,19 +227,19 @@ class Predictions:
         return torch.from_numpy(self._files[file][index - self._starts[file]].copy())
 
 
-class Taught:
+class WithTeacherLogprobs:
     """Blocks, each with what the teacher predicts in it."""
 
-    def __init__(self, blocks: Any, predictions: Predictions):
-        if len(blocks) > len(predictions):
+    def __init__(self, blocks: Any, teacher_logprobs: TeacherLogprobs):
+        if len(blocks) > len(teacher_logprobs):
             raise UserError(
-                f"the teacher's predictions are of {len(predictions)} blocks, but {len(blocks)} are to be learnt: "
+                f"the teacher's predictions are of {len(teacher_logprobs)} blocks, but {len(blocks)} are to be learnt: "
                 "make them again for this length of training"
             )
-        self._blocks, self._predictions = blocks, predictions
+        self._blocks, self._teacher_logprobs = blocks, teacher_logprobs
 
     def __len__(self) -> int:
         return len(self._blocks)
 
     def __getitem__(self, index: int) -> Mapping[str, torch.Tensor]:
-        return {**self._blocks[index], RECORDS: self._predictions[index]}
+        return {**self._blocks[index], RECORDS: self._teacher_logprobs[index]}

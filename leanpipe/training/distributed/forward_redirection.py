@@ -8,7 +8,7 @@ from leanpipe.training.distributed.fsdp import is_sharded
 _T = TypeVar("_T")
 
 
-def through(wrapper: Any, inner: Any, compute: Callable[[], _T]) -> _T:
+def redirect_forward(wrapper: Any, inner: Any, compute: Callable[[], _T]) -> _T:
     """`compute()` within the forward pass of `wrapper`, which gathers weights and averages the gradients of processes.
 
     Its hooks run around a call of `inner`, and that call becomes `compute`, as in Lightning's forward redirection.

@@ -35,7 +35,7 @@ def is_sharded(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def shard(model: Any, arithmetic: torch.dtype) -> Any:
+def shard_model(model: Any, arithmetic: torch.dtype) -> Any:
     """The model in parts. `model` itself is left to main memory in the first process, and of no use in the others.
 
     There is no way back from parts to a plain module: `make_whole` gives the first process's model their weights.
@@ -55,7 +55,7 @@ def shard(model: Any, arithmetic: torch.dtype) -> Any:
     return divided
 
 
-def make_whole(divided: Any, model: Any) -> None:
+def gather_weights(divided: Any, model: Any) -> None:
     """In the first process, give `model` the weights that were trained in parts, and put it on the device."""
     weights = get_model_state_dict(divided, options=_WHOLE)
     if rank() == 0:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.finetune.chat import Example
-    from leanpipe.training.finetune.forgetting import General
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.finetune.forgetting import GeneralText
+    from leanpipe.training.trainer.trainer import TrainingData
 
 
 class FinetuneConfig(TrainingConfig):
@@ -143,16 +143,18 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     return _Examples(usable[held_out:], usable[:held_out], skipped, read.describe())
 
 
-def _text(config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _text(
+    config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.training.finetune.packing import pack
-    from leanpipe.training.trainer.data import spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import evenly_spaced_blocks
+    from leanpipe.training.trainer.trainer import TrainingData
 
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     train, validation = (
         pack(some, config.max_length, padding) for some in (examples.train, examples.validation)
     )
-    return Text(train, spread(validation, config.validation_tokens))
+    return TrainingData(train, evenly_spaced_blocks(validation, config.validation_tokens))
 
 
 def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
@@ -171,12 +173,12 @@ def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
 
 def _general(
     config: FinetuneConfig, documents: Path | None, tokenizer: "PreTrainedTokenizerBase"
-) -> "General | None":
-    from leanpipe.training.finetune.forgetting import general
+) -> "GeneralText | None":
+    from leanpipe.training.finetune.forgetting import general_text
 
     if documents is None or not config.general_tokens:
         return None
-    return general(documents, tokenizer, config.general_tokens, config.max_length)
+    return general_text(documents, tokenizer, config.general_tokens, config.max_length)
 
 
 def _forgotten(before: float | None, after: float | None, report: Report) -> Summary:

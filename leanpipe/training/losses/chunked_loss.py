@@ -36,11 +36,11 @@ def cross_entropy(
     scored_N = labels_N != IGNORED
     losses_N = -log(p_NV.gather(1, at_N1))[:, 0].where(scored_N, 0)
     p_NV.view(-1).index_add_(0, flat(at_N1, p_NV.shape[1]), p_NV.new_full((len(at_N1),), -1))
-    leave_out_filled(p_NV, labels_N)
+    zero_padded_rows(p_NV, labels_N)
     return losses_N, p_NV
 
 
-def leave_out_filled(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:
+def zero_padded_rows(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:
     """Set to 0 the rows of tokens that are not scored, which are among the last: a pass through all takes as long as a
     softmax."""
     last = slice(-_ROWS, None)

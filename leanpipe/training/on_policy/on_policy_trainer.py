@@ -26,14 +26,14 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
 from leanpipe.processes.sigterm import Termination
 from leanpipe.training.finetune.chat import Example
-from leanpipe.training.finetune.forgetting import nats
+from leanpipe.training.finetune.forgetting import total_nats
 from leanpipe.training.finetune.packing import Block, pack
 from leanpipe.training.losses.chunked_loss import IGNORED
 from leanpipe.training.losses.objectives import check_head
 from leanpipe.training.on_policy.on_policy import OnPolicyConfig, Turn, Turns
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.arguments import BETAS
-from leanpipe.training.trainer.data import Passes, scored_tokens
+from leanpipe.training.trainer.data import ShuffledEpochs, scored_tokens
 from leanpipe.training.trainer.loss_curves import draw_losses
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def train_on_policy(
             model=student,
             teacher_model=teacher,
             args=_arguments(config, folder, resumed=checkpoint is not None),
-            train_dataset=Passes(_items(turns.train), config.steps * config.batch, config.seed),
+            train_dataset=ShuffledEpochs(_items(turns.train), config.steps * config.batch, config.seed),
             processing_class=tokenizer,
             callbacks=[_Watch(config, report, termination)],
         )
@@ -162,7 +162,7 @@ def _arguments(config: OnPolicyConfig, folder: Path, resumed: bool) -> Any:
         eval_strategy="no",
         save_strategy="no",  # `_Watch` decides when
         seed=config.seed,
-        shuffle_dataset=False,  # `Passes` shuffles
+        shuffle_dataset=False,  # `ShuffledEpochs` shuffles
         use_cpu=device.name() == "cpu",
         dataloader_pin_memory=False,  # what is read are lists
         disable_tqdm=True,
@@ -257,7 +257,9 @@ class _WithGivenAnswers(DistillationTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """`Measured` of the model as it is now. Answers are drawn from the same random numbers each time."""
         self.model.eval()
-        loss = nats(self.model, self._answers, self._config.arithmetic) / max(scored_tokens(self._answers), 1)
+        loss = total_nats(self.model, self._answers, self._config.arithmetic) / max(
+            scored_tokens(self._answers), 1
+        )
         if not math.isfinite(loss):
             raise UserError(f"the student's loss on given answers is {loss}: its weights are damaged")
         with torch.random.fork_rng():

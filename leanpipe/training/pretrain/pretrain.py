@@ -18,7 +18,7 @@ from leanpipe.training.trainer.config import TrainingConfig, check_training
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.trainer import TrainingData
 
 
 class PretrainConfig(TrainingConfig):
@@ -117,10 +117,10 @@ def check_pretrain(config: PretrainConfig) -> None:
     shape_of(config, block=1)
 
 
-def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.trainer.data import scored_bytes, spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import evenly_spaced_blocks, scored_bytes
+    from leanpipe.training.trainer.trainer import TrainingData
 
     train, validation = Blocks(folder, "train"), Blocks(folder, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
@@ -128,5 +128,5 @@ def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerB
             raise UserError(
                 f"{folder} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen = spread(validation, config.validation_tokens)
-    return Text(train, chosen, scored_bytes(chosen, tokenizer))
+    chosen = evenly_spaced_blocks(validation, config.validation_tokens)
+    return TrainingData(train, chosen, scored_bytes(chosen, tokenizer))

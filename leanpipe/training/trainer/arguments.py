@@ -33,7 +33,7 @@ def steps_of(config: TrainingConfig, block: int) -> int:
     return math.ceil(config.tokens / (config.batch * block))
 
 
-def arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) -> TrainingArguments:
+def training_arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) -> TrainingArguments:
     """What the Trainer needs to know. It sees whole batches: `_Trainer` cuts them into micro-batches by itself."""
     made = TrainingArguments(
         output_dir=str(checkpoints.aside(folder)),
@@ -61,7 +61,7 @@ def arguments(config: TrainingConfig, steps: int, folder: Path, resumed: bool) -
         eval_strategy="no",
         save_strategy="no",  # `Schedule` decides when
         seed=config.seed,
-        train_sampling_strategy="sequential",  # `Passes` shuffles
+        train_sampling_strategy="sequential",  # `ShuffledEpochs` shuffles
         remove_unused_columns=False,
         use_cpu=device.name() == "cpu",
         ddp_find_unused_parameters=False,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Blocks(Protocol):
+class BlockDataset(Protocol):
     """Packed blocks: each item has `input_ids`, `position_ids` (from 0 in each document) and `labels`, all (T,)."""
 
     def __len__(self) -> int: ...
@@ -20,13 +20,15 @@ class Blocks(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class Passes(torch.utils.data.Dataset):
+class ShuffledEpochs(torch.utils.data.Dataset):
     """`length` blocks: every one of `blocks` once, then all again in another order, and so on.
 
     They are cut into batches of `batch`; of those, the ones with the numbers `skipped`, from 0, are left out.
     """
 
-    def __init__(self, blocks: Blocks, length: int, seed: int, batch: int = 1, skipped: Sequence[int] = ()):
+    def __init__(
+        self, blocks: BlockDataset, length: int, seed: int, batch: int = 1, skipped: Sequence[int] = ()
+    ):
         self._blocks, self._length, self._seed = blocks, length, seed
         self._batch, self._skipped = batch, sorted(skipped)
         self._pass, self._order = -1, torch.empty(0, dtype=torch.long)
@@ -49,13 +51,13 @@ class Passes(torch.utils.data.Dataset):
         return step
 
 
-class Chosen:
+class Subset:
     """The first of `blocks` in an order that depends on nothing but their number.
 
     So whoever reads more of them reads all that others read, and can use what was computed for those.
     """
 
-    def __init__(self, blocks: Blocks, tokens: int):
+    def __init__(self, blocks: BlockDataset, tokens: int):
         wanted = min(len(blocks), math.ceil(tokens / len(blocks[0]["input_ids"])))
         generator = torch.Generator().manual_seed(0)
         self._blocks, self._order = blocks, torch.randperm(len(blocks), generator=generator)[:wanted]
@@ -70,13 +72,13 @@ class Chosen:
         return (self[index] for index in range(len(self)))
 
 
-def spread(blocks: Blocks, tokens: int) -> list[Any]:
+def evenly_spaced_blocks(blocks: BlockDataset, tokens: int) -> list[Any]:
     """Enough of the blocks, evenly spaced, to hold `tokens` tokens; all of them if there are no more."""
     wanted = min(len(blocks), math.ceil(tokens / len(blocks[0]["input_ids"])))
     return [blocks[index * len(blocks) // wanted] for index in range(wanted)]
 
 
-def evened(blocks: Sequence[Any], number: int) -> Sequence[Any]:
+def pad_to_multiple(blocks: Sequence[Any], number: int) -> Sequence[Any]:
     """Filled up, with blocks that score nothing, so that all processes compute as often: they need each other's shards."""
     missing = -len(blocks) % number
     if not missing:

@@ -21,7 +21,7 @@ class Diverged(Exception):
         self.first, self.last, self.what = first, last, what
 
 
-class Guard:
+class DivergenceGuard:
     """Watches the losses of the steps in their order.
 
     A loss that is not finite is a divergence at once; so is one above the mean of the last 128 steps by more than `spike`

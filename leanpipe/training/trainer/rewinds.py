@@ -8,7 +8,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.store import sync
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.data import Passes
+from leanpipe.training.trainer.data import ShuffledEpochs
 from leanpipe.training.trainer.divergence_guard import Diverged
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Rewinds:
         """Numbers of the batches that are left out, from 0."""
         return sorted(number for numbers in self._skipped for number in numbers)
 
-    def add(self, diverged: Diverged, passes: Passes) -> None:
+    def add(self, diverged: Diverged, passes: ShuffledEpochs) -> None:
         """Let the next attempt go back to the checkpoint before and leave out the batches of the bad steps.
 
         Raises UserError where the training may not go back, naming the last good checkpoint.

@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from leanpipe.core.report import Report
 from leanpipe.processes.sigterm import Termination
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.speed import Meter
+from leanpipe.training.trainer.speed import SpeedMeter
 
 
 class Schedule(TrainerCallback):
@@ -17,7 +17,7 @@ class Schedule(TrainerCallback):
     def __init__(
         self,
         config: TrainingConfig,
-        meter: Meter,
+        meter: SpeedMeter,
         report: Report,
         tokens_per_step: int,
         termination: Termination,

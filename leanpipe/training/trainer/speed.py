@@ -8,7 +8,7 @@ import torch
 from leanpipe.core import device
 
 
-class Meter:
+class SpeedMeter:
     """Gathers figures from one report to the next, and time over the whole training.
 
     Its state is saved with each checkpoint, so that a report after a resume covers the same steps as without it.

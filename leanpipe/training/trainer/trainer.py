@@ -20,23 +20,29 @@ from leanpipe.core.report import Report
 from leanpipe.models.unwrap import unwrap_adapters
 from leanpipe.processes.launcher import leave
 from leanpipe.processes.sigterm import Termination
-from leanpipe.training.distributed.forward_redirection import through
-from leanpipe.training.distributed.fsdp import ShardedTrainer, is_sharded, make_whole, shard
+from leanpipe.training.distributed.forward_redirection import redirect_forward
+from leanpipe.training.distributed.fsdp import ShardedTrainer, gather_weights, is_sharded, shard_model
 from leanpipe.training.losses.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.trainer import checkpoints, micro_batch
-from leanpipe.training.trainer.arguments import BETAS, arguments, steps_of
+from leanpipe.training.trainer.arguments import BETAS, steps_of, training_arguments
 from leanpipe.training.trainer.config import TrainingConfig, check_training
-from leanpipe.training.trainer.data import Blocks, Passes, collate, evened, scored_tokens
-from leanpipe.training.trainer.divergence_guard import Diverged, Guard
+from leanpipe.training.trainer.data import (
+    BlockDataset,
+    ShuffledEpochs,
+    collate,
+    pad_to_multiple,
+    scored_tokens,
+)
+from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
 from leanpipe.training.trainer.flops import flops_per_token, peak_flops
 from leanpipe.training.trainer.kernels import fast_kernels
 from leanpipe.training.trainer.loss_curves import draw_losses
 from leanpipe.training.trainer.optimizers import muon_and_adamw
 from leanpipe.training.trainer.rewinds import Rewinds
 from leanpipe.training.trainer.schedule import Schedule, best_step, validations
-from leanpipe.training.trainer.speed import Meter
+from leanpipe.training.trainer.speed import SpeedMeter
 
-__all__ = ["Outcome", "Text", "steps_of", "train"]
+__all__ = ["Outcome", "TrainingData", "steps_of", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +53,10 @@ _STATE = "leanpipe.json"
 
 
 @dataclass(frozen=True)
-class Text:
+class TrainingData:
     """What to train and what to validate on. All blocks are of one length."""
 
-    train: Blocks
+    train: BlockDataset
     validation: Sequence[Any]
     validation_bytes: int | None = None
     """UTF-8 bytes that the scored validation tokens spell, where bits per byte are wanted."""
@@ -82,7 +88,7 @@ class Outcome:
 
 
 def train(
-    model: Any, objective: Objective, text: Text, config: TrainingConfig, out: Path, report: Report
+    model: Any, objective: Objective, text: TrainingData, config: TrainingConfig, out: Path, report: Report
 ) -> Outcome:
     """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
 
@@ -102,7 +108,7 @@ def train(
         termination.follow(f"training stopped after step {trainer.state.global_step}")
     trainer.restore_best()
     if is_sharded(trainer.model):
-        make_whole(trainer.model, model)
+        gather_weights(trainer.model, model)
     trainer.accelerator.wait_for_everyone()
     leave()
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
@@ -114,7 +120,7 @@ def train(
 def _finished(
     model: Any,
     objective: Objective,
-    text: Text,
+    text: TrainingData,
     config: TrainingConfig,
     folder: Path,
     report: Report,
@@ -123,7 +129,7 @@ def _finished(
     """A trainer that has trained, to the end or until it was told to end."""
     state, kind = PartialState(), _Trainer
     if config.sharding == "full":
-        kind, model = _ShardedTrainer, shard(model, device.dtype_of(config.arithmetic))
+        kind, model = _ShardedTrainer, shard_model(model, device.dtype_of(config.arithmetic))
     while True:
         with state.main_process_first():  # it removes what is damaged
             checkpoint = checkpoints.find_whole(folder)
@@ -150,7 +156,7 @@ class _Trainer(Trainer):
         self,
         model: Any,
         objective: Objective,
-        text: Text,
+        text: TrainingData,
         config: TrainingConfig,
         folder: Path,
         report: Report,
@@ -160,10 +166,12 @@ class _Trainer(Trainer):
     ):
         block = len(text.train[0]["input_ids"])
         steps = steps_of(config, block)
-        self.passes = Passes(text.train, steps * config.batch, config.seed, config.batch, rewinds.batches)
+        self.passes = ShuffledEpochs(
+            text.train, steps * config.batch, config.seed, config.batch, rewinds.batches
+        )
         super().__init__(
             model=model,
-            args=arguments(config, steps, folder, resumed=checkpoint is not None),
+            args=training_arguments(config, steps, folder, resumed=checkpoint is not None),
             data_collator=collate,
             train_dataset=self.passes,
         )
@@ -174,8 +182,8 @@ class _Trainer(Trainer):
         self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
         self._termination = termination
         peak = peak_flops(device.dtype_of(config.arithmetic)) * config.processes
-        self.meter = Meter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
-        self._guard = Guard(config.spike)
+        self.meter = SpeedMeter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
+        self._guard = DivergenceGuard(config.spike)
         self._in_memory = config.micro_batch and config.in_memory
         if not self._in_memory:
             checkpointing = config.gradient_checkpointing
@@ -239,7 +247,7 @@ class _Trainer(Trainer):
             return {name: value.clone() for name, value in objective(inner, batch).items()}
 
         with self.accelerator.autocast():
-            return through(model, inner, sums)
+            return redirect_forward(model, inner, sums)
 
     def _reduced(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Summed over all processes, which also agree on whether to stop."""
@@ -301,7 +309,7 @@ class _Trainer(Trainer):
     def _validation_sum(self) -> float:
         """Nats of all scored tokens of the validation text."""
         rank, number = self.args.process_index, self.args.world_size
-        blocks, total = evened(self._text.validation, number)[rank::number], 0.0
+        blocks, total = pad_to_multiple(self._text.validation, number)[rank::number], 0.0
         for start in range(0, len(blocks), self._in_memory):
             batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
             with torch.no_grad():

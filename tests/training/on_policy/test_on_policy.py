@@ -231,7 +231,7 @@ def test_too_few_conversations_are_refused(tmp_path):
 def test_trl_brings_neither_mlflow_nor_prefect_into_the_library():
     code = (
         "import sys\n"
-        "from leanpipe.training import on_policy_trainer\n"
+        "from leanpipe.training.on_policy import on_policy_trainer\n"
         "assert 'trl' not in sys.modules\n"
         "on_policy_trainer._trainer_type()\n"
         "assert 'trl.trainer.distillation_trainer' in sys.modules\n"

@@ -16,7 +16,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer import micro_batch
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.trainer import Text, train
+from leanpipe.training.trainer.trainer import TrainingData, train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
@@ -37,7 +37,9 @@ def settings(**changes) -> TrainingConfig:
 def trained(folder: Path, config: TrainingConfig, length: int = 256) -> tuple[int, list[float]]:
     """The micro-batch in the end, and the losses."""
     blocks, report = tiny_blocks(folder / "blocks", length=length), Recorder()
-    outcome = train(tiny_llama(), CrossEntropy(), Text(blocks, [blocks[0]]), config, folder / "out", report)
+    outcome = train(
+        tiny_llama(), CrossEntropy(), TrainingData(blocks, [blocks[0]]), config, folder / "out", report
+    )
     return outcome.micro_batch, list(report.series("loss").values())
 
 
