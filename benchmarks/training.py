@@ -75,13 +75,12 @@ def peak(dtype: Any, seconds: float = 1.0) -> float:
     import torch
 
     from leanpipe.core import device
-    from leanpipe.training.trainer import flops
 
     size = {"cpu": 2_048, "cuda": 8_192}[device.name()]
     a, b = (torch.randn(size, size, device=device.name()).to(dtype) for _ in range(2))
-    taken, until = [flops._seconds(a, b)], time.perf_counter() + seconds
+    taken, until = [device.product_seconds(a, b)], time.perf_counter() + seconds
     while time.perf_counter() < until:
-        taken.append(flops._seconds(a, b))
+        taken.append(device.product_seconds(a, b))
     return 2 * size**3 / statistics.median(taken[1:] or taken)
 
 

@@ -12,8 +12,11 @@ import os
 import platform
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from leanpipe.core.memory_limits import free_under_limits
 
 if TYPE_CHECKING:
     import torch
@@ -133,22 +136,44 @@ def free_memory() -> int:
 
 
 def free_host_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its container if that is allowed less."""
+    """Bytes of main memory that this process may still take: of the machine, or less if its container or `ulimit` says so."""
     if sys.platform != "linux":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
-    return min(int(available) * 1024, _container_memory())
+    return min(int(available) * 1024, free_under_limits())
 
 
-def _container_memory() -> int:
-    """What the control group leaves (version 2; https://docs.kernel.org/admin-guide/cgroup-v2.html, memory)."""
-    limit, current = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
-    if not limit.exists() or not current.exists() or limit.read_text().strip() == "max":
-        return sys.maxsize
-    statistics = dict(line.split() for line in limit.with_name("memory.stat").read_text().splitlines())
-    # Pages of files are given back when they are needed.
-    return (
-        int(limit.read_text())
-        - int(current.read_text())
-        + sum(int(statistics[name]) for name in ("active_file", "inactive_file"))
-    )
+_PEAK_SECONDS = 0.1
+_PEAK_SIZE = {"cpu": 1_024, "cuda": 8_192}
+
+
+@functools.cache
+def peak_flops(dtype: "torch.dtype") -> float:
+    """Floating-point operations per second of a large matrix product in `dtype` on this device, measured once per process.
+
+    Takes a fifth of a second. The best of several, because other work on the machine only ever slows it down.
+    """
+    import torch
+
+    size, where = _PEAK_SIZE[name()], name()
+    generator = torch.Generator(where).manual_seed(0)
+    # Of random numbers: a GPU multiplies zeros and ones faster than anything it will be given.
+    a, b = (torch.randn(size, size, generator=generator, device=where).to(dtype) for _ in range(2))
+    product_seconds(a, b)
+    best, until = float("inf"), time.perf_counter() + _PEAK_SECONDS
+    while time.perf_counter() < until:
+        best = min(best, product_seconds(a, b))
+    return 2 * size**3 / best
+
+
+def product_seconds(a: "torch.Tensor", b: "torch.Tensor") -> float:
+    """How long the device takes for one product of two matrices."""
+    import torch
+
+    if name() == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    torch.mm(a, b)
+    if name() == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -34,7 +34,7 @@ from leanpipe.training.trainer.data import (
     scored_tokens,
 )
 from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
-from leanpipe.training.trainer.flops import flops_per_token, peak_flops
+from leanpipe.training.trainer.flops import flops_per_token
 from leanpipe.training.trainer.kernels import fast_kernels
 from leanpipe.training.trainer.loss_curves import draw_losses
 from leanpipe.training.trainer.optimizers import muon_and_adamw
@@ -181,15 +181,12 @@ class _Trainer(Trainer):
         self._config, self._folder = config, folder
         self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
         self._termination = termination
-        peak = peak_flops(device.dtype_of(config.arithmetic)) * config.processes
+        peak = device.peak_flops(device.dtype_of(config.arithmetic)) * config.processes
         self.meter = SpeedMeter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
         self._guard = DivergenceGuard(config.spike)
         self._in_memory = config.micro_batch and config.in_memory
         if not self._in_memory:
-            checkpointing = config.gradient_checkpointing
-            self._in_memory = micro_batch.first_guess(
-                unwrap_adapters(model), config.share, block, checkpointing
-            )
+            self._in_memory = micro_batch.first_guess(unwrap_adapters(model), config, block)
         if checkpoint:
             self._restore(json.loads((checkpoint / _STATE).read_text()))
         self.remove_callback(PrinterCallback)
