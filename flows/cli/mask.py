@@ -13,7 +13,7 @@ from leanpipe.core.report import Silent
 from leanpipe.core.stage import Inputs, Stage, run_stage
 from leanpipe.core.store import Artifact, Store
 from leanpipe.models.load import load_tokenizer
-from leanpipe.training.finetune.chat import check_template, encode, learnt_runs
+from leanpipe.training.finetune.chat import check_template, encode, learned_runs
 from leanpipe.training.finetune.instructions import read_instructions
 
 LEARNT, READ = "bold green", "dim"
@@ -33,14 +33,14 @@ def show_mask(
     encoded = [encode(messages, tokenizer, max_length) for messages in read.conversations[:examples]]
     for number, example in enumerate(encoded, 1):
         console.rule(f"{number}: {example.learnt} of {len(example.tokens)} tokens are learnt")
-        console.print(_coloured(learnt_runs(example, tokenizer)), soft_wrap=True)
+        console.print(_coloured(learned_runs(example, tokenizer)), soft_wrap=True)
 
 
 def _coloured(runs: Sequence[tuple[str, bool]]) -> Text:
     """Brackets tell the same where there are no colours."""
     text = Text()
-    for part, learnt in runs:
-        text.append(f"⟦{part}⟧" if learnt else part, style=LEARNT if learnt else READ)
+    for part, learned in runs:
+        text.append(f"⟦{part}⟧" if learned else part, style=LEARNT if learned else READ)
     return text
 
 

@@ -116,7 +116,7 @@ def check_formats(formats: tuple[Format, ...]) -> None:
 
 
 def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The names of the linear layers that stay in full precision, and of those to quantise.
+    """Return the names of the linear layers that stay in full precision, and of those to quantise.
 
     A name in `keep` matches a whole name, or its start or end at a dot. The output layer, and what shares its weights
     with another module, always stay. Raises UserError for a name that matches no linear layer, or if none is left.
@@ -141,7 +141,7 @@ def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list
 
 
 def quantization_config(form: Format, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
-    """What transformers needs to quantise to `form` and, saved in the folder, to reload it."""
+    """Return transformers' settings to quantise to `form` and, saved in the folder, to reload it."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -178,7 +178,7 @@ def write_quantized(
 
 
 def relative_error(actual: "torch.Tensor", expected: "torch.Tensor") -> float:
-    """|actual - expected| / |expected| in the L2 norm over all elements."""
+    """Return |actual - expected| / |expected| in the L2 norm over all elements."""
     return float((actual - expected).norm() / expected.norm())
 
 

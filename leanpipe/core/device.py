@@ -27,7 +27,7 @@ Kind = Literal["cpu", "cuda"]
 
 @functools.cache
 def name() -> Kind:
-    """ "cuda" if this machine has an NVIDIA driver and torch can use it, else "cpu"."""
+    """Return "cuda" if this machine has an NVIDIA driver and torch can use it, else "cpu"."""
     if not has_nvidia_driver():
         return "cpu"
     import torch
@@ -41,7 +41,7 @@ def has_liger() -> bool:
 
 
 def count() -> int:
-    """GPUs that torch can use; 1 without any."""
+    """Count the GPUs that torch can use; 1 without any."""
     if name() == "cpu":
         return 1
     import torch
@@ -51,7 +51,7 @@ def count() -> int:
 
 @functools.cache
 def model() -> str:
-    """What the maker calls the device, such as "NVIDIA H100 80GB HBM3": figures of two models do not compare."""
+    """Return what the maker calls the device, such as "NVIDIA H100 80GB HBM3": figures of two models do not compare."""
     if name() == "cuda":
         import torch
 
@@ -63,6 +63,7 @@ def model() -> str:
 
 
 def has_nvidia_driver() -> bool:
+    """Whether this machine has an NVIDIA driver; torch is not asked, which would start CUDA."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
 
 
@@ -78,15 +79,22 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
 
 
+def arithmetic_of(precision: str) -> str:
+    """Decide on bf16, fp16 or fp32 for a setting that may also be "auto": bf16 where the device has it, else fp32."""
+    if precision == "auto":
+        return "bf16" if has_bfloat16() else "fp32"
+    return precision
+
+
 def compute_dtype() -> "torch.dtype":
-    """bfloat16 where the device has it, else float32."""
+    """Return the fastest type to compute in: bfloat16 where the device has it, else float32."""
     import torch
 
     return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
 def dtype_of(arithmetic: str) -> "torch.dtype":
-    """Of bf16, fp16 or fp32."""
+    """Return torch's type for bf16, fp16 or fp32."""
     import torch
 
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[arithmetic]
@@ -104,7 +112,7 @@ def release_memory() -> None:
 
 
 def reset_peak_memory() -> None:
-    """Start measuring the peak anew."""
+    """Start measuring the peak of memory anew."""
     if name() == "cuda":
         import torch
 
@@ -114,7 +122,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes at the peak since `reset_peak_memory`: allocated on the GPU, else resident in this process."""
+    """Return the bytes taken at the peak since `reset_peak_memory`: allocated on the GPU, else resident in this process."""
     if name() == "cuda":
         import torch
 
@@ -126,7 +134,7 @@ def peak_memory() -> int:
 
 
 def free_memory() -> int:
-    """Bytes of the device that nothing uses now."""
+    """Return the bytes of the device's memory that nothing uses now."""
     if name() == "cuda":
         import torch
 
@@ -136,7 +144,10 @@ def free_memory() -> int:
 
 
 def free_host_memory() -> int:
-    """Bytes of main memory that this process may still take: of the machine, or less if its container or `ulimit` says so."""
+    """Return the bytes of main memory that this process may still take.
+
+    What the machine has free, or less if its container (control group) or `ulimit -v` leaves less.
+    """
     if sys.platform != "linux":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
@@ -149,7 +160,7 @@ _PEAK_SIZE = {"cpu": 1_024, "cuda": 8_192}
 
 @functools.cache
 def peak_flops(dtype: "torch.dtype") -> float:
-    """Floating-point operations per second of a large matrix product in `dtype` on this device, measured once per process.
+    """Measure the floating-point operations per second of a large matrix product in `dtype` on this device, once per process.
 
     Takes a fifth of a second. The best of several, because other work on the machine only ever slows it down.
     """
@@ -167,7 +178,7 @@ def peak_flops(dtype: "torch.dtype") -> float:
 
 
 def product_seconds(a: "torch.Tensor", b: "torch.Tensor") -> float:
-    """How long the device takes for one product of two matrices."""
+    """Time the device for one product of two matrices."""
     import torch
 
     if name() == "cuda":

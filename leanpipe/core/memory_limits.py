@@ -10,12 +10,12 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def free_under_limits() -> int:
-    """Bytes that this process may still take before a limit stops it, whatever the machine has; sys.maxsize without one."""
+    """Return the bytes that this process may still take before a limit stops it; sys.maxsize without one."""
     return max(0, min(free_in_cgroups(), free_address_space()))
 
 
 def free_address_space() -> int:
-    """What `ulimit -v` (RLIMIT_AS) leaves: beyond it an allocation fails."""
+    """Return the bytes that `ulimit -v` (RLIMIT_AS) leaves: beyond it an allocation fails."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or sys.platform != "linux":
         return sys.maxsize
@@ -24,10 +24,10 @@ def free_address_space() -> int:
 
 
 def free_in_cgroups(membership: str | None = None, mount: Path = CGROUPS) -> int:
-    """What the control groups of this process leave, its container's among them: beyond it the kernel kills.
+    """Return the bytes that the control groups of this process leave, its container's among them: beyond it the kernel kills.
 
-    `membership` is what /proc/self/cgroup says, by default that of this process; `mount` where control groups lie. Every group above
-    the process's own counts too.
+    `membership` is what /proc/self/cgroup says, by default that of this process; `mount` is where control groups lie.
+    Every group above the process's own counts too.
     """
     if membership is None:
         own = Path("/proc/self/cgroup")
@@ -51,8 +51,8 @@ _V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_fi
 def _groups(membership: str, mount: Path) -> Iterator[tuple[Path, _Names]]:
     """Folders of the groups that limit memory, from the process's own upwards.
 
-    A line is `0::/path` in version 2 and `4:memory:/path` in version 1. In a container the path may be the host's, which is not
-    mounted there: its own group is then the mount itself.
+    A line is `0::/path` in version 2 and `4:memory:/path` in version 1. In a container the path may be the host's, which is
+    not mounted there: its own group is then the mount itself.
     """
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""A linear layer with its low-rank adapter as one operation.
+"""Compute a linear layer with its low-rank adapter as one operation.
 
 peft adds the adapter's output to the layer's: it converts the input to float32 for the adapter of every layer, and goes over
 the outputs once to multiply by the scaling and once more to add. Here all products are in the arithmetic's type, what they
@@ -17,7 +17,10 @@ import torch.nn.functional as F
 
 @contextmanager
 def fused_lora(model: torch.nn.Module) -> Iterator[None]:
-    """Within, the plain adapters (LoRA and rsLoRA without dropout, on weights in full) of a peft model are computed so."""
+    """Fuse the plain adapters of a peft model with their layers, in a context.
+
+    Plain are LoRA and rsLoRA without dropout, on weights in full; others are left to peft.
+    """
     found = [module for module in model.modules() if _is_plain(module)]
     for module in found:
         module.forward = _fused_forward.__get__(module)  # type: ignore[method-assign]

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
-    """The causal language model in the folder `path`, whole on this machine's device, in evaluation mode.
+    """Load the causal language model in the folder `path`, whole on this machine's device, in evaluation mode.
 
     `dtype` is by default the fastest that the device has (`device.compute_dtype`). Weights that were quantised when
     they were saved stay so. Shards are mapped into memory and read weight by weight, so that no second copy is made.
@@ -40,7 +40,7 @@ def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedMod
 
 
 def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrainedModel":
-    """As `load_model`, for a model that only predicts: what does not fit lies in the host's memory and on the disk.
+    """Load a model that only predicts: what does not fit on the device lies in the host's memory and on the disk.
 
     `limit` is the memory of the device that weights may take, in gigabytes; 0 is what is free now but for `spare` bytes.
     What must be written to be read from the disk goes to a temporary folder, which is removed with the model.
@@ -97,7 +97,7 @@ def _places(model: "PreTrainedModel") -> str:
 
 
 def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer in the folder `path`. Raises UserError if there is none."""
+    """Load the tokenizer in the folder `path`. Raises UserError if there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -125,7 +125,7 @@ def weight_bytes(path: Path) -> int:
 
 
 def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The token that stands before and after every document: `<|endoftext|>` where the vocabulary has it, else EOS.
+    """Return the token that stands before and after every document: `<|endoftext|>` where the vocabulary has it, else EOS.
 
     Chat models use another EOS, their end of turn, which was never a document's end in their pretraining.
     """
@@ -137,7 +137,7 @@ def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Ids that the tokenizer may give, unused ones between them included. A model's logits are often padded beyond it."""
+    """Count the ids that the tokenizer may give, unused ones included. A model's logits are often padded beyond it."""
     return 1 + max(tokenizer.get_vocab().values())
 
 

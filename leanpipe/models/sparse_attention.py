@@ -26,7 +26,7 @@ _BLOCK = 128
 
 
 def attention_implementation(config: Any) -> str | None:
-    """The `attn_implementation` that a model of this config needs; None leaves the choice to transformers."""
+    """Return the `attn_implementation` that a model of this config needs; None leaves the choice to transformers."""
     if not getattr(config, KEY, None):
         return None
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -48,7 +48,7 @@ def sparse_attention_forward(
     position_ids: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; the result has the shape (B, T, H, D).
+    """Attend by the pattern that the layer's config names; transformers calls it in each layer. Returns (B, T, H, D).
 
     A document begins wherever `position_ids` do not go on by one. Fewer queries than keys are the last tokens of one
     document, of which the others are in the cache.
@@ -250,7 +250,7 @@ def _random_blocks(options: _Options, length: int, device: torch.device) -> torc
 
 @functools.lru_cache(256)
 def _drawn_blocks(seed: int, layer: int, blocks: int, count: int, block: int, window: int) -> torch.Tensor:
-    """(N, R). Each block's are drawn from those before its window with a seed of its own, whatever comes after it."""
+    """Draw the random blocks of each block, (N, R), from those before its window with a seed of its own, whatever comes after it."""
     table = torch.full((blocks, count), -1, dtype=torch.int32)
     for number in range(blocks):
         before = max(0, (number * block - window + 1) // block)
@@ -267,7 +267,7 @@ def _attend_in_blocks(
     layout: _Layout,
     options: _Options,
 ) -> torch.Tensor:
-    """(B, H, T, D)."""
+    """Attend block by block, each to the keys that the layout gives it, (B, H, T, D)."""
     batch, heads, length, _ = query_BHTD.shape
     shared = heads // key_BKTD.shape[1]
     blocks = layout.mask.shape[2]
@@ -315,7 +315,7 @@ def _attend_in_buckets(
     padding_BT: torch.Tensor | None,
     options: _Options,
 ) -> torch.Tensor:
-    """Each token to the last of its bucket: tokens are sorted by document and bucket, and a window slides over them.
+    """Attend from each token to the last of its bucket: tokens are sorted by document and bucket, and a window slides over them.
 
     Locality-sensitive hashing as in Kitaev et al. 2020, "Reformer", arXiv 2001.04451, section 2, with two differences. A
     token's bucket is that of its key alone, so that keys from a cache have theirs too. And the window goes back from
@@ -355,7 +355,7 @@ def _directions(seed: int, layer: int, heads: int, width: int, count: int) -> to
 
 
 def _generator(*names: int) -> torch.Generator:
-    """The same on every machine."""
+    """A random generator that draws the same on every machine for the same numbers."""
     digest = hashlib.sha256(repr(names).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -371,7 +371,7 @@ def _attend_to_cache(
     padding_BT: torch.Tensor | None,
     options: _Options,
 ) -> torch.Tensor:
-    """A few last tokens to all before them, with a mask: what a token costs grows with length, as in full attention."""
+    """Attend from a few last tokens to all before them, with a mask: what a token costs grows with length, as in full attention."""
     pattern, device = options.pattern, query_BHTD.device
     heads, keys, queries = key_BKTD.shape[1], key_BKTD.shape[2], query_BHTD.shape[2]
     query_B1Q1 = positions_BT[:, None, :, None]

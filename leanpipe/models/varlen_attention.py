@@ -26,7 +26,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def use_varlen_attention(model: Any, arithmetic: torch.dtype | None = None) -> None:
-    """Let a causal language model do so for batches without padding, if it computes the same then.
+    """Switch a causal language model to attention by document for batches without padding, if it computes the same then.
 
     `arithmetic` is that of the autocast in which it runs; None is that of its weights.
     """
@@ -47,7 +47,7 @@ def use_varlen_attention(model: Any, arithmetic: torch.dtype | None = None) -> N
 
 
 def use_default_attention(model: Any) -> None:
-    """Take that back: the model reads padded batches and goes on from a cache again."""
+    """Switch a model back from attention by document: it reads padded batches and goes on from a cache again."""
     if model.config._attn_implementation == NAME:
         model.set_attn_implementation("sdpa")
 
@@ -64,7 +64,7 @@ def varlen_attention_forward(
     position_ids: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; the result has the shape (B, T, H, D).
+    """Attend within each document; transformers calls it in each layer. The result has the shape (B, T, H, D).
 
     A document begins with each row, and wherever `position_ids` do not go on by one.
     """
@@ -97,7 +97,7 @@ class _Documents:
 
 
 def _documents(positions_BT: torch.Tensor | None, batch: int, length: int, where: torch.device) -> _Documents:
-    """Found once for all layers, which are given the same tensor: a GPU is waited for."""
+    """Find where documents begin, once for all layers, which are given the same tensor: a GPU is waited for."""
     found = getattr(positions_BT, "_leanpipe_documents", None)
     if found:
         return found
@@ -136,8 +136,10 @@ def _on_gpu(
 
 
 class _VarlenAttention(torch.autograd.Function):
-    """PyTorch's own attention for processors. Its backward pass is up to four times as fast in float32 as in bfloat16, so it
-    is done in that, a document at a time."""
+    """PyTorch's own attention for processors, a document at a time.
+
+    Its backward pass is up to four times as fast in float32 as in bfloat16, so it is done in float32.
+    """
 
     @staticmethod
     def forward(ctx, query_NHD, key_NKD, value_NKD, lengths, scaling):
@@ -183,7 +185,7 @@ def _attend(
     key_NKD: torch.Tensor,
     value_NKD: torch.Tensor,
 ) -> torch.Tensor:
-    """By PyTorch's own, which knows dropout."""
+    """Attend by PyTorch's own attention, which knows dropout."""
     outputs = [
         F.scaled_dot_product_attention(
             query, key, value, dropout_p=dropout, is_causal=True, scale=scaling

@@ -86,13 +86,13 @@ class DistillConfig(TrainingConfig):
 
     @property
     def uses_cache(self) -> bool:
-        """Whether it reads what stage `cache_teacher` wrote."""
+        """Whether the student reads what stage `cache_teacher` wrote."""
         return self.teacher_logprobs == "cached" and self.kl_weight > 0
 
 
 @dataclass(frozen=True)
 class DistillInputs:
-    """A model folder, and the output folder of the tokenize stage."""
+    """The teacher's model folder, and the output folder of the tokenize stage."""
 
     teacher: Path
     blocks: Path
@@ -158,7 +158,7 @@ class Student:
 
 
 def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
-    """Of the student that such a teacher will have."""
+    """Return the config of the student that such a teacher will have."""
     from leanpipe.models.count import layers_for_size, with_layers
     from leanpipe.models.narrow import narrow_config
 
@@ -167,7 +167,7 @@ def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "Pretr
 
 
 def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
-    """What training the student on blocks of `block` tokens will take on the device, the teacher left out."""
+    """Estimate the bytes that training the student on blocks of `block` tokens takes, the teacher left out."""
     from leanpipe.models.count import read_config
     from leanpipe.training.trainer.memory import size_of, training_memory
 
@@ -176,7 +176,7 @@ def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
 
 
 def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "BlockDataset") -> Student:
-    """The student as `config` wants it; what is important is measured on some of the `blocks`."""
+    """Make the student as `config` wants it; what of the teacher is important is measured on some of the `blocks`."""
     import torch
 
     from leanpipe.models.count import layers_for_size, with_layers
@@ -261,9 +261,9 @@ def _text(
         Subset(train, config.tokens),
         evenly_spaced_blocks(validation, config.validation_tokens),
     )
-    learnt = (
+    learned = (
         WithTeacherLogprobs(chosen, TeacherLogprobs(_teacher_logprobs(inputs)))
         if config.uses_cache
         else chosen
     )
-    return TrainingData(learnt, held_out, scored_bytes(held_out, tokenizer))
+    return TrainingData(learned, held_out, scored_bytes(held_out, tokenizer))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HiddenStateMatching:
-    """That hidden states are matched too, and which of the teacher's."""
+    """Which of the teacher's hidden states the student's are matched to, and how much that counts."""
 
     weight: float
     layers: Sequence[int]
@@ -35,12 +35,15 @@ class HiddenStateMatching:
 
 
 def teacher_layers_followed(kept: Sequence[int], layers: int) -> list[int]:
-    """For a student made of the teacher's layers `kept`: each does the work of those left out behind it, too."""
+    """Return, for each layer of a student made of the teacher's layers `kept`, the teacher's layer to follow.
+
+    A kept layer does the work of those left out behind it, too.
+    """
     return [following - 1 for following in (*kept[1:], layers)]
 
 
 class Distillation:
-    """A share of the divergence from a teacher that is asked at every step, and the rest of the next token's -ln p.
+    """Sums the divergence from a teacher that is asked at every step and the next token's -ln p, each by its weight.
 
     `vocabulary` is the number of tokens that exist, if the logits of teacher or student are padded. With `hidden`, the
     mean over layers of 1 - cosine between hidden states counts too (as in DistilBERT, Sanh et al. 2019, section 2).
@@ -91,7 +94,7 @@ def _hidden_distance(
 
 
 class CachedDistillation:
-    """The same from what a teacher predicted long ago (`predictions.py`).
+    """Sums the divergence from what a teacher predicted before (`teacher_logprobs.py`) and the next token's -ln p.
 
     Forward KL is learnt from the most likely tokens and the sampled ones. For the others, and if nothing was sampled, all
     but the most likely tokens are one.

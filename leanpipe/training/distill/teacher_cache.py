@@ -61,7 +61,7 @@ class CacheConfig(CacheSettings):
 
 @dataclass(frozen=True)
 class CacheInputs:
-    """A model folder, and the output folder of the tokenize stage."""
+    """The teacher's model folder, and the output folder of the tokenize stage."""
 
     teacher: Path
     blocks: Path
@@ -106,7 +106,7 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
 
 
 def cache_config(settings: CacheSettings, blocks: Path, tokens: int) -> CacheConfig:
-    """What stage `cache_teacher` is told for a student that reads `tokens` tokens of the blocks in the folder `blocks`."""
+    """Return the config of stage `cache_teacher` for a student that reads `tokens` tokens of the blocks in the folder `blocks`."""
     from leanpipe.tokens.blocks import Blocks
     from leanpipe.training.trainer.data import Subset
 
@@ -114,7 +114,7 @@ def cache_config(settings: CacheSettings, blocks: Path, tokens: int) -> CacheCon
 
 
 def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: Artifact) -> Artifact | None:
-    """The largest result of `cache_teacher` for this teacher and these blocks, to give to it as its `base`."""
+    """Find the largest result of `cache_teacher` for this teacher and these blocks, to give to it as its `base`."""
     paths = (store.root / cache_teacher.name).glob(f"*/{MANIFEST}")
     manifests = [Manifest.model_validate_json(path.read_text()) for path in paths]
     found = [
@@ -139,7 +139,7 @@ def check_same_tokens(teacher: Path, blocks: Path) -> None:
 
 
 def differing_tokens(theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokenizerBase") -> list[str]:
-    """Tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
+    """List the tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
     known, added, own = theirs.get_vocab(), theirs.get_added_vocab(), ours.get_vocab()
     wrong = [token for token, index in own.items() if known.get(token) != index]
     return wrong + [token for token in known if token not in own and token not in added]
@@ -168,7 +168,7 @@ def write_teacher_logprobs(
     report: Report,
     file_tokens: int = _FILE_TOKENS,
 ) -> int:
-    """Write the files that are not there yet; the number of blocks for which the teacher was asked."""
+    """Write the files that are not there yet; return for how many blocks the teacher was asked."""
     teacher: Any = None
     asked, rows = 0, max(1, file_tokens // format.block_length)
     for number, start in enumerate(range(0, len(chosen), rows)):
@@ -216,7 +216,7 @@ def _ask(
 def _records(
     teacher: "PreTrainedModel", batch: dict[str, Any], format: "LogprobFormat", generator: "torch.Generator"
 ) -> Iterator[Any]:
-    """Of every token of the batch but the first of each block, a chunk at a time."""
+    """Yield the records of every token of the batch but the first of each block, a chunk at a time."""
     import torch
 
     where = {name: batch[name].to(teacher.device) for name in ("input_ids", "position_ids")}
@@ -228,7 +228,7 @@ def _records(
 
 
 def _write(path: Path, records: "np.ndarray") -> None:
-    """Whole or not there."""
+    """Write a file of records that is either whole or not there."""
     import numpy as np
 
     partial = path.with_suffix(".part")
@@ -239,7 +239,7 @@ def _write(path: Path, records: "np.ndarray") -> None:
 
 
 def _link(base: Path | None, path: Path, blocks: int) -> bool:
-    """Whether the file `path` could be had from an earlier result. The last file may be of fewer blocks there."""
+    """Take the file `path` from an earlier result if it has the same; whether it could. The last file may be of fewer blocks there."""
     import numpy as np
 
     earlier = base / path.name if base else None
@@ -254,7 +254,7 @@ def _link(base: Path | None, path: Path, blocks: int) -> bool:
 
 
 def _draw(mass_N: "torch.Tensor", path: Path) -> None:
-    """For how many tokens of the text the kept ones have how much of the probability."""
+    """Draw for how many tokens of the text the kept ones have how much of the probability."""
     from leanpipe.core.plots import NEUTRAL, picture
 
     with picture(path) as axes:

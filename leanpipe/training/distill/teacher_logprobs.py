@@ -41,7 +41,7 @@ _ROWS = {"cpu": 32, "cuda": 4_096}
 
 
 class DecodedLogprobs(NamedTuple):
-    """N records, softened by a temperature. All in float32."""
+    """What N records say, softened by a temperature. All in float32."""
 
     ids_NJ: torch.Tensor
     """The most likely tokens, then the sampled ones, of which some may be the same."""
@@ -53,6 +53,7 @@ class DecodedLogprobs(NamedTuple):
     """ln p of each of the K most likely tokens and, last, of all others: M = K + 1."""
 
     def rows(self, rows: slice) -> "DecodedLogprobs":
+        """Return some of the N records."""
         return DecodedLogprobs(*(each[rows] for each in self))
 
 
@@ -70,28 +71,31 @@ class LogprobFormat(BaseModel):
 
     @property
     def k(self) -> int:
+        """Most likely tokens in a record, K: no more than there are."""
         return min(self.top_k, self.vocabulary)
 
     @property
     def tokens(self) -> int:
-        """In a record, J."""
+        """Tokens in a record, J: the most likely and the sampled ones."""
         return self.k + self.tail_samples
 
     @property
     def id_bytes(self) -> int:
+        """Bytes that a token's id takes."""
         return max(1, math.ceil(math.log2(self.vocabulary) / 8))
 
     @property
     def record_bytes(self) -> int:
+        """Bytes that a record takes."""
         return self.tokens * (self.id_bytes + 1) + 4
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """Bytes of all records."""
         return self.blocks * (self.block_length - 1) * self.record_bytes
 
     def encode(self, logits_CV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Records (C, bytes), uint8, of a teacher's logits, which may be wider than the vocabulary.
+        """Encode a teacher's logits as records (C, bytes), uint8; the logits may be wider than the vocabulary.
 
         `generator`, of the CPU, decides what is sampled.
         """
@@ -115,7 +119,7 @@ class LogprobFormat(BaseModel):
         return torch.cat([ids, codes, tail], dim=-1)
 
     def decode(self, records_NR: torch.Tensor, temperature: float) -> DecodedLogprobs:
-        """What the records say, softened by `temperature`."""
+        """Decode records, softened by `temperature`."""
         tokens, power = self.tokens, 1 / temperature
         ids, codes, tail = records_NR.split([tokens * self.id_bytes, tokens, 4], dim=-1)
         shifts = torch.arange(self.id_bytes, device=ids.device) * 8
@@ -138,8 +142,10 @@ class LogprobFormat(BaseModel):
 
 
 def largest(p_CV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `topk` gives, (C, count) each. It goes once through everything: the largest entries lie in as many groups at most,
-    those with the largest maxima."""
+    """Find the largest entries of each row and their places, (C, count) each, as `topk` does but in one pass.
+
+    They lie in as many groups at most, those with the largest maxima.
+    """
     groups_CGW = _groups(p_CV)
     peaks_CG = groups_CGW.amax(-1)
     numbers_CK = peaks_CG.topk(min(count, peaks_CG.shape[1]), dim=-1).indices
@@ -150,7 +156,7 @@ def largest(p_CV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def sample(p_CV: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """`count` entries of each row (C, count), drawn by p with replacement, spread evenly over its cumulative sum.
+    """Draw `count` entries of each row (C, count) by p with replacement, spread evenly over its cumulative sum.
 
     Such a systematic sample is unbiased, and hits whatever has more than 1/count of the mass for sure. The cumulative sum is
     made of groups first, and within those that were hit.
@@ -189,7 +195,7 @@ def _take(groups_CGW: torch.Tensor, numbers_CK: torch.Tensor) -> torch.Tensor:
 
 
 def softened_tail(tail_N2: torch.Tensor, least_N: torch.Tensor, tokens: int, power: float) -> torch.Tensor:
-    """ln of the sum of p^power over the `tokens` tokens of the tail, of which ln of two such sums is known.
+    """Estimate ln of the sum of p^power over the `tokens` tokens of the tail, of which ln of two such sums is known.
 
     `tail_N2` has them for power 1 (its mass) and 1/2; for power 0 it is ln(tokens). As a function of the power it is smooth
     and convex (a cumulant generating function), so for what lies between a parabola goes through these three: exact at

@@ -36,9 +36,11 @@ def is_sharded(model: Any) -> bool:
 
 
 def shard_model(model: Any, arithmetic: torch.dtype) -> Any:
-    """The model in parts. `model` itself is left to main memory in the first process, and of no use in the others.
+    """Divide a model among the processes, and return this one's part.
 
-    There is no way back from parts to a plain module: `make_whole` gives the first process's model their weights.
+    `model` itself is left to main memory in the first process, and of no use in the others.
+
+    There is no way back from parts to a plain module: `gather_weights` gives the first process's model their weights.
     """
     model.cpu()
     divided = model if rank() else copy.deepcopy(model)
@@ -56,7 +58,7 @@ def shard_model(model: Any, arithmetic: torch.dtype) -> Any:
 
 
 def gather_weights(divided: Any, model: Any) -> None:
-    """In the first process, give `model` the weights that were trained in parts, and put it on the device."""
+    """Give the first process's `model` the weights that were trained in parts, and put it on the device."""
     weights = get_model_state_dict(divided, options=_WHOLE)
     if rank() == 0:
         model.load_state_dict(weights, strict=False)
@@ -64,7 +66,7 @@ def gather_weights(divided: Any, model: Any) -> None:
 
 
 class ShardedTrainer(Trainer):
-    """A Trainer for a model in parts. Every process writes its own into a checkpoint."""
+    """Trainer for a model in parts. Every process writes its own into a checkpoint."""
 
     optimizer: Any
 
@@ -72,7 +74,7 @@ class ShardedTrainer(Trainer):
         return super()._clip_grad_norm(model).full_tensor()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The weights are saved with the optimiser's state."""
+        """Save nothing here: the weights are saved with the optimiser's state."""
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         parts.save(

@@ -61,7 +61,7 @@ class FinetuneConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class FinetuneInputs:
-    """A model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
+    """The model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
 
     model: Path
     instructions: Path
@@ -104,7 +104,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "examples": len(examples.train) + len(examples.validation),
         "skipped": examples.skipped,
         "tokens": outcome.tokens,
-        "assistant_tokens": sum(example.learnt for example in examples.train),
+        "assistant_tokens": sum(example.learned for example in examples.train),
         "tokens_per_second": outcome.tokens_per_second,
         "mfu": outcome.mfu,
         "final_loss": outcome.loss,
@@ -132,7 +132,7 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     read = read_instructions(path)
     clean = [messages for messages in read.conversations if not holds_control_tokens(messages, tokenizer)]
     encoded = [encode(messages, tokenizer, config.max_length) for messages in clean]
-    usable = [example for example in encoded if example.learnt]
+    usable = [example for example in encoded if example.learned]
     if len(usable) < 2:
         raise UserError(
             f"{path} has {len(usable)} usable instructions: at least 2 are needed, one to learn, one to check"

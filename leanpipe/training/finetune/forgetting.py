@@ -28,12 +28,12 @@ class GeneralText:
     bytes: int
 
     def bits_per_byte(self, model: Any, config: TrainingConfig) -> float:
-        """Of the model as it is now, in the arithmetic it is trained in."""
+        """Measure the model as it is now, in the arithmetic it is trained in."""
         return total_nats(model, self.blocks, config.arithmetic) / math.log(2) / self.bytes
 
 
 def total_nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
-    """What the blocks' scored tokens cost the model as it is now, all in all."""
+    """Sum -ln p of all scored tokens of the blocks under the model as it is now."""
     dtype, total = device.dtype_of(arithmetic), 0.0
     training = model.training
     model.eval()
@@ -48,7 +48,7 @@ def total_nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
 def general_text(
     documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, length: int
 ) -> GeneralText:
-    """About `tokens` tokens of the documents that were held out for validation, in blocks of `length`.
+    """Read about `tokens` tokens of the documents that were held out for validation, in blocks of `length`.
 
     Raises UserError if there are none.
     """

@@ -39,7 +39,7 @@ def check_targets(model: Path, targets: Sequence[str]) -> None:
 def lora_config(
     rank: int, alpha: float, dropout: float, targets: Sequence[str], kind: str = "lora"
 ) -> "LoraConfig":
-    """The settings that peft needs. `kind` is lora, dora or rslora."""
+    """Return the settings that peft needs. `kind` is lora, dora or rslora."""
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
@@ -54,7 +54,7 @@ def lora_config(
 
 
 def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
-    """The model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
+    """Load the model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -87,7 +87,7 @@ def save_adapter(model: "PreTrainedModel", path: Path) -> None:
 
 
 def merge(base: Path, adapter: Path) -> "PreTrainedModel":
-    """The base model in float32 with the adapter's weights added to its own: merging in bf16 would round them away."""
+    """Load the base model in float32 and add the adapter's weights to its own: merging in bf16 would round them away."""
     import torch
     from peft import PeftModel
 

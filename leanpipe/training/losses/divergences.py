@@ -48,7 +48,7 @@ class DistillationLoss:
 def divergence_and_gradient(
     student_NM: torch.Tensor, teacher_NM: torch.Tensor, *, divergence: DivergenceName, beta: float = 0.5
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """From ln p of both: the divergence in nats (N,), and its gradient by the student's logits (N, M)."""
+    """Compute from ln p of both the divergence in nats (N,), and its gradient by the student's logits (N, M)."""
     p_NM = student_NM.exp()
     if divergence == "reverse_kl":
         apart_NM = student_NM - teacher_NM
@@ -68,7 +68,7 @@ def divergence_and_gradient(
 def full_kl(
     loss: DistillationLoss, logits_CV: torch.Tensor, teacher_CV: torch.Tensor, labels_C: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sums (loss, divergence, cross-entropy) against a teacher's logits, and the gradient of the first."""
+    """Compare with all of a teacher's logits: the sums (loss, divergence, cross-entropy), and the gradient of the first."""
     temperature, scored_C = loss.temperature, labels_C != IGNORED
     student_CV, softened_CV = (_log_softmax(each, temperature) for each in (logits_CV, teacher_CV))
     value_C, slope_CV = divergence_and_gradient(
@@ -87,7 +87,9 @@ def top_k_kl(
     teacher_CM: torch.Tensor,
     labels_C: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `full_kl`, from the teacher's softened ln p of the tokens `ids_CK` and, last, of all others: M = K + 1.
+    """Compare with a teacher's most likely tokens, all others being one: sums and gradient as of `full_kl`.
+
+    `teacher_CM` has its softened ln p of the tokens `ids_CK` and, last, of all others: M = K + 1.
 
     All others are one bucket for the student too: how it spreads over them what it gives to them, nobody teaches it. So
     there is one softmax, a few gathered columns, and one factor per token for what the student gives to the bucket.
@@ -129,7 +131,9 @@ def sampled_kl(
     weights_CJ: torch.Tensor,
     labels_C: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `full_kl` for forward KL, from tokens `ids_CJ` of whose sum with `weights_CJ` the mean is the sum over all.
+    """Compare by forward KL with a sample of a teacher's tokens: sums and gradient as of `full_kl`.
+
+    The sum over the tokens `ids_CJ` with the weights `weights_CJ` is on average the sum over all tokens.
 
     Its gradient is linear in the teacher's probabilities, so that this one's mean over samples is that of all logits.
     `teacher_CJ` has the teacher's softened ln p.
@@ -180,7 +184,7 @@ def _log_softmax(logits_CV: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def fit_vocabulary(teacher_CV: torch.Tensor, width: int, vocabulary: int) -> torch.Tensor:
-    """A teacher's logits, -inf beyond the `vocabulary` tokens of the tokenizer, cut or filled up to the student's `width`.
+    """Cut or fill up a teacher's logits to the student's `width`, -inf beyond the `vocabulary` tokens of the tokenizer.
 
     Vocabularies are often padded to a round number. What a teacher says of tokens that do not exist is noise.
     """

@@ -17,14 +17,14 @@ Batch = dict[str, torch.Tensor]
 
 
 class Objective(Protocol):
-    """What a trainer minimises."""
+    """Anything that a trainer can minimise."""
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Sums over the batch's scored tokens, by name: "loss", which is minimised, and the parts it is made of."""
+        """Sum over the batch's scored tokens, by name: "loss", which is minimised, and the parts it is made of."""
 
 
 class CrossEntropy:
-    """The next token's -ln p."""
+    """Sums the next token's -ln p."""
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         labels_N = scored_labels(batch["labels"])
@@ -52,13 +52,14 @@ def check_head(model: Any) -> None:
 
 
 def scored_states(model: Any, batch: Batch) -> torch.Tensor:
-    """The last hidden states that predict a scored token, (N, D)."""
+    """Compute the last hidden states that predict a scored token, (N, D)."""
     return hidden_states(model, batch, False)[-1]
 
 
 def hidden_states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tensor]:
-    """The hidden states that predict a scored token, each (N, D): the last ones, or with `all_layers` the embeddings and
-    those after each layer; the final norm is in the last.
+    """Compute the hidden states that predict a scored token, each (N, D).
+
+    The last ones, or with `all_layers` the embeddings and those after each layer; the final norm is in the last.
 
     `position_ids` start anew in each document and no mask is given: from that transformers makes an attention mask that
     keeps documents apart.
@@ -74,4 +75,5 @@ def hidden_states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tens
 
 
 def output_head(model: Any) -> torch.nn.Module:
+    """Return the layer that makes logits of hidden states."""
     return unwrap_adapters(model).get_output_embeddings()

@@ -107,11 +107,9 @@ class TrainingConfig(StageConfig):
         return min(self.micro_batch or self.share, self.share)
 
     @property
-    def arithmetic(self) -> Literal["bf16", "fp16", "fp32"]:
-        """`precision`, with "auto" decided for this device."""
-        if self.precision == "auto":
-            return "bf16" if device.has_bfloat16() else "fp32"
-        return self.precision
+    def arithmetic(self) -> str:
+        """Type of the matrix products, bf16, fp16 or fp32: `precision`, with "auto" decided for this device."""
+        return device.arithmetic_of(self.precision)
 
 
 def check_training(config: TrainingConfig) -> None:

@@ -21,7 +21,7 @@ class BlockDataset(Protocol):
 
 
 class ShuffledEpochs(torch.utils.data.Dataset):
-    """`length` blocks: every one of `blocks` once, then all again in another order, and so on.
+    """Reads every one of `blocks` once, then all again in another order, and so on: `length` blocks in all.
 
     They are cut into batches of `batch`; of those, the ones with the numbers `skipped`, from 0, are left out.
     """
@@ -45,7 +45,7 @@ class ShuffledEpochs(torch.utils.data.Dataset):
         return self._blocks[int(self._order[place])]
 
     def batch_of(self, step: int) -> int:
-        """The number of the batch that step `step` reads, both from 0."""
+        """Return the number of the batch that step `step` reads, both from 0."""
         for skipped in self._skipped:
             step += skipped <= step
         return step
@@ -73,13 +73,13 @@ class Subset:
 
 
 def evenly_spaced_blocks(blocks: BlockDataset, tokens: int) -> list[Any]:
-    """Enough of the blocks, evenly spaced, to hold `tokens` tokens; all of them if there are no more."""
+    """Choose enough of the blocks, evenly spaced, to hold `tokens` tokens; all of them if there are no more."""
     wanted = min(len(blocks), math.ceil(tokens / len(blocks[0]["input_ids"])))
     return [blocks[index * len(blocks) // wanted] for index in range(wanted)]
 
 
 def pad_to_multiple(blocks: Sequence[Any], number: int) -> Sequence[Any]:
-    """Filled up, with blocks that score nothing, so that all processes compute as often: they need each other's shards."""
+    """Fill up with blocks that score nothing to a multiple of `number`, so that all processes compute as often: they need each other's shards."""
     missing = -len(blocks) % number
     if not missing:
         return blocks
@@ -88,17 +88,17 @@ def pad_to_multiple(blocks: Sequence[Any], number: int) -> Sequence[Any]:
 
 
 def collate(items: Sequence[Any]) -> dict[str, torch.Tensor]:
-    """One batch: each entry that the items have is stacked, those of (T,) to (B, T)."""
+    """Make one batch: each entry that the items have is stacked, those of (T,) to (B, T)."""
     return {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}
 
 
 def scored_tokens(blocks: Iterable[Any]) -> int:
-    """How many tokens of the blocks are scored; the first of a block has nothing before it and never is."""
+    """Count the tokens of the blocks that are scored; the first of a block has nothing before it and never is."""
     return sum(int((torch.as_tensor(block["labels"])[1:] != IGNORED).sum()) for block in blocks)
 
 
 def scored_bytes(blocks: Iterable[Any], tokenizer: "PreTrainedTokenizerBase") -> int:
-    """UTF-8 bytes of the text that the scored tokens spell. Tokens that are not text, such as separators, spell none."""
+    """Count the UTF-8 bytes of the text that the scored tokens spell. Tokens that are not text, such as separators, spell none."""
     return sum(_bytes(run, tokenizer) for block in blocks for run in _scored_runs(block))
 
 

@@ -1,4 +1,4 @@
-"""When a training goes wrong: which losses are no longer a training's."""
+"""Tell from its losses when a training goes wrong."""
 
 import math
 import statistics
@@ -56,10 +56,11 @@ class DivergenceGuard:
             )
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on as if nothing had been between."""
+        """Return what `restore` needs to go on as if nothing had been between."""
         return {"usual": list(self._usual), "high": self._high}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
         self._usual.extend(state["usual"])
         self._high = state["high"]
 

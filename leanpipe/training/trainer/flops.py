@@ -1,4 +1,4 @@
-"""How much arithmetic a token of training needs. Over what the device does at best (`device.peak_flops`) it is the MFU.
+"""Count the arithmetic that a token of training needs. Over what the device does at best (`device.peak_flops`) it is the MFU.
 
 MFU: model FLOPs utilisation (Chowdhery et al. 2022, "PaLM", arXiv 2204.02311, appendix B).
 """
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flops_per_token(model: Any, length: int) -> float:
-    """Floating-point operations that training needs for each token of blocks of `length`: those of matrix products only.
+    """Count the floating-point operations that training needs for each token of blocks of `length`: those of matrix products only.
 
     A weight costs 2 forward, 2 for its input's gradient, and 2 for its own if it is trained. Attention over the half of
     the scores that is not masked costs 2 x length x width forward in each layer, and twice that backward. Work that is done

@@ -1,4 +1,4 @@
-"""Which implementations of the same arithmetic this device runs fastest."""
+"""Choose the implementations of the same arithmetic that this device runs fastest."""
 
 import shutil
 import sys
@@ -28,7 +28,7 @@ def check_kernels(attention: str, compiled: bool) -> None:
 
 @contextmanager
 def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
-    """Within, `model` computes by what is fastest here. Attention that is not full is left as it is."""
+    """Let `model` compute by what is fastest here, in a context. Attention that is not full is left as it is."""
     from leanpipe.models.fused_layers import convert_norms_once, fuse_layers
     from leanpipe.models.fused_lora import fused_lora
     from leanpipe.models.student import layer_list_name
@@ -55,7 +55,7 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
 
 
 def use_inference_kernels(model: "torch.nn.Module") -> None:
-    """The same for a model that is not trained: it reads blocks, and is asked for nothing else."""
+    """Let a model that is not trained compute by what is fastest here: it reads blocks, and is asked for nothing else."""
     from leanpipe.models.fused_layers import fuse_layers
     from leanpipe.models.varlen_attention import use_varlen_attention
 
@@ -66,7 +66,7 @@ def use_inference_kernels(model: "torch.nn.Module") -> None:
 
 @contextmanager
 def _liger_kernels(causal: Any) -> Iterator[None]:
-    """Liger's kernels, where that package is. It changes the model's module too, and so all models that are made later."""
+    """Put Liger's kernels in, where that package is. It changes the model's module too, and so all models that are made later."""
     if not device.has_liger():
         yield
         return

@@ -1,4 +1,4 @@
-"""How many blocks are in memory at once: from what fits by estimate, down to what really does."""
+"""Find how many blocks are in memory at once: from what fits by estimate, down to what really does."""
 
 from typing import Any
 
@@ -14,8 +14,10 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "could 
 
 
 def first_guess(model: Any, config: TrainingConfig, length: int) -> int:
-    """Return with how many blocks of `length` tokens to begin: a divisor of a process's share of a batch that should fit into
-    the free memory and keeps the device busy."""
+    """Estimate with how many blocks of `length` tokens to begin.
+
+    A divisor of a process's share of a batch that should fit into the free memory and keeps the device busy.
+    """
     alone = config.model_copy(update={"micro_batch": 1})
     each = activations(size_of(model.config), alone, length, device.name())
     fitting = min(int(_SHARE * device.free_memory()) // each, _ENOUGH_TOKENS[device.name()] // length)
@@ -24,7 +26,7 @@ def first_guess(model: Any, config: TrainingConfig, length: int) -> int:
 
 
 def smaller(size: int, batch: int) -> int | None:
-    """The largest divisor of `batch` that is at most half of `size`; None below 1."""
+    """Return the largest divisor of `batch` that is at most half of `size`; None below 1."""
     return next((half for half in range(size // 2, 0, -1) if batch % half == 0), None)
 
 

@@ -1,4 +1,4 @@
-"""Going back to a checkpoint, and leaving out the batches that a training diverged on."""
+"""Go back to a checkpoint, and leave out the batches that a training diverged on."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Rewinds:
-    """Which batches are left out, kept beside the checkpoints in `folder`, so that a killed training knows them again."""
+    """Remembers which batches are left out, kept beside the checkpoints in `folder`, so that a killed training knows them again."""
 
     def __init__(self, folder: Path, config: TrainingConfig):
         self._folder, self._config = folder, config
@@ -33,7 +33,7 @@ class Rewinds:
         return sorted(number for numbers in self._skipped for number in numbers)
 
     def add(self, diverged: Diverged, passes: ShuffledEpochs) -> None:
-        """Let the next attempt go back to the checkpoint before and leave out the batches of the bad steps.
+        """Make the next attempt go back to the checkpoint before and leave out the batches of the bad steps.
 
         Raises UserError where the training may not go back, naming the last good checkpoint.
         """

@@ -1,4 +1,4 @@
-"""After which steps a training validates, saves and stops, and how it tells how far it is."""
+"""Decide after which steps a training validates, saves and stops, and tell how far it is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ class Schedule(TrainerCallback):
             control.should_save = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Early stopping. What is decided here is decided again if the step is done again, so it is not saved."""
+        """Stop early if there was no better validation for long. What is decided here is decided again if the step is done again, so it is not saved."""
         if not self._config.patience or not state.global_step:
             return
         losses = validations(state.log_history)
@@ -56,11 +56,11 @@ class Schedule(TrainerCallback):
 
 
 def validations(history: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """The validation losses by step."""
+    """Return the validation losses by step."""
     return {entry["step"]: entry["validation_loss"] for entry in history if "validation_loss" in entry}
 
 
 def best_step(history: Sequence[dict[str, Any]]) -> int:
-    """The step with the lowest validation loss, the first of several."""
+    """Return the step with the lowest validation loss, the first of several."""
     losses = validations(history)
     return min(losses, key=lambda step: (losses[step], step), default=0)
