@@ -32,15 +32,15 @@ def show_mask(
     check_template(tokenizer)
     encoded = [encode(messages, tokenizer, max_length) for messages in read.conversations[:examples]]
     for number, example in enumerate(encoded, 1):
-        console.rule(f"{number}: {example.learnt} of {len(example.tokens)} tokens are learnt")
+        console.rule(f"{number}: {example.learned} of {len(example.tokens)} tokens are learnt")
         console.print(_coloured(learned_runs(example, tokenizer)), soft_wrap=True)
 
 
 def _coloured(runs: Sequence[tuple[str, bool]]) -> Text:
     """Brackets tell the same where there are no colours."""
     text = Text()
-    for part, learned in runs:
-        text.append(f"⟦{part}⟧" if learned else part, style=LEARNT if learned else READ)
+    for part, learnt in runs:
+        text.append(f"⟦{part}⟧" if learnt else part, style=LEARNT if learnt else READ)
     return text
 
 

@@ -175,8 +175,8 @@ def _may_cut(backend: "Tokenizer", cut: re.Pattern[str]) -> bool:
     )
 
 
-def _collect(batch: list[Part], words: Words, learned: Future[None], separator: int | None) -> Batch:
-    learned.result()
+def _collect(batch: list[Part], words: Words, learnt: Future[None], separator: int | None) -> Batch:
+    learnt.result()
     end = b"" if separator is None else separator.to_bytes(4, sys.byteorder)
     documents = [
         (end if part.first else b"") + tokens + (end if part.last else b"")

@@ -71,9 +71,9 @@ def _with_bytes(tokenizer: "Tokenizer") -> "Tokenizer":
     """The same pieces, best first, after special tokens and bytes."""
     from tokenizers import Tokenizer, decoders, models
 
-    learned = json.loads(tokenizer.to_str())["model"]["vocab"][len(_NAMES) :]
+    learnt = json.loads(tokenizer.to_str())["model"]["vocab"][len(_NAMES) :]
     pieces = sorted(
-        ((piece, round(score, 3)) for piece, score in learned), key=lambda pair: (-pair[1], pair[0])
+        ((piece, round(score, 3)) for piece, score in learnt), key=lambda pair: (-pair[1], pair[0])
     )
     entries = [*((name, 0.0) for name in _NAMES), *((byte, _BYTE_SCORE) for byte in _BYTES), *pieces]
     final = Tokenizer(models.Unigram(entries, unk_id=_NAMES.index(UNKNOWN), byte_fallback=True))

@@ -134,6 +134,6 @@ def test_a_validation_text_shorter_than_a_block_is_padded(tmp_path: Path):
     inputs = write_texts(tmp_path, tiny_text()[:3], ["ab"])
     summary = run(inputs, tmp_path / "out")
     block = Blocks(tmp_path / "out", "validation")[0]
-    learned = (block["labels"] != -100).sum()
-    assert summary["validation_tokens"] == learned + 1  # all but the first separator
+    learnt = (block["labels"] != -100).sum()
+    assert summary["validation_tokens"] == learnt + 1  # all but the first separator
     assert summary["validation_blocks"] == 1 and len(block["labels"]) == 256

@@ -118,7 +118,7 @@ def describe_mask(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str
         text = f"`{_visible(tokenizer.decode([token]))}`"
         learned = label != IGNORED
         lines.append(
-            f"| {place} | {token} | {f'**{text}**' if learnt else text} | {'learnt' if learnt else ''} |"
+            f"| {place} | {token} | {f'**{text}**' if learned else text} | {'learnt' if learned else ''} |"
         )
     return "\n".join(lines) + "\n"
 
