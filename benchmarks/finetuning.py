@@ -104,8 +104,8 @@ def run_ours(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, A
     from leanpipe.training.finetune.lora import save_adapter
     from leanpipe.training.finetune.packing import pack
     from leanpipe.training.losses.objectives import CrossEntropy
-    from leanpipe.training.trainer.data import evenly_spaced_blocks
-    from leanpipe.training.trainer.trainer import TrainingData, train
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks
+    from leanpipe.training.trainer.trainer import train
 
     tokenizer = load_tokenizer(model)
     some, _ = conversations(told)

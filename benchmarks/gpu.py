@@ -69,7 +69,8 @@ def blocks(count: int, packed: bool = False) -> list[dict[str, torch.Tensor]]:
 def ours(compiled: bool = False) -> dict[str, float]:
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.config import TrainingConfig
-    from leanpipe.training.trainer.trainer import TrainingData, train
+    from leanpipe.training.trainer.data import TrainingData
+    from leanpipe.training.trainer.trainer import train
 
     config = TrainingConfig(
         tokens=STEPS * BATCH * LENGTH,

@@ -48,8 +48,9 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     from leanpipe.models.load import load_model, load_tokenizer
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.config import TrainingConfig
+    from leanpipe.training.trainer.data import TrainingData
     from leanpipe.training.trainer.flops import flops_per_token
-    from leanpipe.training.trainer.trainer import TrainingData, train
+    from leanpipe.training.trainer.trainer import train
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     blocks = text(load_tokenizer(path))

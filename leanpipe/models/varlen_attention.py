@@ -4,6 +4,9 @@ Packed blocks hold several documents that must not see each other. transformers 
 PyTorch multiplies all pairs, though most are masked. Here each document is attended to by itself, and only backwards: on a
 processor one after the other, on a GPU by PyTorch's FlashAttention for documents of many lengths.
 
+Where to find what: `use_varlen_attention` puts it into a model if it computes the same, `varlen_attention_forward` is what
+each layer then calls, `_VarlenAttention` its way on a processor and `_on_gpu` that on a GPU.
+
 Letters in names of tensors: B batch, T tokens, H heads, K heads of keys and values, D width of a head, N tokens of all rows,
 L tokens of a document.
 """

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from leanpipe.models import sparse_attention as attention
+from leanpipe.models import sparse_layout
 from leanpipe.models.attention_patterns import AttentionConfig
 from leanpipe.models.build import Shape, decoder_config, random_decoder
 from leanpipe.models.load import load_model, save_model
@@ -56,9 +57,9 @@ def dense_mask(pattern: AttentionConfig, lengths: tuple[int, ...], key_BKTD: tor
     batch, heads, length, _ = key_BKTD.shape
     positions = positions_of(lengths).tolist()
     document = [number for number, size in enumerate(lengths) for _ in range(size)]
-    options = attention._Options(pattern, LAYER, 0.0, None)
+    options = sparse_layout.Options(pattern, LAYER, 0.0, None)
     buckets = attention._buckets(key_BKTD, options).tolist()
-    table = attention._random_blocks(options, length, torch.device("cpu"))
+    table = sparse_layout.random_blocks(options, length, torch.device("cpu"))
     mask = torch.zeros(batch, heads, length, length, dtype=torch.bool)
     for b in range(batch):
         for h in range(heads):
@@ -119,14 +120,14 @@ def test_the_rows_of_a_batch_may_be_packed_differently(pattern):
 
 
 def test_random_blocks_are_distinct_and_lie_before_the_window():
-    table = attention._drawn_blocks(0, 3, 64, 3, 4, 9)
+    table = sparse_layout.drawn_blocks(0, 3, 64, 3, 4, 9)
     for number, drawn in enumerate(table.tolist()):
         chosen = [block for block in drawn if block >= 0]
         assert len(set(chosen)) == len(chosen) == min(3, max(0, (4 * number - 8) // 4))
         assert all(4 * block + 3 < 4 * number - 8 for block in chosen)
-    assert table[:32].equal(attention._drawn_blocks(0, 3, 32, 3, 4, 9))  # whatever comes later
-    assert not table.equal(attention._drawn_blocks(0, 4, 64, 3, 4, 9))
-    assert not table.equal(attention._drawn_blocks(1, 3, 64, 3, 4, 9))
+    assert table[:32].equal(sparse_layout.drawn_blocks(0, 3, 32, 3, 4, 9))  # whatever comes later
+    assert not table.equal(sparse_layout.drawn_blocks(0, 4, 64, 3, 4, 9))
+    assert not table.equal(sparse_layout.drawn_blocks(1, 3, 64, 3, 4, 9))
 
 
 def decoder(pattern: AttentionConfig, architecture="llama"):

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.losses.objectives import Objective
-    from leanpipe.training.trainer.data import BlockDataset
-    from leanpipe.training.trainer.trainer import TrainingData
+    from leanpipe.training.trainer.data import BlockDataset, TrainingData
 
 
 _SAMPLE_TOKENS = 4_096  # on which it is measured what of the teacher is important
@@ -248,8 +247,7 @@ def _text(
 ) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
     from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
-    from leanpipe.training.trainer.data import Subset, evenly_spaced_blocks, scored_bytes
-    from leanpipe.training.trainer.trainer import TrainingData
+    from leanpipe.training.trainer.data import Subset, TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
     for name, blocks in (("train", train), ("validation", validation)):

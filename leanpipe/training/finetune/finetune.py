@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from leanpipe.training.finetune.chat import Example
     from leanpipe.training.finetune.forgetting import GeneralText
-    from leanpipe.training.trainer.trainer import TrainingData
+    from leanpipe.training.trainer.data import TrainingData
 
 
 class FinetuneConfig(TrainingConfig):
@@ -147,8 +147,7 @@ def _text(
     config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase"
 ) -> "TrainingData":
     from leanpipe.training.finetune.packing import pack
-    from leanpipe.training.trainer.data import evenly_spaced_blocks
-    from leanpipe.training.trainer.trainer import TrainingData
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks
 
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     train, validation = (

@@ -18,7 +18,7 @@ from leanpipe.training.trainer.config import TrainingConfig, check_training
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from leanpipe.training.trainer.trainer import TrainingData
+    from leanpipe.training.trainer.data import TrainingData
 
 
 class PretrainConfig(TrainingConfig):
@@ -119,8 +119,7 @@ def check_pretrain(config: PretrainConfig) -> None:
 
 def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.trainer.data import evenly_spaced_blocks, scored_bytes
-    from leanpipe.training.trainer.trainer import TrainingData
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(folder, "train"), Blocks(folder, "validation")
     for name, blocks in (("train", train), ("validation", validation)):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -18,6 +19,21 @@ class BlockDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What to train and what to validate on. All blocks are of one length."""
+
+    train: BlockDataset
+    validation: Sequence[Any]
+    validation_bytes: int | None = None
+    """UTF-8 bytes that the scored validation tokens spell, where bits per byte are wanted."""
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """Convert a validation loss to a unit that does not depend on the tokenizer."""
+        assert self.validation_bytes
+        return nats_per_token * scored_tokens(self.validation) / math.log(2) / self.validation_bytes
 
 
 class ShuffledEpochs(torch.utils.data.Dataset):

@@ -1,10 +1,17 @@
-"""The one training loop: transformers' Trainer, reporting our way, guarded, and resuming only from what is whole."""
+"""The one training loop: transformers' Trainer, reporting our way, guarded, and resuming only from what is whole.
+
+Where to find what:
+- `train` is what stages call. It ends with the model trained in place, or as SIGTERM asked, with a checkpoint.
+- `_finished` makes a `_Trainer` from the newest whole checkpoint, and another one whenever a training diverges (rewinds.py).
+- `_Trainer` in four parts: a step, memory, validation, and reports with checkpoints.
+- When to validate, save and stop is for `Schedule` (schedule.py), what is no longer a training for `DivergenceGuard`.
+"""
 
 import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +34,8 @@ from leanpipe.training.trainer import checkpoints, micro_batch
 from leanpipe.training.trainer.arguments import BETAS, steps_of, training_arguments
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 from leanpipe.training.trainer.data import (
-    BlockDataset,
     ShuffledEpochs,
+    TrainingData,
     collate,
     pad_to_multiple,
     scored_tokens,
@@ -42,7 +49,7 @@ from leanpipe.training.trainer.rewinds import Rewinds
 from leanpipe.training.trainer.schedule import Schedule, best_step, validations
 from leanpipe.training.trainer.speed import SpeedMeter
 
-__all__ = ["Outcome", "TrainingData", "steps_of", "train"]
+__all__ = ["Outcome", "steps_of", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +57,6 @@ _T = TypeVar("_T")
 
 _STATE = "leanpipe.json"
 """What of ours a checkpoint holds beside what transformers keeps."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What to train and what to validate on. All blocks are of one length."""
-
-    train: BlockDataset
-    validation: Sequence[Any]
-    validation_bytes: int | None = None
-    """UTF-8 bytes that the scored validation tokens spell, where bits per byte are wanted."""
-
-    def bits_per_byte(self, nats_per_token: float) -> float:
-        """A validation loss in a unit that does not depend on the tokenizer."""
-        assert self.validation_bytes
-        return nats_per_token * scored_tokens(self.validation) / math.log(2) / self.validation_bytes
 
 
 @dataclass(frozen=True)
@@ -193,6 +185,7 @@ class _Trainer(Trainer):
         self.add_callback(Schedule(config, self.meter, report, self._tokens_per_step, termination))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Make ours where transformers has none."""
         if self._config.optimizer != "muon":
             return super().create_optimizer(model)
         if self.optimizer is None:
@@ -201,8 +194,10 @@ class _Trainer(Trainer):
             self.optimizer = muon_and_adamw(self.model, decayed, rate, decay, BETAS)
         return self.optimizer
 
+    # A step
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward over one batch, in as many micro-batches as memory needs. Its mean loss."""
+        """Go forward and backward over one batch, in as many micro-batches as memory needs; return its mean loss."""
         model.train()
         batch, scored = self._prepare_inputs(inputs), max(int(num_items_in_batch), 1)
         generators = _random_state()
@@ -221,7 +216,7 @@ class _Trainer(Trainer):
         return means["loss"]
 
     def _accumulate(self, model: Any, batch: Batch, scored: int) -> dict[str, torch.Tensor]:
-        """Gradients of a whole batch, and this process's part of its mean losses."""
+        """Add up the gradients of a whole batch; return this process's part of its mean losses."""
         means: dict[str, torch.Tensor] = {}
         rows = len(batch["input_ids"])
         for start in range(0, rows, self._in_memory):
@@ -247,14 +242,16 @@ class _Trainer(Trainer):
             return redirect_forward(model, inner, sums)
 
     def _reduced(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Summed over all processes, which also agree on whether to stop."""
+        """Sum the means over all processes, which also agree on whether to stop."""
         asked = torch.tensor(float(self._termination.requested), device=self.args.device)
         sums = self.accelerator.reduce(torch.stack([asked, *means.values()]), "sum")
         self._termination.agreed = bool(sums[0])
         return dict(zip(means, sums[1:], strict=True))
 
+    # Memory
+
     def _within_memory(self, compute: Callable[[], _T], undo: Callable[[], None] = lambda: None) -> _T:
-        """`compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
+        """Run `compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
 
         Raises UserError if one is too many already.
         """
@@ -291,8 +288,10 @@ class _Trainer(Trainer):
         self._guard.check_finite(self.state.global_step + 1, float(norm), "gradient's length")
         return norm
 
+    # Validation
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Nats per scored token of the validation text."""
+        """Measure nats per scored token of the validation text."""
         self.model.eval()
         total = self._within_memory(self._validation_sum)
         metrics = {"validation_loss": total / max(scored_tokens(self._text.validation), 1)}
@@ -324,7 +323,10 @@ class _Trainer(Trainer):
                 f"the loss on validation text is {total} before training: the model's weights are damaged"
             )
 
+    # Reports and checkpoints
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Report what transformers logs, with the meter's figures."""
         if "loss" in logs:
             logs |= self.meter.report() | {"micro_batch": self._in_memory}
         super().log(logs, start_time)
@@ -353,7 +355,7 @@ class _Trainer(Trainer):
         self._in_memory = state["micro_batch"]
 
     def restore_best(self) -> None:
-        """With patience, the weights of the best validation; else those of the last step."""
+        """Load the weights of the best validation if there is patience; else keep those of the last step."""
         best = best_step(self.state.log_history)
         if not self._config.patience or best == self.state.global_step:
             return
@@ -363,6 +365,7 @@ class _Trainer(Trainer):
             log.info("the weights of step %d are kept: no later validation was better", best)
 
     def outcome(self) -> Outcome:
+        """Return how the training went, from what was logged."""
         history = self.state.log_history
         losses = validations(history)
         step = best_step(history) if self._config.patience else max(losses)
@@ -379,7 +382,7 @@ class _Trainer(Trainer):
 
 
 class _ShardedTrainer(_Trainer, ShardedTrainer):
-    """The same for a model in shards."""
+    """Trains a model in shards as `_Trainer` does a whole one."""
 
 
 def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:

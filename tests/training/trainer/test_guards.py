@@ -10,9 +10,9 @@ import torch
 from leanpipe.core.errors import UserError
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.data import ShuffledEpochs
+from leanpipe.training.trainer.data import ShuffledEpochs, TrainingData
 from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
-from leanpipe.training.trainer.trainer import TrainingData, train
+from leanpipe.training.trainer.trainer import train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 

@@ -16,7 +16,8 @@ from leanpipe.core.errors import UserError
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer import micro_batch
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.trainer import TrainingData, train
+from leanpipe.training.trainer.data import TrainingData
+from leanpipe.training.trainer.trainer import train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 

@@ -11,8 +11,8 @@ from leanpipe.training.distill.distillation_objectives import Distillation
 from leanpipe.training.losses.divergences import DistillationLoss
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.data import scored_tokens
-from leanpipe.training.trainer.trainer import TrainingData, steps_of, train
+from leanpipe.training.trainer.data import TrainingData, scored_tokens
+from leanpipe.training.trainer.trainer import steps_of, train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
