@@ -315,6 +315,7 @@ class _Watch(TrainerCallback):
         self._report, self._termination = report, termination
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Decide what follows the step, and report progress."""
         step, last = state.global_step, state.max_steps
         self._report.progress(step, last, "steps")
         control.should_evaluate = step == last
@@ -323,6 +324,7 @@ class _Watch(TrainerCallback):
         control.should_save = due and step < last
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Complete and publish the checkpoint, and stop after it if the process was told to end."""
         place = checkpoints.aside(self._folder) / f"checkpoint-{state.global_step}"
         (place / _STATE).write_text(json.dumps(asdict(self._tally)))
         checkpoints.publish(self._folder, state.global_step)
@@ -330,6 +332,7 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Report what of TRL's figures and ours matters."""
         told = {name: logs[theirs] for theirs, name in _REPORTED.items() if logs.get(theirs) is not None}
         if told:
             self._report.metrics(told, state.global_step)

@@ -72,7 +72,7 @@ def shared_arguments(config: _Settings, steps: int, folder: Path, resumed: bool)
 
 
 def on_one_device(made: _Arguments) -> _Arguments:
-    """Let a Trainer use one GPU: it would spread over all that it sees, with a batch on each, and TRL's refuses to."""
+    """Keep a Trainer to one GPU: it would spread over all that it sees, with a batch on each, and TRL's refuses to."""
     made._n_gpu = min(made.n_gpu, 1)
     return made
 

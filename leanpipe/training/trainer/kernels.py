@@ -28,7 +28,7 @@ def check_kernels(attention: str, compiled: bool) -> None:
 
 @contextmanager
 def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
-    """Let `model` compute by what is fastest here, in a context. Attention that is not full is left as it is."""
+    """Make `model` compute by what is fastest here, in a context. Attention that is not full is left as it is."""
     from leanpipe.models.fused_layers import convert_norms_once, fuse_layers
     from leanpipe.models.fused_lora import fused_lora
     from leanpipe.models.student import layer_list_name
@@ -55,7 +55,7 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
 
 
 def use_inference_kernels(model: "torch.nn.Module") -> None:
-    """Let a model that is not trained compute by what is fastest here: it reads blocks, and is asked for nothing else."""
+    """Make a model that is not trained compute by what is fastest here: it reads blocks, and is asked for nothing else."""
     from leanpipe.models.fused_layers import fuse_layers
     from leanpipe.models.varlen_attention import use_varlen_attention
 

@@ -26,9 +26,11 @@ class Schedule(TrainerCallback):
         self._tokens_per_step, self._termination = tokens_per_step, termination
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the step's time."""
         self._meter.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Decide what follows the step, and report progress."""
         self._meter.stop()
         step, last = state.global_step, state.max_steps
         parts = self._config.validations - 1
@@ -51,6 +53,7 @@ class Schedule(TrainerCallback):
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop after the checkpoint if the process was told to end."""
         if self._termination.agreed:  # only now: the checkpoint would say so, too
             control.should_training_stop = True
 
