@@ -31,7 +31,7 @@ class Importance:
     groups_LG: "torch.Tensor"
     """Length of what the heads of a group give out."""
     squares: dict[str, "torch.Tensor"] = field(default_factory=dict)
-    """Of each norm, by name, the squares of what goes in (D,): what a norm over fewer entries would divide by."""
+    """By the name of each norm the squares of what goes in (D,): what a norm over fewer entries would divide by."""
 
 
 def layer_influence(

@@ -61,7 +61,7 @@ class DistillConfig(TrainingConfig):
     """What is made small: forward_kl covers all that the teacher may say, reverse_kl keeps to what it is likely to say,
     jensen_shannon lies between."""
     beta: float = Field(0.5, ge=0.01, le=0.99)
-    """Of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
+    """Weight of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
     reverse_kl."""
     kl_weight: float = Field(0.9, ge=0, le=1)
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
@@ -111,7 +111,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     if config.kl_weight > 0:
         check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
-    text = _text(config, inputs, tokenizer)
+    text = _training_data(config, inputs, tokenizer)
     aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
     teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
     teacher_parameters = parameters_of(teacher.config)
@@ -242,7 +242,7 @@ def _teacher_logprobs(inputs: DistillInputs) -> Path:
     return inputs.teacher_logprobs
 
 
-def _text(
+def _training_data(
     config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase"
 ) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks

@@ -87,7 +87,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     tokenizer = load_tokenizer(inputs.model)
     examples = _examples(config, inputs.instructions, tokenizer)
     _write_mask(examples, tokenizer, out)
-    text = _text(config, examples, tokenizer)
+    text = _training_data(config, examples, tokenizer)
     model = _with_adapters(config, inputs.model)
     general = _general(config, inputs.documents, tokenizer)
     before = general.bits_per_byte(model, config) if general else None
@@ -143,7 +143,7 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     return _Examples(usable[held_out:], usable[:held_out], skipped, read.describe())
 
 
-def _text(
+def _training_data(
     config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase"
 ) -> "TrainingData":
     from leanpipe.training.finetune.packing import pack

@@ -37,12 +37,12 @@ class DistillationLoss:
 
     divergence: DivergenceName = "forward_kl"
     beta: float = 0.5
-    """Of the teacher in the mixture that jensen_shannon compares both with."""
+    """Weight of the teacher in the mixture that jensen_shannon compares both with."""
     temperature: float = 1.0
     """Softens both. The divergence is multiplied by its square, so that the gradient keeps its size (Hinton et al. 2015,
     "Distilling the Knowledge in a Neural Network", section 2)."""
     kl_weight: float = 1.0
-    """Of the divergence in the loss; the rest is the cross-entropy."""
+    """Weight of the divergence in the loss; the rest is the cross-entropy."""
 
 
 def divergence_and_gradient(

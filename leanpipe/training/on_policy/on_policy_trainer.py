@@ -80,7 +80,7 @@ class Outcome:
     answer_tokens: float
     """Mean length of an answer that the student wrote."""
     tokens: int
-    """Of prompts and answers."""
+    """Tokens of prompts and answers that were read."""
     tokens_per_second: float
     """The writing of answers included."""
 

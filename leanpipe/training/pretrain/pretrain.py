@@ -77,7 +77,7 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
 
     check_pretrain(config)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
-    text = _text(config, inputs.blocks, tokenizer)
+    text = _training_data(config, inputs.blocks, tokenizer)
     block = len(text.train[0]["input_ids"])
     derived = derive(config, len(tokenizer), block)
     shape = shape_of(derived, block)
@@ -117,7 +117,9 @@ def check_pretrain(config: PretrainConfig) -> None:
     shape_of(config, block=1)
 
 
-def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "TrainingData":
+def _training_data(
+    config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
     from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks, scored_bytes
 

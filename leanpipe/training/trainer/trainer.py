@@ -66,7 +66,7 @@ class Outcome:
     initial_validation: float
     """Nats per scored token of the validation text before training."""
     validation: float
-    """The same after it."""
+    """Nats per scored token of the validation text after training."""
     loss: float
     """The last reported training loss."""
     tokens: int
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def train(
-    model: Any, objective: Objective, text: TrainingData, config: TrainingConfig, out: Path, report: Report
+    model: Any, objective: Objective, data: TrainingData, config: TrainingConfig, out: Path, report: Report
 ) -> Outcome:
     """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
 
@@ -94,7 +94,7 @@ def train(
     check_head(model)
     folder = out / "checkpoints"
     with Termination() as termination, fast_kernels(model, config):
-        trainer = _finished(model, objective, text, config, folder, report, termination)
+        trainer = _finished(model, objective, data, config, folder, report, termination)
     if termination.requested:
         log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
         termination.follow(f"training stopped after step {trainer.state.global_step}")
@@ -112,7 +112,7 @@ def train(
 def _finished(
     model: Any,
     objective: Objective,
-    text: TrainingData,
+    data: TrainingData,
     config: TrainingConfig,
     folder: Path,
     report: Report,
@@ -126,7 +126,7 @@ def _finished(
         with state.main_process_first():  # it removes what is damaged
             checkpoint = checkpoints.find_whole(folder)
             rewinds = Rewinds(folder, config)
-        trainer = kind(model, objective, text, config, folder, report, rewinds, termination, checkpoint)
+        trainer = kind(model, objective, data, config, folder, report, rewinds, termination, checkpoint)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             return trainer
@@ -148,7 +148,7 @@ class _Trainer(Trainer):
         self,
         model: Any,
         objective: Objective,
-        text: TrainingData,
+        data: TrainingData,
         config: TrainingConfig,
         folder: Path,
         report: Report,
@@ -156,10 +156,10 @@ class _Trainer(Trainer):
         termination: Termination,
         checkpoint: Path | None,
     ):
-        block = len(text.train[0]["input_ids"])
+        block = len(data.train[0]["input_ids"])
         steps = steps_of(config, block)
         self.passes = ShuffledEpochs(
-            text.train, steps * config.batch, config.seed, config.batch, rewinds.batches
+            data.train, steps * config.batch, config.seed, config.batch, rewinds.batches
         )
         super().__init__(
             model=model,
@@ -171,7 +171,7 @@ class _Trainer(Trainer):
         self._loss_shifts_labels = True
         self._tokens_per_step = config.batch * block
         self._config, self._folder = config, folder
-        self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
+        self._objective, self._data, self._report, self._rewinds = objective, data, report, rewinds
         self._termination = termination
         peak = device.peak_flops(device.dtype_of(config.arithmetic)) * config.processes
         self.meter = SpeedMeter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
@@ -269,7 +269,7 @@ class _Trainer(Trainer):
         fewer = micro_batch.smaller(self._in_memory, self._config.share)
         if fewer is None:
             raise UserError(
-                f"memory ran out at step {step} with one block of {len(self._text.train[0]['input_ids'])} tokens: use shorter "
+                f"memory ran out at step {step} with one block of {len(self._data.train[0]['input_ids'])} tokens: use shorter "
                 "blocks, a smaller model, gradient_checkpointing or optimizer=adamw_8bit"
             )
         if self.args.world_size > 1:  # the others are waiting for this process's gradients
@@ -294,10 +294,10 @@ class _Trainer(Trainer):
         """Measure nats per scored token of the validation text."""
         self.model.eval()
         total = self._within_memory(self._validation_sum)
-        metrics = {"validation_loss": total / max(scored_tokens(self._text.validation), 1)}
+        metrics = {"validation_loss": total / max(scored_tokens(self._data.validation), 1)}
         self._check_validation(total)
-        if self._text.validation_bytes:
-            metrics["validation_bits_per_byte"] = self._text.bits_per_byte(metrics["validation_loss"])
+        if self._data.validation_bytes:
+            metrics["validation_bits_per_byte"] = self._data.bits_per_byte(metrics["validation_loss"])
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -305,7 +305,7 @@ class _Trainer(Trainer):
     def _validation_sum(self) -> float:
         """Nats of all scored tokens of the validation text."""
         rank, number = self.args.process_index, self.args.world_size
-        blocks, total = pad_to_multiple(self._text.validation, number)[rank::number], 0.0
+        blocks, total = pad_to_multiple(self._data.validation, number)[rank::number], 0.0
         for start in range(0, len(blocks), self._in_memory):
             batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
             with torch.no_grad():
