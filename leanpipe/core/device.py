@@ -8,7 +8,6 @@ import ctypes
 import functools
 import gc
 import importlib.util
-import os
 import platform
 import resource
 import sys
@@ -148,10 +147,9 @@ def free_host_memory() -> int:
 
     What the machine has free, or less if its container (control group) or `ulimit -v` leaves less.
     """
-    if sys.platform != "linux":
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
-    return min(int(available) * 1024, free_under_limits())
+    import psutil
+
+    return min(psutil.virtual_memory().available, free_under_limits())
 
 
 _PEAK_SECONDS = 0.1
