@@ -28,6 +28,7 @@ from leanpipe.training.losses.chunked_loss import at_least_float32, flat, log
 from leanpipe.training.losses.divergences import FLOOR
 
 INFO = "predictions.json"
+"""Named as results of stage `cache_teacher` that lie in stores have it."""
 RECORDS = "teacher_logprobs"
 """The name under which an item of `WithTeacherLogprobs` has its records."""
 _FINEST = 64.0
