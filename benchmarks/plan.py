@@ -50,7 +50,7 @@ def main() -> None:
         teacher = external("teacher", smollm2(root / "teacher"))
         instructions = external("instructions", write_instructions(root / "instructions.jsonl"))
         documents = external("documents", write_documents(root / "documents", tiny_text()[:20]))
-        online = {"predictions": "online", "seed": 1}
+        online = {"teacher_logprobs": "online", "seed": 1}
         cases = [
             (cache_teacher, CacheConfig(blocks=32), {"teacher": teacher, "blocks": blocks}),
             (distill, DistillConfig(tokens=4 * BLOCK, **SHORT), {"teacher": teacher, "blocks": blocks}),
@@ -68,7 +68,7 @@ def main() -> None:
         for stage, config, inputs in cases:
             given: dict[str, Any] = inputs or {"model": made["distill"], "instructions": instructions}
             if stage is distill and config.uses_cache:
-                given |= {"predictions": made["cache_teacher"]}
+                given |= {"teacher_logprobs": made["cache_teacher"]}
             predicted = stage.estimate(
                 config, {role: known(one) for role, one in given.items()}, device.name()
             ).peak

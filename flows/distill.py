@@ -34,9 +34,11 @@ def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
 def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> tuple[Any, Any]:
     """Prepare the corpus, ask the teacher once for all that the student will read, and distil: documents and student."""
     documents, blocks = prepare_corpus.stages(run, config, given)
-    predictions = None
+    teacher_logprobs = None
     if config.distill.uses_cache:
         asked = cache_config(config.cache, blocks, config.distill.tokens)
-        predictions = run.stage(cache_teacher, asked, teacher=given.model, blocks=blocks)
-    student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, predictions=predictions)
+        teacher_logprobs = run.stage(cache_teacher, asked, teacher=given.model, blocks=blocks)
+    student = run.stage(
+        distill, config.distill, teacher=given.model, blocks=blocks, teacher_logprobs=teacher_logprobs
+    )
     return documents, student

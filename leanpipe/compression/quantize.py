@@ -97,26 +97,26 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     _check_full_precision(inputs.model)
     tokenizer = load_tokenizer(inputs.model)
     full = load_model(inputs.model)
-    kept, quantised = split_modules(full, config.keep)
+    kept, quantized = split_modules(full, config.keep)
     probe = _probe(tokenizer, full)
     expected = _logits(full, probe)
     del full
     sizes = {"full": weight_bytes(inputs.model)}
     summary: Summary = {
         "full_bytes": sizes["full"],
-        "modules_quantized": len(quantised),
+        "modules_quantized": len(quantized),
         "modules_kept": len(kept),
     }
     for done, form in enumerate(formats):
         report.progress(done, len(formats), "formats")
-        write_quantised(inputs.model, out / form, quantization_config(form, config, kept), tokenizer)
+        write_quantized(inputs.model, out / form, quantization_config(form, config, kept), tokenizer)
         sizes[form] = weight_bytes(out / form)
         error = relative_error(_logits(load_model(out / form), probe), expected)
         figures = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
         summary |= {f"{form}_{name}": value for name, value in figures.items()}
     report.progress(len(formats), len(formats), "formats")
     report.metrics({name: float(value) for name, value in summary.items()})
-    _write_report(sizes, kept, quantised, out / REPORT)
+    _write_report(sizes, kept, quantized, out / REPORT)
     return summary
 
 
@@ -145,7 +145,7 @@ def check_formats(formats: tuple[Format, ...]) -> None:
 
 
 def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The names of the linear layers that stay in full precision, and of those to quantise.
+    """Return the names of the linear layers that stay in full precision, and of those to quantise.
 
     A name in `keep` matches a whole name, or its start or end at a dot. The output layer, and what shares its weights
     with another module, always stay. Raises UserError for a name that matches no linear layer, or if none is left.
@@ -163,14 +163,14 @@ def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list
         )
     always = set(get_keys_to_not_convert(model))
     kept = [name for name in linear if name in always or any(_matches(one, name) for one in keep)]
-    quantised = [name for name in linear if name not in set(kept)]
-    if not quantised:
+    quantized = [name for name in linear if name not in set(kept)]
+    if not quantized:
         raise UserError("quantize.keep leaves no linear layer to quantise: name fewer modules")
-    return kept, quantised
+    return kept, quantized
 
 
 def quantization_config(form: Format, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
-    """What transformers needs to quantise to `form` and, saved in the folder, to reload it."""
+    """Return transformers' settings to quantise to `form` and, saved in the folder, to reload it."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -187,7 +187,7 @@ def quantization_config(form: Format, config: QuantizeConfig, kept: list[str]) -
     )
 
 
-def write_quantised(
+def write_quantized(
     source: Path, target: Path, config: "BitsAndBytesConfig", tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     """Quantise the model in `source` while it is loaded and save it to `target`. What is not quantised becomes bf16."""
@@ -207,7 +207,7 @@ def write_quantised(
 
 
 def relative_error(actual: "torch.Tensor", expected: "torch.Tensor") -> float:
-    """|actual - expected| / |expected| in the L2 norm over all elements."""
+    """Return |actual - expected| / |expected| in the L2 norm over all elements."""
     return float((actual - expected).norm() / expected.norm())
 
 
@@ -250,12 +250,12 @@ def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
         return model(input_ids=tokens, use_cache=False).logits.float().cpu()
 
 
-def _write_report(sizes: dict[str, int], kept: list[str], quantised: list[str], folder: Path) -> None:
+def _write_report(sizes: dict[str, int], kept: list[str], quantized: list[str], folder: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [f"{name},{name in kept}" for name in sorted([*kept, *quantised])]
+    rows = [f"{name},{name in kept}" for name in sorted([*kept, *quantized])]
     (folder / "modules.csv").write_text("module,full_precision\n" + "\n".join(rows) + "\n")
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -82,7 +82,7 @@ class Workshop:
         return run_stage(tokenize, config, self._inputs("tokenize"), self._new_store(), Silent())
 
     @cached_property
-    def predictions(self) -> Artifact:
+    def teacher_logprobs(self) -> Artifact:
         # As much as any other value of a setting lets a student read.
         config = configured(cache_teacher.config_type, {**BASES["cache"], "blocks": 100})
         return run_stage(cache_teacher, config, self._inputs("cache"), self._new_store(), Silent())
@@ -108,7 +108,7 @@ class Workshop:
             "distill": lambda: {
                 "teacher": self.model,
                 "blocks": self.blocks,
-                "predictions": self.predictions,
+                "teacher_logprobs": self.teacher_logprobs,
             },
             "on_policy": lambda: {
                 "teacher": self.model,

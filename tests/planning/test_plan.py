@@ -192,7 +192,7 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
 
 def test_a_teacher_that_is_asked_at_every_step_is_in_memory():
     teacher = describe_model("smollm2-135m-instruct")
-    online = DistillConfig(predictions="online")
+    online = DistillConfig(teacher_logprobs="online")
     plan = plan_of(DistillSettings(distill=online), teacher)
     assert labels(plan) == ["distill"]
     cached = distilled(DistillConfig(), teacher, 256, "cuda")
@@ -312,7 +312,7 @@ def test_a_stage_writes_down_the_device_that_computed_it(tmp_path):
 
 def test_the_teacher_makes_room_for_the_student():
     teacher = describe_model("smollm2-135m-instruct")
-    online = DistillConfig(predictions="online")
+    online = DistillConfig(teacher_logprobs="online")
     settings = DistillSettings(distill=online)
     whole = distilled(online, teacher, 256, "cuda")
     small = replace(BOX, kind="cuda", device_memory=whole.peak - whole.parts["teacher"] // 2)
@@ -360,7 +360,7 @@ def test_a_step_is_told_to_another_process_by_names(tmp_path: Path):
     assert told["distill"].inputs == {
         "teacher": "models.0",
         "blocks": "tokenize",
-        "predictions": "cache_teacher",
+        "teacher_logprobs": "cache_teacher",
     }
     assert told["evaluate-int8"].inputs == {"model": "quantize/int8", "documents": "clean"}
 

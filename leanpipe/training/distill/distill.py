@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.losses.objectives import Objective
-    from leanpipe.training.trainer.data import Blocks
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import BlockDataset, TrainingData
 
 
 _SAMPLE_TOKENS = 4_096  # on which it is measured what of the teacher is important
@@ -32,6 +31,11 @@ class DistillConfig(TrainingConfig):
     """How large the student is, where its weights come from, and what it learns from the teacher."""
 
     neutral: ClassVar[frozenset[str]] = frozenset({"teacher_memory"})
+    renamed: ClassVar[dict[str, str]] = {
+        "initialisation": "initialization",
+        "predictions": "teacher_logprobs",
+        "jensen_shannon_weight": "beta",
+    }
 
     tokens: int = Field(25_600, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
@@ -46,20 +50,20 @@ class DistillConfig(TrainingConfig):
     width: float = Field(1.0, gt=0, le=1)
     """Width of the student as a share of the teacher's: of hidden states, neurons and heads. Embeddings are a large part
     of a small model, and only less width makes them smaller."""
-    initialisation: Literal["teacher_layers", "random"] = "teacher_layers"
+    initialization: Literal["teacher_layers", "random"] = "teacher_layers"
     """Begin with some of the teacher's layers, cut to the student's width, or with new weights (which need far more
     tokens)."""
     keep: Literal["importance", "first_and_last", "evenly_spaced"] = "importance"
     """Which of the teacher's layers stay: those that change the most what goes through them, as measured on the text, the
     first and the last ones (two to one), or evenly spaced ones."""
-    predictions: Literal["online", "cached"] = "cached"
+    teacher_logprobs: Literal["online", "cached"] = "cached"
     """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
     on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
     """What is made small: forward_kl covers all that the teacher may say, reverse_kl keeps to what it is likely to say,
     jensen_shannon lies between."""
-    jensen_shannon_weight: float = Field(0.5, ge=0.01, le=0.99)
-    """Of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
+    beta: float = Field(0.5, ge=0.01, le=0.99)
+    """Weight of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
     reverse_kl."""
     kl_weight: float = Field(0.9, ge=0, le=1)
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
@@ -77,23 +81,23 @@ class DistillConfig(TrainingConfig):
     def _hidden_states_are_not_cached(self) -> Self:
         if self.hidden_weight > 0 and (self.uses_cache or self.kl_weight == 0):
             raise ValueError(
-                "hidden_weight needs a teacher at every step: set predictions=online and kl_weight above 0, or hidden_weight=0"
+                "hidden_weight needs a teacher at every step: set teacher_logprobs=online and kl_weight above 0, or hidden_weight=0"
             )
         return self
 
     @property
     def uses_cache(self) -> bool:
-        """Whether it reads what stage `cache_teacher` wrote."""
-        return self.predictions == "cached" and self.kl_weight > 0
+        """Whether the student reads what stage `cache_teacher` wrote."""
+        return self.teacher_logprobs == "cached" and self.kl_weight > 0
 
 
 @dataclass(frozen=True)
 class DistillInputs:
-    """A model folder, and the output folder of the tokenize stage."""
+    """The teacher's model folder, and the output folder of the tokenize stage."""
 
     teacher: Path
     blocks: Path
-    predictions: Path | None = None
+    teacher_logprobs: Path | None = None
     """The output folder of the cache_teacher stage, for predictions that are cached."""
 
 
@@ -156,7 +160,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     if config.kl_weight > 0:
         check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
-    text = _text(config, inputs, tokenizer)
+    text = _training_data(config, inputs, tokenizer)
     aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
     teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
     teacher_parameters = parameters_of(teacher.config)
@@ -194,7 +198,7 @@ class Student:
 
 
 def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
-    """What training the student on blocks of `block` tokens will take on the device, the teacher left out."""
+    """Estimate the bytes that training the student on blocks of `block` tokens takes, the teacher left out."""
     from leanpipe.models.count import read_config
     from leanpipe.training.trainer.memory import size_of, training_memory
 
@@ -202,20 +206,20 @@ def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
     return training_memory(size, config, block, kind=device.name(), process=0, kl=config.kl_weight > 0).peak
 
 
-def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blocks") -> Student:
-    """The student as `config` wants it; what is important is measured on some of the `blocks`."""
+def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "BlockDataset") -> Student:
+    """Make the student as `config` wants it; what of the teacher is important is measured on some of the `blocks`."""
     import torch
 
     from leanpipe.models.count import layers_for_size, with_layers
-    from leanpipe.models.importance import layer_influence, measure
-    from leanpipe.models.narrow import narrow_config, narrowed
+    from leanpipe.models.importance import layer_influence, measure_importance
+    from leanpipe.models.narrow import narrow_config, narrow_model
     from leanpipe.models.student import layer_list_name, most_important, random_student, student_from_teacher
-    from leanpipe.training.trainer.data import spread
+    from leanpipe.training.trainer.data import evenly_spaced_blocks
 
     torch.manual_seed(config.seed)
-    layers, sample = teacher.config.num_hidden_layers, spread(blocks, _SAMPLE_TOKENS)
+    layers, sample = teacher.config.num_hidden_layers, evenly_spaced_blocks(blocks, _SAMPLE_TOKENS)
     count = layers_for_size(teacher.config, config.size, config.width)
-    if config.initialisation == "random":
+    if config.initialization == "random":
         kept = evenly_spaced(layers, count)
         return Student(random_student(with_layers(narrow_config(teacher.config, config.width), kept)), kept)
     name = layer_list_name(teacher)
@@ -225,49 +229,57 @@ def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blo
         kept = {"first_and_last": first_and_last, "evenly_spaced": evenly_spaced}[config.keep](layers, count)
     if config.width == 1:
         return Student(student_from_teacher(teacher, kept), kept)
-    importance = measure(teacher, list(teacher.get_submodule(name)), sample)
-    narrow = narrowed(teacher, name, importance, config.width)
+    importance = measure_importance(teacher, list(teacher.get_submodule(name)), sample)
+    narrow = narrow_model(teacher, name, importance, config.width)
     return Student(student_from_teacher(narrow.model, kept), kept, narrow.hidden)
 
 
 def _objective(
     config: DistillConfig, inputs: DistillInputs, teacher: "PreTrainedModel", made: Student, vocabulary: int
 ) -> "Objective":
-    from leanpipe.training.distill.teacher_logprobs import Predictions
-    from leanpipe.training.losses.divergences import Divergence
-    from leanpipe.training.losses.objectives import (
+    from leanpipe.training.distill.distillation_objectives import (
         CachedDistillation,
-        CrossEntropy,
         Distillation,
-        Hidden,
+        HiddenStateMatching,
         teacher_layers_followed,
     )
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs
+    from leanpipe.training.losses.divergences import DistillationLoss
+    from leanpipe.training.losses.objectives import CrossEntropy
 
-    how = Divergence(config.divergence, config.jensen_shannon_weight, config.temperature, config.kl_weight)
+    loss = DistillationLoss(
+        divergence=config.divergence,
+        beta=config.beta,
+        temperature=config.temperature,
+        kl_weight=config.kl_weight,
+    )
     if config.kl_weight == 0:
         return CrossEntropy()
     if config.uses_cache:
-        return CachedDistillation(Predictions(_predictions(inputs)).format, how)
+        return CachedDistillation(TeacherLogprobs(_teacher_logprobs(inputs)).format, loss)
     if config.hidden_weight == 0:
-        return Distillation(teacher, how, vocabulary)
+        return Distillation(teacher, loss, vocabulary)
     followed = teacher_layers_followed(made.layers, teacher.config.num_hidden_layers)
-    return Distillation(teacher, how, vocabulary, Hidden(config.hidden_weight, followed, made.hidden))
+    return Distillation(
+        teacher, loss, vocabulary, HiddenStateMatching(config.hidden_weight, followed, made.hidden)
+    )
 
 
-def _predictions(inputs: DistillInputs) -> Path:
-    if inputs.predictions is None:
+def _teacher_logprobs(inputs: DistillInputs) -> Path:
+    if inputs.teacher_logprobs is None:
         raise UserError(
-            "distill.predictions is cached, but no predictions were given: run the stage cache_teacher first, or set "
-            "distill.predictions to online"
+            "distill.teacher_logprobs is cached, but no predictions were given: run the stage cache_teacher first, or set "
+            "distill.teacher_logprobs to online"
         )
-    return inputs.predictions
+    return inputs.teacher_logprobs
 
 
-def _text(config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _training_data(
+    config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.teacher_logprobs import Predictions, Taught
-    from leanpipe.training.trainer.data import Chosen, scored_bytes, spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
+    from leanpipe.training.trainer.data import Subset, TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
@@ -275,6 +287,13 @@ def _text(config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTo
             raise UserError(
                 f"{inputs.blocks} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen, held_out = Chosen(train, config.tokens), spread(validation, config.validation_tokens)
-    learnt = Taught(chosen, Predictions(_predictions(inputs))) if config.uses_cache else chosen
-    return Text(learnt, held_out, scored_bytes(held_out, tokenizer))
+    chosen, held_out = (
+        Subset(train, config.tokens),
+        evenly_spaced_blocks(validation, config.validation_tokens),
+    )
+    learned = (
+        WithTeacherLogprobs(chosen, TeacherLogprobs(_teacher_logprobs(inputs)))
+        if config.uses_cache
+        else chosen
+    )
+    return TrainingData(learned, held_out, scored_bytes(held_out, tokenizer))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.finetune.chat import Example
-    from leanpipe.training.finetune.forgetting import General
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.finetune.forgetting import GeneralText
+    from leanpipe.training.trainer.data import TrainingData
 
 
 class FinetuneConfig(TrainingConfig):
@@ -64,7 +64,7 @@ class FinetuneConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class FinetuneInputs:
-    """A model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
+    """The model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
 
     model: Path
     instructions: Path
@@ -133,7 +133,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     tokenizer = load_tokenizer(inputs.model)
     examples = _examples(config, inputs.instructions, tokenizer)
     _write_mask(examples, tokenizer, out)
-    text = _text(config, examples, tokenizer)
+    text = _training_data(config, examples, tokenizer)
     model = _with_adapters(config, inputs.model)
     general = _general(config, inputs.documents, tokenizer)
     before = general.bits_per_byte(model, config) if general else None
@@ -150,7 +150,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "examples": len(examples.train) + len(examples.validation),
         "skipped": examples.skipped,
         "tokens": outcome.tokens,
-        "assistant_tokens": sum(example.learnt for example in examples.train),
+        "assistant_tokens": sum(example.learned for example in examples.train),
         "tokens_per_second": outcome.tokens_per_second,
         "mfu": outcome.mfu,
         "final_loss": outcome.loss,
@@ -168,7 +168,7 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     read = read_instructions(path)
     clean = [messages for messages in read.conversations if not holds_control_tokens(messages, tokenizer)]
     encoded = [encode(messages, tokenizer, config.max_length) for messages in clean]
-    usable = [example for example in encoded if example.learnt]
+    usable = [example for example in encoded if example.learned]
     if len(usable) < 2:
         raise UserError(
             f"{path} has {len(usable)} usable instructions: at least 2 are needed, one to learn, one to check"
@@ -179,16 +179,17 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     return _Examples(usable[held_out:], usable[:held_out], skipped, read.describe())
 
 
-def _text(config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _training_data(
+    config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.training.finetune.packing import pack
-    from leanpipe.training.trainer.data import spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks
 
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     train, validation = (
         pack(some, config.max_length, padding) for some in (examples.train, examples.validation)
     )
-    return Text(train, spread(validation, config.validation_tokens))
+    return TrainingData(train, evenly_spaced_blocks(validation, config.validation_tokens))
 
 
 def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
@@ -207,12 +208,12 @@ def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
 
 def _general(
     config: FinetuneConfig, documents: Path | None, tokenizer: "PreTrainedTokenizerBase"
-) -> "General | None":
-    from leanpipe.training.finetune.forgetting import general
+) -> "GeneralText | None":
+    from leanpipe.training.finetune.forgetting import general_text
 
     if documents is None or not config.general_tokens:
         return None
-    return general(documents, tokenizer, config.general_tokens, config.max_length)
+    return general_text(documents, tokenizer, config.general_tokens, config.max_length)
 
 
 def _forgotten(before: float | None, after: float | None, report: Report) -> Summary:

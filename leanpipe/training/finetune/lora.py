@@ -8,7 +8,7 @@ arXiv 2402.09353. rsLoRA, which divides by the root of the rank: Kalajdzievski 2
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 ALL_LINEAR = "all-linear"
-
-
-def without_wrapper(model: Any) -> Any:
-    """The language model itself, from within an adapter's wrapper if it is in one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def check_targets(config: "PretrainedConfig", targets: Sequence[str], model: object) -> None:
@@ -44,7 +39,7 @@ def check_targets(config: "PretrainedConfig", targets: Sequence[str], model: obj
 def lora_config(
     rank: int, alpha: float, dropout: float, targets: Sequence[str], kind: str = "lora"
 ) -> "LoraConfig":
-    """The settings that peft needs. `kind` is lora, dora or rslora."""
+    """Return the settings that peft needs. `kind` is lora, dora or rslora."""
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
@@ -59,7 +54,7 @@ def lora_config(
 
 
 def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
-    """The model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
+    """Load the model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -92,7 +87,7 @@ def save_adapter(model: "PreTrainedModel", path: Path) -> None:
 
 
 def merge(base: Path, adapter: Path) -> "PreTrainedModel":
-    """The base model in float32 with the adapter's weights added to its own: merging in bf16 would round them away."""
+    """Load the base model in float32 and add the adapter's weights to its own: merging in bf16 would round them away."""
     import torch
     from peft import PeftModel
 

@@ -77,16 +77,14 @@ class OnPolicyConfig(StageConfig):
         return min(self.micro_batch or self.batch, self.batch)
 
     @property
-    def arithmetic(self) -> Literal["bf16", "fp32"]:
-        """`precision`, with "auto" decided for this device."""
-        if self.precision == "auto":
-            return "bf16" if device.has_bfloat16() else "fp32"
-        return self.precision
+    def arithmetic(self) -> str:
+        """Type of the matrix products, bf16 or fp32: `precision`, with "auto" decided for this device."""
+        return device.arithmetic_of(self.precision)
 
 
 @dataclass(frozen=True)
 class OnPolicyInputs:
-    """Two model folders, and a .json or .jsonl file or folder of conversations."""
+    """The model folders of teacher and student, and a .json or .jsonl file or folder of conversations."""
 
     teacher: Path
     student: Path
@@ -209,7 +207,7 @@ def check_student(student: Path, teacher: Path) -> None:
 
 
 def read_turns(config: OnPolicyConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> Turns:
-    """The last answer of each conversation, in an order that the seed decides. Raises UserError for fewer than two."""
+    """Read the last answer of each conversation, in an order that the seed decides. Raises UserError for fewer than two."""
     from leanpipe.training.finetune.chat import holds_control_tokens, last_answer
     from leanpipe.training.finetune.instructions import read_instructions
 

@@ -20,7 +20,7 @@ from leanpipe.training.trainer.config import TrainingConfig, check_training
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import TrainingData
 
 
 class PretrainConfig(TrainingConfig):
@@ -110,7 +110,7 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
 
     check_pretrain(config)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
-    text = _text(config, inputs.blocks, tokenizer)
+    text = _training_data(config, inputs.blocks, tokenizer)
     block = len(text.train[0]["input_ids"])
     derived = derive(config, len(tokenizer), block)
     shape = shape_of(derived, block)
@@ -142,10 +142,11 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
     }
 
 
-def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _training_data(
+    config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.trainer.data import scored_bytes, spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(folder, "train"), Blocks(folder, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
@@ -153,5 +154,5 @@ def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerB
             raise UserError(
                 f"{folder} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen = spread(validation, config.validation_tokens)
-    return Text(train, chosen, scored_bytes(chosen, tokenizer))
+    chosen = evenly_spaced_blocks(validation, config.validation_tokens)
+    return TrainingData(train, chosen, scored_bytes(chosen, tokenizer))

@@ -20,7 +20,7 @@ _KEPT = 2
 
 
 def aside(folder: Path) -> Path:
-    """Where checkpoints of `folder` are written before they are whole."""
+    """Return where checkpoints of `folder` are written before they are whole."""
     return folder / ".partial"
 
 
@@ -41,7 +41,7 @@ def publish(folder: Path, step: int, keep: Collection[int] = ()) -> Path:
 
 
 def find_whole(folder: Path, before: int | None = None) -> Path | None:
-    """The newest checkpoint in `folder` whose files are what they were when it was published.
+    """Find the newest checkpoint in `folder` whose files are what they were when it was published.
 
     With `before`, one of an earlier step than that. Those that are damaged or newer are removed.
     """
@@ -72,7 +72,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which the checkpoint was written."""
+    """Return the step after which the checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
