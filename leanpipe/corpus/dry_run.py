@@ -18,7 +18,12 @@ from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import OverlapIndex
 from leanpipe.corpus.document import START, Fault
 from leanpipe.corpus.every_fault import Looked, compare, look
-from leanpipe.corpus.filters import View, fineweb_measures, quality_measures, repetition_measures
+from leanpipe.corpus.filters import (
+    DocumentStatistics,
+    fineweb_measures,
+    quality_measures,
+    repetition_measures,
+)
 from leanpipe.corpus.report.dry_run_report import (
     INSPECTION,
     Example,
@@ -27,13 +32,13 @@ from leanpipe.corpus.report.dry_run_report import (
     draw_measured,
     page,
 )
-from leanpipe.corpus.report.quantile_sketch import Sketch
-from leanpipe.corpus.rule_names import bound
-from leanpipe.corpus.sources.file_index import Listing
+from leanpipe.corpus.report.quantile_sketch import QuantileSketch
+from leanpipe.corpus.rule_names import rule_bound
+from leanpipe.corpus.sources.file_index import FileIndex
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
 
-Measured = dict[str, Sketch]
+Measured = dict[str, QuantileSketch]
 """What was measured of all documents, by rule."""
 
 
@@ -56,7 +61,7 @@ class InspectConfig(SampleConfig):
 @dataclass(frozen=True)
 class InspectInputs:
     corpus: tuple[Path, ...]
-    """Listings of what there is to read (see `leanpipe.text.listing`)."""
+    """Listings of what there is to read (see `leanpipe.corpus.sources.file_index`)."""
     evaluations: tuple[Path, ...] = ()
     """Evaluation sets, of which no document may hold a passage."""
 
@@ -67,14 +72,16 @@ def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Rep
 
     Raises UserError if nothing can be read.
     """
-    listings = [Listing.load(path) for path in inputs.corpus]
+    file_indexes = [FileIndex.load(path) for path in inputs.corpus]
     work = out / ".work"
-    log = ReadLog(skipped_by_reason=Counter(one.reason for listing in listings for one in listing.skipped))
-    looked = _look_at_sample(config, inputs, listings, work, log, report)
+    log = ReadLog(
+        skipped_by_reason=Counter(one.reason for file_index in file_indexes for one in file_index.skipped)
+    )
+    looked = _look_at_sample(config, inputs, file_indexes, work, log, report)
     compare([one for one in looked if not one.faults], config.clean, work / "columns")
     shutil.rmtree(work, ignore_errors=True)
     measured = _measure(looked, config.clean)
-    found = _found(looked, measured, config, log, sum(len(listing.files) for listing in listings))
+    found = _found(looked, measured, config, log, sum(len(file_index.files) for file_index in file_indexes))
     (out / INSPECTION).write_text(found.model_dump_json(indent=1))
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +95,7 @@ def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Rep
 def _look_at_sample(
     config: InspectConfig,
     inputs: InspectInputs,
-    listings: Sequence[Listing],
+    file_indexes: Sequence[FileIndex],
     work: Path,
     log: ReadLog,
     report: Report,
@@ -96,7 +103,7 @@ def _look_at_sample(
     def watch(number: int) -> None:
         report.progress(number, 2 * config.documents, "documents read and looked at")
 
-    files = [file for listing in listings for file in listing.files]
+    files = [file for file_index in file_indexes for file in file_index.files]
     sample = take_sample(files, config.documents, config.clean.read, log, watch)
     if not sample:
         reasons = ", ".join(f"{count} × {reason}" for reason, count in log.skipped_by_reason.most_common(3))
@@ -121,15 +128,15 @@ def _evaluations(config: CleanConfig, paths: Sequence[Path], folder: Path) -> Ov
 
 def _measure(looked: Sequence[Looked], config: CleanConfig) -> Measured:
     """What the rules that are switched on measure of every text."""
-    measured: Measured = defaultdict(Sketch)
+    measured: Measured = defaultdict(QuantileSketch)
     for one in looked:
         if one.language:
-            for rule, value in _measures(View(one.readable, one.language), config):
+            for rule, value in _measures(DocumentStatistics(one.readable, one.language), config):
                 measured[rule].add(np.array([value], dtype=np.float64))
     return measured
 
 
-def _measures(view: View, config: CleanConfig) -> Iterator[tuple[str, float]]:
+def _measures(view: DocumentStatistics, config: CleanConfig) -> Iterator[tuple[str, float]]:
     for group, measures in (
         ("quality", quality_measures(view, config.quality.punctuation)),
         ("repetition", repetition_measures(view)),
@@ -148,7 +155,7 @@ def _found(
             broken.setdefault(fault.rule, []).append((fault, one))
     settings = config.clean.model_dump(mode="json")
     rules = [
-        _rule(rule, bound(settings, rule), breaking, measured.get(rule), config.examples)
+        _rule(rule, rule_bound(settings, rule), breaking, measured.get(rule), config.examples)
         for rule, breaking in broken.items()
     ]
     redacted: Counter[str] = Counter()
@@ -166,7 +173,7 @@ def _found(
 
 
 def _rule(
-    rule: str, limit: Any, broken: list[tuple[Fault, Looked]], sketch: Sketch | None, examples: int
+    rule: str, limit: Any, broken: list[tuple[Fault, Looked]], sketch: QuantileSketch | None, examples: int
 ) -> RuleFound:
     return RuleFound(
         rule=rule,

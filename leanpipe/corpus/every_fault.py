@@ -9,12 +9,12 @@ import numpy as np
 
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import OverlapIndex
-from leanpipe.corpus.dedup.duplicates import Index, Pairs, Segment, exact_pairs, near_pairs
+from leanpipe.corpus.dedup.duplicates import DocumentIndex, Pairs, Segment, exact_pairs, near_pairs
 from leanpipe.corpus.document import START, Document, Fault
-from leanpipe.corpus.extract.main_text import main_text
+from leanpipe.corpus.extract.main_text import extract_main_text
 from leanpipe.corpus.filters import Filters, all_faults, filter_text
-from leanpipe.corpus.filters.language import detect
-from leanpipe.corpus.normalize import normalise
+from leanpipe.corpus.filters.language import detect_language
+from leanpipe.corpus.normalize import normalize
 from leanpipe.corpus.passes.column_files import ColumnWriter, read_column
 from leanpipe.corpus.passes.per_document import COLUMNS, columns_of
 from leanpipe.corpus.pii import redact
@@ -47,16 +47,16 @@ def look(document: Document, config: CleanConfig, evaluations: OverlapIndex | No
     """The document through every rule that needs no other document, in the order of `clean`."""
     one = Looked(document, document.text)
     if document.html:
-        extracted = main_text(document.text, config.extract)
+        extracted = extract_main_text(document.text, config.extract)
         if extracted.fault:
             one.blame(*extracted.fault, detail=redact(document.text[: 2 * START], config.redact).text)
             return one
         one.readable = extracted.text
-    one.readable = one.text = normalise(one.readable)
+    one.readable = one.text = normalize(one.readable)
     if not one.text.strip():
         one.blame("empty")
         return one
-    one.language = detect(one.text, config.language_sample)
+    one.language = detect_language(one.text, config.language_sample)
     if config.languages and one.language not in config.languages:
         one.blame("languages")
     filters = Filters(config.quality, config.repetition, config.c4, config.fineweb)
@@ -78,7 +78,7 @@ def compare(looked: Sequence[Looked], config: CleanConfig, folder: Path) -> None
         return
     _note(looked, config, folder)
     segment = Segment(folder, config.duplicates.permutations)
-    index = Index([segment], 0)
+    index = DocumentIndex([segment], 0)
     gone: np.ndarray = np.zeros(len(index), np.bool_)
     if config.duplicates.exact:
         exact = exact_pairs(index)

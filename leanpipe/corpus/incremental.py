@@ -6,11 +6,11 @@ from leanpipe.core.stage import results
 from leanpipe.core.store import Artifact, Manifest, Store
 from leanpipe.corpus.clean import clean
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.passes.publish import Held, identity
-from leanpipe.corpus.sources.file_index import Listing
+from leanpipe.corpus.passes.publish import BaseCorpus, identity
+from leanpipe.corpus.sources.file_index import FileIndex
 
 
-def base_for(
+def find_base_corpus(
     store: Store, config: CleanConfig, corpus: Sequence[Artifact], evaluations: Sequence[Artifact]
 ) -> Artifact | None:
     """The earlier result to give to `clean` as its `base` for the listings `corpus`; None if there is none.
@@ -19,12 +19,12 @@ def base_for(
     somebody took away must not stay. Of several, the one that holds most. If one holds all, that one's own base, so
     that the same result is found in the store.
     """
-    wanted = {identity(file) for artifact in corpus for file in Listing.load(artifact.path).files}
+    wanted = {identity(file) for artifact in corpus for file in FileIndex.load(artifact.path).files}
     sets = [one.digest for one in evaluations]
     found: list[tuple[int, float, Manifest]] = []
     for path, manifest in results(clean, config, store):
         same = manifest.inputs.get("evaluations", []) == sets
-        if same and (held := Held.load(path).files) <= wanted:
+        if same and (held := BaseCorpus.load(path).files) <= wanted:
             found.append((len(held), path.stat().st_mtime, manifest))
     if not found:
         return None

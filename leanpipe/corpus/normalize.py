@@ -25,7 +25,7 @@ _GAPS = re.compile("\n{4,}")
 _REACH = 6  # characters of the longest pattern by which ftfy tells mojibake
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """`text` in NFC with mojibake repaired, plain line ends and spaces, and at most two empty lines in a row."""
     if not text.isascii():
         text = _repair(text).replace("\u00a0", " ")

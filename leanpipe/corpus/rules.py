@@ -6,10 +6,10 @@ from typing import NamedTuple
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import OverlapIndex
 from leanpipe.corpus.document import START, Document, Fault
-from leanpipe.corpus.extract.main_text import main_text
+from leanpipe.corpus.extract.main_text import extract_main_text
 from leanpipe.corpus.filters import Filters, filter_text
-from leanpipe.corpus.filters.language import detect
-from leanpipe.corpus.normalize import normalise
+from leanpipe.corpus.filters.language import detect_language
+from leanpipe.corpus.normalize import normalize
 from leanpipe.corpus.pii import redact, redacted_start
 
 
@@ -41,7 +41,7 @@ class Judge:
         text, fault = self._text(document)
         if fault:
             return self._dropped(text, "", fault, document.text)
-        language = detect(text, self._config.language_sample)
+        language = detect_language(text, self._config.language_sample)
         if self._config.languages and language not in self._config.languages:
             return self._dropped(text, language, Fault("languages", 0.0), text)
         text, fault = filter_text(text, language, self._filters)
@@ -60,10 +60,10 @@ class Judge:
         """What is to be read of it, repaired and normalised."""
         text = document.text
         if document.html:
-            extracted = main_text(text, self._config.extract)
+            extracted = extract_main_text(text, self._config.extract)
             self.rescued += extracted.rescued
             if extracted.fault:
                 return "", extracted.fault
             text = extracted.text
-        text = normalise(text)
+        text = normalize(text)
         return text, None if text.strip() else Fault("empty", 0.0)

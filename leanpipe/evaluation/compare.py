@@ -35,7 +35,7 @@ def formatted(column: str, value: float) -> str:
     return _FORMATS[column](value)
 
 
-def size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
+def draw_size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
     """Picture of every model by its size on disk and its bits per byte, with error bars; left and low is good."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from leanpipe.core.allowed_paths import local_path
-from leanpipe.corpus.sources.file_index import Listing
+from leanpipe.corpus.sources.file_index import FileIndex
 
 
-def listed_bytes(listings: Iterable[Path]) -> int:
-    """Of the files in `listings` (see `leanpipe.text.listing`), as they lie there, compressed ones compressed."""
-    return sum(file.size for path in listings for file in Listing.load(path).files)
+def listed_bytes(file_indexes: Iterable[Path]) -> int:
+    """Of the files in `file_indexes` (see `leanpipe.corpus.sources.file_index`), as they lie there, compressed ones compressed."""
+    return sum(file.size for path in file_indexes for file in FileIndex.load(path).files)
 
 
 def referred_bytes(references: Iterable[str]) -> int:

@@ -5,7 +5,7 @@ from leanpipe.core.store import Artifact, Store
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 
 
-def blocks_before(store: Store, config: TokenizeConfig, teacher: Artifact) -> Artifact | None:
+def find_base_blocks(store: Store, config: TokenizeConfig, teacher: Artifact) -> Artifact | None:
     """The newest result of `tokenize` with these settings and this teacher, to give to it as its `base`.
 
     Which of its blocks fit the documents at hand is told by their shards' keys.

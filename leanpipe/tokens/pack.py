@@ -17,7 +17,7 @@ _AT_ONCE = 2**20  # tokens that are laid out at once: what it takes in memory is
 Packing = Literal["best_fit", "concatenate"]
 
 
-class Plan(NamedTuple):
+class PackingPlan(NamedTuple):
     """Which piece goes into which block. One entry per piece; blocks are numbered in the order of their first piece."""
 
     starts: "NDArray[np.int64]"
@@ -32,7 +32,9 @@ class Plan(NamedTuple):
         return int(self.blocks[-1]) + 1 if len(self.blocks) else 0
 
 
-def plan(lengths: "NDArray[np.int64]", size: int, packing: Packing, max_padding: float) -> Plan:
+def plan_packing(
+    lengths: "NDArray[np.int64]", size: int, packing: Packing, max_padding: float
+) -> PackingPlan:
     """A place for every token of documents of these `lengths` in blocks of `size`.
 
     `best_fit` (Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section 3): a document is cut only
@@ -143,18 +145,20 @@ def _fill_emptiest(
     )
 
 
-def _in_order(starts: "NDArray[np.int64]", lengths: "NDArray[np.int64]", blocks: "NDArray[np.int64]") -> Plan:
+def _in_order(
+    starts: "NDArray[np.int64]", lengths: "NDArray[np.int64]", blocks: "NDArray[np.int64]"
+) -> PackingPlan:
     """Blocks in the order of their first token in the documents, and so are the pieces within each."""
     order = np.argsort(starts)
     starts, lengths, blocks = starts[order], lengths[order], blocks[order]
     _, first, inverse = np.unique(blocks, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
     order = np.argsort(rank[inverse], kind="stable")
-    return Plan(starts[order], lengths[order], rank[inverse][order])
+    return PackingPlan(starts[order], lengths[order], rank[inverse][order])
 
 
-def lay_out(
-    row: np.ndarray, plan: Plan, size: int, separator: int, vocabulary: int
+def lay_out_blocks(
+    row: np.ndarray, plan: PackingPlan, size: int, separator: int, vocabulary: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens and positions, both (n, T), of some of the blocks after another, in their order.
 

@@ -8,7 +8,7 @@ from leanpipe.core.stage import Summary
 from leanpipe.tokens.token_shards import Shard
 
 
-def describe(folder: Path, shards: Sequence[Shard], block_length: int, summary: Summary) -> None:
+def write_token_report(folder: Path, shards: Sequence[Shard], block_length: int, summary: Summary) -> None:
     """Write `tokens.png`, the lengths of the documents of `shards` in tokens, and `tokens.md`, the figures."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokens.md").write_text(f"{figures_table(summary)}\n{comparison_table(summary)}")

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from leanpipe.core.store import digest_file, digest_json, sync
 from leanpipe.corpus.tables import read_column
 from leanpipe.models.load import document_separator
-from leanpipe.tokens.encode import Batch, Encoder, backend_of, encode
-from leanpipe.tokens.pack import Packing, lay_out, plan, token_type
+from leanpipe.tokens.encode import Encoder, TokenBatch, backend_of, encode
+from leanpipe.tokens.pack import Packing, lay_out_blocks, plan_packing, token_type
 from leanpipe.tokens.row_writer import RowWriter
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ class Packer:
             batches = encode(self._encoder, read_column(source, "text"), separator)
             for row, each in _windows(_counted(batches, counts, progress), size):
                 lengths.update((2 ** np.log2(each.clip(1)).astype(int)).tolist())
-                pieces = plan(each, size, self._packing, self._max_padding)
+                pieces = plan_packing(each, size, self._packing, self._max_padding)
                 counts["blocks"] += pieces.total
-                for tokens, positions in lay_out(row, pieces, size, separator, vocabulary):
+                for tokens, positions in lay_out_blocks(row, pieces, size, separator, vocabulary):
                     tokens_file.append(tokens)
                     positions_file.append(positions)
         names = ("documents", "bytes", "words", "tokens", "blocks")
@@ -150,8 +150,8 @@ def _link(earlier: Path, place: Path) -> None:
 
 
 def _counted(
-    batches: Iterable[Batch], counts: Counter[str], progress: Callable[[int], None]
-) -> Iterator[Batch]:
+    batches: Iterable[TokenBatch], counts: Counter[str], progress: Callable[[int], None]
+) -> Iterator[TokenBatch]:
     for batch in batches:
         counts.update(
             documents=batch.documents, bytes=batch.bytes, words=batch.words, tokens=len(batch.tokens)
@@ -160,9 +160,9 @@ def _counted(
         yield batch
 
 
-def _windows(batches: Iterable[Batch], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _windows(batches: Iterable[TokenBatch], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens and lengths of batches together, as many as are packed together."""
-    window: list[Batch] = []
+    window: list[TokenBatch] = []
     for batch in batches:
         window.append(batch)
         if sum(len(one.tokens) for one in window) >= max(_WINDOW, _WINDOW_BLOCKS * size):
@@ -172,5 +172,5 @@ def _windows(batches: Iterable[Batch], size: int) -> Iterator[tuple[np.ndarray, 
         yield _joined(window)
 
 
-def _joined(window: list[Batch]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(window: list[TokenBatch]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([one.tokens for one in window]), np.concatenate([one.lengths for one in window])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from leanpipe.tokens.bpe import train_bpe
 from leanpipe.tokens.unigram import train_unigram
-from leanpipe.tokens.vocabulary import SEPARATOR, TURN_END, TURN_START, UNKNOWN, Kind
+from leanpipe.tokens.vocabulary import SEPARATOR, TURN_END, TURN_START, UNKNOWN, TokenizerKind
 from leanpipe.tokens.wordpiece import train_wordpiece
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ CHATML = (
 
 
 def train_tokenizer(
-    kind: Kind, texts: Iterable[str], vocabulary: int, min_occurrences: int = 1
+    kind: TokenizerKind, texts: Iterable[str], vocabulary: int, min_occurrences: int = 1
 ) -> "PreTrainedTokenizerFast":
     """A tokenizer of exactly `vocabulary` tokens, learnt from `texts`, which are iterated more than once.
 

@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     from tokenizers.trainers import Trainer
 
 SEPARATOR, TURN_START, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"
-SPECIAL = [SEPARATOR, TURN_START, TURN_END]
+SPECIAL_TOKENS = [SEPARATOR, TURN_START, TURN_END]
 COVERAGE = 0.9995  # SentencePiece's character_coverage: rarer characters get no token of their own
 LEAST = 300  # the smallest vocabulary that may be asked for
 
-Kind = Literal["bpe", "wordpiece", "unigram"]
+TokenizerKind = Literal["bpe", "wordpiece", "unigram"]
 
 
-def fit(
+def fit_tokenizer(
     tokenizer: "Tokenizer",
     trainer: "Trainer",
     texts: Iterable[str],
     vocabulary: int,
-    kind: Kind,
+    kind: TokenizerKind,
     min_occurrences: int,
 ) -> "Tokenizer":
     """Train, and refuse a result that is not of the size that was asked for."""
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < vocabulary:
-        raise too_large(kind, tokenizer.get_vocab_size(), vocabulary, min_occurrences)
+        raise vocabulary_too_large(kind, tokenizer.get_vocab_size(), vocabulary, min_occurrences)
     return tokenizer
 
 
-def too_large(kind: Kind, size: int, vocabulary: int, min_occurrences: int) -> UserError:
+def vocabulary_too_large(kind: TokenizerKind, size: int, vocabulary: int, min_occurrences: int) -> UserError:
     """Says that the corpus supports no more than `size` tokens."""
     often = f", if each is to occur {min_occurrences} times" if min_occurrences > 1 else ""
     advice = (
@@ -45,7 +45,7 @@ def too_large(kind: Kind, size: int, vocabulary: int, min_occurrences: int) -> U
     )
 
 
-def check_alphabet(kind: Kind, least: int, vocabulary: int) -> None:
+def check_alphabet(kind: TokenizerKind, least: int, vocabulary: int) -> None:
     """Raises UserError if the characters alone, of which there are `least`, leave no room for anything else."""
     if least > vocabulary:
         raise UserError(
@@ -54,7 +54,7 @@ def check_alphabet(kind: Kind, least: int, vocabulary: int) -> None:
         )
 
 
-def characters(texts: Iterable[str]) -> tuple[list[str], list[str]]:
+def rare_and_common_characters(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     """The characters so rare that `COVERAGE` is reached without them, and all others, sorted."""
     counts: np.ndarray = np.zeros(0x110000, np.int64)
     for text in texts:
@@ -66,7 +66,7 @@ def characters(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     return [chr(code) for code in np.sort(rarest[spare])], [chr(code) for code in np.sort(rarest[~spare])]
 
 
-def without(rare: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
+def replace_characters(rare: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
     """The texts with spaces for the characters in `rare`."""
     table = str.maketrans(dict.fromkeys(rare, " "))
     return (text.translate(table) for text in texts)

@@ -15,8 +15,8 @@ from leanpipe.corpus.document import document_id
 from leanpipe.corpus.dry_run import InspectConfig, inspect
 from leanpipe.corpus.readers import ReadConfig
 from leanpipe.corpus.report.dry_run_report import COLUMNS, INSPECTION, Inspection, RuleFound, page, rows
-from leanpipe.corpus.report.stats import count
-from leanpipe.corpus.sources.file_index import Listing, list_corpus
+from leanpipe.corpus.report.stats import compute_corpus_stats
+from leanpipe.corpus.sources.file_index import FileIndex, index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
 from tests.flows.material import write_corpus
@@ -175,7 +175,7 @@ def test_what_it_foretells_is_what_cleaning_does(tmp_path: Path):
     foretold = found(
         run_stage(inspect, InspectConfig(clean=settings), {"corpus": (corpus,)}, store, Silent())
     )
-    done = count(run_stage(clean, settings, {"corpus": (corpus,)}, store, Silent()).path)
+    done = compute_corpus_stats(run_stage(clean, settings, {"corpus": (corpus,)}, store, Silent()).path)
     assert (foretold.sampled, foretold.would_stay) == (done.documents, done.kept)
     first = {one.rule: one.first for one in foretold.rules if one.first}
     assert first == {name: rule.documents for name, rule in done.rules.items()}
@@ -183,13 +183,13 @@ def test_what_it_foretells_is_what_cleaning_does(tmp_path: Path):
     assert foretold.redacted == {kind: number for kind, number in done.redacted.items() if number}
 
 
-def listing(folder: Path) -> Listing:
-    return list_corpus(str(folder), ReadLog())
+def file_index(folder: Path) -> FileIndex:
+    return index_corpus(str(folder), ReadLog())
 
 
 def sample(folder: Path, wanted: int) -> list[str]:
     log = ReadLog()
-    return [one.source for one in take_sample(listing(folder).files, wanted, ReadConfig(), log)]
+    return [one.source for one in take_sample(file_index(folder).files, wanted, ReadConfig(), log)]
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_only_the_beginning_of_a_large_file_is_read(files: Path):
 
 def test_no_more_files_are_opened_than_documents_are_wanted(tmp_path: Path):
     folder = write(tmp_path / "corpus", {f"{number}.txt": f"text {number}" for number in range(30)})
-    files, log = listing(folder).files, ReadLog()
+    files, log = file_index(folder).files, ReadLog()
     chosen = {one.source for one in take_sample(files, 3, ReadConfig(), log)}
     for name in {file.source for file in files} - chosen:
         (folder / name).unlink()

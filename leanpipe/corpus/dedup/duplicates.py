@@ -92,7 +92,7 @@ class Pairs(NamedTuple):
     similarity: "NDArray[np.float64]"
 
     @classmethod
-    def together(cls, pairs: Sequence["Pairs"]) -> "Pairs":
+    def merge(cls, pairs: Sequence["Pairs"]) -> "Pairs":
         """All of them, each later document once, with its earliest match."""
         if not pairs:
             return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
@@ -102,7 +102,7 @@ class Pairs(NamedTuple):
         return cls(later[first], earlier[first], similarity[first])
 
 
-class Index:
+class DocumentIndex:
     """All segments as one: those of earlier runs first, then the new ones."""
 
     def __init__(self, segments: Sequence[Segment], held: int):
@@ -134,7 +134,7 @@ class Index:
         return result
 
 
-def exact_pairs(index: Index) -> Pairs:
+def exact_pairs(index: DocumentIndex) -> Pairs:
     """Documents with the very text of an earlier one."""
     found = []
     for numbers, keys in _parts(index, lambda segment: segment.hashes[:, 0]):
@@ -145,13 +145,13 @@ def exact_pairs(index: Index) -> Pairs:
         leader = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
         later = np.flatnonzero(np.concatenate([[False], same]))
         found.append(Pairs(numbers[order[later]], numbers[order[leader[later]]], np.ones(len(later))))
-    pairs = Pairs.together(found)
+    pairs = Pairs.merge(found)
     new = pairs.later >= index.new
     return Pairs(*(column[new] for column in pairs))
 
 
 def near_pairs(
-    index: Index, gone: "NDArray[np.bool_]", config: DuplicatesConfig, task: int, of: int
+    index: DocumentIndex, gone: "NDArray[np.bool_]", config: DuplicatesConfig, task: int, of: int
 ) -> Pairs:
     """Documents that are nearly an earlier one, by the bands that fall to `task` of `of`; not those in `gone` (n,)."""
     count, rows = bands(config.threshold, config.permutations)
@@ -160,10 +160,10 @@ def near_pairs(
         for numbers, keys in _parts(index, lambda segment, band=band: _keys(segment, band, rows), gone):  # type: ignore[misc]
             for bucket in _buckets(numbers, keys, index.new):
                 found += list(_compare(index, bucket, config.threshold))
-    return Pairs.together(found)
+    return Pairs.merge(found)
 
 
-def repeated_paragraphs(index: Index, gone: "NDArray[np.bool_]") -> list["NDArray[np.bool_]"]:
+def repeated_paragraphs(index: DocumentIndex, gone: "NDArray[np.bool_]") -> list["NDArray[np.bool_]"]:
     """For each segment, which of its paragraphs were there before in a document that is not `gone`."""
     hashes = np.concatenate([segment.paragraphs for segment in index.segments])
     kept = np.concatenate([
@@ -186,7 +186,7 @@ def _keys(segment: Segment, band: int, rows: int) -> "NDArray[np.uint64]":
 
 
 def _parts(
-    index: Index, keys_of: Any, gone: "NDArray[np.bool_] | None" = None
+    index: DocumentIndex, keys_of: Any, gone: "NDArray[np.bool_] | None" = None
 ) -> Iterator[tuple["NDArray[np.int64]", "NDArray[np.uint64]"]]:
     """(numbers, keys) of all documents that are not gone, in as many parts, by key, as memory asks for."""
     count = -(-len(index) // _IN_MEMORY)
@@ -219,7 +219,7 @@ def _buckets(
             yield numbers[order[start:end]]
 
 
-def _compare(index: Index, bucket: "NDArray[np.int64]", threshold: float) -> Iterator[Pairs]:
+def _compare(index: DocumentIndex, bucket: "NDArray[np.int64]", threshold: float) -> Iterator[Pairs]:
     """Pairs with the first document of the bucket, then, among those unlike it, with the first of them, and so on."""
     for _ in range(_REPRESENTATIVES):
         if len(bucket) < 2:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from leanpipe.corpus.extract.boilerplate import Nature, Text, goes, nature_of
+from leanpipe.corpus.extract.boilerplate import ElementRole, TextLength, classify_element, is_boilerplate
 
 _LEAST = 200  # unlinked bytes that trimming must leave, and …
 _LEAST_SHARE = 0.7  # … of all: else the page is a list, and stays
@@ -29,7 +29,7 @@ _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u00a0"), ("&amp;", "&"))
 _BREAK = b"\0"  # a line end within a block: no parser lets this character through
 
 
-class Block(NamedTuple):
+class HtmlBlock(NamedTuple):
     """Text that stands on lines of its own, as HTML escapes it."""
 
     text: bytes
@@ -50,10 +50,10 @@ class Page:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.blocks: list[Block] = []
+        self.blocks: list[HtmlBlock] = []
         self.parts: list[bytes] = []
         self.pre = False
-        self._elements: list[tuple[Nature, int, int, int] | None] = []
+        self._elements: list[tuple[ElementRole, int, int, int] | None] = []
         self._mains: list[tuple[int, int, int]] = []
         self._length = self._linked = 0
         self._gap = 0
@@ -69,7 +69,7 @@ class Page:
             self._gap = 2
         self._elements.append(None)
 
-    def saying(self, nature: Nature) -> None:
+    def saying(self, nature: ElementRole) -> None:
         """One that may go as a whole: what it says it is, and where the page stands as it begins."""
         self.paragraph()
         self._elements.append((nature, len(self.blocks), self._length, self._linked))
@@ -82,11 +82,11 @@ class Page:
         if element := self._elements.pop():
             self._judge(*element)
 
-    def _judge(self, nature: Nature, first: int, length: int, linked: int) -> None:
-        inside = Text(self._length - length, self._linked - linked)
-        if nature == Nature.MAIN:
+    def _judge(self, nature: ElementRole, first: int, length: int, linked: int) -> None:
+        inside = TextLength(self._length - length, self._linked - linked)
+        if nature == ElementRole.MAIN:
             self._mains.append((first, len(self.blocks), inside.unlinked))
-        elif goes(nature, inside, Text(self._length, self._linked)):
+        elif is_boilerplate(nature, inside, TextLength(self._length, self._linked)):
             del self.blocks[first:]
             while self._mains and self._mains[-1][1] > first:
                 self._mains.pop()
@@ -166,13 +166,13 @@ class Page:
         if length < _BLANK and not text.replace(b"&nbsp;", b"").strip(b"\0 \t\n"):
             return
         shown = b"- " + text if self._item else text
-        self.blocks.append(Block(shown, self._gap, length, linked, self._heading))
+        self.blocks.append(HtmlBlock(shown, self._gap, length, linked, self._heading))
         self._length += length
         self._linked += linked
         self._gap, self._item = 0, False
 
 
-def _trimmed(blocks: list[Block]) -> list[Block]:
+def _trimmed(blocks: list[HtmlBlock]) -> list[HtmlBlock]:
     """The run of blocks that says most (its headings with it), or all of them if much is said outside of it."""
     best, first, last, start, total = 0, 0, 0, 0, 0
     for position, block in enumerate(blocks):
@@ -187,7 +187,7 @@ def _trimmed(blocks: list[Block]) -> list[Block]:
     return run if _unlinked(run) >= max(_LEAST, _LEAST_SHARE * _unlinked(blocks)) else blocks
 
 
-def _unlinked(blocks: Sequence[Block]) -> int:
+def _unlinked(blocks: Sequence[HtmlBlock]) -> int:
     return sum(block.length - block.linked for block in blocks)
 
 
@@ -225,7 +225,7 @@ _UNREAD = frozenset(b"noscript select textarea button noframes".split())
 """Elements that have text, but none of the page's own."""
 
 
-def _opener(nature: Nature) -> Action:
+def _opener(nature: ElementRole) -> Action:
     return lambda page: page.saying(nature)
 
 
@@ -237,10 +237,10 @@ def _comment(page: Page) -> bytes:
     return _COMMENT_END
 
 
-_OPENERS = {Nature.CONTENT: Page.element} | {nature: _opener(nature) for nature in Nature if nature}
+_OPENERS = {ElementRole.CONTENT: Page.element} | {nature: _opener(nature) for nature in ElementRole if nature}
 
 
-class Rules(dict[bytes, Action | None]):
+class TagRules(dict[bytes, Action | None]):
     """What every tag does, by all that stands between its `<` and `>`; None does nothing. Most tags are seen many times."""
 
     def __init__(self, *, comments: bool = False, tables: bool = True, everything: bool = False):
@@ -262,9 +262,9 @@ class Rules(dict[bytes, Action | None]):
     def _action(self, tag: bytes, attributes: bytes) -> Action | None:
         if tag in _ELEMENTS:
             return _OPENERS[
-                Nature.CONTENT
+                ElementRole.CONTENT
                 if self.everything
-                else nature_of(tag, attributes, comments=self._comments, tables=self._tables)
+                else classify_element(tag, attributes, comments=self._comments, tables=self._tables)
             ]
         if tag in _ELEMENT_ENDS:
             return Page.end_element
@@ -273,7 +273,7 @@ class Rules(dict[bytes, Action | None]):
         return _comment if tag.startswith(b"!--") else _OF_TAG.get(tag)
 
 
-def text(body: str, rules: Rules) -> str:
+def extract_text(body: str, rules: TagRules) -> str:
     """What `rules` let stay of a page's body, as plain text.
 
     The body is what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too.
@@ -283,7 +283,7 @@ def text(body: str, rules: Rules) -> str:
     return _render(page.blocks)
 
 
-def _read(pieces: Iterator[bytes], rules: Rules) -> Page:
+def _read(pieces: Iterator[bytes], rules: TagRules) -> Page:
     page = Page()
     parts = page.parts
     for piece in pieces:
@@ -324,7 +324,7 @@ def _text_after_comment(piece: bytes, pieces: Iterator[bytes]) -> bytes:
     return b""
 
 
-def _render(blocks: Sequence[Block]) -> str:
+def _render(blocks: Sequence[HtmlBlock]) -> str:
     """The blocks as plain text."""
     text = b"".join(b"\n" * block.gap + block.text for block in blocks).decode()
     if _BREAK.decode() in text:

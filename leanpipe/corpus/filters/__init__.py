@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 from leanpipe.corpus.document import Fault
 from leanpipe.corpus.filters.c4 import C4Config, c4_clean, c4_faults
-from leanpipe.corpus.filters.document_statistics import View
+from leanpipe.corpus.filters.document_statistics import DocumentStatistics
 from leanpipe.corpus.filters.fineweb import FineWebConfig, fineweb_fault, fineweb_measures
 from leanpipe.corpus.filters.quality import QualityConfig, quality_fault, quality_measures, too_long
 from leanpipe.corpus.filters.repetition import RepetitionConfig, repetition_fault, repetition_measures
-from leanpipe.corpus.filters.thresholds import faults
+from leanpipe.corpus.filters.thresholds import exceeded_bounds
 
 __all__ = [
     "C4Config",
+    "DocumentStatistics",
     "Filters",
     "FineWebConfig",
     "QualityConfig",
     "RepetitionConfig",
-    "View",
     "all_faults",
     "c4_clean",
     "filter_text",
@@ -46,13 +46,17 @@ def filter_text(text: str, language: str, filters: Filters) -> tuple[str, Fault 
     pipeline (Penedo et al. 2024, section 3.7). Those on lines are asked first, for they cost a tenth of those on words:
     the order decides which rule is named, never which document is dropped.
     """
-    view = View(text, language)
-    if fault := too_long(view, filters.quality):
+    document = DocumentStatistics(text, language)
+    if fault := too_long(document, filters.quality):
         return text, fault
-    cleaned, fault = c4_clean(view, filters.c4)
+    cleaned, fault = c4_clean(document, filters.c4)
     if not fault:
-        fault = fineweb_fault(view if cleaned == text else View(cleaned, language), filters.fineweb)
-    fault = fault or quality_fault(view, filters.quality) or repetition_fault(view, filters.repetition)
+        fault = fineweb_fault(
+            document if cleaned == text else DocumentStatistics(cleaned, language), filters.fineweb
+        )
+    fault = (
+        fault or quality_fault(document, filters.quality) or repetition_fault(document, filters.repetition)
+    )
     return (text, fault) if fault else (cleaned, None)
 
 
@@ -61,17 +65,21 @@ def all_faults(text: str, language: str, filters: Filters) -> list[Fault]:
 
     Its first is the one that `filter_text` names. Of a document with far too many words, that is all that is said.
     """
-    cleaned = view = View(text, language)
-    if fault := too_long(view, filters.quality):
+    cleaned = document = DocumentStatistics(text, language)
+    if fault := too_long(document, filters.quality):
         return [fault]
     found: list[Fault] = []
     if filters.c4.enabled:
-        lines, found = c4_faults(view, filters.c4)
-        cleaned = view if found else View("\n".join(lines), language)
+        lines, found = c4_faults(document, filters.c4)
+        cleaned = document if found else DocumentStatistics("\n".join(lines), language)
     if filters.fineweb.enabled:
-        found += faults("fineweb", fineweb_measures(cleaned, filters.fineweb.short_line), filters.fineweb)
+        found += exceeded_bounds(
+            "fineweb", fineweb_measures(cleaned, filters.fineweb.short_line), filters.fineweb
+        )
     if filters.quality.enabled:
-        found += faults("quality", quality_measures(view, filters.quality.punctuation), filters.quality)
+        found += exceeded_bounds(
+            "quality", quality_measures(document, filters.quality.punctuation), filters.quality
+        )
     if filters.repetition.enabled:
-        found += faults("repetition", repetition_measures(view), filters.repetition)
+        found += exceeded_bounds("repetition", repetition_measures(document), filters.repetition)
     return found

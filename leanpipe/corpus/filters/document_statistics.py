@@ -55,7 +55,7 @@ class Words(NamedTuple):
     """Sums of `_REAL`, `_ALPHABETIC` and the bits of stop words."""
 
 
-class View:
+class DocumentStatistics:
     """`text` in `language` (ISO 639 code), for the filters to measure. In languages without spaces, every letter
     and digit is a word, and marks are none."""
 

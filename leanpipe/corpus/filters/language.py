@@ -10,7 +10,7 @@ SPACELESS = frozenset({"bo", "dz", "ja", "km", "lo", "my", "th", "wuu", "yue", "
 """Languages that write no spaces between words."""
 
 
-def detect(text: str, sample: int) -> str:
+def detect_language(text: str, sample: int) -> str:
     """ISO 639 code by py3langid (after Lui and Baldwin 2012, "langid.py"), from `sample` characters of `text`.
 
     They are taken from its start, middle and end, for a page often opens with a menu in English. Of 935 pages in 26
@@ -20,7 +20,7 @@ def detect(text: str, sample: int) -> str:
 
 
 def known_languages() -> set[str]:
-    """The codes that `detect` can answer."""
+    """The codes that `detect_language` can answer."""
     return set(_identifier().labels)
 
 

@@ -14,7 +14,7 @@ class Measure(NamedTuple):
     value: float
 
 
-def faults(group: str, measures: Iterable[Measure], config: StageConfig) -> Iterator[Fault]:
+def exceeded_bounds(group: str, measures: Iterable[Measure], config: StageConfig) -> Iterator[Fault]:
     """Those of `measures` that lie beyond their bounds; a bound itself is allowed. Lazy, as `measures` may be."""
     for field, value in measures:
         bound = getattr(config, field)
@@ -22,7 +22,7 @@ def faults(group: str, measures: Iterable[Measure], config: StageConfig) -> Iter
             yield Fault(f"{group}.{field}", float(value))
 
 
-def repeated(parts: list[str]) -> tuple[int, int]:
+def count_repeated(parts: list[str]) -> tuple[int, int]:
     """(count, characters) of those of `parts` that were there before."""
     if len(set(parts)) == len(parts):
         return 0, 0

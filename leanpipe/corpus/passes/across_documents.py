@@ -13,7 +13,7 @@ import numpy as np
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import Overlap, OverlapIndex
 from leanpipe.corpus.dedup.duplicates import (
-    Index,
+    DocumentIndex,
     Pairs,
     Segment,
     exact_pairs,
@@ -22,8 +22,8 @@ from leanpipe.corpus.dedup.duplicates import (
 )
 from leanpipe.corpus.dedup.minhash import bands
 from leanpipe.corpus.passes.column_files import ColumnWriter
-from leanpipe.corpus.passes.execution import run_tasks, workers
-from leanpipe.corpus.passes.per_document import COLUMNS, paragraphs, publish
+from leanpipe.corpus.passes.execution import run_tasks, worker_count
+from leanpipe.corpus.passes.per_document import COLUMNS, paragraphs, publish_folder
 from leanpipe.corpus.split import SPLITS, fill_empty_splits
 from leanpipe.corpus.tables import ACCOUNT, DOCUMENTS, TableWriter, read_batches, read_rows
 
@@ -39,8 +39,10 @@ class Segments:
     new: tuple[Path, ...]
     permutations: int
 
-    def index(self) -> Index:
-        return Index([Segment(path, self.permutations) for path in (*self.held, *self.new)], len(self.held))
+    def index(self) -> DocumentIndex:
+        return DocumentIndex(
+            [Segment(path, self.permutations) for path in (*self.held, *self.new)], len(self.held)
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _NearDuplicates:
 def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> None:
     """Write to `folder` what repeats what: `exact.npz`, `near.npz` (see `Pairs`), `repeated.npz`, `splits.npz`."""
     folder.mkdir(exist_ok=True)
-    index, nothing = segments.index(), Pairs.together([])
+    index, nothing = segments.index(), Pairs.merge([])
     exact = exact_pairs(index) if config.duplicates.exact else nothing
     _save(folder / "exact.npz", **exact._asdict())
     near = _near(segments, config, folder) if config.duplicates.near and len(index) else nothing
@@ -85,12 +87,14 @@ def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> No
 def _near(segments: Segments, config: CleanConfig, folder: Path) -> Pairs:
     count, _ = bands(config.duplicates.threshold, config.duplicates.permutations)
     # What one more process would find is not worth its start, but for many documents.
-    tasks = min(count, workers(config.execution)) if len(segments.index()) > 100_000 else 1
+    tasks = min(count, worker_count(config.execution)) if len(segments.index()) > 100_000 else 1
     run_tasks(_NearDuplicates(segments, config, tasks, folder), tasks, config.execution, folder / "logs")
-    return Pairs.together([Pairs(**np.load(folder / f"near-{task:05d}.npz")) for task in range(tasks)])
+    return Pairs.merge([Pairs(**np.load(folder / f"near-{task:05d}.npz")) for task in range(tasks)])
 
 
-def _splits(index: Index, gone: "NDArray[np.bool_]", segments: Segments) -> dict[str, "NDArray[np.uint8]"]:
+def _splits(
+    index: DocumentIndex, gone: "NDArray[np.bool_]", segments: Segments
+) -> dict[str, "NDArray[np.uint8]"]:
     """The split of each new document, by shard. What earlier runs hold stays where it is."""
     if not len(index):
         return {}
@@ -103,7 +107,7 @@ def _splits(index: Index, gone: "NDArray[np.bool_]", segments: Segments) -> dict
 
 
 @dataclass(frozen=True)
-class SecondPass:
+class AcrossDocumentsPass:
     """Work for an executor: task i writes what becomes of shard i's documents to `folder/NNNNN`.
 
     There: `<split>.parquet`, `account.parquet`, `index/` (the columns of what is kept) and `kept.json`.
@@ -127,7 +131,7 @@ class SecondPass:
         partial.mkdir(parents=True)
         verdicts = _Verdicts(self, task)
         _write(shard, partial, verdicts, self.segments.permutations)
-        publish(partial, final)
+        publish_folder(partial, final)
 
 
 class _Verdict(NamedTuple):
@@ -153,7 +157,7 @@ class _Verdict(NamedTuple):
 class _Verdicts:
     """What was found out about the documents of one shard."""
 
-    def __init__(self, work: SecondPass, task: int):
+    def __init__(self, work: AcrossDocumentsPass, task: int):
         self._config = work.config
         self._index = work.segments.index()
         self._start = int(self._index.starts[len(work.segments.held) + task])

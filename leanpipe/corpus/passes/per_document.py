@@ -36,7 +36,7 @@ _REMEMBERED = 1 << 14  # texts whose outcome is remembered: some 15 MB
 
 
 @dataclass(frozen=True)
-class FirstPass:
+class PerDocumentPass:
     """Work for an executor: task i reads shard i."""
 
     shards: tuple[tuple[SourceFile, ...], ...]
@@ -54,10 +54,10 @@ class FirstPass:
         partial = final.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
         read_shard(self.shards[task], self.config, self.evaluations, partial)
-        publish(partial, final)
+        publish_folder(partial, final)
 
 
-def publish(partial: Path, final: Path) -> None:
+def publish_folder(partial: Path, final: Path) -> None:
     """Give a finished folder its place, in one rename that survives a power cut."""
     for path in [*partial.rglob("*"), partial]:
         sync(path)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanpipe.corpus.sources.file_index import Listing, SourceFile
+from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import SKIPPED, TableWriter
 
@@ -17,7 +17,7 @@ COUNTS = "counts.json"
 
 
 @dataclass(frozen=True)
-class Places:
+class RunFolders:
     """Where the parts of one run lie."""
 
     out: Path
@@ -44,7 +44,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Held:
+class BaseCorpus:
     """Which files an earlier result was made of."""
 
     files: frozenset[tuple[int, str, str]] = frozenset()
@@ -52,7 +52,7 @@ class Held:
     shards: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, result: Path | None) -> "Held":
+    def load(cls, result: Path | None) -> "BaseCorpus":
         """Of a result of `clean`; of none, nothing."""
         if result is None:
             return cls()
@@ -67,30 +67,35 @@ class Held:
         (folder / _HELD).write_text(json.dumps(content, indent=1))
 
 
-def assemble(
-    names: Sequence[str], held: Held, new: Sequence[SourceFile], base: Path | None, places: Places
+def publish_result(
+    names: Sequence[str], held: BaseCorpus, new: Sequence[SourceFile], base: Path | None, folders: RunFolders
 ) -> None:
     """Give every shard's files their places in the result, beside those of `base`."""
     if base:
         for folder in (*SPLITS, "account", "index"):
-            _link_all(base / folder, places.out / folder)
+            _link_all(base / folder, folders.out / folder)
     for name in names:
         for table in (*SPLITS, "account"):
-            _link(places.second / name / f"{table}.parquet", places.out / table / f"{name}.parquet")
-        _link_all(places.second / name / "index", places.out / "index" / name)
-        _link(places.first / name / "log.json", places.out / "index" / name / "log.json")
+            _link(folders.second / name / f"{table}.parquet", folders.out / table / f"{name}.parquet")
+        _link_all(folders.second / name / "index", folders.out / "index" / name)
+        _link(folders.first / name / "log.json", folders.out / "index" / name / "log.json")
     files = held.files | {identity(file) for file in new}
-    Held(files, (*held.shards, *names)).save(places.out)
+    BaseCorpus(files, (*held.shards, *names)).save(folders.out)
 
 
-def write_skipped(out: Path, listings: Sequence[Listing]) -> None:
+def write_skipped(out: Path, file_indexes: Sequence[FileIndex]) -> None:
     """`skipped.parquet`: the files that were passed over, and what in the others could not be read. `counts.json`: how
     many of them for which reason, and all else that was counted while reading."""
     counts = {kind: _sum(out, kind) for kind in ("redacted", "counted", "skipped_by_reason")}
-    counts["skipped_by_reason"].update(one.reason for listing in listings for one in listing.skipped)
+    counts["skipped_by_reason"].update(
+        one.reason for file_index in file_indexes for one in file_index.skipped
+    )
     (out / COUNTS).write_text(json.dumps(counts, sort_keys=True))
     with TableWriter(out / "skipped.parquet", SKIPPED) as table:
-        for rows in (*(listing.skipped for listing in listings), *(log["skipped"] for log in _logs(out))):
+        for rows in (
+            *(file_index.skipped for file_index in file_indexes),
+            *(log["skipped"] for log in _logs(out)),
+        ):
             for source, reason, detail in rows:
                 table.write({"source": source, "reason": reason, "detail": detail})
 

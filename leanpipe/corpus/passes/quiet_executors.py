@@ -23,9 +23,9 @@ class _Quiet:
         return super()._run_for_rank(*arguments, **options)  # type: ignore[misc]
 
 
-class Local(_Quiet, LocalPipelineExecutor):
+class QuietLocalExecutor(_Quiet, LocalPipelineExecutor):
     """Processes of this machine."""
 
 
-class Ray(_Quiet, RayPipelineExecutor):
+class QuietRayExecutor(_Quiet, RayPipelineExecutor):
     """A Ray cluster."""

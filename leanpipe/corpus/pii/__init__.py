@@ -11,7 +11,7 @@ from leanpipe.core.config import StageConfig
 from leanpipe.corpus.pii import email, iban, ip, phone, ssn
 from leanpipe.corpus.pii import payment_card as card
 from leanpipe.corpus.pii import secrets as keys
-from leanpipe.corpus.pii.pattern import Kind, Span, merged, replaced
+from leanpipe.corpus.pii.pattern import Kind, Span, merge_spans, replace_spans
 
 __all__ = ["KINDS", "RedactConfig", "Redacted", "redact", "redacted_start"]
 
@@ -60,7 +60,7 @@ def redact(text: str, config: RedactConfig) -> Redacted:
         if kind.name in possible and getattr(config, kind.name):
             spans = _find(kind, data)
             if spans:
-                data = replaced(data, spans, kind.tag if config.replacement == "tag" else kind.example)
+                data = replace_spans(data, spans, kind.tag if config.replacement == "tag" else kind.example)
                 counts[kind.name] = len(spans)
     return Redacted(data.decode("utf-8", "surrogatepass") if counts else text, counts)
 
@@ -75,7 +75,7 @@ def redacted_start(text: str, config: RedactConfig, length: int) -> str:
 
 def _find(kind: Kind, data: bytes) -> list[Span]:
     """Where something of this kind stands, in bytes, in order and apart."""
-    return merged(
+    return merge_spans(
         span
         for pattern, regex in zip(kind.patterns, _compiled().regexes[kind.name], strict=True)
         for match in regex.finditer(data)

@@ -13,7 +13,7 @@ _DIGITS = frozenset(b"0123456789")
 _WORD = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 
 
-def whole(data: bytes, start: int, end: int) -> Iterator[Span]:
+def match_whole(data: bytes, start: int, end: int) -> Iterator[Span]:
     """The check of a pattern that needs none."""
     yield start, end
 
@@ -21,7 +21,7 @@ def whole(data: bytes, start: int, end: int) -> Iterator[Span]:
 class Pattern(NamedTuple):
     regex: bytes
     """RE2 on bytes, without groups that capture. Its match is a candidate."""
-    check: Check = whole
+    check: Check = match_whole
 
 
 class Kind(NamedTuple):
@@ -53,7 +53,7 @@ def stands_alone(data: bytes, start: int, end: int) -> bool:
     return not (after in (b".", b"-") and is_digit(data, end + 1))
 
 
-def merged(spans: Iterable[Span]) -> list[Span]:
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
     """In order, those that overlap made one."""
     apart: list[Span] = []
     for start, end in sorted(spans):
@@ -64,7 +64,7 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     return apart
 
 
-def replaced(data: bytes, spans: Iterable[Span], by: bytes) -> bytes:
+def replace_spans(data: bytes, spans: Iterable[Span], by: bytes) -> bytes:
     parts: list[bytes] = []
     done = 0
     for start, end in spans:

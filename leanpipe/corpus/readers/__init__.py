@@ -1,7 +1,7 @@
 """Files to documents: one file here per format, and this folder is the menu.
 
 Add a format in three steps: a file with `read(file, log, config) -> Iterator[Piece]`; a row in `READERS`; its ending in
-`leanpipe.text.listing.KINDS`. A reader streams, raises BadFile where a file cannot be read on, and notes with `log.skip`
+`leanpipe.corpus.sources.file_index.KINDS`. A reader streams, raises BadFile where a file cannot be read on, and notes with `log.skip`
 what it passes over.
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.mail import read_mail
-from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, lines, open_bytes
+from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, open_bytes, read_lines
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -38,7 +38,7 @@ def _mails(stream: Any, limit: int) -> Iterator[bytes | None]:
     stream.readline(limit)
     mail: list[bytes] = []
     size, blank = 0, False
-    for _, line in lines(stream, limit):
+    for _, line in read_lines(stream, limit):
         if blank and line and line.startswith(_SEPARATOR):
             yield b"".join(mail) if size <= limit else None
             mail, size, blank = [], 0, False

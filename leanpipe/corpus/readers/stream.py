@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 from leanpipe.core.allowed_paths import local_path
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import SAMPLE, guess, is_binary, wide_encoding
-from leanpipe.corpus.readers.unpack import CODECS, BadFile, Counted, Narrowed, Unpacked
+from leanpipe.corpus.readers.unpack import CODECS, BadFile, CountingStream, DecompressedStream, Utf8Stream
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -33,11 +33,11 @@ def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[i
     Reading raises BadFile when the file turns out to be damaged or unfolds to more than `max_expansion` permits.
     """
     with open_file(file) as raw:
-        counted = Counted(raw, log)
+        counted = CountingStream(raw, log)
         if not file.compression:
             yield io.BufferedReader(counted, _BUFFER)
             return
-        yield io.BufferedReader(Unpacked(counted, CODECS[file.compression], config), _BUFFER)
+        yield io.BufferedReader(DecompressedStream(counted, CODECS[file.compression], config), _BUFFER)
 
 
 def open_file(file: SourceFile) -> IO[bytes]:
@@ -89,12 +89,12 @@ def open_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[t
         if is_binary(head):
             raise BadFile("binary, not text")
         if wide := wide_encoding(head):
-            yield io.BufferedReader(Narrowed(stream, wide), _BUFFER), None
+            yield io.BufferedReader(Utf8Stream(stream, wide), _BUFFER), None
         else:
             yield stream, None if _is_utf8(head) else guess(head)
 
 
-def lines(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
+def read_lines(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """(number from 0, line with its end); None instead of a line longer than `limit`, which is read over."""
     for number in count():
         line = stream.readline(limit + 1)

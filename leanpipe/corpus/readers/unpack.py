@@ -24,7 +24,7 @@ class BadFile(Exception):
 
 
 @contextmanager
-def damage(what: str) -> Iterator[None]:
+def as_bad_file(what: str) -> Iterator[None]:
     """Raise BadFile for what a library finds wrong in a file. What the operating system finds has an errno."""
     import pyarrow
 
@@ -48,7 +48,7 @@ class _Stream(io.RawIOBase):
         return self._position
 
 
-class Counted(_Stream):
+class CountingStream(_Stream):
     """A file as it lies there."""
 
     def __init__(self, raw: IO[bytes], log: ReadLog):
@@ -61,10 +61,10 @@ class Counted(_Stream):
         return size
 
 
-class Unpacked(_Stream):
+class DecompressedStream(_Stream):
     """What a compressed file holds, however many archives follow each other in it."""
 
-    def __init__(self, packed: Counted, codec: str, config: ReadConfig):
+    def __init__(self, packed: CountingStream, codec: str, config: ReadConfig):
         import pyarrow
 
         # Unlike Python's gzip and zstandard, Arrow is fast with both, and notices when a file ends too early.
@@ -77,7 +77,7 @@ class Unpacked(_Stream):
             raise self._error
         before = self._position
         try:
-            with damage("archive"):
+            with as_bad_file("archive"):
                 self._fill(memoryview(buffer))
         except BadFile as error:
             self._error = error
@@ -98,7 +98,7 @@ class Unpacked(_Stream):
                 return
 
 
-class Narrowed(_Stream):
+class Utf8Stream(_Stream):
     """UTF-16 or UTF-32 as UTF-8."""
 
     def __init__(self, stream: io.BufferedReader, encoding: str):

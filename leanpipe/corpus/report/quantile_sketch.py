@@ -8,7 +8,7 @@ _GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
 _SMALLEST = 1e-6  # what is smaller counts as 0
 
 
-class Sketch:
+class QuantileSketch:
     """Counts figures ≥ 0 in bins whose width is a fixed share of the figure; quantiles are right to half a percent.
 
     Masson, Rim and Lee 2019, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees",

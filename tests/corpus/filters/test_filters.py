@@ -4,11 +4,11 @@ import pytest
 
 from leanpipe.corpus.filters import (
     C4Config,
+    DocumentStatistics,
     Filters,
     FineWebConfig,
     QualityConfig,
     RepetitionConfig,
-    View,
     all_faults,
     filter_text,
     fineweb_fault,
@@ -17,7 +17,7 @@ from leanpipe.corpus.filters import (
     quality_measures,
     repetition_fault,
 )
-from leanpipe.corpus.filters.language import detect
+from leanpipe.corpus.filters.language import detect_language
 from tests.tiny import tiny_text
 
 ALL = Filters(c4=C4Config(enabled=True), fineweb=FineWebConfig(enabled=True))
@@ -26,11 +26,14 @@ OPEN = QualityConfig(min_words=0, min_alphabetic_words=0, min_stop_words=0, min_
 
 
 def quality(text: str, punctuation: bool = False) -> dict[str, float]:
-    return {measure.field: measure.value for measure in quality_measures(View(text, "en"), punctuation)}
+    return {
+        measure.field: measure.value
+        for measure in quality_measures(DocumentStatistics(text, "en"), punctuation)
+    }
 
 
 def fineweb(text: str) -> dict[str, float]:
-    return {measure.field: measure.value for measure in fineweb_measures(View(text, "en"), 30)}
+    return {measure.field: measure.value for measure in fineweb_measures(DocumentStatistics(text, "en"), 30)}
 
 
 @pytest.mark.parametrize(
@@ -101,15 +104,15 @@ def test_fineweb_measures(text: str, field: str, value: float):
     ],
 )
 def test_fineweb_names_what_is_broken(field: str, text: str, value: float):
-    fault = fineweb_fault(View(text, "en"), FineWebConfig(enabled=True))
+    fault = fineweb_fault(DocumentStatistics(text, "en"), FineWebConfig(enabled=True))
     assert fault == (f"fineweb.{field}", pytest.approx(value))
-    assert fineweb_fault(View(text, "en"), FineWebConfig()) is None  # off by default
+    assert fineweb_fault(DocumentStatistics(text, "en"), FineWebConfig()) is None  # off by default
 
 
 def test_a_line_is_short_up_to_the_set_length():
     config = FineWebConfig(enabled=True, short_line=10)
-    assert fineweb_fault(View("Eleven chars.", "en"), config) is None
-    assert fineweb_fault(View("Ten chars.", "en"), config) == ("fineweb.max_short_lines", 1)
+    assert fineweb_fault(DocumentStatistics("Eleven chars.", "en"), config) is None
+    assert fineweb_fault(DocumentStatistics("Ten chars.", "en"), config) == ("fineweb.max_short_lines", 1)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +127,12 @@ def test_every_bound_is_measured_in_its_order(config, fields):
 
 
 def test_bounds_themselves_are_allowed():
-    view = View("one two three the and", "en")
+    document = DocumentStatistics("one two three the and", "en")
     within = OPEN.model_copy(update={"min_words": 5, "max_words": 5})
-    assert quality_fault(view, within) is None
-    assert quality_fault(view, within.model_copy(update={"min_words": 6})) == ("quality.min_words", 5)
-    assert quality_fault(view, within.model_copy(update={"max_words": 4})) == ("quality.max_words", 5)
-    assert quality_fault(view, QualityConfig(enabled=False)) is None
+    assert quality_fault(document, within) is None
+    assert quality_fault(document, within.model_copy(update={"min_words": 6})) == ("quality.min_words", 5)
+    assert quality_fault(document, within.model_copy(update={"max_words": 4})) == ("quality.max_words", 5)
+    assert quality_fault(document, QualityConfig(enabled=False)) is None
 
 
 def test_a_document_far_too_long_is_dropped_by_how_many_words_it_has_at_least():
@@ -137,7 +140,7 @@ def test_a_document_far_too_long_is_dropped_by_how_many_words_it_has_at_least():
     expected = [("quality.max_words", 200_000)]  # those with a comma are not looked at
     assert all_faults(text, "en", ALL) == expected
     assert filter_text(text, "en", ALL) == (text, expected[0])
-    assert quality_fault(View(text, "en"), OPEN.model_copy(update={"max_words": 10**9})) is None
+    assert quality_fault(DocumentStatistics(text, "en"), OPEN.model_copy(update={"max_words": 10**9})) is None
 
 
 GERMAN = (
@@ -165,11 +168,11 @@ THAI = (
     [(GERMAN, "de"), (CHINESE, "zh"), (JAPANESE, "ja"), (THAI, "th"), (tiny_text()[0] * 3, "en")],
 )
 def test_languages_are_told_and_not_judged_by_english_words(text: str, language: str):
-    assert detect(text, 1200) == language
+    assert detect_language(text, 1200) == language
     if language != "en":
-        view = View(text, language)
-        assert quality_fault(view, QualityConfig()) is None
-        assert repetition_fault(view, RepetitionConfig()) is None
+        document = DocumentStatistics(text, language)
+        assert quality_fault(document, QualityConfig()) is None
+        assert repetition_fault(document, RepetitionConfig()) is None
 
 
 @pytest.mark.parametrize(("text", "language"), [(CHINESE, "zh"), (JAPANESE, "ja"), (THAI, "th")])
@@ -179,7 +182,7 @@ def test_english_rules_on_lines_leave_other_scripts_alone(text: str, language: s
 
 
 def test_language_is_told_by_the_middle_and_the_end_too():
-    assert detect("Home About Contact\n" + GERMAN * 20, 300) == "de"
+    assert detect_language("Home About Contact\n" + GERMAN * 20, 300) == "de"
 
 
 @pytest.mark.parametrize("filters", [Filters(), ALL, Filters(QualityConfig(punctuation=True), *ALL[1:])])
@@ -187,7 +190,7 @@ def test_the_first_of_all_faults_is_the_one_that_is_named(filters: Filters):
     texts = [*tiny_text(), GERMAN, "", "one", "a b\n" * 500, "word " * 1000]
     named = [filter_text(text, "en", filters)[1] for text in texts]
     listed = [all_faults(text, "en", filters) for text in texts]
-    assert named == [faults[0] if faults else None for faults in listed]
+    assert named == [exceeded_bounds[0] if exceeded_bounds else None for exceeded_bounds in listed]
     assert len({fault.rule for fault in named if fault}) >= 3 and None in named
     assert max(map(len, listed)) > 3
 
