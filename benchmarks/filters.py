@@ -24,10 +24,10 @@ from leanpipe.corpus.filters import (
     QualityConfig,
     RepetitionConfig,
     c4_clean,
-    filter_text,
-    fineweb_fault,
-    quality_fault,
-    repetition_fault,
+    filter_faults,
+    fineweb_faults,
+    quality_faults,
+    repetition_faults,
 )
 from leanpipe.corpus.normalize import normalize
 
@@ -82,16 +82,21 @@ def contests() -> list[Contest]:
     ]
     quality, repetition, c4, fineweb = SETTINGS
     ours: list[Callable[[str], bool]] = [
-        lambda text: not quality_fault(DocumentStatistics(text, "en"), quality),
-        lambda text: not repetition_fault(DocumentStatistics(text, "en"), repetition),
+        lambda text: not any(quality_faults(DocumentStatistics(text, "en"), quality)),
+        lambda text: not any(repetition_faults(DocumentStatistics(text, "en"), repetition)),
         lambda text: not c4_clean(DocumentStatistics(text, "en"), c4)[1],
-        lambda text: not fineweb_fault(DocumentStatistics(text, "en"), fineweb),
+        lambda text: not any(fineweb_faults(DocumentStatistics(text, "en"), fineweb)),
     ]
     names = ("Gopher quality", "Gopher repetition", "C4", "FineWeb")
     each = [Contest(name, own, keeps([peer]), 10) for name, own, peer in zip(names, ours, stock, strict=True)]
     return [
         *each,
-        Contest("four filters", lambda text: not filter_text(text, "en", SETTINGS)[1], keeps(stock), 15),
+        Contest(
+            "four filters",
+            lambda text: not any(filter_faults(DocumentStatistics(text, "en"), SETTINGS)),
+            keeps(stock),
+            15,
+        ),
     ]
 
 

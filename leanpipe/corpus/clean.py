@@ -1,7 +1,11 @@
 """Stage `clean`: text as it lies there to documents worth learning from, and an account of all the others.
 
-Three steps, each spread over the shards of the corpus by an executor, each continued where it was killed: what every
-document says by itself (`shard`), what they repeat of each other (`settle`), and the files of what is kept.
+Three steps, each in a module of `passes/`, each continued where it was killed; the first two are spread over the shards
+of the corpus by an executor:
+
+1. `per_document` reads, checks and redacts every document by itself.
+2. `across_documents` finds what they repeat of each other, and of the held-out ones.
+3. `publish` gives the files of what is kept their places, beside those of an earlier result.
 """
 
 import dataclasses
@@ -10,20 +14,23 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.decontam.decontaminate import OverlapIndex
-from leanpipe.corpus.passes.across_documents import AcrossDocumentsPass, Segments, find_duplicates
-from leanpipe.corpus.passes.column_files import read_column
+from leanpipe.corpus.decontam.decontaminate import index_evaluation_sets
+from leanpipe.corpus.passes.across_documents import (
+    AcrossDocumentsPass,
+    Segments,
+    find_duplicates,
+    index_held_out,
+)
 from leanpipe.corpus.passes.execution import check_execution, run_tasks
 from leanpipe.corpus.passes.per_document import PerDocumentPass, make_shards
 from leanpipe.corpus.passes.publish import BaseCorpus, RunFolders, publish_result, write_skipped
 from leanpipe.corpus.report.corpus_report import write_corpus_report
 from leanpipe.corpus.report.stats import CorpusStats, compute_corpus_stats
+from leanpipe.corpus.rules import GROUPS
 from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import count_documents
@@ -32,26 +39,16 @@ __all__ = ["CleanConfig", "CleanInputs", "clean"]
 
 logger = logging.getLogger(__name__)
 
-GROUPS = (
-    "extract",
-    "empty",
-    "languages",
-    "c4",
-    "fineweb",
-    "quality",
-    "repetition",
-    "decontaminate",
-    "duplicates",
-)
-"""What rules begin with, in the order in which they are applied."""
-
 
 @dataclasses.dataclass(frozen=True)
 class CleanInputs:
+    """What `clean` reads."""
+
     corpus: tuple[Path, ...]
-    """Listings of what is to be read (see `leanpipe.corpus.sources.file_index`)."""
+    """File indexes of what is to be read (see `FileIndex`)."""
     base: Path | None = None
     """An earlier result with the same settings: what it holds is not read again, and what repeats it is dropped."""
+    # Elsewhere these are called evaluation sets; here the name is part of the keys of stored results, and stays.
     evaluations: tuple[Path, ...] = ()
     """Evaluation sets, of which no document may hold a passage."""
 
@@ -75,16 +72,15 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
 def clean_documents(
     config: CleanConfig, inputs: CleanInputs, file_indexes: Sequence[FileIndex], out: Path, report: Report
 ) -> int:
-    """All that `clean` writes but its report; returns how many files were read."""
+    """Write all that `clean` writes but its report; returns how many files were read."""
     check_execution(config.execution)
-    folders = RunFolders(out)
-    held = BaseCorpus.load(inputs.base)
-    new = [file for file_index in file_indexes for file in file_index.files if not held.has(file)]
+    folders, base = RunFolders(out), BaseCorpus.load(inputs.base)
+    new = [file for file_index in file_indexes for file in file_index.files if not base.has(file)]
     shards = make_shards(new, config.execution.shard_megabytes)
-    names = [f"{len(held.shards) + number:05d}" for number in range(len(shards))]
+    names = [f"{len(base.shards) + number:05d}" for number in range(len(shards))]
     _first_pass(shards, names, config, inputs, folders, report)
-    _second_pass(names, config, inputs.base, held, folders)
-    publish_result(names, held, new, inputs.base, folders)
+    _second_pass(names, config, base, folders)
+    publish_result(names, base, new, folders)
     write_skipped(out, file_indexes)
     _check_left(out, [file_index.reference for file_index in file_indexes])
     shutil.rmtree(folders.work)
@@ -101,35 +97,23 @@ def _first_pass(
 ) -> None:
     total = sum(file.size for shard in shards for file in shard) / 1e6
     folders.first.mkdir(parents=True, exist_ok=True)
-    evaluations = None
-    if config.decontaminate.enabled and inputs.evaluations:
-        evaluations = folders.work / "evaluations"
-        OverlapIndex.of_files(inputs.evaluations, config.decontaminate).save(evaluations)
+    evaluation_index = index_evaluation_sets(
+        inputs.evaluations, config.decontaminate, folders.work / "evaluation_sets"
+    )
 
     def watch() -> None:
         done = sum(int(path.read_text() or 0) for path in folders.first.glob("*/bytes_read"))
         report.progress(done / 1e6, total, "MB of the corpus")
 
-    work = PerDocumentPass(tuple(shards), tuple(names), config, evaluations, folders.first)
+    work = PerDocumentPass(tuple(shards), tuple(names), config, evaluation_index, folders.first)
     run_tasks(work, len(shards), config.execution, folders.work / "logs" / "first", watch)
 
 
-def _second_pass(
-    names: Sequence[str], config: CleanConfig, base: Path | None, held: BaseCorpus, folders: RunFolders
-) -> None:
-    segments = Segments(
-        tuple(base / "index" / name for name in held.shards) if base else (),
-        tuple(folders.first / name for name in names),
-        config.duplicates.permutations,
-    )
+def _second_pass(names: Sequence[str], config: CleanConfig, base: BaseCorpus, folders: RunFolders) -> None:
+    new = tuple(folders.first / name for name in names)
+    segments = Segments(base.indexes(), new, config.duplicates.permutations)
     find_duplicates(segments, config, folders.found)
-    held_out = None
-    if config.decontaminate.enabled and config.decontaminate.held_out:
-        held_out = folders.work / "held_out"
-        shards = (*segments.held, *segments.new)
-        hashes = [read_column(path / "held_out.u64", np.uint64) for path in shards]
-        counts = [read_column(path / "held_out_counts.u32", np.uint32) for path in shards]
-        OverlapIndex.of_hashes("held out", hashes, config.decontaminate, counts).save(held_out)
+    held_out = index_held_out(segments, config.decontaminate, folders.work / "held_out")
     work = AcrossDocumentsPass(segments, config, folders.found, held_out, folders.second)
     folders.second.mkdir(exist_ok=True)
     run_tasks(work, len(names), config.execution, folders.work / "logs" / "second")

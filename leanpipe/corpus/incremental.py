@@ -6,21 +6,21 @@ from leanpipe.core.stage import results
 from leanpipe.core.store import Artifact, Manifest, Store
 from leanpipe.corpus.clean import clean
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.passes.publish import BaseCorpus, identity
+from leanpipe.corpus.passes.publish import BaseCorpus, file_identity
 from leanpipe.corpus.sources.file_index import FileIndex
 
 
 def find_base_corpus(
-    store: Store, config: CleanConfig, corpus: Sequence[Artifact], evaluations: Sequence[Artifact]
+    store: Store, config: CleanConfig, corpus: Sequence[Artifact], evaluation_sets: Sequence[Artifact]
 ) -> Artifact | None:
-    """The earlier result to give to `clean` as its `base` for the listings `corpus`; None if there is none.
+    """Find the earlier result to give to `clean` as its `base` for the file indexes `corpus`; None if there is none.
 
     It has the same settings and evaluation sets, and all of its files are still in the corpus, unchanged: text that
     somebody took away must not stay. Of several, the one that holds most. If one holds all, that one's own base, so
     that the same result is found in the store.
     """
-    wanted = {identity(file) for artifact in corpus for file in FileIndex.load(artifact.path).files}
-    sets = [one.digest for one in evaluations]
+    wanted = {file_identity(file) for artifact in corpus for file in FileIndex.load(artifact.path).files}
+    sets = [one.digest for one in evaluation_sets]
     found: list[tuple[int, float, Manifest]] = []
     for path, manifest in results(clean, config, store):
         same = manifest.inputs.get("evaluations", []) == sets

@@ -1,10 +1,8 @@
 """The Parquet files that cleaning leaves: the same documents give the same bytes, and nobody needs all of them in memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from leanpipe.corpus.document import Document
 
 if TYPE_CHECKING:
     import pyarrow
@@ -79,13 +77,6 @@ class TableWriter:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema, compression="zstd")
         self._writer.write_table(table)
-
-
-def write_documents(path: Path, documents: Iterable[Document]) -> None:
-    """A row of `DOCUMENTS` per document."""
-    with TableWriter(path, DOCUMENTS) as table:
-        for one in documents:
-            table.write({"id": one.id, "text": one.text, "source": one.source, "language": one.language})
 
 
 def split_files(documents: Path, split: str) -> list[Path]:

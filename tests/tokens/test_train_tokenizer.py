@@ -6,11 +6,11 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.document import Document
-from leanpipe.corpus.tables import write_documents
 from leanpipe.tokens.encode import Encoder, backend_of, encode
 from leanpipe.tokens.train_tokenizer import train_tokenizer
 from leanpipe.tokens.training_text import TrainingTextSample
 from leanpipe.tokens.vocabulary import COVERAGE, rare_and_common_characters
+from tests.cleaned import write_documents
 from tests.tiny import tiny_text
 from tests.tokens.test_encode import TRICKY
 

@@ -73,6 +73,14 @@ def ngram_hashes(text: str, n: int) -> "NDArray[np.uint64]":
     return shingles(words, n) if len(words) >= n else words[:0]
 
 
+def index_evaluation_sets(paths: Sequence[Path], config: DecontaminateConfig, folder: Path) -> Path | None:
+    """Write the index of evaluation sets to `folder`; None if there are none, or they are not looked for."""
+    if not (paths and config.enabled):
+        return None
+    OverlapIndex.of_files(paths, config).save(folder)
+    return folder
+
+
 class _Facts(NamedTuple):
     """What `index.json` holds."""
 

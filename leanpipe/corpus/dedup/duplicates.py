@@ -105,11 +105,11 @@ class Pairs(NamedTuple):
 class DocumentIndex:
     """All segments as one: those of earlier runs first, then the new ones."""
 
-    def __init__(self, segments: Sequence[Segment], held: int):
-        """`held`: how many of `segments` are of earlier runs; their documents stay, whatever comes."""
+    def __init__(self, segments: Sequence[Segment], base: int):
+        """`base`: how many of `segments` are of earlier runs; their documents stay, whatever comes."""
         self.segments = segments
         self.starts = np.cumsum([0, *map(len, segments)])
-        self.new = int(self.starts[held])
+        self.new = int(self.starts[base])
         """The first document that is new."""
 
     def __len__(self) -> int:

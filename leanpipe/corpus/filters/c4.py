@@ -60,15 +60,15 @@ class C4Config(StageConfig):
     Lao."""
 
 
-def c4_clean(document: DocumentStatistics, config: C4Config) -> tuple[str, Fault | None]:
-    """(the text that C4 leaves of the document, why it is dropped). The text of a dropped one is left alone."""
+def c4_clean(document: DocumentStatistics, config: C4Config) -> tuple[str, list[Fault]]:
+    """Return the text that C4 leaves of the document, and every reason to drop it; the text of such a one is left alone."""
     if not config.enabled:
-        return document.text, None
-    lines, faults = c4_faults(document, config)
-    return (document.text, faults[0]) if faults else ("\n".join(lines), None)
+        return document.text, []
+    lines, faults = _judge_lines(document, config)
+    return (document.text, faults) if faults else ("\n".join(lines), [])
 
 
-def c4_faults(document: DocumentStatistics, config: C4Config) -> tuple[list[str], list[Fault]]:
+def _judge_lines(document: DocumentStatistics, config: C4Config) -> tuple[list[str], list[Fault]]:
     """(the lines that are left, all reasons to drop the document)."""
     lines, faults = _well_formed(document, config), []
     lowered = "\n".join(lines).lower()

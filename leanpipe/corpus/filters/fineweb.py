@@ -33,21 +33,20 @@ class FineWebConfig(StageConfig):
     """Most line ends per word (from the code that Penedo et al. 2024 published: 0.3; not in the paper)."""
 
 
-def fineweb_fault(document: DocumentStatistics, config: FineWebConfig) -> Fault | None:
-    """The first bound that the document breaks."""
+def fineweb_faults(document: DocumentStatistics, config: FineWebConfig) -> Iterator[Fault]:
+    """Yield the bounds that the document breaks, measuring only as far as is asked."""
     if not config.enabled:
-        return None
-    fault = next(exceeded_bounds("fineweb", _line_measures(document, config.short_line), config), None)
+        return
+    yield from exceeded_bounds("fineweb", _line_measures(document, config.short_line), config)
     # There are at least as many words as pieces between white space, which are found in a fraction of the time.
-    if fault or document.text.count("\n") <= config.max_newlines_per_word * len(document.text.split()):
-        return fault
-    return next(exceeded_bounds("fineweb", fineweb_measures(document, config.short_line), config), None)
+    if document.text.count("\n") > config.max_newlines_per_word * len(document.text.split()):
+        yield from exceeded_bounds("fineweb", [_newlines(document)], config)
 
 
 def fineweb_measures(document: DocumentStatistics, short_line: int) -> Iterator[Measure]:
     """What `FineWebConfig` bounds, in its order. Of no lines, every share is 0."""
     yield from _line_measures(document, short_line)
-    yield Measure("max_newlines_per_word", document.text.count("\n") / max(1, document.counts.words))
+    yield _newlines(document)
 
 
 def _line_measures(document: DocumentStatistics, short_line: int) -> Iterator[Measure]:
@@ -57,3 +56,7 @@ def _line_measures(document: DocumentStatistics, short_line: int) -> Iterator[Me
     yield Measure("max_short_lines", sum(len(line) <= short_line for line in lines) / count)
     characters = len(document.text) - document.text.count("\n")
     yield Measure("max_duplicate_line_characters", count_repeated(lines)[1] / max(1, characters))
+
+
+def _newlines(document: DocumentStatistics) -> Measure:
+    return Measure("max_newlines_per_word", document.text.count("\n") / max(1, document.counts.words))

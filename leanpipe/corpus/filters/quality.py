@@ -50,13 +50,14 @@ class QualityConfig(StageConfig):
     """Greatest share of its lines that end with an ellipsis (Rae et al. 2021, A.1.1: 0.3)."""
 
 
-def quality_fault(document: DocumentStatistics, config: QualityConfig) -> Fault | None:
-    """The first bound that the document breaks."""
+def quality_faults(document: DocumentStatistics, config: QualityConfig) -> Iterator[Fault]:
+    """Yield the bounds that the document breaks, measuring only as far as is asked."""
     if not config.enabled:
-        return None
-    return too_long(document, config) or next(
-        exceeded_bounds("quality", quality_measures(document, config.punctuation), config), None
-    )
+        return
+    if fault := too_long(document, config):
+        yield fault
+    else:
+        yield from exceeded_bounds("quality", quality_measures(document, config.punctuation), config)
 
 
 def too_long(document: DocumentStatistics, config: QualityConfig) -> Fault | None:

@@ -65,13 +65,10 @@ class Repeats(NamedTuple):
     """For each word, if the run that begins there is such a one, the first place where it stands; else -1."""
 
 
-def repetition_fault(document: DocumentStatistics, config: RepetitionConfig) -> Fault | None:
-    """The first bound that the document breaks."""
-    return (
-        next(exceeded_bounds("repetition", repetition_measures(document, config), config), None)
-        if config.enabled
-        else None
-    )
+def repetition_faults(document: DocumentStatistics, config: RepetitionConfig) -> Iterator[Fault]:
+    """Yield the bounds that the document breaks, measuring only as far as is asked."""
+    if config.enabled:
+        yield from exceeded_bounds("repetition", repetition_measures(document, config), config)
 
 
 def repetition_measures(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.decontam.decontaminate import Overlap, OverlapIndex
+from leanpipe.corpus.decontam.decontaminate import DecontaminateConfig, OverlapIndex
 from leanpipe.corpus.dedup.duplicates import (
     DocumentIndex,
     Pairs,
@@ -21,9 +21,10 @@ from leanpipe.corpus.dedup.duplicates import (
     repeated_paragraphs,
 )
 from leanpipe.corpus.dedup.minhash import bands
-from leanpipe.corpus.passes.column_files import ColumnWriter
+from leanpipe.corpus.passes.column_files import ColumnWriter, read_column
+from leanpipe.corpus.passes.document_columns import COLUMNS, paragraphs
 from leanpipe.corpus.passes.execution import run_tasks, worker_count
-from leanpipe.corpus.passes.per_document import COLUMNS, paragraphs, publish_folder
+from leanpipe.corpus.passes.per_document import publish_folder
 from leanpipe.corpus.split import SPLITS, fill_empty_splits
 from leanpipe.corpus.tables import ACCOUNT, DOCUMENTS, TableWriter, read_batches, read_rows
 
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
 class Segments:
     """Where the numbers of all documents lie: those of earlier runs, then the new shards'."""
 
-    held: tuple[Path, ...]
+    base: tuple[Path, ...]
     new: tuple[Path, ...]
     permutations: int
 
     def index(self) -> DocumentIndex:
-        return DocumentIndex(
-            [Segment(path, self.permutations) for path in (*self.held, *self.new)], len(self.held)
-        )
+        """Map the columns of all documents into memory."""
+        folders = (*self.base, *self.new)
+        return DocumentIndex([Segment(path, self.permutations) for path in folders], len(self.base))
 
 
 @dataclass(frozen=True)
@@ -67,21 +68,38 @@ class _NearDuplicates:
 
 def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> None:
     """Write to `folder` what repeats what: `exact.npz`, `near.npz` (see `Pairs`), `repeated.npz`, `splits.npz`."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     index, nothing = segments.index(), Pairs.merge([])
+
+    # Whole documents: the very same text first, then, among what is left, almost the same.
     exact = exact_pairs(index) if config.duplicates.exact else nothing
     _save(folder / "exact.npz", **exact._asdict())
     near = _near(segments, config, folder) if config.duplicates.near and len(index) else nothing
     _save(folder / "near.npz", **near._asdict())
     gone: np.ndarray = np.zeros(len(index), np.bool_)
     gone[exact.later] = gone[near.later] = True
+
+    # Paragraphs, of the documents that stay.
     if config.duplicates.paragraphs:
-        repeated = repeated_paragraphs(index, gone)[len(segments.held) :]
+        repeated = repeated_paragraphs(index, gone)[len(segments.base) :]
         _save(
             folder / "repeated.npz",
             **{path.name: one for path, one in zip(segments.new, repeated, strict=True)},
         )
+
+    # The split of each, which the documents that stay decide together where chance leaves one empty.
     _save(folder / "splits.npz", **_splits(index, gone, segments))
+
+
+def index_held_out(segments: Segments, config: DecontaminateConfig, folder: Path) -> Path | None:
+    """Write the index of the held-out documents to `folder`; None if documents are not compared with them."""
+    if not (config.enabled and config.held_out):
+        return None
+    folders = (*segments.base, *segments.new)
+    hashes = [read_column(path / "held_out.u64", np.uint64) for path in folders]
+    counts = [read_column(path / "held_out_counts.u32", np.uint32) for path in folders]
+    OverlapIndex.of_hashes("held out", hashes, config, counts).save(folder)
+    return folder
 
 
 def _near(segments: Segments, config: CleanConfig, folder: Path) -> Pairs:
@@ -99,10 +117,10 @@ def _splits(
     if not len(index):
         return {}
     splits = np.concatenate([segment.splits for segment in index.segments])
-    if not segments.held:
+    if not segments.base:
         hashes = np.concatenate([segment.hashes[:, 0] for segment in index.segments])
         splits[~gone] = fill_empty_splits(splits[~gone], hashes[~gone])
-    parts = np.split(splits, index.starts[1:-1])[len(segments.held) :]
+    parts = np.split(splits, index.starts[1:-1])[len(segments.base) :]
     return {path.name: part for path, part in zip(segments.new, parts, strict=True)}
 
 
@@ -129,23 +147,26 @@ class AcrossDocumentsPass:
         partial = final.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        verdicts = _Verdicts(self, task)
+        verdicts = Verdicts(self.segments, task, self.config, self.found, self.held_out)
         _write(shard, partial, verdicts, self.segments.permutations)
         publish_folder(partial, final)
 
 
-class _Verdict(NamedTuple):
+class Verdict(NamedTuple):
     """What becomes of one document."""
 
     text: str
+    """Without the paragraphs that were there before."""
     split: str
     """Nothing if it is dropped."""
     rule: str = ""
     value: float = 0.0
     detail: str = ""
+    copy_of: str = ""
+    """The id of the document that it repeats, if it is dropped for that."""
 
     def columns(self) -> dict[str, Any]:
-        """Those columns of the account that it decides."""
+        """Return those columns of the account that it decides."""
         outcome = {
             "outcome": "dropped" if self.rule else "kept",
             "split": self.split,
@@ -154,42 +175,50 @@ class _Verdict(NamedTuple):
         return outcome | {"rule": self.rule, "value": self.value, "detail": self.detail}
 
 
-class _Verdicts:
-    """What was found out about the documents of one shard."""
+class Verdicts:
+    """The rules on what documents say about each other, in their order, for the documents of one new shard."""
 
-    def __init__(self, work: AcrossDocumentsPass, task: int):
-        self._config = work.config
-        self._index = work.segments.index()
-        self._start = int(self._index.starts[len(work.segments.held) + task])
-        shard = work.segments.new[task].name
+    def __init__(
+        self, segments: Segments, shard: int, config: CleanConfig, found: Path, held_out: Path | None
+    ):
+        """`found` is what `find_duplicates` wrote, `held_out` what `index_held_out` did."""
+        self._config = config
+        self._index = segments.index()
+        self._start = int(self._index.starts[len(segments.base) + shard])
+        name = segments.new[shard].name
         self._pairs = {
-            rule: Pairs(**np.load(work.found / f"{name}.npz"))
-            for rule, name in (("duplicates.exact", "exact"), ("duplicates.near", "near"))
+            rule: Pairs(**np.load(found / f"{kind}.npz"))
+            for rule, kind in (("duplicates.exact", "exact"), ("duplicates.near", "near"))
         }
-        self._splits = np.load(work.found / "splits.npz")[shard] if len(self._index) else []
+        self._splits = np.load(found / "splits.npz")[name] if len(self._index) else []
         self._counts = self._index.place(self._start)[0].paragraph_counts if len(self._index) else []
-        repeated = work.found / "repeated.npz"
-        self._repeated = np.load(repeated)[shard] if repeated.exists() else None
+        repeated = found / "repeated.npz"
+        self._repeated = np.load(repeated)[name] if repeated.exists() else None
         self._paragraph = 0
-        self._held_out = OverlapIndex.load(work.held_out) if work.held_out else None
+        self._held_out = OverlapIndex.load(held_out) if held_out else None
 
-    def of(self, row: int, text: str) -> _Verdict:
-        """The verdict on the shard's document number `row`; rows must come in their order."""
+    def of(self, row: int, text: str) -> Verdict:
+        """Decide on the shard's document number `row`; rows must come in their order."""
         split = SPLITS[self._splits[row]]
         repeated = self._next_repeated(row)
+
+        # Repetitions of a whole document.
         for rule, pairs in self._pairs.items():
             at = int(np.searchsorted(pairs.later, self._start + row))
             if at < len(pairs.later) and pairs.later[at] == self._start + row:
-                detail = f"of {self._index.id(int(pairs.earlier[at]))}"
-                return _Verdict(text, "", rule, float(pairs.similarity[at]), detail)
+                original = self._index.id(int(pairs.earlier[at]))
+                return Verdict(text, "", rule, float(pairs.similarity[at]), f"of {original}", original)
+
+        # Repeated paragraphs are taken out; a document that has no others goes.
         if repeated is not None and repeated.any():
             text = self._without(text, repeated)
             if not text.strip():
-                return _Verdict(text, "", "duplicates.paragraphs", 1.0, "every paragraph was there before")
-        overlap = self._held_out.overlap(text) if self._held_out and split == "train" else None
-        if overlap:
-            return _contaminated(text, overlap)
-        return _Verdict(text, split)
+                return Verdict(text, "", "duplicates.paragraphs", 1.0, "every paragraph was there before")
+
+        # What is measured on must not be learnt, so this is asked of what is left, and of training documents alone.
+        if self._held_out and split == "train" and (overlap := self._held_out.overlap(text)):
+            return Verdict(text, "", overlap.rule, overlap.value, overlap.detail)
+        return Verdict(text, split)
 
     def _next_repeated(self, row: int) -> "NDArray[np.bool_] | None":
         if self._repeated is None:
@@ -203,11 +232,7 @@ class _Verdicts:
         return "\n\n".join(one for one in paragraphs(text) if len(one) < least or not next(flags))
 
 
-def _contaminated(text: str, overlap: Overlap) -> _Verdict:
-    return _Verdict(text, "", overlap.rule, overlap.value, overlap.detail)
-
-
-def _write(shard: Path, folder: Path, verdicts: _Verdicts, permutations: int) -> None:
+def _write(shard: Path, folder: Path, verdicts: Verdicts, permutations: int) -> None:
     documents = read_rows(shard / "documents.parquet")
     kept: list[str] = []
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leanpipe.corpus.document import START
+from leanpipe.corpus.document import EXCERPT
 from leanpipe.corpus.passes.publish import COUNTS
 from leanpipe.corpus.report.quantile_sketch import QuantileSketch
 from leanpipe.corpus.split import SPLITS
@@ -192,7 +192,7 @@ def _smallest(
     import pyarrow.compute as pc
 
     first = rows.take(pc.select_k_unstable(rows["id"], most, sort_keys=[("", "ascending")]))
-    texts = pc.utf8_slice_codeunits(first[text], 0, START).to_pylist()
+    texts = pc.utf8_slice_codeunits(first[text], 0, EXCERPT).to_pylist()
     values = first["value"].to_pylist() if "value" in first.schema.names else [0.0] * len(texts)
     new = map(SampleDocument, first["id"].to_pylist(), first["source"].to_pylist(), values, texts)
     return heapq.nsmallest(most, [*samples, *new])
