@@ -7,6 +7,7 @@ Its front matter is that of Hugging Face's dataset cards; its questions follow G
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from leanpipe.core import markdown
 from leanpipe.corpus.report.stats import CorpusStats, SampleDocument
 from leanpipe.corpus.rule_names import format_rounded, format_value, is_numeric_rule, rule_bound
 from leanpipe.corpus.split import SPLITS
@@ -53,14 +54,6 @@ def for_a_page(card: str) -> str:
     return "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip() + "\n"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A GitHub markdown table; columns after the first are aligned to the right where they hold numbers."""
-    lines = [list(map(_cell, row)) for row in rows]
-    numeric = [bool(lines) and all(_is_number(line[column]) for line in lines) for column in range(len(head))]
-    rule = ["---:" if number else "---" for number in numeric]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (list(head), rule, *lines))
-
-
 def samples(stats: CorpusStats, most: int) -> str:
     """`most` documents of what was kept and of what each rule dropped, as their beginnings."""
     parts = [f"### Kept ({stats.kept:,})\n", *map(_sample, stats.samples[:most])]
@@ -73,7 +66,7 @@ def samples(stats: CorpusStats, most: int) -> str:
 def _sample(sample: SampleDocument, measured: bool = False) -> str:
     value = f", measured {format_value(sample.value)}" if measured else ""
     text = "\n".join(f"    {line}" for line in sample.text.splitlines()) or "    (nothing)"
-    return f"**{_cell(sample.source)}**{value}\n\n{text}\n"
+    return f"**{markdown.plain(sample.source)}**{value}\n\n{text}\n"
 
 
 def _front_matter(stats: CorpusStats) -> str:
@@ -110,10 +103,10 @@ def _opening(stats: CorpusStats) -> str:
 
 
 def _sources(stats: CorpusStats, corpus: Sequence[str]) -> str:
-    named = "".join(f"- `{_cell(one)}`\n" for one in corpus)
+    named = "".join(f"- `{markdown.plain(one)}`\n" for one in corpus)
     kinds = ((ending, f"{count:,}") for ending, count in stats.kinds.most_common())
     counted = "".join(f"- {name}: {count:,}\n" for name, count in sorted(stats.counted.items()) if count)
-    return f"{named}\n{table(('kind of file', 'documents read'), kinds)}\n{counted}"
+    return f"{named}\n{_table(('kind of file', 'documents read'), kinds)}\n{counted}"
 
 
 def _composition(stats: CorpusStats) -> str:
@@ -128,9 +121,9 @@ def _composition(stats: CorpusStats) -> str:
     ]
     head = ("characters per document", *(f"{share:.0%}" for share in QUANTILES), "longest")
     return (
-        f"{table(('split', 'documents', 'characters', 'bytes'), splits)}\n"
-        f"{table(head, lengths)}\nQuantiles are right to half a percent.\n\n![Lengths](lengths.png)\n\n"
-        f"{table(('language', 'documents read', 'kept'), languages)}\n![Languages](languages.png)\n"
+        f"{_table(('split', 'documents', 'characters', 'bytes'), splits)}\n"
+        f"{_table(head, lengths)}\nQuantiles are right to half a percent.\n\n![Lengths](lengths.png)\n\n"
+        f"{_table(('language', 'documents read', 'kept'), languages)}\n![Languages](languages.png)\n"
     )
 
 
@@ -154,7 +147,7 @@ def _dropped(stats: CorpusStats, config: Mapping[str, Any]) -> str:
         return "Nothing.\n"
     head = ("rule", "bound", "documents", "of all", "measured (median)")
     return (
-        f"{table(head, rows)}\nRules are settings of `clean`. A document counts for the first rule that it broke.\n\n"
+        f"{_table(head, rows)}\nRules are settings of `clean`. A document counts for the first rule that it broke.\n\n"
         "![Reasons](dropped.png)\n"
     )
 
@@ -169,7 +162,7 @@ def _duplicates(stats: CorpusStats, config: Mapping[str, Any]) -> str:
     ]
     threshold = format_value(rule_bound(config, "duplicates.near"))
     note = f"\nNear means an estimated resemblance of at least {threshold}.\n" if threshold else ""
-    return f"## Duplicates\n\n{table(('kind', 'documents dropped', 'characters read'), rows)}{note}"
+    return f"## Duplicates\n\n{_table(('kind', 'documents dropped', 'characters read'), rows)}{note}"
 
 
 def _contamination(stats: CorpusStats) -> str:
@@ -181,7 +174,7 @@ def _contamination(stats: CorpusStats) -> str:
     shown_of = f"{len(rows)} of {count:,}" if count > len(rows) else f"{count:,}"
     return (
         f"## Evaluation sets\n\n{shown_of} documents that held part of one, and the passage:\n\n"
-        f"{table(('source', 'measured', 'passage'), rows)}"
+        f"{_table(('source', 'measured', 'passage'), rows)}"
     )
 
 
@@ -191,7 +184,7 @@ def _redactions(stats: CorpusStats) -> str:
         return "## Personal data\n\nNone was found to redact.\n"
     return (
         f"## Personal data\n\nReplaced in {stats.documents_redacted:,} of the documents that were kept; what stood there "
-        f"was not written down.\n\n{table(('kind', 'replaced'), rows)}"
+        f"was not written down.\n\n{_table(('kind', 'replaced'), rows)}"
     )
 
 
@@ -203,7 +196,7 @@ def _skipped(stats: CorpusStats) -> str:
     if not rows:
         return ""
     return (
-        f"## What could not be read\n\n{table(('reason', 'files or lines', 'for example'), rows)}\n"
+        f"## What could not be read\n\n{_table(('reason', 'files or lines', 'for example'), rows)}\n"
         "They are listed in `skipped.parquet`, of each file the first hundred for each reason.\n"
     )
 
@@ -218,11 +211,6 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def _cell(value: Any) -> str:
-    """On one line, and unable to end its cell or to begin an HTML element."""
-    text = " ".join(str(value).split())
-    return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _is_number(cell: str) -> bool:
-    return cell.rstrip("%").replace(",", "").replace(".", "").isdigit() or cell in ("", "–")
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table of which no cell can begin an HTML element: sources and passages are other people's text."""
+    return markdown.table(header, ([markdown.plain(cell) for cell in row] for row in rows))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
+from leanpipe.core import markdown
 from leanpipe.core.plots import DROPPED, NEUTRAL, grid
-from leanpipe.corpus.report.data_card import table
 from leanpipe.corpus.report.quantile_sketch import ACCURACY, QuantileSketch
 from leanpipe.corpus.rule_names import format_rounded, format_value, is_numeric_rule
 
@@ -95,7 +95,7 @@ def page(found: Inspection) -> str:
     named = ((f"`{row[0]}`", *row[1:]) for row in rows(found))
     parts = [
         f"# What cleaning would do\n\n{summary_sentence(found)}\n",
-        f"{table(COLUMNS, named)}\n{_HELP}\n\n![What was measured](measured.png)\n",
+        f"{markdown.table(COLUMNS, named)}\n{_HELP}\n\n![What was measured](measured.png)\n",
         f"## Personal data that would be replaced\n\n{_counted(found.redacted, 'kind')}",
         f"## Languages\n\n{_counted(found.languages, 'language')}",
         f"## What could not be read\n\n{_counted(found.skipped, 'reason')}",
@@ -156,17 +156,13 @@ def _examples(found: RuleFound) -> str:
     for example in found.examples:
         value = f", measured {format_value(example.value)}" if is_numeric_rule(found.rule) else ""
         text = "\n".join(f"    {line}" for line in example.text.splitlines()) or "    (nothing)"
-        parts.append(f"**{_plain(example.source)}**{value}\n\n{text}\n")
+        parts.append(f"**{markdown.plain(example.source)}**{value}\n\n{text}\n")
     return "\n".join(parts)
 
 
 def _counted(counts: dict[str, int], what: str) -> str:
     return (
-        table((what, "number"), ((name, f"{count:,}") for name, count in counts.items()))
+        markdown.table((what, "number"), ((name, f"{count:,}") for name, count in counts.items()))
         if counts
         else "None.\n"
     )
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).replace("<", "&lt;")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from leanpipe.core import markdown
 from leanpipe.core.errors import UserError
 from leanpipe.training.finetune.instructions import Message
 from leanpipe.training.losses.chunked import IGNORED
@@ -105,21 +106,15 @@ def _render(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", a
 
 
 def describe_mask(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """A Markdown page that shows each token of the example and whether it is learnt."""
-    lines = [
-        "# What is learnt",
-        "",
-        "One conversation as the model reads it. **Bold** tokens are learnt, others are read only.",
-        "",
-    ]
-    lines += ["| | token | text | |", "| ---: | ---: | --- | --- |"]
+    """Write a Markdown page that shows each token of the example and whether it is learnt."""
+    rows = []
     for place, (token, label) in enumerate(zip(example.tokens, example.labels, strict=True)):
-        text = f"`{_visible(tokenizer.decode([token]))}`"
-        learnt = label != IGNORED
-        lines.append(
-            f"| {place} | {token} | {f'**{text}**' if learnt else text} | {'learnt' if learnt else ''} |"
-        )
-    return "\n".join(lines) + "\n"
+        text, learnt = f"`{_visible(tokenizer.decode([token]))}`", label != IGNORED
+        rows.append((place, token, f"**{text}**" if learnt else text, "learnt" if learnt else ""))
+    return (
+        "# What is learnt\n\nOne conversation as the model reads it. **Bold** tokens are learnt, others are read only.\n\n"
+        + markdown.table(("", "token", "text", ""), rows, "rrll")
+    )
 
 
 def learnt_runs(example: Example, tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, bool]]:

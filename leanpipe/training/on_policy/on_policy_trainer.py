@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.plots import draw_losses
 from leanpipe.core.report import Report
 from leanpipe.processes.sigterm import Termination
 from leanpipe.training.finetune.chat import Example
@@ -34,7 +35,6 @@ from leanpipe.training.on_policy.on_policy import OnPolicyConfig, Turn, Turns
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.arguments import BETAS
 from leanpipe.training.trainer.data import Passes, scored_tokens
-from leanpipe.training.trainer.loss_curves import draw_losses
 
 if TYPE_CHECKING:
     from trl import DistillationTrainer

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.plots import draw_losses
 from leanpipe.core.report import Report
 from leanpipe.processes.launcher import leave
 from leanpipe.processes.sigterm import Termination
@@ -30,7 +31,6 @@ from leanpipe.training.trainer.data import Blocks, Passes, collate, evened, scor
 from leanpipe.training.trainer.divergence_guard import Diverged, Guard
 from leanpipe.training.trainer.flops import flops_per_token, peak_flops
 from leanpipe.training.trainer.kernels import fast_kernels
-from leanpipe.training.trainer.loss_curves import draw_losses
 from leanpipe.training.trainer.optimizers import muon_and_adamw
 from leanpipe.training.trainer.rewinds import Rewinds
 from leanpipe.training.trainer.schedule import Schedule, best_step, validations
