@@ -1,6 +1,11 @@
 """Bytes to text. UTF-8 unless the bytes say otherwise; what is not UTF-8 is repaired, never refused.
 
 Everything is linear in the bytes: encodings are guessed from a sample, and bad bytes are passed over one by one.
+
+The statistics are uchardet's (by resiliparse). What is ours decides when to ask them, and mends what is damaged, for
+charset-normalizer does neither well on our test cases (tests/corpus/readers/test_encodings.py; version 3.5.2, best()):
+of 19 short texts in old encodings it reads 14 rightly (we: 19), after an introduction in ASCII 2 (19), of 5 damaged
+ones 1 (5), of 20 in UTF-16 and UTF-32 all (20). For 64 KiB it takes 0.3 to 6 ms, we 0.1 to 8.
 """
 
 import codecs
