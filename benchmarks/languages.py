@@ -78,7 +78,7 @@ def repair(code: str, texts: list[str]) -> list[dict[str, Any]]:
     ours, peer = (size / seconds for seconds in interleaved(runs, REPEATS))
     same = sum(module._repair(text) == ftfy.fix_text(text, config) for text in texts)
     return [
-        claim(f"normalise, {code}", ours, peer, "MB/s", 5),
+        claim(f"normalize, {code}", ours, peer, "MB/s", 5),
         claim(f"repaired as by ftfy, {code}", same, len(texts), "texts", 1),
     ]
 

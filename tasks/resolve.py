@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
+from leanpipe.assets.resolve import resolve_corpus, resolve_evaluation_sets, resolve_instructions, resolve_model
 from leanpipe.core import device
 from leanpipe.core.store import Artifact
 from leanpipe.planning.preflight import CheckConfig, check
@@ -40,7 +40,7 @@ def resolve(
         resolve_corpus(corpus, run.home) if corpus else (),
         tuple(resolve_model(reference, run.home, run.plainly) for reference in models),
         resolve_instructions(instructions, run.home) if instructions else None,
-        resolve_evaluations(evaluations, run.home),
+        resolve_evaluation_sets(evaluations, run.home),
     )
     named = {f"corpus.{number}": artifact for number, artifact in enumerate(given.corpus)}
     named |= {f"model.{number}": artifact for number, artifact in enumerate(given.models)}

@@ -58,7 +58,7 @@ class SampleConfig(StageConfig):
 
 
 class InspectConfig(SampleConfig):
-    """The sample, and the settings that are tried on it."""
+    """How large a sample is, and the settings that are tried on it."""
 
     clean: CleanConfig = CleanConfig()
     """The settings of `clean` that are tried."""

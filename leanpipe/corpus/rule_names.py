@@ -9,7 +9,7 @@ _THRESHOLDS = {
 
 
 def rule_bound(config: Mapping[str, Any], rule: str) -> Any:
-    """The bound that `rule` holds documents to, in the settings `config` of `clean` (nested); None if it has none."""
+    """Find the bound that `rule` holds documents to, in the settings `config` of `clean` (nested); None if it has none."""
     value: Any = config
     for name in _THRESHOLDS.get(rule, rule).split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -17,7 +17,7 @@ def rule_bound(config: Mapping[str, Any], rule: str) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """A bound or a measured value for people."""
+    """Write a bound or a measured value for people."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     if isinstance(value, int | float):
@@ -26,7 +26,7 @@ def format_value(value: Any) -> str:
 
 
 def format_rounded(value: float) -> str:
-    """A figure that is right to half a percent, in no more digits than that."""
+    """Write a figure that is right to half a percent, in no more digits than that."""
     return f"{round(value):,}" if value >= 10 else f"{value:.2g}"
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int, min_occurrences: int) -> "Tokenizer":
-    """Radford et al. 2019, section 2.2. Pairs that occur less often than `min_occurrences` are not merged."""
+    """Train a BPE tokenizer (Radford et al. 2019, section 2.2); pairs rarer than `min_occurrences` are not merged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())

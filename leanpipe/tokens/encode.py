@@ -43,7 +43,7 @@ class TextPart(NamedTuple):
 
 
 class TokenBatch(NamedTuple):
-    """Documents as tokens."""
+    """Documents as tokens, end to end."""
 
     tokens: np.ndarray
     """uint32, all documents end to end, each with a separator before and after it."""
@@ -58,7 +58,7 @@ class TokenBatch(NamedTuple):
 
 
 def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
-    """A copy of what encodes, without truncation and padding.
+    """Copy the part of a tokenizer that encodes, without truncation and padding.
 
     A special token that is spelt out in a text, as in an article about chat templates, is encoded as the characters
     that it consists of: only we may end a document.
@@ -82,12 +82,12 @@ class WordBatch(NamedTuple):
     """The tokens of every word, 4 bytes each; None until `learn` is through."""
 
     def tokens(self) -> Iterator[bytes]:
-        """Of each text."""
+        """Yield the tokens of each text, 4 bytes each."""
         return (b"".join(map(self.known.__getitem__, words)) for words in self.texts)  # type: ignore[arg-type]
 
 
 class Encoder:
-    """Remembers the tokens of words. One should serve all texts."""
+    """Encodes texts, and remembers the tokens of words. One should serve all texts."""
 
     def __init__(self, backend: "Tokenizer"):
         self._backend = backend
@@ -114,7 +114,7 @@ class Encoder:
 
 
 def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Iterator[TokenBatch]:
-    """The tokens of `texts`, in their order, in batches. Without a `separator`, only those of the texts.
+    """Yield the tokens of `texts`, in their order, in batches. Without a `separator`, only those of the texts.
 
     A text of more than 262,144 characters is encoded in parts, and may differ in a token or two where they meet.
     """
@@ -130,7 +130,7 @@ def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Ite
 
 
 def split_long_texts(texts: Iterable[str]) -> Iterator[TextPart]:
-    """Each text in parts of at most 262,144 characters, cut before white space where there is any."""
+    """Yield each text in parts of at most 262,144 characters, cut before white space where there is any."""
     for text in texts:
         begin = 0
         while len(text) - begin > _PART:

@@ -6,7 +6,7 @@ from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 
 
 def find_base_blocks(store: Store, config: TokenizeConfig, teacher: Artifact) -> Artifact | None:
-    """The newest result of `tokenize` with these settings and this teacher, to give to it as its `base`.
+    """Find the newest result of `tokenize` with these settings and this teacher, to give to it as its `base`.
 
     Which of its blocks fit the documents at hand is told by their shards' keys.
     """

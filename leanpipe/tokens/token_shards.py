@@ -52,7 +52,7 @@ class Shard(BaseModel):
 
 
 class Packer:
-    """One tokenizer and one way of packing. Words that it met in one file it knows in the next."""
+    """Makes blocks with one tokenizer and one way of packing. Words that it met in one file it knows in the next."""
 
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", block_length: int, packing: Packing, max_padding: float
@@ -94,7 +94,7 @@ class Packer:
 def make_shard(
     packer: Packer, source: Path, place: Path, known: Mapping[str, Path], progress: Callable[[int], None]
 ) -> Shard:
-    """The shard at `place`: left as it is or linked if it is `known` where shards of its key are, or else made."""
+    """Return the shard at `place`: left as it is or linked if it is `known` where shards of its key are, or else made."""
     key = packer.key(source)
     if key not in known:
         shard = packer.make(source, place, key, progress)
@@ -108,7 +108,7 @@ def make_shard(
 
 
 def find_shards(folder: Path) -> dict[str, Path]:
-    """Where the shards of one split are, by their keys, in an earlier result or in what a killed attempt left."""
+    """Find where the shards of one split are, by their keys, in an earlier result or in what a killed attempt left."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         try:
@@ -119,15 +119,17 @@ def find_shards(folder: Path) -> dict[str, Path]:
 
 
 def read_shard(place: Path) -> Shard:
+    """Read what is known of the shard at `place` (a path without ending)."""
     return Shard.model_validate_json(place.with_suffix(".json").read_text())
 
 
 def with_ending(place: Path, ending: str) -> Path:
+    """Return the path of one of a shard's files."""
     return place.with_name(place.name + ending)
 
 
 def _write(shard: Shard, place: Path) -> None:
-    """Last, because it says that the blocks are whole."""
+    """Write what is known of the shard, which says that its blocks are whole: so it comes last."""
     partial = place.with_suffix(".json.part")
     partial.write_text(shard.model_dump_json(indent=2))
     sync(partial)
@@ -135,7 +137,7 @@ def _write(shard: Shard, place: Path) -> None:
 
 
 def _link(earlier: Path, place: Path) -> None:
-    """The same files, which take no space of their own where the file system can have it so."""
+    """Put an earlier shard's files in place: by links, which take no space, where the file system can have it so."""
     place.parent.mkdir(parents=True, exist_ok=True)
     for ending in (TOKENS, POSITIONS):
         source, target = with_ending(earlier, ending), with_ending(place, ending)

@@ -55,6 +55,8 @@ class TokenizeConfig(StageConfig):
 
 @dataclass(frozen=True)
 class TokenizeInputs:
+    """What `tokenize` reads."""
+
     documents: Path
     """What stage `clean` wrote."""
     teacher: Path

@@ -10,7 +10,7 @@ from leanpipe.tokens.encode import split_long_texts
 
 @dataclass(frozen=True)
 class TrainingTextSample:
-    """About `limit` bytes of the training text of `documents`, of the beginning as of the end. Can be iterated again.
+    """Yields about `limit` bytes of the training text of `documents`, evenly from all of it. Can be iterated again.
 
     Very long texts come in parts, for a tokenizer needs many times a text's size to take it in.
     """

@@ -31,9 +31,10 @@ _WORDS = r"▁?[\p{L}\p{M}]{1,64}|▁?\p{N}{1,64}|▁?[^\p{L}\p{M}\p{N}▁\s]{1,
 
 
 def train_unigram(texts: Iterable[str], vocabulary: int, min_occurrences: int) -> "Tokenizer":
-    """Kudo 2018, "Subword Regularization", section 3.2. Raises UserError as `train_tokenizer` does.
+    """Train a Unigram tokenizer (Kudo 2018, "Subword Regularization", section 3.2).
 
     The trainer keeps pieces that hardly occur. Where they are more than 5 %, it is tried how many the text supports.
+    Raises UserError as `train_tokenizer` does.
     """
     rare, common = rare_and_common_characters(texts)
     check_alphabet("unigram", len(_NAMES) + len(_BYTES) + len(common), vocabulary)
@@ -75,7 +76,7 @@ def _supported(tokenizer: "Tokenizer", texts: Iterable[str], min_occurrences: in
 
 
 def _with_bytes(tokenizer: "Tokenizer") -> "Tokenizer":
-    """The same pieces, best first, after special tokens and bytes."""
+    """Make a tokenizer of the pieces, best first, after special tokens and bytes."""
     from tokenizers import Tokenizer, decoders, models
 
     learnt = json.loads(tokenizer.to_str())["model"]["vocab"][len(_NAMES) :]

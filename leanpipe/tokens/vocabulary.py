@@ -27,7 +27,7 @@ def fit_tokenizer(
     kind: TokenizerKind,
     min_occurrences: int,
 ) -> "Tokenizer":
-    """Train, and refuse a result that is not of the size that was asked for."""
+    """Train `tokenizer`, and refuse a result that is not of the size that was asked for."""
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < vocabulary:
         raise vocabulary_too_large(kind, tokenizer.get_vocab_size(), vocabulary, min_occurrences)
@@ -35,7 +35,7 @@ def fit_tokenizer(
 
 
 def vocabulary_too_large(kind: TokenizerKind, size: int, vocabulary: int, min_occurrences: int) -> UserError:
-    """Says that the corpus supports no more than `size` tokens."""
+    """Say that the corpus supports no more than `size` tokens."""
     often = f", if each is to occur {min_occurrences} times" if min_occurrences > 1 else ""
     advice = (
         f"set tokenize.vocabulary to {size} or less, or give more text" if size >= LEAST else "give more text"
@@ -46,7 +46,7 @@ def vocabulary_too_large(kind: TokenizerKind, size: int, vocabulary: int, min_oc
 
 
 def check_alphabet(kind: TokenizerKind, least: int, vocabulary: int) -> None:
-    """Raises UserError if the characters alone, of which there are `least`, leave no room for anything else."""
+    """Raise UserError if the characters alone, of which there are `least`, leave no room for anything else."""
     if least > vocabulary:
         raise UserError(
             f"the corpus needs a {kind} vocabulary of more than {least} tokens for its characters alone, "
@@ -55,7 +55,7 @@ def check_alphabet(kind: TokenizerKind, least: int, vocabulary: int) -> None:
 
 
 def rare_and_common_characters(texts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The characters so rare that `COVERAGE` is reached without them, and all others, sorted."""
+    """Divide the characters into those so rare that `COVERAGE` is reached without them, and all others, each sorted."""
     counts: np.ndarray = np.zeros(0x110000, np.int64)
     for text in texts:
         codes, found = np.unique(np.frombuffer(text.encode("utf-32-le"), np.uint32), return_counts=True)
@@ -67,6 +67,6 @@ def rare_and_common_characters(texts: Iterable[str]) -> tuple[list[str], list[st
 
 
 def replace_characters(rare: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
-    """The texts with spaces for the characters in `rare`."""
+    """Yield the texts with spaces for the characters in `rare`."""
     table = str.maketrans(dict.fromkeys(rare, " "))
     return (text.translate(table) for text in texts)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def train_wordpiece(texts: Iterable[str], vocabulary: int, min_occurrences: int) -> "Tokenizer":
-    """Wu et al. 2016, section 4.1. Pieces that occur less often than `min_occurrences` are not joined.
+    """Train a WordPiece tokenizer (Wu et al. 2016, section 4.1); pieces rarer than `min_occurrences` are not joined.
 
     The trainer numbers the characters within words by chance, and ties are settled by number; so we number them.
     """

@@ -44,7 +44,7 @@ class DecontaminateConfig(StageConfig):
 
 
 class Overlap(NamedTuple):
-    """Why a document is dropped."""
+    """The evaluation text that a document holds too much of, and how much of it."""
 
     name: str
     """The evaluation set of whose text the document has most."""
@@ -55,17 +55,17 @@ class Overlap(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """The config field whose bound the document broke."""
+        """Name the config field whose bound the document broke."""
         return "decontaminate.max_overlap"
 
     @property
     def detail(self) -> str:
-        """For the account: set and passage."""
+        """Return what the account says of it: set and passage."""
         return f"{self.name}: {self.passage}"
 
 
 def ngram_hashes(text: str, n: int) -> "NDArray[np.uint64]":
-    """uint64 of shape (words - n + 1,): one number for every run of `n` words, regardless of case and punctuation.
+    """Return one number for every run of `n` words, regardless of case and punctuation: uint64 of shape (words - n + 1,).
 
     A text of fewer words has none.
     """
@@ -103,17 +103,17 @@ class OverlapIndex:
 
     @classmethod
     def load(cls, folder: Path) -> "OverlapIndex":
-        """The index that was saved to `folder`; it is mapped, not read, into memory."""
+        """Open the index that was saved to `folder`; it is mapped, not read, into memory."""
         return cls(folder)
 
     @staticmethod
     def of_texts(texts: Iterable[tuple[str, str]], config: DecontaminateConfig) -> "UnsavedIndex":
-        """The index of evaluation texts, each with the name of its set. Needs 16 bytes of memory per word."""
+        """Make the index of evaluation texts, each with the name of its set. Needs 16 bytes of memory per word."""
         return _collect(texts, config)
 
     @staticmethod
     def of_files(paths: Sequence[Path], config: DecontaminateConfig) -> "UnsavedIndex":
-        """The index of the evaluation sets in files and folders. Raises UserError for a file that cannot be read."""
+        """Make the index of the evaluation sets in files and folders. Raises UserError for a file that cannot be read."""
         from leanpipe.corpus.decontam.evaluation_sets import read_evaluation_set
 
         texts = (item for path in paths for item in read_evaluation_set(path, config.min_words))
@@ -126,7 +126,7 @@ class OverlapIndex:
         config: DecontaminateConfig,
         counts: Sequence["NDArray[np.integer]"] | None = None,
     ) -> "UnsavedIndex":
-        """The index of texts of which only the `ngram_hashes` are there; arrays on disk are read piece by piece.
+        """Make the index of texts of which only the `ngram_hashes` are there; arrays on disk are read piece by piece.
 
         `counts[i]` says how many of `hashes[i]`, in order, belong to each text. Without it the texts count as one of
         unknown length, so that only a document's own share is judged, not how much of a text it holds.
@@ -138,7 +138,7 @@ class OverlapIndex:
         return len(self._texts)
 
     def overlap(self, text: str) -> Overlap | None:
-        """What `text` shares with the texts of the index, if that is more than `max_overlap`."""
+        """Find what `text` shares with the texts of the index; None if that is no more than `max_overlap`."""
         words = word_hashes(text)
         lengths = np.array([length for length in self._facts.lengths if length <= len(words)], np.int64)
         runs, places = self._ngrams.find(shingles_of_sizes(words, lengths.tolist()))
@@ -177,7 +177,7 @@ class UnsavedIndex(NamedTuple):
     runs: int
 
     def save(self, folder: Path) -> None:
-        """Write it to `folder`, which is replaced."""
+        """Write the index to `folder`, which is replaced."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         ngram_index.write_ngram_index(folder, self.chunks(), self.runs)
@@ -206,7 +206,7 @@ def _collect(texts: Iterable[tuple[str, str]], config: DecontaminateConfig) -> U
 
 
 def _joined(chunks: Sequence[ngram_index.Chunk]) -> Iterator[ngram_index.Chunk]:
-    """The same in fewer and larger chunks: evaluation texts are many and short."""
+    """Join chunks to fewer and larger ones: evaluation texts are many and short."""
     step = 10_000
     for start in range(0, len(chunks), step):
         hashes, places = zip(*chunks[start : start + step], strict=True)
@@ -236,7 +236,7 @@ def _placed(hashes: Sequence[Any], ends: "NDArray[np.int64] | None") -> Iterator
 
 
 def _places(start: int, count: int, ends: "NDArray[np.int64] | None") -> "NDArray[np.uint64]":
-    """Of runs number `start` and on: all 0, if it is not known where texts end."""
+    """Number the places of runs number `start` and on: all 0, if it is not known where texts end."""
     if ends is None:
         return np.zeros(count, np.uint64)
     at: Any = np.arange(start, start + count)

@@ -20,7 +20,7 @@ _BATCH = 1000  # rows of a Parquet file at once
 
 
 def read_evaluation_set(path: Path, min_words: int = 8) -> Iterator[tuple[str, str]]:
-    """(name of the set, text) for every text in a file, or in all files of a folder that can hold an evaluation set.
+    """Yield (name of the set, text) for every text in a file, or in all files of a folder that can hold an evaluation set.
 
     Texts are the strings of each row (.jsonl, .json, .csv, .tsv, .parquet) or the paragraphs (.txt, .md; lines, if no
     line is empty), plain or compressed. A row that has only strings of fewer than `min_words` words is one text.

@@ -31,7 +31,7 @@ Chunk = tuple["NDArray[np.uint64]", "NDArray[np.uint64]"]
 
 
 class NgramIndex:
-    """The table in a folder, as `write_ngram_index` left it."""
+    """Finds runs of words in the table that `write_ngram_index` left in a folder."""
 
     def __init__(self, folder: Path):
         self._hashes = _mapped(folder / "hashes.bin")
@@ -45,7 +45,7 @@ class NgramIndex:
         return len(self._hashes)
 
     def find(self, runs: "NDArray[np.uint64]") -> tuple["NDArray[np.int64]", "NDArray[np.uint64]"]:
-        """(which of `runs` are in the table, as indices; the places of those, each once, at most 16 of one run)."""
+        """Return which of `runs` are in the table, as indices, and the places of those, each once, at most 16 of one run."""
         maybe = np.flatnonzero(self._may_hold(runs))
         if not len(maybe):
             return maybe, _NONE

@@ -52,32 +52,32 @@ class Segment:
 
     @cached_property
     def hashes(self) -> "NDArray[np.uint64]":
-        """(n, 2): the first 16 bytes of the SHA-256 of each text."""
+        """Map the first 16 bytes of the SHA-256 of each text: shape (n, 2)."""
         return read_column(self.folder / "hashes.u64", np.uint64, 2)
 
     @cached_property
     def signatures(self) -> "NDArray[np.uint32]":
-        """(n, P); (0, P) if near duplicates are not looked for."""
+        """Map the MinHash signatures: shape (n, P), or (0, P) if near duplicates are not looked for."""
         return read_column(self.folder / "signatures.u32", np.uint32, self._permutations)
 
     @cached_property
     def ids(self) -> "NDArray[Any]":
-        """(n,): 24 hex digits of each."""
+        """Map the ids of the documents, 24 hex digits each: shape (n,)."""
         return read_column(self.folder / "ids.s24", "S24")
 
     @cached_property
     def splits(self) -> "NDArray[np.uint8]":
-        """(n,): place in `SPLITS` of the split that the text's hash decides."""
+        """Map the places in `SPLITS` of the splits that the texts' hashes decide: shape (n,)."""
         return read_column(self.folder / "splits.u8", np.uint8)
 
     @cached_property
     def paragraphs(self) -> "NDArray[np.uint64]":
-        """(all paragraphs that count,): their hashes, in order."""
+        """Map the hashes of all paragraphs that count, in order: shape (paragraphs,)."""
         return read_column(self.folder / "paragraphs.u64", np.uint64)
 
     @cached_property
     def paragraph_counts(self) -> "NDArray[np.uint32]":
-        """(n,): how many of them each document has."""
+        """Map how many of these paragraphs each document has: shape (n,)."""
         return read_column(self.folder / "paragraph_counts.u32", np.uint32)
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class Pairs(NamedTuple):
 
     @classmethod
     def merge(cls, pairs: Sequence["Pairs"]) -> "Pairs":
-        """All of them, each later document once, with its earliest match."""
+        """Join several lists of pairs to one that has each later document once, with its earliest match."""
         if not pairs:
             return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
         later, earlier, similarity = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
@@ -103,7 +103,7 @@ class Pairs(NamedTuple):
 
 
 class DocumentIndex:
-    """All segments as one: those of earlier runs first, then the new ones."""
+    """The documents of all segments, numbered through: those of earlier runs first, then the new ones."""
 
     def __init__(self, segments: Sequence[Segment], base: int):
         """`base`: how many of `segments` are of earlier runs; their documents stay, whatever comes."""
@@ -116,16 +116,17 @@ class DocumentIndex:
         return int(self.starts[-1])
 
     def place(self, number: int) -> tuple[Segment, int]:
-        """The segment of a document, and its row there."""
+        """Find the segment of a document, and its row there."""
         at = int(np.searchsorted(self.starts, number, "right")) - 1
         return self.segments[at], number - int(self.starts[at])
 
     def id(self, number: int) -> str:
+        """Return the id of a document, by its number."""
         segment, row = self.place(number)
         return bytes(segment.ids[row]).decode()
 
     def signatures(self, numbers: "NDArray[np.int64]") -> "NDArray[np.uint32]":
-        """(len(numbers), P)"""
+        """Return the signatures of the documents with these numbers: shape (len(numbers), P)."""
         at = np.searchsorted(self.starts, numbers, "right") - 1
         result = np.empty((len(numbers), self.segments[0].signatures.shape[1]), np.uint32)
         for segment in np.unique(at):
@@ -135,7 +136,7 @@ class DocumentIndex:
 
 
 def exact_pairs(index: DocumentIndex) -> Pairs:
-    """Documents with the very text of an earlier one."""
+    """Find the documents with the very text of an earlier one."""
     found = []
     for numbers, keys in _parts(index, lambda segment: segment.hashes[:, 0]):
         order = np.argsort(keys, kind="stable")
@@ -153,7 +154,7 @@ def exact_pairs(index: DocumentIndex) -> Pairs:
 def near_pairs(
     index: DocumentIndex, gone: "NDArray[np.bool_]", config: DuplicatesConfig, task: int, of: int
 ) -> Pairs:
-    """Documents that are nearly an earlier one, by the bands that fall to `task` of `of`; not those in `gone` (n,)."""
+    """Find documents that are nearly an earlier one, by the bands that fall to `task` of `of`; not those in `gone` (n,)."""
     count, rows = bands(config.threshold, config.permutations)
     found = []
     for band in range(task, count, of):
@@ -164,7 +165,7 @@ def near_pairs(
 
 
 def repeated_paragraphs(index: DocumentIndex, gone: "NDArray[np.bool_]") -> list["NDArray[np.bool_]"]:
-    """For each segment, which of its paragraphs were there before in a document that is not `gone`."""
+    """Mark, for each segment, which of its paragraphs were there before in a document that is not `gone`."""
     hashes = np.concatenate([segment.paragraphs for segment in index.segments])
     kept = np.concatenate([
         np.repeat(~gone[start:end], segment.paragraph_counts)

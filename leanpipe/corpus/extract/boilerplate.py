@@ -17,7 +17,7 @@ _WHOLE = (
 
 
 class ElementRole(IntEnum):
-    """What an element says that it is."""
+    """What part of a page an element says that it is."""
 
     CONTENT = 0
     """Nothing in particular."""
@@ -41,6 +41,7 @@ class TextLength(NamedTuple):
 
     @property
     def unlinked(self) -> int:
+        """Length of the text that is not links."""
         return self.length - self.linked
 
 
@@ -71,7 +72,7 @@ _SAYING = _WEAK_NAMES | _STRONG_NAMES | _FOOTER_NAMES | _COMMENT_NAMES | _PLACES
 
 
 def classify_element(tag: bytes, attributes: bytes, *, comments: bool, tables: bool) -> ElementRole:
-    """By its tag, role, class and id; whether readers' `comments` and `tables` count as text is the user's choice."""
+    """Tell the role of an element by its tag, role, class and id; `comments` and `tables` count as text if the user says so."""
     if tag in (b"nav", b"dialog", b"menu") or (tag == b"table" and not tables) or _HIDDEN.search(attributes):
         return ElementRole.GONE
     if tag == b"main" or _MARKED_MAIN.search(attributes):

@@ -42,7 +42,7 @@ class HtmlBlock(NamedTuple):
 
 
 class Page:
-    """What of a page has been read so far."""
+    """What of a page has been read so far: its blocks, and where among its elements the reader is."""
 
     __slots__ = (
         "_elements", "_gap", "_heading", "_item", "_length", "_link", "_linked", "_links", "_mains",
@@ -62,7 +62,7 @@ class Page:
         self._item = self._heading = False
 
     def element(self) -> None:
-        """One that says nothing of itself."""
+        """Begin an element that says nothing of itself."""
         if self.parts:
             self._add()
         if not self._item:
@@ -70,11 +70,12 @@ class Page:
         self._elements.append(None)
 
     def saying(self, nature: ElementRole) -> None:
-        """One that may go as a whole: what it says it is, and where the page stands as it begins."""
+        """Begin an element that may go as a whole, by what it says it is, and note where the page stands."""
         self.paragraph()
         self._elements.append((nature, len(self.blocks), self._length, self._linked))
 
     def end_element(self) -> None:
+        """End the innermost element, and leave it out if it is boilerplate."""
         if self.parts:
             self._add()
         if not self._item:
@@ -93,58 +94,70 @@ class Page:
             self._length, self._linked, self._gap = length, linked, 2
 
     def paragraph(self) -> None:
+        """Begin a block that an empty line parts from the one before."""
         if self.parts:
             self._add()
         if not self._item:
             self._gap = 2
 
     def line(self) -> None:
+        """Begin a block on a line of its own."""
         if self.parts:
             self._add()
         if not self._gap:
             self._gap = 1
 
     def item(self) -> None:
+        """Begin an item of a list."""
         self.line()
         self._item = True
 
     def end_item(self) -> None:
+        """End an item of a list."""
         self.line()
         self._item = False
 
     def heading(self) -> None:
+        """Begin a heading."""
         self.paragraph()
         self._heading = True
 
     def end_heading(self) -> None:
+        """End a heading."""
         self.paragraph()
         self._heading = False
 
     def preformatted(self) -> None:
+        """Begin text of which white space counts."""
         self.paragraph()
         self.pre = True
 
     def end_preformatted(self) -> None:
+        """End text of which white space counts."""
         self.paragraph()
         self.pre = False
 
     def cell(self) -> None:
+        """Part a cell of a table from the one before."""
         if self.parts:
             self.parts.append(b" | ")
 
     def link(self) -> None:
+        """Begin a link."""
         self._link = len(self.parts)
 
     def end_link(self) -> None:
+        """End a link, and count its text."""
         if self._link >= 0:
             self._links += sum(map(len, self.parts[self._link :]))
             self._link = -1
 
     def line_break(self) -> None:
+        """Begin a new line within the block."""
         self.parts.append(b"\n" if self.pre else _BREAK)
 
     def finish(self, trim: bool) -> None:
-        """The end of the page: what is marked as its main part is all of it, and the ends are trimmed of the rest."""
+        """End the page: what is marked as its main part is all of it, and the ends are trimmed of the rest."""
         self.paragraph()
         if not trim:
             return
@@ -241,7 +254,10 @@ _OPENERS = {ElementRole.CONTENT: Page.element} | {nature: _opener(nature) for na
 
 
 class TagRules(dict[bytes, Action | None]):
-    """What every tag does, by all that stands between its `<` and `>`; None does nothing. Most tags are seen many times."""
+    """Tells what every tag does, by all that stands between its `<` and `>`; None does nothing.
+
+    Most tags are seen many times, so what they do is remembered.
+    """
 
     def __init__(self, *, comments: bool = False, tables: bool = True, everything: bool = False):
         super().__init__()
@@ -274,7 +290,7 @@ class TagRules(dict[bytes, Action | None]):
 
 
 def extract_text(body: str, rules: TagRules) -> str:
-    """What `rules` let stay of a page's body, as plain text.
+    """Return what `rules` let stay of a page's body, as plain text.
 
     The body is what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too.
     """

@@ -55,8 +55,9 @@ class Extracted(NamedTuple):
 
 
 def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
-    """The page's text, paragraphs apart, code indented, cells parted by bars. No parser is given a page that would break
-    it: time grows with the page's length alone.
+    """Find a page's text: paragraphs apart, code indented, cells parted by bars.
+
+    No parser is given a page that would break it: time grows with the page's length alone.
 
     Raises UserError if the method's package is not installed.
     """
@@ -103,7 +104,7 @@ def _everything(html: str, _: ExtractConfig) -> str:
 
 
 def _body(html: str) -> str:
-    """As resiliparse's parser repairs it. Its time is linear even in elements nested 100,000 deep."""
+    """Parse a page with resiliparse, and return the body as it repairs it. Its time is linear even in elements nested 100,000 deep."""
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(html)

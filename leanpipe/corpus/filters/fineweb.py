@@ -44,7 +44,7 @@ def fineweb_faults(document: DocumentStatistics, config: FineWebConfig) -> Itera
 
 
 def fineweb_measures(document: DocumentStatistics, short_line: int) -> Iterator[Measure]:
-    """What `FineWebConfig` bounds, in its order. Of no lines, every share is 0."""
+    """Measure what `FineWebConfig` bounds, in its order. Of no lines, every share is 0."""
     yield from _line_measures(document, short_line)
     yield _newlines(document)
 

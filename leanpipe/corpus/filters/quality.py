@@ -61,14 +61,14 @@ def quality_faults(document: DocumentStatistics, config: QualityConfig) -> Itera
 
 
 def too_long(document: DocumentStatistics, config: QualityConfig) -> Fault | None:
-    """That a huge document has too many words, by how many it has at least: its words are not held in memory."""
+    """Tell that a huge document has too many words, by how many it has at least: its words are not held in memory."""
     if config.enabled and document.least_words > max(config.min_words, config.max_words):
         return Fault("quality.max_words", float(document.least_words))
     return None
 
 
 def quality_measures(document: DocumentStatistics, punctuation: bool = False) -> Iterator[Measure]:
-    """What `QualityConfig` bounds, in its order. Of no words or lines, every share is 0."""
+    """Measure what `QualityConfig` bounds, in its order. Of no words or lines, every share is 0."""
     counts = document.counts
     real = max(1, counts.real)
     words = max(1, counts.words) if punctuation else real

@@ -74,7 +74,7 @@ def repetition_faults(document: DocumentStatistics, config: RepetitionConfig) ->
 def repetition_measures(
     document: DocumentStatistics, config: RepetitionConfig | None = None
 ) -> Iterator[Measure]:
-    """What `RepetitionConfig` bounds, in its order; with a `config`, only what may break its bounds.
+    """Measure what `RepetitionConfig` bounds, in its order; with a `config`, only what may break its bounds.
 
     Shares of characters are of all the text's, white space included.
     """

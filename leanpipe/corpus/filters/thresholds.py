@@ -1,4 +1,4 @@
-"""From what was measured to why a document is dropped."""
+"""Measures of a document, and the faults that they are beyond their bounds."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Measure(NamedTuple):
 
 
 def exceeded_bounds(group: str, measures: Iterable[Measure], config: StageConfig) -> Iterator[Fault]:
-    """Those of `measures` that lie beyond their bounds; a bound itself is allowed. Lazy, as `measures` may be."""
+    """Yield a fault for each of `measures` beyond its bound; a bound itself is allowed. Lazy, as `measures` may be."""
     for field, value in measures:
         bound = getattr(config, field)
         if value < bound if field.startswith("min_") else value > bound:
@@ -23,7 +23,7 @@ def exceeded_bounds(group: str, measures: Iterable[Measure], config: StageConfig
 
 
 def count_repeated(parts: list[str]) -> tuple[int, int]:
-    """(count, characters) of those of `parts` that were there before."""
+    """Count those of `parts` that were there before: (number, characters)."""
     if len(set(parts)) == len(parts):
         return 0, 0
     seen: set[str] = set()

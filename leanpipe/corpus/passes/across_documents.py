@@ -1,4 +1,9 @@
-"""The second pass: what documents say about each other, and what becomes of each. Every shard writes its own files."""
+"""The second step of cleaning: what documents say about each other, and what becomes of each.
+
+1. `find_duplicates` compares the columns of all documents, and decides their splits. No text is read.
+2. `index_held_out` makes an index of the held-out documents' runs of words.
+3. `AcrossDocumentsPass` reads the texts again, a shard a task, and writes what `Verdicts` decides of each.
+"""
 
 import json
 import shutil
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segments:
-    """Where the numbers of all documents lie: those of earlier runs, then the new shards'."""
+    """Where the columns of all documents lie: those of earlier runs, then the new shards'."""
 
     base: tuple[Path, ...]
     new: tuple[Path, ...]
@@ -113,7 +118,7 @@ def _near(segments: Segments, config: CleanConfig, folder: Path) -> Pairs:
 def _splits(
     index: DocumentIndex, gone: "NDArray[np.bool_]", segments: Segments
 ) -> dict[str, "NDArray[np.uint8]"]:
-    """The split of each new document, by shard. What earlier runs hold stays where it is."""
+    """Decide the split of each new document, by shard. What earlier runs hold stays where it is."""
     if not len(index):
         return {}
     splits = np.concatenate([segment.splits for segment in index.segments])
@@ -126,7 +131,7 @@ def _splits(
 
 @dataclass(frozen=True)
 class AcrossDocumentsPass:
-    """Work for an executor: task i writes what becomes of shard i's documents to `folder/NNNNN`.
+    """The second pass as work for an executor: task i writes what becomes of shard i's documents to `folder/NNNNN`.
 
     There: `<split>.parquet`, `account.parquet`, `index/` (the columns of what is kept) and `kept.json`.
     """
@@ -233,6 +238,7 @@ class Verdicts:
 
 
 def _write(shard: Path, folder: Path, verdicts: Verdicts, permutations: int) -> None:
+    # The account names every document, `documents.parquet` holds those of which something is left to be decided.
     documents = read_rows(shard / "documents.parquet")
     kept: list[str] = []
     with ExitStack() as stack:
@@ -253,6 +259,8 @@ def _write(shard: Path, folder: Path, verdicts: Verdicts, permutations: int) -> 
                     if verdict.split:
                         splits[verdict.split].write(document | {"text": verdict.text})
                 account.write(row)
+
+    # What the runs that come after this one compare their documents with.
     _write_index(
         Segment(shard, permutations), folder / "index", np.array([bool(split) for split in kept], np.bool_)
     )
@@ -260,7 +268,7 @@ def _write(shard: Path, folder: Path, verdicts: Verdicts, permutations: int) -> 
 
 
 def _write_index(segment: Segment, folder: Path, kept: "NDArray[np.bool_]") -> None:
-    """The numbers of the documents that are kept, for the runs that come after this one."""
+    """Write the columns of the documents that are kept."""
     paragraphs_kept = np.repeat(kept, segment.paragraph_counts) if len(segment.paragraph_counts) else kept[:0]
     columns = {
         "ids.s24": segment.ids,
@@ -284,7 +292,7 @@ def _save_column(path: Path, values: "NDArray[Any]") -> None:
 
 
 def _save(path: Path, **arrays: Any) -> None:
-    """Whole or not at all."""
+    """Write a file of arrays whole or not at all."""
     partial = path.with_suffix(".part.npz")
     np.savez(partial, **arrays)
     partial.rename(path)

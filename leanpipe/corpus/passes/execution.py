@@ -72,7 +72,7 @@ def run_tasks(
 
 
 def worker_count(config: ExecutionConfig) -> int:
-    """How many tasks run at once."""
+    """Tell how many tasks run at once."""
     return config.workers or len(os.sched_getaffinity(0))
 
 
@@ -126,7 +126,7 @@ def _run_on_ray(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -
 
 
 def slurm_executor(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> Any:
-    """datatrove's, which submits the tasks as one array of jobs."""
+    """Make datatrove's executor for Slurm, which submits the tasks as one array of jobs."""
     from datatrove.executor.slurm import SlurmPipelineExecutor
 
     return SlurmPipelineExecutor(

@@ -1,7 +1,7 @@
-"""The first pass: what each document says by itself. A shard is some files; its result is a folder, whole or not there.
+"""The first step of cleaning: what each document says by itself.
 
-Written per shard: `documents.parquet` (what may stay), `account.parquet` (every document), numbers of what may stay for
-the second pass (see `Segment`), and `log.json`.
+A shard is some files; its result is a folder, whole or not there, of `documents.parquet` (what may stay),
+`account.parquet` (every document), the columns of what may stay (see `document_columns`), and `log.json`.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _REMEMBERED = 1 << 14  # texts whose outcome is remembered: some 15 MB
 
 @dataclass(frozen=True)
 class PerDocumentPass:
-    """Work for an executor: task i reads shard i."""
+    """The first pass as work for an executor: task i reads shard i."""
 
     shards: tuple[tuple[SourceFile, ...], ...]
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ def publish_folder(partial: Path, final: Path) -> None:
 
 
 def make_shards(files: Sequence[SourceFile], megabytes: float) -> tuple[tuple[SourceFile, ...], ...]:
-    """Files in their order, until a shard has `megabytes`. The same files give the same shards."""
+    """Group files, in their order, until a shard has `megabytes`. The same files give the same shards."""
     shards: list[tuple[SourceFile, ...]] = []
     shard: list[SourceFile] = []
     size = 0
@@ -78,6 +78,7 @@ def read_shard(
     files: Sequence[SourceFile], config: CleanConfig, evaluation_index: Path | None, folder: Path
 ) -> None:
     """Put every document of `files` through every rule that needs no other document, and write `folder`."""
+    # Read, check and write, a document at a time.
     folder.mkdir(parents=True)
     log, rules = ReadLog(), DocumentRules(config, evaluation_index)
     redacted: Counter[str] = Counter()
@@ -86,6 +87,8 @@ def read_shard(
             redacted.update(writers.write(document, rules))
             if number % _EVERY == 0:
                 (folder / "bytes_read").write_text(str(log.bytes_read))
+
+    # How far the shard is, for the last time, and what happened while reading.
     (folder / "bytes_read").write_text(str(sum(file.size for file in files)))
     (folder / "log.json").write_text(
         json.dumps(
@@ -124,11 +127,14 @@ class _Writers:
 
     def write(self, document: Document, rules: DocumentRules) -> dict[str, int]:
         """Check the document and write what it comes to; returns how much of which personal data was replaced."""
+        # A text that was met before has its outcome already.
         digest = hashlib.sha256(document.text.encode(errors="surrogatepass")).hexdigest()
         row = {"id": document.id, "source": document.source, "digest": digest}
         if known := self._known.get((digest, document.html)):
             self._account.write(row | known)
             return {}
+
+        # Others go through the rules. What may stay is noted for the second pass, which decides its outcome.
         checked = rules.first_fault(document)
         row |= _outcome(checked)
         if not checked.faults:

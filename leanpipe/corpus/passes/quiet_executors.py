@@ -24,8 +24,8 @@ class _Quiet:
 
 
 class QuietLocalExecutor(_Quiet, LocalPipelineExecutor):
-    """Processes of this machine."""
+    """datatrove's executor on processes of this machine, without its log on standard error."""
 
 
 class QuietRayExecutor(_Quiet, RayPipelineExecutor):
-    """A Ray cluster."""
+    """datatrove's executor on a Ray cluster, without its log on standard error."""

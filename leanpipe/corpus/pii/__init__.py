@@ -46,6 +46,8 @@ class RedactConfig(StageConfig):
 
 
 class Redacted(NamedTuple):
+    """A text without personal data, and how many there were."""
+
     text: str
     """The very same string if nothing was found."""
     counts: dict[str, int]
@@ -53,7 +55,7 @@ class Redacted(NamedTuple):
 
 
 def redact(text: str, config: RedactConfig) -> Redacted:
-    """`text` without the personal data and secrets that `config` names."""
+    """Replace the personal data and secrets in `text` that `config` names."""
     data = text.encode("utf-8", "surrogatepass")
     possible, counts = _possible(data), {}
     for kind in KINDS:
@@ -66,7 +68,7 @@ def redact(text: str, config: RedactConfig) -> Redacted:
 
 
 def redacted_start(text: str, config: RedactConfig, length: int) -> str:
-    """The first `length` characters of what `redact` gives, without redacting all of a long text.
+    """Return the first `length` characters of what `redact` gives, without redacting all of a long text.
 
     A text that is cut before it is redacted may end with half an address, which is not recognised any more.
     """
@@ -74,7 +76,7 @@ def redacted_start(text: str, config: RedactConfig, length: int) -> str:
 
 
 def _find(kind: Kind, data: bytes) -> list[Span]:
-    """Where something of this kind stands, in bytes, in order and apart."""
+    """Find where something of this kind stands, in bytes, in order and apart."""
     return merge_spans(
         span
         for pattern, regex in zip(kind.patterns, _compiled().regexes[kind.name], strict=True)

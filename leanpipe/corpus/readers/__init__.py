@@ -33,7 +33,7 @@ READERS: dict[str, Reader] = {
 
 
 def read_file(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Document]:
-    """The documents of a file, one after the other; what is read before a file breaks off is kept.
+    """Read the documents of a file, one after the other; what is read before a file breaks off is kept.
 
     What cannot be read goes to `log`: a bad file never ends the run. A network that fails does (ConnectionError,
     TimeoutError), for its files would be good at the next attempt.

@@ -14,7 +14,7 @@ _NO_LIMIT = 2**31 - 1  # on a field: the feed bounds what is put together, and s
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each row. A row that does not fit the header, or whose quotes do not close, is skipped."""
+    """Read one piece for each row. A row that does not fit the header, or whose quotes do not close, is skipped."""
     with open_lines(file, log, config) as (stream, encoding):
         feed = _Feed(stream, encoding, file, log, config)
         rows, header = _begin(feed, config.text_columns)

@@ -52,6 +52,8 @@ _SAME_AS_FALLBACK = ("ascii", "iso8859-1", "cp1252")
 
 
 class Decoded(NamedTuple):
+    """A text, and whether its encoding was a guess."""
+
     text: str
     repaired: bool
     """Whether bytes were found that are no UTF-8 and had to be guessed."""
@@ -60,7 +62,7 @@ class Decoded(NamedTuple):
 def decode(
     data: bytes, declared: str | None = None, html: bool = False, guessed: str | None = None
 ) -> Decoded:
-    """The text in `data`: by byte order mark, as UTF-8, by what is `declared`, by what HTML or XML declares, else guessed.
+    """Decode `data`: by byte order mark, as UTF-8, by what is `declared`, by what HTML or XML declares, else by a guess.
 
     `declared` is a charset that a header names, `guessed` what was guessed for the whole file. Where nothing can be
     guessed, the bytes that are no UTF-8 are read as Windows-1252 one by one, so that one bad byte does not spoil a file.
@@ -84,7 +86,7 @@ def decode(
 
 
 def wide_encoding(data: bytes) -> str | None:
-    """UTF-16 or UTF-32 by a byte order mark, or UTF-16 by where the zeros of its ASCII letters are; else None."""
+    """Tell UTF-16 or UTF-32 by a byte order mark, or UTF-16 by where the zeros of its ASCII letters are; else None."""
     if data.startswith(_MARKS):
         bom = next(name for mark, name in _BOMS if data.startswith(mark))
         return None if bom == "utf-8-sig" else bom
@@ -115,7 +117,7 @@ def _loses(sample: bytes, name: str) -> bool:
 
 
 def guess(sample: bytes) -> str | None:
-    """The encoding by uchardet's statistics; None if it is UTF-8 with a few bad bytes, Latin-1, or too short to tell."""
+    """Guess the encoding by uchardet's statistics; None if it is UTF-8 with a few bad bytes, Latin-1, or too short to tell."""
     from resiliparse.parse.encoding import detect_encoding
 
     high = len(sample.translate(None, _ASCII))

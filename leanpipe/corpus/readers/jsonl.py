@@ -13,7 +13,7 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each line that holds a text."""
+    """Read one piece for each line that holds a text."""
     blank = True
     with open_lines(file, log, config) as (stream, encoding):
         for number, line in read_lines(stream, config.max_document_bytes):
@@ -51,7 +51,7 @@ def _read_line(
 
 
 def first_text(row: Any, columns: tuple[str, ...]) -> str | None:
-    """The text in the first of `columns` that `row` has."""
+    """Return the text in the first of `columns` that `row` has."""
     value = next((row[name] for name in columns if name in row), None) if isinstance(row, dict) else None
     return value if isinstance(value, str) else None
 

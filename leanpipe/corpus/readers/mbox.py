@@ -16,7 +16,7 @@ _SEPARATOR = b"From "  # at the start of a line that follows an empty one (RFC 4
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each mail that holds text."""
+    """Read one piece for each mail that holds text."""
     with open_bytes(file, log, config) as stream:
         start = stream.peek(len(_SEPARATOR))
         if not start.startswith(_SEPARATOR):

@@ -17,7 +17,7 @@ _EXPANDS = "expands more than read.max_expansion times"
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each row that holds a text. However large a row group is, only some rows of it are in memory."""
+    """Read one piece for each row that holds a text. However large a row group is, only some rows of it are in memory."""
     with as_bad_file("Parquet file"), open_file(file) as raw:
         yield from _read(raw, file, log, config)
 

@@ -10,7 +10,7 @@ from leanpipe.corpus.sources.read_log import ReadLog
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece, or one for each line that is not blank."""
+    """Read one piece, or one for each line that is not blank."""
     if config.text_files == "lines":
         yield from _read_lines(file, log, config)
         return

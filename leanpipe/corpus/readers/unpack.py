@@ -16,7 +16,7 @@ _STEP = 1024  # bytes: where an archive is damaged, Arrow keeps what it was just
 
 
 class BadFile(Exception):
-    """The rest of a file cannot be read."""
+    """Raised when the rest of a file cannot be read."""
 
     def __init__(self, reason: str, detail: object = ""):
         super().__init__(reason, detail)
@@ -49,12 +49,13 @@ class _Stream(io.RawIOBase):
 
 
 class CountingStream(_Stream):
-    """A file as it lies there."""
+    """A file as it lies there, which notes in the log how much of it was read."""
 
     def __init__(self, raw: IO[bytes], log: ReadLog):
         self._raw, self._log = raw, log
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`, and count what was read."""
         size = self._raw.readinto(buffer) or 0  # type: ignore[attr-defined]
         self._position += size
         self._log.bytes_read += size
@@ -73,6 +74,7 @@ class DecompressedStream(_Stream):
         self._error: BadFile | None = None
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with unpacked bytes. Raises BadFile at damage, and where the file unfolds to too much."""
         if self._error:
             raise self._error
         before = self._position
@@ -99,7 +101,7 @@ class DecompressedStream(_Stream):
 
 
 class Utf8Stream(_Stream):
-    """UTF-16 or UTF-32 as UTF-8."""
+    """A stream of UTF-16 or UTF-32, read as UTF-8."""
 
     def __init__(self, stream: io.BufferedReader, encoding: str):
         self._stream = stream
@@ -107,6 +109,7 @@ class Utf8Stream(_Stream):
         self._left = b""
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with UTF-8."""
         while not self._left:
             wide = self._stream.read(_BUFFER)
             self._left = self._decoder.decode(wide, final=not wide).encode()

@@ -17,7 +17,7 @@ PAGES = (*_HTML, "text/plain", "text/markdown")
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each response or resource of HTML or text; a position is the number of a record, of whatever type.
+    """Read one piece for each response or resource of HTML or text; a position is a record's number, of whatever type.
 
     FastWARC (Bevendorff et al. 2018, "Elastic ChatNoir") reads twelve times as fast as warcio.
     """

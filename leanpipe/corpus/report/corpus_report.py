@@ -21,7 +21,7 @@ _BARS = 25  # of a picture; tables have all
 def write_corpus_report(
     folder: Path, documents: Path, config: Mapping[str, Any], corpus: Sequence[str] = ()
 ) -> CorpusStats:
-    """Write all of it to `folder`, about what `clean` wrote to `documents`; returns the figures it is made of.
+    """Write the report on what `clean` wrote to `documents` to `folder`; returns the figures it is made of.
 
     `config` holds the settings of `clean`, nested, and `corpus` what the person named as corpora. Everything is streamed:
     memory does not grow with the corpus. Raises RuntimeError if the account does not add up.

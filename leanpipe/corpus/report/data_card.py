@@ -30,7 +30,7 @@ This card was written from the documents. Before you share them or a model made 
 
 
 def data_card(stats: CorpusStats, config: Mapping[str, Any], corpus: Sequence[str] = ()) -> str:
-    """Markdown. `config` holds the settings of `clean`, nested; `corpus` what the person named as corpora."""
+    """Write the data card in Markdown. `config` holds the settings of `clean`, nested; `corpus` what was named as corpora."""
     parts = (
         _front_matter(stats),
         f"# Data card\n\n{_opening(stats)}\n\n![What became of every document](flow.png)\n",
@@ -49,13 +49,13 @@ def data_card(stats: CorpusStats, config: Mapping[str, Any], corpus: Sequence[st
 
 
 def for_a_page(card: str) -> str:
-    """The card where neither front matter nor pictures are shown."""
+    """Return the card for a place where neither front matter nor pictures are shown."""
     body = card.split("\n---\n", 1)[-1] if card.startswith("---\n") else card
     return "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip() + "\n"
 
 
 def samples(stats: CorpusStats, most: int) -> str:
-    """`most` documents of what was kept and of what each rule dropped, as their beginnings."""
+    """Show the beginnings of `most` documents of what was kept and of what each rule dropped."""
     parts = [f"### Kept ({stats.kept:,})\n", *map(_sample, stats.samples[:most])]
     for name, rule in stats.rules.items():
         parts.append(f"### Dropped by `{name}` ({rule.documents:,})\n")

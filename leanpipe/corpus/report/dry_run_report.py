@@ -66,10 +66,11 @@ class Inspection(BaseModel):
 
     @property
     def would_go(self) -> int:
+        """Count the documents that would be dropped."""
         return self.sampled - self.would_stay
 
     def share(self, documents: int) -> str:
-        """Of the sample."""
+        """Write a number of documents as a share of the sample."""
         return f"{documents / self.sampled:.1%}" if self.sampled else "–"
 
 
@@ -77,13 +78,14 @@ COLUMNS = ("rule", "bound", "would go", "first", "only", "measured: 5% / median 
 
 
 def rows(found: Inspection) -> Iterator[tuple[str, ...]]:
-    """A row of `COLUMNS` for every rule."""
+    """Yield a row of `COLUMNS` for every rule."""
     for one in found.rules:
         counts = (f"{one.documents:,} ({found.share(one.documents)})", f"{one.first:,}", f"{one.only:,}")
         yield (one.rule, format_value(one.bound), *counts, " / ".join(map(format_rounded, one.quantiles)))
 
 
 def summary_sentence(found: Inspection) -> str:
+    """Say in a sentence how much of the sample would stay."""
     return (
         f"Of a sample of {found.sampled:,} documents from {found.files:,} files, {found.would_stay:,} would stay "
         f"({found.share(found.would_stay)}) and {found.would_go:,} would go. Nothing was dropped."
@@ -91,7 +93,7 @@ def summary_sentence(found: Inspection) -> str:
 
 
 def page(found: Inspection) -> str:
-    """Markdown."""
+    """Write the whole finding as a page in Markdown."""
     named = ((f"`{row[0]}`", *row[1:]) for row in rows(found))
     parts = [
         f"# What cleaning would do\n\n{summary_sentence(found)}\n",
@@ -113,7 +115,7 @@ _HELP = (
 
 
 def draw_measured(path: Path, found: Inspection, measured: dict[str, QuantileSketch]) -> None:
-    """A histogram of what was measured for each rule that has a bound, with the bound; those that drop most first."""
+    """Draw a histogram of what each rule with a bound measured, with the bound; those that drop most first."""
     drawn = [one for one in found.rules if one.quantiles and isinstance(one.bound, int | float)][:_PICTURES]
     if not drawn:
         return
@@ -143,7 +145,7 @@ def _draw_rule(axes: "Axes", found: RuleFound, sketch: QuantileSketch) -> None:
 
 
 def _edges(sketch: QuantileSketch, limit: float) -> np.ndarray:
-    """Of the bars: of even width around a share or a small number, growing for a large one. The bound ends one."""
+    """Choose the edges of the bars: of even width around a share or a small number, growing for a large one. The bound ends one."""
     top = max(sketch.quantile(0.98), 1.3 * limit, 1e-3)
     if limit >= _LARGE:
         return np.geomspace(1, max(sketch.largest, top), 41)

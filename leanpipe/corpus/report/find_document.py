@@ -43,12 +43,12 @@ class AccountRow(NamedTuple):
 
     @property
     def copy_of(self) -> str:
-        """The id of the document that it repeats, if it was dropped for that; else nothing."""
+        """Return the id of the document that it repeats, if it was dropped for that; else nothing."""
         return self.detail.removeprefix("of ").strip() if self.rule.startswith("duplicates.") else ""
 
 
 def find_exactly(documents: Path, wanted: str) -> Iterator[AccountRow]:
-    """Rows whose id or digest begins with `wanted` (8 hex digits or more), or whose file it is, wherever that lies now.
+    """Find rows whose id or digest begins with `wanted` (8 hex digits or more), or whose file it is, wherever that lies now.
 
     `documents` is what `clean` wrote; a path is compared with where its corpora lay.
     """
@@ -70,7 +70,7 @@ def find_exactly(documents: Path, wanted: str) -> Iterator[AccountRow]:
 
 
 def find_by_path(documents: Path, wanted: str) -> Iterator[AccountRow]:
-    """Rows whose source is the end of the path `wanted`, or ends with it. `#3` at its end means that document of the file."""
+    """Find rows whose source is the end of the path `wanted`, or ends with it; `#3` at its end means that document of the file."""
     import pyarrow.compute as pc
 
     parts = PurePosixPath(wanted).parts
@@ -87,7 +87,7 @@ def find_by_path(documents: Path, wanted: str) -> Iterator[AccountRow]:
 
 
 def find_by_phrase(documents: Path, wanted: str, most: int) -> Iterator[AccountRow]:
-    """Rows of up to `most` kept documents with the phrase in their text, then of dropped ones with it in their detail.
+    """Find up to `most` kept documents with the phrase in their text, then dropped ones with it in their detail.
 
     Case and white space do not matter. RE2 searches in linear time. Raises UserError for a phrase over 1,000 characters.
     """

@@ -33,7 +33,7 @@ class _Bar(NamedTuple):
 
 
 def draw_sankey(path: Path, stats: CorpusStats) -> None:
-    """Documents read → kept or dropped → the splits, and the groups of rules, as a picture."""
+    """Draw documents read → kept or dropped → the splits, and the groups of rules."""
     splits = [(name, stats.splits[name].documents) for name in SPLITS if stats.splits[name].documents]
     groups = stats.groups().most_common()
     whole = max(1, stats.documents)

@@ -85,10 +85,11 @@ class CorpusStats:
 
     @property
     def dropped(self) -> int:
+        """Count the documents that any rule dropped."""
         return sum(rule.documents for rule in self.rules.values())
 
     def groups(self) -> Counter[str]:
-        """Documents dropped, by what their rule's name begins with."""
+        """Count documents dropped by what their rule's name begins with."""
         groups: Counter[str] = Counter()
         for name, rule in self.rules.items():
             groups[name.split(".")[0]] += rule.documents
@@ -96,7 +97,7 @@ class CorpusStats:
 
 
 def compute_corpus_stats(documents: Path) -> CorpusStats:
-    """The totals of what `clean` wrote to `documents`.
+    """Count what `clean` wrote to `documents`.
 
     Raises RuntimeError if a document is neither kept nor dropped, or is not where the account says: a mistake of ours.
     """

@@ -27,7 +27,7 @@ class FoundFile(NamedTuple):
 
 
 def discover_files(reference: str, roots: Roots, log: ReadLog) -> Iterator[FoundFile]:
-    """Every file below a folder or URL, or itself, in the order of names. Raises UserError if it does not exist."""
+    """Yield every file below a folder or URL, or itself, in the order of names. Raises UserError if it does not exist."""
     path = local_path(reference)
     return _remote(reference, log) if path is None else _local(path, reference, roots, log)
 

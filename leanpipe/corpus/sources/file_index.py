@@ -64,7 +64,7 @@ class FileIndex(BaseModel):
     """The folder, file or URL, as it was given."""
 
     def artifact(self, name: str, folder: Path) -> Artifact:
-        """This listing written into `folder`, as an input of a stage. Its digest is that of the files' contents."""
+        """Write the index into `folder`, as an input of a stage. Its digest is that of the files' contents."""
         digest = file_index_digest(self)
         corpus = self.files[0].corpus if self.files else 0
         path = folder / f"{digest[:32]}-{corpus}.json"
@@ -72,11 +72,13 @@ class FileIndex(BaseModel):
         return Artifact(name=name, path=path, digest=digest)
 
     def save(self, path: Path) -> None:
+        """Write the index to `path`, as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.model_dump(), indent=1))  # escapes what is no UTF-8
 
     @classmethod
     def load(cls, path: Path) -> "FileIndex":
+        """Read the index that `save` wrote to `path`."""
         content = json.loads(path.read_text())
         return cls(**content | {"skipped": tuple(Skipped(*one) for one in content["skipped"])})
 
@@ -84,7 +86,7 @@ class FileIndex(BaseModel):
 def index_corpus(
     reference: str, log: ReadLog, roots: Roots | None = None, cache: Path | None = None, corpus: int = 0
 ) -> FileIndex:
-    """Every readable file of a folder, a file or a URL, in an order that depends on names alone; the rest goes to `log`.
+    """List every readable file of a folder, file or URL, in an order that depends on names alone; the rest goes to `log`.
 
     `cache` is a file that remembers digests between runs. Raises UserError if the corpus does not exist or `roots` do
     not permit it.
@@ -106,7 +108,7 @@ def index_corpus(
 
 
 def file_index_digest(file_index: FileIndex) -> str:
-    """SHA-256 over names and contents: the same files have the same digest wherever they lie."""
+    """Digest names and contents (SHA-256): the same files have the same digest wherever they lie."""
     digest = hashlib.sha256()
     for file in file_index.files:
         digest.update(json.dumps([file.source, file.digest]).encode())
