@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from leanpipe.assets.resolve import resolve_corpus, resolve_evaluation_sets, resolve_instructions, resolve_model
+from leanpipe.assets.resolve import (
+    resolve_corpus,
+    resolve_evaluation_sets,
+    resolve_instructions,
+    resolve_model,
+)
 from leanpipe.core import device
 from leanpipe.core.store import Artifact
 from leanpipe.planning.preflight import CheckConfig, check
