@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from leanpipe.core.config import StageConfig
+from leanpipe.corpus.dedup.column_files import read_column
 from leanpipe.corpus.dedup.minhash import band_keys, bands, similarity
-from leanpipe.corpus.passes.column_files import read_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,6 +17,7 @@ import numpy as np
 
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import DecontaminateConfig, OverlapIndex
+from leanpipe.corpus.dedup.column_files import ColumnWriter, read_column
 from leanpipe.corpus.dedup.duplicates import (
     DocumentIndex,
     Pairs,
@@ -26,7 +27,6 @@ from leanpipe.corpus.dedup.duplicates import (
     repeated_paragraphs,
 )
 from leanpipe.corpus.dedup.minhash import bands
-from leanpipe.corpus.passes.column_files import ColumnWriter, read_column
 from leanpipe.corpus.passes.document_columns import COLUMNS, paragraphs
 from leanpipe.corpus.passes.execution import run_tasks, worker_count
 from leanpipe.corpus.passes.per_document import publish_folder

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leanpipe.corpus.config import CleanConfig
+from leanpipe.corpus.dedup.column_files import ColumnWriter
 from leanpipe.corpus.dedup.minhash import signature
 from leanpipe.corpus.dedup.word_hashes import shingles, word_hashes
-from leanpipe.corpus.passes.column_files import ColumnWriter
 from leanpipe.corpus.split import split_of
 
 if TYPE_CHECKING:

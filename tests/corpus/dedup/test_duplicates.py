@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leanpipe.corpus.dedup.column_files import ColumnWriter
 from leanpipe.corpus.dedup.duplicates import (
     DocumentIndex,
     DuplicatesConfig,
@@ -16,7 +17,6 @@ from leanpipe.corpus.dedup.duplicates import (
 )
 from leanpipe.corpus.dedup.minhash import bands, signature, similarity
 from leanpipe.corpus.dedup.word_hashes import shingles, word_hashes
-from leanpipe.corpus.passes.column_files import ColumnWriter
 
 P = 128
 WORDS = [f"word{number}" for number in range(400)]
