@@ -75,7 +75,7 @@ class InspectInputs:
     """Evaluation sets, of which no document may hold a passage."""
 
 
-@stage(version=1)
+@stage(version=2)
 def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Report) -> Summary:
     """Write `inspection.json` (see `Inspection`), and a page and a picture of it.
 
