@@ -1,5 +1,6 @@
 """What a device can do, measured, and what of its memory this process may take under real limits."""
 
+import mmap
 import multiprocessing
 import resource
 from pathlib import Path
@@ -38,9 +39,9 @@ def _free_within(limit: int, results: Any) -> None:
     taken = pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + limit, resource.RLIM_INFINITY))
     free = device.free_host_memory()
-    held = bytearray(30 * MEGABYTE)
+    held = mmap.mmap(-1, 30 * MEGABYTE)  # not the heap, which may have as much to spare
     after = device.free_host_memory()
-    del held
+    held.close()
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
     results.put((before, free, after))
 
