@@ -32,7 +32,7 @@ def settings_page(choice: QuickSettings) -> str:
     """Write the page in Markdown."""
     preset, default = flatten(PRESETS[choice.preset]()), flatten(PipelineConfig())
     resolved = flatten(choice.resolve())
-    chosen = {path: resolved[path] for path in choice.leaves_chosen()}
+    chosen = {path: value for path, value in resolved.items() if path in choice.chosen()}
     return "\n".join(
         [
             f"# Settings: preset {choice.preset}",

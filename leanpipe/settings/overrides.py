@@ -43,6 +43,15 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def leaves(path: str, value: Any) -> dict[str, Any]:
+    """List the single settings of what stands at a path, which may be a whole section."""
+    if not isinstance(value, Mapping):
+        return {path: value}
+    return {
+        inner: leaf for name, one in value.items() for inner, leaf in leaves(f"{path}.{name}", one).items()
+    }
+
+
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `over` upon `base`, section by section."""
     found = dict(base)

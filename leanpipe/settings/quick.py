@@ -9,7 +9,7 @@ from leanpipe.compression.quantize import Format
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.errors import UserError
 from leanpipe.settings.flows import PipelineConfig
-from leanpipe.settings.overrides import merged, nested, parse_override, validated, write_override
+from leanpipe.settings.overrides import leaves, merged, nested, parse_override, validated, write_override
 from leanpipe.settings.presets import PRESETS, Preset
 
 
@@ -69,8 +69,10 @@ class QuickSettings(StageConfig):
     def chosen(self) -> dict[str, Any]:
         """Return what a person chose, by the paths of the settings in PipelineConfig."""
         named = {path: getattr(self, name) for name, path in PATHS.items()}
-        filled_in = {path: _plain(value) for path, value in named.items() if value not in (None, ())}
-        return filled_in | dict(parse_override(text) for text in self.other_settings)
+        found = {path: _plain(value) for path, value in named.items() if value not in (None, ())}
+        for text in self.other_settings:
+            found |= leaves(*parse_override(text))
+        return found
 
     def resolve(self) -> PipelineConfig:
         """Lay what was chosen over what the preset says. Raises UserError for what does not go together."""
@@ -79,16 +81,10 @@ class QuickSettings(StageConfig):
             values = merged(values, nested(path, value))
         return validated(PipelineConfig, values)
 
-    def leaves_chosen(self) -> list[str]:
-        """List the paths of the settings that were chosen, in the pipeline's order; of a section, all that it holds."""
-        chosen = self.chosen()
-        return [path for path in flatten(self.resolve()) if any(_is_at(path, one) for one in chosen)]
-
     def filled_in(self) -> dict[str, Any]:
         """Return what the preset says otherwise than the defaults, but for what a person chose, by path."""
-        chosen = self.leaves_chosen()
         found = differences(self.resolve(), PipelineConfig())
-        return {path: value for path, value in found.items() if path not in chosen}
+        return {path: value for path, value in found.items() if path not in self.chosen()}
 
     @classmethod
     def describing(cls, config: PipelineConfig, preset: Preset) -> Self:
@@ -127,8 +123,3 @@ def differences(config: StageConfig, base: StageConfig) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _is_at(path: str, chosen: str) -> bool:
-    """Whether `chosen` is the setting `path`, or a section that holds it."""
-    return path == chosen or path.startswith(f"{chosen}.")
