@@ -39,7 +39,7 @@ def print_differences(name: str, settings: StageConfig, preset: str, base: Stage
     if not found:
         console().print(f"{name} changes nothing of preset {preset}.")
         return
-    table = Table("setting", name, f"preset {preset}", title_justify="left")
+    table = Table("setting", name, f"preset {preset}")
     before = flatten(base)
     for path, value in found.items():
         table.add_row(path, escape(write_value(value)), escape(write_value(before[path])))
