@@ -27,13 +27,12 @@ app = typer.Typer(
 
 PIPELINE = "data-to-deployment"
 
-
-FlowName = Annotated[str, typer.Argument(help=f"one of {', '.join(SETTINGS)}", autocompletion=complete_flow)]
+FlowName = Annotated[str, typer.Argument(help=f"One of {', '.join(SETTINGS)}.", autocompletion=complete_flow)]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(help="YAML file of settings, which count before the preset's: see leanpipe config"),
+    typer.Option(help="YAML file of settings that replace the preset's: `leanpipe config` prints one."),
 ]
-InPlace = Annotated[bool, typer.Option("--in-place", help="run every stage in this process, for a debugger")]
+InPlace = Annotated[bool, typer.Option("--in-place", help="Run every stage in this process, for a debugger.")]
 
 
 @app.command()
@@ -67,7 +66,7 @@ def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> No
 @takes_quick_settings()
 def plan(
     flow: FlowName = PIPELINE,
-    device: Annotated[str, typer.Option(help="this, or the gigabytes of a card: 8, 24 or 80")] = "this",
+    device: Annotated[str, typer.Option(help="This, or the gigabytes of a card: 8, 24 or 80.")] = "this",
     config: ConfigFile = None,
     **chosen: Any,
 ) -> None:
@@ -83,11 +82,11 @@ def config(
     flow: FlowName = PIPELINE,
     config: ConfigFile = None,
     diff: Annotated[
-        Path | None, typer.Option(help="YAML file of which to print what differs from the preset")
+        Path | None, typer.Option(help="Print only what this YAML file changes of the preset.")
     ] = None,
     **chosen: Any,
 ) -> None:
-    """Print every setting with its help, as a YAML file that --config reads."""
+    """Print every setting with its help, as a YAML file that --config reads, or what such a file changes."""
     from flows.cli.config import print_differences, print_settings
 
     settings = settings_for(flow, diff or config, chosen)
@@ -100,8 +99,8 @@ def config(
 
 @app.command()
 def up(
-    prefect_port: Annotated[int, typer.Option(help="port of the Prefect server")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="port of the MLflow server")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
 ) -> None:
     """Start Prefect, MLflow and a GPU worker, and register the deployments; Ctrl-C stops everything."""
     from flows.cli.up import Servers
@@ -127,19 +126,18 @@ def deploy() -> None:
 @app.command()
 def serve(
     model: Annotated[
-        str, typer.Argument(help="registered model as NAME or NAME@ALIAS or NAME@VERSION, or a folder")
-    ] = ("leanpipe"),
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+        str, typer.Argument(help="Registered model as NAME or NAME@ALIAS or NAME@VERSION, or a folder.")
+    ] = "leanpipe",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Answer OpenAI-style chat and completion requests with the champion."""
     _prepare()
     from leanpipe.serving.serve import serve as serve_folder
 
     folder = Path(model)
-    if not (
-        folder / "config.json"
-    ).is_file():  # a folder may have the name of the model, as in this repository
+    # A folder may have the name of the model, as in this repository.
+    if not (folder / "config.json").is_file():
         from tasks.tracking.registry import model_folder
 
         name, _, which = model.partition("@")
@@ -148,17 +146,9 @@ def serve(
 
 
 @app.command()
-@takes_quick_settings(
-    "instructions",
-    "teacher",
-    "student_size",
-    "distill_tokens",
-    "finetune_tokens",
-    "quantize_formats",
-    "model_name",
-)
+@takes_quick_settings(SETTINGS["inspect-corpus"])
 def inspect(
-    sample: Annotated[int | None, typer.Option(help="how many documents are looked at")] = None,
+    sample: Annotated[int | None, typer.Option(help="How many documents are looked at.")] = None,
     config: ConfigFile = None,
     in_place: InPlace = False,
     **chosen: Any,
@@ -173,11 +163,11 @@ def inspect(
 @app.command()
 def show_mask(
     model: Annotated[
-        str, typer.Option(help="folder, .gguf file or hub id of the model to be finetuned")
+        str, typer.Option(help="Folder, .gguf file or hub id of the model to be finetuned.")
     ] = "smollm2-135m-instruct",
-    instructions: Annotated[str, typer.Option(help=".json or .jsonl of instructions")] = "alpaca-sample",
-    examples: Annotated[int, typer.Option(help="how many conversations", min=1, max=1_000)] = 3,
-    max_length: Annotated[int, typer.Option(help="cut after so many tokens", min=8, max=131_072)] = 256,
+    instructions: Annotated[str, typer.Option(help=".json or .jsonl of instructions.")] = "alpaca-sample",
+    examples: Annotated[int, typer.Option(help="How many conversations.", min=1, max=1_000)] = 3,
+    max_length: Annotated[int, typer.Option(help="Cut after so many tokens.", min=8, max=131_072)] = 256,
 ) -> None:
     """Show what finetuning would learn: some conversations, with the tokens that are learnt in green."""
     home = _prepare()
@@ -190,10 +180,10 @@ def show_mask(
 @app.command()
 def lineage(
     doc: Annotated[
-        str, typer.Argument(help="id or SHA-256 (8 hex digits or more), path, or a phrase of the document")
+        str, typer.Argument(help="Id or SHA-256 (8 hex digits or more), path, or a phrase of the document.")
     ],
-    most: Annotated[int, typer.Option(help="at most so many documents", min=1, max=100_000)] = 20,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    most: Annotated[int, typer.Option(help="At most so many documents.", min=1, max=100_000)] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what became of a document, and which registered models were trained on it."""
     home = _prepare()

@@ -9,20 +9,28 @@ from pydantic.fields import FieldInfo
 from typer.models import ArgumentInfo
 
 from flows.cli.completion import COMPLETIONS
+from leanpipe.core.config import StageConfig
+from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.overrides import write_override
 from leanpipe.settings.quick import PATHS, QuickSettings
 
 _NAMES = {"other_settings": "--set"}
 
 
-def takes_quick_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that ends in `**chosen` an option for every field of QuickSettings but those that are left out."""
+def takes_quick_settings(
+    kind: type[StageConfig] = PipelineConfig,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that ends in `**chosen` an option for every field of QuickSettings that settings `kind` have."""
 
     def add_options(command: Callable[..., None]) -> Callable[..., None]:
         own = [one for one in inspect.signature(command).parameters.values() if one.kind != one.VAR_KEYWORD]
         arguments = [one for one in own if _is_argument(one)]
         options = [one for one in own if not _is_argument(one)]
-        fields = {name: field for name, field in QuickSettings.model_fields.items() if name not in left_out}
+        fields = {
+            name: field
+            for name, field in QuickSettings.model_fields.items()
+            if name not in PATHS or PATHS[name].partition(".")[0] in kind.model_fields
+        }
         parameters = [*arguments, *(_option(name, field) for name, field in fields.items()), *options]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -1,4 +1,4 @@
-"""`leanpipe plan`: a plan in the terminal."""
+"""What `leanpipe plan` prints."""
 
 from rich.markdown import Markdown
 
@@ -13,7 +13,7 @@ from leanpipe.training.trainer.memory import size_of
 
 
 def print_plan(settings: StageConfig, device: str, home: Home) -> None:
-    """Print the plan; raises UserError for what does not fit, so that the exit status says so."""
+    """Print what a run would take. Raises UserError for what does not fit, so that the exit status says so."""
     named = {name: getattr(settings, name) for name in ("teacher", "model") if hasattr(settings, name)}
     configs = {name: describe_model(reference) for name, reference in named.items()}
     if compared := getattr(settings, "models", ()):

@@ -6,6 +6,21 @@ from typing import Any
 from tests.flows.servers import Servers
 
 LABEL = ".schema-form-property__label"
+DOZEN = (
+    "Corpus",
+    "Instructions",
+    "Teacher",
+    "Preset",
+    "Student Size",
+    "Distill Tokens",
+    "Finetune Tokens",
+    "Quantize Formats",
+    "Languages",
+    "Evaluation Sets",
+    "Model Name",
+    "Other Settings",
+)
+"""What the short form asks for, from top to bottom."""
 
 
 class Form:

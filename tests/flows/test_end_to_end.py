@@ -7,14 +7,14 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from openai import OpenAI
 
 from leanpipe.core.config import flatten
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import smoke
 from leanpipe.settings.quick import QuickSettings
-from tests.flows.form import Form
+from tests.flows.form import DOZEN, Form
+from tests.flows.mlflow_runs import children, client, files, parents
 from tests.flows.servers import Servers, free_port, leanpipe, python, running
 
 pytestmark = pytest.mark.timeout(900)
@@ -24,28 +24,6 @@ MODELS = ("teacher", "student", "adapted", "int8", "nf4")
 UNTOUCHED_BY_RANK = ("clean", "tokenize", "cache_teacher", "distill", "evaluate-teacher", "evaluate-student")
 FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4")
 RANK = smoke().finetune.rank * 2
-
-
-def client(servers: Servers) -> MlflowClient:
-    return MlflowClient(servers.mlflow)
-
-
-def parents(mlflow: MlflowClient):
-    """The MLflow runs of flows, newest first."""
-    experiment = mlflow.get_experiment_by_name("leanpipe")
-    assert experiment is not None
-    runs = mlflow.search_runs([experiment.experiment_id])
-    return [run for run in runs if "leanpipe.flow_run" in run.data.tags]
-
-
-def children(mlflow: MlflowClient, parent) -> dict[str, object]:
-    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    runs = mlflow.search_runs([parent.info.experiment_id], query)
-    return {run.data.tags["leanpipe.stage"]: run for run in runs}
-
-
-def files(mlflow: MlflowClient, run_id: str, folder: str | None = None) -> list[str]:
-    return [file.path for file in mlflow.list_artifacts(run_id, folder)]
 
 
 def test_a_run_ends_with_every_stage_and_every_model_in_a_table(first_run: subprocess.CompletedProcess[str]):
@@ -90,6 +68,7 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
         }
         assert headline <= set(parent.data.metrics), label
     assert parent.data.params["distill.kl_weight"] == str(smoke().distill.kl_weight)
+    assert (parent.data.tags["leanpipe.preset"], parent.data.tags["leanpipe.chosen"]) == ("smoke", "nothing")
     assert {"summary.md", "size_against_quality.png"} <= set(files(mlflow, parent.info.run_id))
     assert {given.tags[0].value for given in parent.inputs.dataset_inputs} >= {"model.0", "instructions"}
 
@@ -146,22 +125,6 @@ def test_a_dry_run_shows_what_would_go(servers: Servers):
     inspected = children(mlflow, parents(mlflow)[0])["inspect"]
     expected = {"report/inspection.md", "report/measured.png"}
     assert expected <= set(files(mlflow, inspected.info.run_id, "report"))  # type: ignore[attr-defined]
-
-
-DOZEN = (
-    "Corpus",
-    "Instructions",
-    "Teacher",
-    "Preset",
-    "Student Size",
-    "Distill Tokens",
-    "Finetune Tokens",
-    "Quantize Formats",
-    "Languages",
-    "Evaluation Sets",
-    "Model Name",
-    "Other Settings",
-)
 
 
 @pytest.mark.browser
@@ -237,6 +200,24 @@ def test_the_run_says_what_was_chosen_and_what_the_preset_filled_in(servers: Ser
     chosen, _, filled_in = page.partition("## Filled in by smoke")
     assert f"| `finetune.rank` | {RANK} | {smoke().finetune.rank} |" in chosen
     assert "| `distill.tokens` | 32,768 | 25,600 |" in filled_in and "finetune.rank" not in filled_in
+
+
+def test_the_expert_form_starts_the_same_pipeline(servers: Servers, run_from_form: str):
+    settings = QuickSettings(preset="smoke", other_settings=(f"finetune.rank={RANK}",)).resolve()
+    started = servers.api(
+        f"deployments/{servers.deployment('expert')['id']}/create_flow_run",
+        {"parameters": {"config": settings.model_dump(mode="json")}},
+    )
+    final = servers.wait_until_final(started["id"])
+    assert final["state_type"] == "COMPLETED", final["state"]["message"]
+    states = servers.task_states(started["id"])
+    seen_before = (*UNTOUCHED_BY_RANK, *FOLLOWS_RANK)
+    assert {name: states[name] for name in seen_before} == dict.fromkeys(seen_before, "Cached")
+    parent = next(
+        run for run in parents(client(servers)) if run.data.tags["leanpipe.flow_run"] == started["id"]
+    )
+    assert parent.data.tags["leanpipe.preset"] == "cpu"  # whose settings the expert form shows at first
+    assert {"teacher=tiny", f"finetune.rank={RANK}"} <= set(parent.data.tags["leanpipe.chosen"].split("; "))
 
 
 @pytest.mark.browser
