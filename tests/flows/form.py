@@ -58,7 +58,7 @@ class Form:
         field.locator("textarea").last.fill(text)
 
     def picture(self, path: Path) -> bytes:
-        """A screenshot of the whole form."""
+        """A screenshot of the form, from its top to at most 12,000 pixels below."""
         height = self.page.locator(LABEL).first.evaluate(
             "e => e.closest('form').getBoundingClientRect().height"
         )
