@@ -71,9 +71,11 @@ def plan(
     **chosen: Any,
 ) -> None:
     """Say what memory, disk and time a run would take, and what would not fit; nothing is loaded or run."""
+    settings = settings_for(flow, config, chosen)
+    home = _prepare()
     from flows.cli.plan import print_plan
 
-    print_plan(settings_for(flow, config, chosen), device, Home.from_environment())
+    print_plan(flow, settings, device, home)
 
 
 @app.command()

@@ -36,7 +36,7 @@ def cpu() -> PipelineConfig:
 
 
 def card_8gb() -> PipelineConfig:
-    """For teachers of up to 500M parameters: what is trained is kept small, and computed twice instead of kept."""
+    """For teachers of up to 360M parameters: what is trained is kept small, and computed twice instead of kept."""
     return PipelineConfig(
         tokenize=TokenizeConfig(block_length=1_024),
         distill=DistillConfig(
@@ -64,7 +64,7 @@ def card_8gb() -> PipelineConfig:
 
 
 def card_24gb() -> PipelineConfig:
-    """For teachers of up to 1.5B parameters: longer blocks, larger batches and five times the tokens of 8gb."""
+    """For teachers of up to 1B parameters: longer blocks, larger batches and five times the tokens of 8gb."""
     return PipelineConfig(
         tokenize=TokenizeConfig(block_length=2_048),
         cache=CacheSettings(max_gigabytes=30),
@@ -100,7 +100,7 @@ def card_80gb() -> PipelineConfig:
             learning_rate=6e-4,
             batch=128,
             micro_batch=4,
-            predictions="online",  # a cache of so many tokens would take 80 GB of disk
+            teacher_logprobs="online",  # a cache of so many tokens would take 80 GB of disk
             validation_tokens=262_144,
             log_every_steps=10,
         ),
@@ -138,7 +138,7 @@ def smoke() -> PipelineConfig:
         clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
         tokenize=TokenizeConfig(block_length=128, vocabulary=2_048),
         distill=DistillConfig(
-            initialisation="random",  # so tiny a teacher has little to hand down
+            initialization="random",  # so tiny a teacher has little to hand down
             tokens=32_768,
             learning_rate=1e-2,
             batch=8,

@@ -27,7 +27,7 @@ def test_what_is_finetuned_is_the_student_that_learnt_from_its_own_answers(tmp_p
         for path in (tmp_path / "store").glob("*/*/manifest.json")
     ]
     # The preset's teacher comes from stage distill, too.
-    chain = {one.stage: one for one in found if one.stage != "distill" or "predictions" in one.inputs}
+    chain = {one.stage: one for one in found if one.stage != "distill" or "teacher_logprobs" in one.inputs}
     digest = {stage: content_digest(manifest.files) for stage, manifest in chain.items()}
     assert chain["on_policy"].inputs["student"] == digest["distill"]
     assert chain["finetune"].inputs["model"] == digest["on_policy"]

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from leanpipe.processes.sigterm import Terminated
 from leanpipe.training.finetune.instructions import read_instructions
@@ -179,7 +180,7 @@ def test_smaller_micro_batches_change_nothing_in_the_result(tmp_path, teacher, s
 def test_without_trl_it_says_what_to_install(teacher, monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"needs TRL: pip install 'leanpipe\[on-policy\]', or set it to 0"):
-        check_on_policy(settings(), teacher)
+        check_on_policy(settings(), {"teacher": Expected(teacher)})
 
 
 def test_other_tokens_than_the_teachers_are_refused(tmp_path, teacher):
@@ -201,7 +202,7 @@ def test_a_vocabulary_that_is_filled_up_otherwise_is_refused(tmp_path, teacher, 
 
 def test_answers_that_the_model_could_not_read_are_refused(teacher):
     with pytest.raises(UserError, match="are 700 together, but this model reads 512 tokens"):
-        check_on_policy(settings(max_prompt_tokens=500, max_new_tokens=200), teacher)
+        check_on_policy(settings(max_prompt_tokens=500, max_new_tokens=200), {"teacher": Expected(teacher)})
 
 
 def test_a_student_of_damaged_weights_is_refused(tmp_path, teacher):
@@ -231,7 +232,7 @@ def test_too_few_conversations_are_refused(tmp_path):
 def test_trl_brings_neither_mlflow_nor_prefect_into_the_library():
     code = (
         "import sys\n"
-        "from leanpipe.training import on_policy_trainer\n"
+        "from leanpipe.training.on_policy import on_policy_trainer\n"
         "assert 'trl' not in sys.modules\n"
         "on_policy_trainer._trainer_type()\n"
         "assert 'trl.trainer.distillation_trainer' in sys.modules\n"
