@@ -1,4 +1,4 @@
-"""The settings of the flows, put together from those of their stages, and the presets that fill them in."""
+"""The settings of the flows, put together from those of their stages."""
 
 from pydantic import Field, model_validator
 
@@ -162,7 +162,7 @@ class PipelineConfig(
     InstructionsInput,
     CorpusInput,
 ):
-    """From a folder of text to a registered model: what goes in, and one section for each stage."""
+    """Every setting of the pipeline: what goes in, and one section for each stage."""
 
     @model_validator(mode="after")
     def _teacher_must_understand_the_answers(self) -> "PipelineConfig":

@@ -1,4 +1,4 @@
-"""Whole settings by name, one for each size of machine: a function for each that returns a PipelineConfig."""
+"""Whole settings by name, for machines of several sizes: each preset is a function that returns a PipelineConfig."""
 
 from enum import StrEnum
 from typing import Any
@@ -31,12 +31,12 @@ class Preset(StrEnum):
 
 
 def cpu() -> PipelineConfig:
-    """SmolLM2-135M to 81M parameters on a sample of the web and Wikipedia: under ten minutes on two cores."""
+    """Make 81M parameters of SmolLM2-135M on a sample of the web and Wikipedia: under ten minutes on two cores."""
     return PipelineConfig()
 
 
 def card_8gb() -> PipelineConfig:
-    """For teachers of up to 360M parameters: what is trained is kept small, and computed twice instead of kept."""
+    """Fit a card of 8 GB, with teachers of up to 360M parameters: activations are computed twice instead of kept."""
     return PipelineConfig(
         tokenize=TokenizeConfig(block_length=1_024),
         distill=DistillConfig(
@@ -64,7 +64,7 @@ def card_8gb() -> PipelineConfig:
 
 
 def card_24gb() -> PipelineConfig:
-    """For teachers of up to 1B parameters: longer blocks, larger batches and five times the tokens of 8gb."""
+    """Fit a card of 24 GB, with teachers of up to 1B parameters: longer blocks, larger batches and more tokens."""
     return PipelineConfig(
         tokenize=TokenizeConfig(block_length=2_048),
         cache=CacheSettings(max_gigabytes=30),
@@ -92,7 +92,7 @@ def card_24gb() -> PipelineConfig:
 
 
 def card_80gb() -> PipelineConfig:
-    """For teachers of up to 3B parameters, which stay in memory and are asked at every step."""
+    """Fit a card of 80 GB, with teachers of up to 3B parameters, which are asked at every step."""
     return PipelineConfig(
         tokenize=TokenizeConfig(block_length=2_048),
         distill=DistillConfig(
@@ -130,7 +130,7 @@ def _evaluated(text_bytes: int, context: int) -> EvaluateConfig:
 
 
 def smoke() -> PipelineConfig:
-    """Every stage on a two-layer student and Python's own help texts: under a minute, without a download."""
+    """Try every stage on a two-layer student and Python's own help texts: about a minute, without a download."""
     return PipelineConfig(
         corpus=("python-topics",),
         teacher="tiny",
