@@ -7,9 +7,12 @@ from prefect import flow
 from flows import distill
 from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
+from flows.settings_page import show_settings
 from leanpipe.compression.quantize import quantize
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
+from leanpipe.settings.presets import Preset
+from leanpipe.settings.quick import QuickSettings
 from leanpipe.training.finetune.finetune import finetune
 from leanpipe.training.on_policy.on_policy import on_policy
 from tasks.preflight import preflight
@@ -19,14 +22,29 @@ from tasks.run_inputs import resolve
 
 
 @flow(name="data-to-deployment")
-def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
-    """Clean and tokenise a corpus, distil a student, finetune, quantise and evaluate it, and register the best.
+def data_to_deployment(config: QuickSettings = QuickSettings()) -> RunResult:
+    """Make a small model of a large one and your text: clean the text, distill, finetune, quantize, evaluate, register.
+
+    Args:
+        config: What goes in, and what comes out. Whatever is left empty is filled in by the preset.
+    """
+    return _run(config.resolve(), config)
+
+
+@flow(name="data-to-deployment")
+def data_to_deployment_expert(config: PipelineConfig = PipelineConfig()) -> RunResult:
+    """Make a small model of a large one and your text, with every setting of every stage to choose.
 
     Args:
         config: What goes in, and one section for each stage. A stage whose settings and inputs were seen before comes
             from the store.
     """
+    return _run(config, QuickSettings.describing(config, Preset.CPU))
+
+
+def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
     with tracked_run("data-to-deployment", config) as run:
+        show_settings(run, choice)
         given = resolve(
             run,
             corpus=config.corpus,

@@ -11,17 +11,16 @@ from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
 from prefect.workers.process import ProcessWorker
-from pydantic import BaseModel
 
 from flows.compress import compress_model
-from flows.data_to_deployment import data_to_deployment
+from flows.data_to_deployment import data_to_deployment, data_to_deployment_expert
 from flows.distill import distill_student
 from flows.evaluate import evaluate_models
 from flows.finetune import finetune_model
 from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
 from flows.pretrain import pretrain_model
-from leanpipe.settings import presets
+from leanpipe.core.config import StageConfig
 
 POOL = "gpu"
 NIGHTLY = "0 2 * * *"
@@ -40,16 +39,20 @@ FLOWS: dict[str, Flow[Any, Any]] = {"data-to-deployment": data_to_deployment, **
 
 
 def deployments() -> list[RunnerDeployment]:
-    """One deployment of the pipeline per preset, its nightly run, and one of every stage's flow."""
-    pipeline = [_deployment(data_to_deployment, name, preset()) for name, preset in presets.PRESETS.items()]
+    """List the pipeline in its short form, in its expert form and nightly, and the flow of every stage."""
     schedule = Schedule(cron=NIGHTLY, timezone="UTC", active=False)
-    nightly = _deployment(data_to_deployment, "nightly", presets.default(), schedules=[schedule])
-    stages = [_deployment(flow, "default", config_type(flow)()) for flow in STAGE_FLOWS.values()]
-    return [*pipeline, nightly, *stages]
+    return [
+        _deployment(
+            data_to_deployment, "default", "The whole pipeline: the dozen settings that matter most."
+        ),
+        _deployment(data_to_deployment_expert, "expert", "The whole pipeline: every setting of every stage."),
+        _deployment(data_to_deployment, "nightly", "The whole pipeline every night.", schedules=[schedule]),
+        *(_deployment(flow, "default") for flow in STAGE_FLOWS.values()),
+    ]
 
 
-def config_type(flow: Flow[Any, Any]) -> type[BaseModel]:
-    """The class of the flow's `config` parameter."""
+def config_type(flow: Flow[Any, Any]) -> type[StageConfig]:
+    """Return the class of the flow's `config` parameter."""
     return flow.fn.__annotations__["config"]
 
 
@@ -62,10 +65,14 @@ def deploy() -> list[str]:
     return [f"{deployment.flow_name}/{deployment.name}" for deployment in registered]
 
 
-def _deployment(flow: Flow[Any, Any], name: str, config: BaseModel, **options: Any) -> RunnerDeployment:
+def _deployment(
+    flow: Flow[Any, Any], name: str, description: str | None = None, **options: Any
+) -> RunnerDeployment:
     return flow.to_deployment(
         name,
-        parameters={"config": config.model_dump(mode="json")},
+        description=description,
+        # An empty field of the short form has no value: null is refused by the schema.
+        parameters={"config": config_type(flow)().model_dump(mode="json", exclude_none=True)},
         work_pool_name=POOL,
         # Paths that a person types in the form start where the worker was started.
         job_variables={"working_dir": str(Path.cwd())},

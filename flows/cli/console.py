@@ -7,5 +7,5 @@ from rich.console import Console
 
 
 def console() -> Console:
-    """Standard output. Into a file or a pipe there is no width to keep to."""
+    """Make a console on standard output. Into a file or a pipe there is no width to keep to."""
     return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)

@@ -10,7 +10,7 @@ from leanpipe.corpus.rule_names import format_value, is_numeric_rule
 
 
 def print_inspection(result: Artifact, console: Console) -> None:
-    """The rules, with what each would drop, and the beginnings of some of it."""
+    """Print the rules of cleaning with what each would drop, and how some of that begins."""
     found = Inspection.model_validate_json((result.path / INSPECTION).read_text())
     console.print(_rules(found))
     console.print(_examples(found))
@@ -27,7 +27,7 @@ def print_inspection(result: Artifact, console: Console) -> None:
 
 
 def _rules(found: Inspection) -> Table:
-    """Those that drop something; what the others measured is on the page."""
+    """Leave out the rules that drop nothing: what they measured is on the page."""
     table = Table(COLUMNS[0], title="What each rule would drop", title_justify="left")
     for column in COLUMNS[1:]:
         table.add_column(column, justify="right")
@@ -38,7 +38,7 @@ def _rules(found: Inspection) -> Table:
 
 
 def _examples(found: Inspection) -> Table:
-    """One line each: what does not fit is on the page."""
+    """Give each example one line: what does not fit is on the page."""
     table = Table(
         "rule", title="For example, from the nearest to the bound to the farthest", title_justify="left"
     )

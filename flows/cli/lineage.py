@@ -12,7 +12,7 @@ _SHORT = 8  # characters of a key that tell results apart
 
 
 def print_lineage(answer: Lineage, console: Console) -> None:
-    """One table of what became of the documents, and for each split of a corpus one of what was made of it."""
+    """Print a table of what became of the documents, and for each split of a corpus one of what was made from it."""
     console.print(_documents(answer))
     if answer.more:
         console.print("There are more: ask for more precisely, or with --most.")
@@ -32,7 +32,7 @@ def print_lineage(answer: Lineage, console: Console) -> None:
 
 
 def nothing_found(answer: Lineage) -> str:
-    """One sentence for a person who looks for a document that no corpus had."""
+    """Write the sentence for a person who looks for a document that no corpus had."""
     if not answer.corpora:
         return "no corpus has been cleaned here yet: leanpipe run prepare-corpus does so"
     return (

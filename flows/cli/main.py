@@ -3,103 +3,106 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 
+from flows.cli.completion import complete_flow
+from flows.cli.options import takes_quick_settings
+from flows.cli.read_settings import read_settings, settings_for
+from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
+from leanpipe.settings.flows import CORPUS_FLOWS, SETTINGS, PipelineConfig
+from leanpipe.settings.presets import Preset, find_preset
+from leanpipe.settings.quick import QuickSettings
 from tasks.environment import prepare_environment
 
 app = typer.Typer(
     help="From a folder of text to a small, fast, evaluated, registered and served language model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+PIPELINE = "data-to-deployment"
+
+FlowName = Annotated[str, typer.Argument(help=f"One of {', '.join(SETTINGS)}.", autocompletion=complete_flow)]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(help="YAML file of settings that replace the preset's: `leanpipe config` prints one."),
+]
+InPlace = Annotated[bool, typer.Option("--in-place", help="Run every stage in this process, for a debugger.")]
 
 
 @app.command()
+@takes_quick_settings()
 def run(
-    flow: Annotated[
-        str,
-        typer.Argument(
-            help="data-to-deployment, inspect-corpus, prepare-corpus, distill, pretrain, finetune, compress or evaluate"
-        ),
-    ] = "data-to-deployment",
-    preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
-    config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="one setting, as distill.temperature=3")
-    ] = None,
-    corpus: Annotated[
-        list[str] | None, typer.Option(help="folder or file of text; may be given again")
-    ] = None,
-    teacher: Annotated[str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")] = None,
-    instructions: Annotated[str | None, typer.Option(help=".json or .jsonl of instructions")] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="run every stage in this process")] = False,
+    flow: FlowName = PIPELINE, config: ConfigFile = None, in_place: InPlace = False, **chosen: Any
 ) -> None:
     """Run the pipeline, or one flow of it, here and now."""
-    from flows.cli.read_settings import settings
-    from leanpipe.settings.flows import SETTINGS
-
-    if flow not in SETTINGS:
-        raise UserError(f"there is no flow {flow}: choose one of {', '.join(SETTINGS)}")
-    named = {"corpus": corpus, "teacher": teacher, "instructions": instructions}
-    overrides = [f"{name}={_yaml(value)}" for name, value in named.items() if value] + (set_ or [])
-    chosen = settings(SETTINGS[flow], preset, config, overrides)
-    _run(flow, chosen, in_place)
+    _run(flow, settings_for(flow, config, chosen), find_preset(chosen["preset"]), in_place)
 
 
-def _run(flow: str, settings: BaseModel, in_place: bool) -> None:
+def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> None:
     from tasks.environment import terminal_environment
 
     os.environ.update(terminal_environment(in_place))
     home = _prepare()
     from flows.cli.terminal import print_result
     from flows.deployments import FLOWS
-    from leanpipe.settings.flows import CORPUS_FLOWS
     from tasks.run import import_early, warm_up
 
     if not home.store.exists():
         warm_up()  # nothing will come from the store: do not wait for Prefect's server first
     elif flow not in CORPUS_FLOWS:
         import_early()
+    if isinstance(settings, PipelineConfig):
+        settings = QuickSettings.describing(settings, preset)  # the run says what was chosen
     print_result(FLOWS[flow](settings), home)
 
 
 @app.command()
+@takes_quick_settings()
 def plan(
-    flow: Annotated[
-        str, typer.Argument(help="data-to-deployment, distill, pretrain, finetune, compress, evaluate …")
-    ] = "data-to-deployment",
-    device: Annotated[str, typer.Option(help="this, or the gigabytes of a card: 8, 24 or 80")] = "this",
-    preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
-    config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="one setting, as distill.micro_batch=1")
-    ] = None,
-    teacher: Annotated[str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")] = None,
+    flow: FlowName = PIPELINE,
+    device: Annotated[str, typer.Option(help="This, or the gigabytes of a card: 8, 24 or 80.")] = "this",
+    config: ConfigFile = None,
+    **chosen: Any,
 ) -> None:
     """Say what memory, disk and time a run would take, and what would not fit; nothing is loaded or run."""
-    from flows.cli.read_settings import settings
-    from leanpipe.settings.flows import SETTINGS
-
-    if flow not in SETTINGS:
-        raise UserError(f"there is no flow {flow}: choose one of {', '.join(SETTINGS)}")
-    overrides = ([f"teacher={_yaml(teacher)}"] if teacher else []) + (set_ or [])
+    settings = settings_for(flow, config, chosen)
     home = _prepare()
     from flows.cli.plan import print_plan
 
-    print_plan(flow, settings(SETTINGS[flow], preset, config, overrides), device, home)
+    print_plan(flow, settings, device, home)
+
+
+@app.command()
+@takes_quick_settings()
+def config(
+    flow: FlowName = PIPELINE,
+    config: ConfigFile = None,
+    diff: Annotated[
+        Path | None, typer.Option(help="Print only what this YAML file changes of the preset.")
+    ] = None,
+    **chosen: Any,
+) -> None:
+    """Print every setting with its help, as a YAML file that --config reads, or what such a file changes."""
+    from flows.cli.config import print_differences, print_settings
+
+    settings = settings_for(flow, diff or config, chosen)
+    if diff:
+        base = read_settings(type(settings), find_preset(chosen["preset"]))
+        print_differences(diff.name, settings, chosen["preset"], base)
+    else:
+        print_settings(flow, chosen["preset"], settings)
 
 
 @app.command()
 def up(
-    prefect_port: Annotated[int, typer.Option(help="port of the Prefect server")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="port of the MLflow server")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
 ) -> None:
     """Start Prefect, MLflow and a GPU worker, and register the deployments; Ctrl-C stops everything."""
     from flows.cli.up import Servers
@@ -125,19 +128,18 @@ def deploy() -> None:
 @app.command()
 def serve(
     model: Annotated[
-        str, typer.Argument(help="registered model as NAME or NAME@ALIAS or NAME@VERSION, or a folder")
-    ] = ("leanpipe"),
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+        str, typer.Argument(help="Registered model as NAME or NAME@ALIAS or NAME@VERSION, or a folder.")
+    ] = "leanpipe",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Answer OpenAI-style chat and completion requests with the champion."""
     _prepare()
     from leanpipe.serving.serve import serve as serve_folder
 
     folder = Path(model)
-    if not (
-        folder / "config.json"
-    ).is_file():  # a folder may have the name of the model, as in this repository
+    # A folder may have the name of the model, as in this repository.
+    if not (folder / "config.json").is_file():
         from tasks.tracking.registry import model_folder
 
         name, _, which = model.partition("@")
@@ -146,39 +148,28 @@ def serve(
 
 
 @app.command()
+@takes_quick_settings(SETTINGS["inspect-corpus"])
 def inspect(
-    corpus: Annotated[
-        list[str] | None, typer.Option(help="folder or file of text; may be given again")
-    ] = None,
-    sample: Annotated[int | None, typer.Option(help="how many documents are looked at")] = None,
-    preset: Annotated[str, typer.Option(help="default or smoke")] = "default",
-    config: Annotated[Path | None, typer.Option(help="YAML file whose settings replace the preset's")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="one setting, as clean.quality.min_words=20")
-    ] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="run the stage in this process")] = False,
+    sample: Annotated[int | None, typer.Option(help="How many documents are looked at.")] = None,
+    config: ConfigFile = None,
+    in_place: InPlace = False,
+    **chosen: Any,
 ) -> None:
     """Show what cleaning would drop of a sample of a corpus, rule by rule; nothing is dropped."""
-    from flows.cli.read_settings import settings
-    from leanpipe.settings.flows import SETTINGS
-
-    named = {"corpus": corpus, "inspect.documents": sample}
-    overrides = [f"{name}={_yaml(value)}" for name, value in named.items() if value is not None]
-    _run(
-        "inspect-corpus",
-        settings(SETTINGS["inspect-corpus"], preset, config, overrides + (set_ or [])),
-        in_place,
-    )
+    if sample is not None:
+        chosen["other_settings"] = [f"inspect.documents={sample}", *(chosen["other_settings"] or ())]
+    settings = settings_for("inspect-corpus", config, chosen)
+    _run("inspect-corpus", settings, find_preset(chosen["preset"]), in_place)
 
 
 @app.command()
 def show_mask(
     model: Annotated[
-        str, typer.Option(help="folder, .gguf file or hub id of the model to be finetuned")
+        str, typer.Option(help="Folder, .gguf file or hub id of the model to be finetuned.")
     ] = "smollm2-135m-instruct",
-    instructions: Annotated[str, typer.Option(help=".json or .jsonl of instructions")] = "alpaca-sample",
-    examples: Annotated[int, typer.Option(help="how many conversations", min=1, max=1_000)] = 3,
-    max_length: Annotated[int, typer.Option(help="cut after so many tokens", min=8, max=131_072)] = 256,
+    instructions: Annotated[str, typer.Option(help=".json or .jsonl of instructions.")] = "alpaca-sample",
+    examples: Annotated[int, typer.Option(help="How many conversations.", min=1, max=1_000)] = 3,
+    max_length: Annotated[int, typer.Option(help="Cut after so many tokens.", min=8, max=131_072)] = 256,
 ) -> None:
     """Show what finetuning would learn: some conversations, with the tokens that are learnt in green."""
     home = _prepare()
@@ -191,10 +182,10 @@ def show_mask(
 @app.command()
 def lineage(
     doc: Annotated[
-        str, typer.Argument(help="id or SHA-256 (8 hex digits or more), path, or a phrase of the document")
+        str, typer.Argument(help="Id or SHA-256 (8 hex digits or more), path, or a phrase of the document.")
     ],
-    most: Annotated[int, typer.Option(help="at most so many documents", min=1, max=100_000)] = 20,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    most: Annotated[int, typer.Option(help="At most so many documents.", min=1, max=100_000)] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what became of a document, and which registered models were trained on it."""
     home = _prepare()
@@ -217,14 +208,8 @@ def _prepare() -> Home:
     return home
 
 
-def _yaml(value: object) -> str:
-    import yaml
-
-    return yaml.safe_dump(value, default_flow_style=True).strip().removesuffix("\n...")
-
-
 def main() -> None:
-    """The command; what a person did wrong is one sentence, and the exit status 1."""
+    """Run the command; what a person did wrong is one sentence, and the exit status 1."""
     try:
         app()
     except UserError as error:

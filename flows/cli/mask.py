@@ -1,4 +1,4 @@
-"""What finetuning would learn of some instructions, in colours."""
+"""What `leanpipe show-mask` prints: what finetuning would learn of some instructions, in colours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def show_mask(
 
 
 def _coloured(runs: Sequence[tuple[str, bool]]) -> Text:
-    """Brackets tell the same where there are no colours."""
+    """Put what is learnt in brackets too, for where there are no colours."""
     text = Text()
     for part, learnt in runs:
         text.append(f"⟦{part}⟧" if learnt else part, style=LEARNT if learnt else READ)

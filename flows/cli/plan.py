@@ -1,4 +1,4 @@
-"""`leanpipe plan`: a plan in the terminal."""
+"""What `leanpipe plan` prints."""
 
 import importlib
 
@@ -13,7 +13,7 @@ from leanpipe.planning.references import expected_inputs
 
 
 def print_plan(flow: str, settings: StageConfig, device: str, home: Home) -> None:
-    """Print the plan; raises UserError for what does not fit, so that the exit status says so."""
+    """Print what a run would take. Raises UserError for what does not fit, so that the exit status says so."""
     story = importlib.import_module(f"flows.{flow.replace('-', '_')}").stages
     planned = plan_on(device, story, settings, expected_inputs(settings), Store(home.store))
     console().print(Markdown(planned.markdown()))

@@ -10,20 +10,23 @@ from flows.results import RunResult, headline
 from leanpipe.core.home import Home
 from leanpipe.evaluation.compare import comparison, formatted
 
+_FIRST = ("bits/byte", "± error", "size, MB", "decode tok/s", "peak memory, MB")
+"""The columns that a narrow terminal shows."""
+
 
 def print_result(result: RunResult, home: Home) -> None:
-    """Stages with their seconds, models side by side, what was registered, and where to look next."""
+    """Print stages with their seconds, models side by side, what was registered, and where to look next."""
     out = console()
     out.print(_stages(result))
     if "inspect" in result.stages:
         print_inspection(result.stages["inspect"], out)
     if result.models:
-        out.print(_models(result))
+        out.print(_models(result, out.width))
     if result.registered:
         alias = "champion" if result.registered.champion else "challenger"
         out.print(f"[bold]{result.registered.name} version {result.registered.version}[/bold] is {alias}.")
         out.print(result.registered.reason)
-    out.print(_next(home), soft_wrap=True)
+    out.print(_next(home, result.registered.name if result.registered else None), soft_wrap=True)
 
 
 def _stages(result: RunResult) -> Table:
@@ -35,21 +38,32 @@ def _stages(result: RunResult) -> Table:
     return table
 
 
-def _models(result: RunResult) -> Table:
+def _models(result: RunResult, width: int) -> Table:
+    """Show as many columns as fit: squeezed to a few letters each, none could be read."""
     rows = comparison(result.models)
-    table = Table("model", title="Models, on the same held-out text", title_justify="left")
-    for name in rows.columns:
-        table.add_column(name, justify="right")
-    for label, row in rows.iterrows():
-        table.add_row(str(label), *(formatted(name, row[name]) for name in rows.columns))
+    cells = {name: [formatted(name, value) for value in rows[name]] for name in rows.columns}
+    left = width - max(len("model"), *map(len, map(str, rows.index))) - 4
+    shown = set()
+    for name in sorted(cells, key=lambda name: name not in _FIRST):
+        left -= max(map(len, [name, *cells[name]])) + 3
+        if left >= 0:
+            shown.add(name)
+    title = "Models, on the same held-out text"
+    caption = None if len(shown) == len(cells) else "A wider terminal shows more, and so does MLflow."
+    table = Table("model", title=title, caption=caption, title_justify="left", caption_justify="left")
+    for name in (columns := [name for name in cells if name in shown]):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, label in enumerate(map(str, rows.index)):
+        table.add_row(label, *(cells[name][number] for name in columns))
     return table
 
 
-def _next(home: Home) -> str:
+def _next(home: Home, registered: str | None) -> str:
     here = "" if "LEANPIPE_HOME" not in os.environ else f" (with LEANPIPE_HOME={home.root})"
-    return (
-        f"\nNext{here}:\n"
-        "  leanpipe up      start Prefect and MLflow: see this run, start others, compare\n"
-        "  leanpipe serve   answer chat and completion requests with the champion\n"
-        f"  {home.store}   every result, by stage\n"
-    )
+    commands = {
+        "leanpipe up": "start Prefect and MLflow: see this run, start others, compare",
+        f"leanpipe serve {'' if registered == 'leanpipe' else registered or ''}".strip(): "answer chat and completion requests with the champion",
+        str(home.store): "every result, by stage",
+    }
+    width = max(map(len, commands))
+    return f"\nNext{here}:\n" + "".join(f"  {name:<{width}}  {what}\n" for name, what in commands.items())

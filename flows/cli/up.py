@@ -23,7 +23,7 @@ _START_SECONDS = 180
 
 
 class Servers:
-    """The processes, and where their logs are: `LEANPIPE_HOME/logs`."""
+    """The processes of `leanpipe up`, whose logs are in `LEANPIPE_HOME/logs`."""
 
     def __init__(self, home: Home, prefect_port: int, mlflow_port: int):
         self._home = home
@@ -65,7 +65,7 @@ class Servers:
         self._say(prefect, mlflow, names)
 
     def _roots(self) -> str:
-        """What somebody who reaches the UI may have read: what lies where we stand, at home, or in LEANPIPE_HOME."""
+        """List what somebody who reaches the UI may have read: what lies where we stand, at home, or in LEANPIPE_HOME."""
         return ";".join(map(str, (Path.cwd(), Path.home(), self._home.root)))
 
     def _mlflow_options(self, port: int) -> list[str]:
@@ -75,7 +75,7 @@ class Servers:
         return [*options, "--backend-store-uri", backend, "--artifacts-destination", destination]
 
     def _create_experiment(self) -> None:
-        """Here, once, with the database's tables: two servers that both create them fail."""
+        """Create the experiment and the database's tables once, here: two servers that both create them fail."""
         from tasks.tracking.runs import Tracking
 
         Tracking(self._home)
@@ -144,7 +144,7 @@ class Servers:
         self._console.print("Ctrl-C stops everything.")
 
     def _stop(self) -> None:
-        """The worker first, so that it takes no run while its server goes; nothing of ours is left behind."""
+        """Stop the worker first, so that it takes no run while its server goes; nothing of ours is left behind."""
         for process in reversed(self._processes.values()):
             _signal_group(process, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

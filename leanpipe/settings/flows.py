@@ -1,4 +1,4 @@
-"""The settings of the flows, put together from those of their stages, and the presets that fill them in."""
+"""The settings of the flows, put together from those of their stages."""
 
 from pydantic import Field, model_validator
 
@@ -16,11 +16,31 @@ from leanpipe.training.on_policy.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain.pretrain import PretrainConfig
 
 
-class CorpusSettings(StageConfig):
-    """The text."""
+class CorpusInput(StageConfig):
+    """The text that goes in."""
 
     corpus: tuple[str, ...] = Field(("sample",), min_length=1)
     """Folders and files of text, or `sample` (web pages and Wikipedia) or `python-topics`, which need no files."""
+
+
+class InstructionsInput(StageConfig):
+    """The instructions that go in."""
+
+    instructions: str = Field("alpaca-sample", min_length=1)
+    """Instructions to finetune on: a .json or .jsonl file or folder, or `alpaca-sample` or `python-docstrings`."""
+
+
+class TeacherInput(StageConfig):
+    """The teacher that goes in."""
+
+    teacher: str = Field("smollm2-135m-instruct", min_length=1)
+    """The model to learn from: a folder, a .gguf file, a hub id, or `smollm2-135m-instruct` or `tiny`."""
+
+
+# pydantic lists the fields of the last base first: what goes in stands above the stages.
+class CorpusSettings(CorpusInput):
+    """The text, and what is kept of it."""
+
     evaluation_sets: tuple[str, ...] = Field((), max_length=100)
     """Files of evaluation sets, of which no document may hold a passage: .jsonl, .json, .csv, .txt or .parquet."""
     clean: CleanConfig = CleanConfig()
@@ -34,11 +54,9 @@ class InspectSettings(CorpusSettings):
     """The sample, and how many of its documents are shown."""
 
 
-class TokenSettings(CorpusSettings):
+class TokenSettings(CorpusSettings, TeacherInput, CorpusInput):
     """The text, and how it becomes tokens."""
 
-    teacher: str = Field("smollm2-135m-instruct", min_length=1)
-    """The model to learn from: a folder, a .gguf file, a hub id, or `smollm2-135m-instruct` or `tiny`."""
     tokenize: TokenizeConfig = TokenizeConfig()
     """How text becomes blocks of tokens."""
 
@@ -79,11 +97,9 @@ class PretrainSettings(TokenSettings):
     """How deep the model is, and how it learns."""
 
 
-class InstructionSettings(StageConfig):
+class InstructionSettings(InstructionsInput):
     """The instructions, and how a model learns to follow them."""
 
-    instructions: str = Field("alpaca-sample", min_length=1)
-    """Instructions to finetune on: a .json or .jsonl file or folder, or `alpaca-sample` or `python-docstrings`."""
     finetune: FinetuneConfig = FinetuneConfig()
     """How the model learns to follow instructions."""
 
@@ -116,7 +132,6 @@ class ModelSetting(StageConfig):
     """The model to work on: a folder, a .gguf file, a hub id, or `smollm2-135m-instruct` or `tiny`."""
 
 
-# pydantic lists the fields of the last base first.
 class FinetuneSettings(InstructionSettings, ModelSetting):
     """A model, and instructions to finetune it on."""
 
@@ -125,11 +140,15 @@ class CompressSettings(QuantizeSettings, ModelSetting):
     """A model, and how it is made smaller."""
 
 
-class CompareSettings(EvaluateSettings, CorpusSettings):
-    """Models, and the text they are measured on."""
+class ModelsInput(StageConfig):
+    """The models that go in."""
 
     models: tuple[str, ...] = Field(("smollm2-135m-instruct",), min_length=1)
     """The models to compare: folders, .gguf files, hub ids, or `smollm2-135m-instruct` or `tiny`."""
+
+
+class CompareSettings(EvaluateSettings, CorpusSettings, ModelsInput):
+    """Models, and the text they are measured on."""
 
 
 class PipelineConfig(
@@ -139,8 +158,11 @@ class PipelineConfig(
     InstructionSettings,
     OnPolicySettings,
     DistillSettings,
+    TeacherInput,
+    InstructionsInput,
+    CorpusInput,
 ):
-    """From a folder of text to a registered model: what goes in, and one section for each stage."""
+    """Every setting of the pipeline: what goes in, and one section for each stage."""
 
     @model_validator(mode="after")
     def _teacher_must_understand_the_answers(self) -> "PipelineConfig":

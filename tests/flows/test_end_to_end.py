@@ -7,10 +7,14 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from openai import OpenAI
 
+from leanpipe.core.config import flatten
+from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import smoke
+from leanpipe.settings.quick import QuickSettings
+from tests.flows.form import DOZEN, Form
+from tests.flows.mlflow_runs import children, client, files, parents
 from tests.flows.servers import Servers, free_port, leanpipe, python, running
 
 pytestmark = pytest.mark.timeout(900)
@@ -20,28 +24,6 @@ MODELS = ("teacher", "student", "adapted", "int8", "nf4")
 UNTOUCHED_BY_RANK = ("clean", "tokenize", "cache_teacher", "distill", "evaluate-teacher", "evaluate-student")
 FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4")
 RANK = smoke().finetune.rank * 2
-
-
-def client(servers: Servers) -> MlflowClient:
-    return MlflowClient(servers.mlflow)
-
-
-def parents(mlflow: MlflowClient):
-    """The MLflow runs of flows, newest first."""
-    experiment = mlflow.get_experiment_by_name("leanpipe")
-    assert experiment is not None
-    runs = mlflow.search_runs([experiment.experiment_id])
-    return [run for run in runs if "leanpipe.flow_run" in run.data.tags]
-
-
-def children(mlflow: MlflowClient, parent) -> dict[str, object]:
-    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    runs = mlflow.search_runs([parent.info.experiment_id], query)
-    return {run.data.tags["leanpipe.stage"]: run for run in runs}
-
-
-def files(mlflow: MlflowClient, run_id: str, folder: str | None = None) -> list[str]:
-    return [file.path for file in mlflow.list_artifacts(run_id, folder)]
 
 
 def test_a_run_ends_with_every_stage_and_every_model_in_a_table(first_run: subprocess.CompletedProcess[str]):
@@ -86,6 +68,7 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
         }
         assert headline <= set(parent.data.metrics), label
     assert parent.data.params["distill.kl_weight"] == str(smoke().distill.kl_weight)
+    assert (parent.data.tags["leanpipe.preset"], parent.data.tags["leanpipe.chosen"]) == ("smoke", "nothing")
     assert {"summary.md", "size_against_quality.png"} <= set(files(mlflow, parent.info.run_id))
     assert {given.tags[0].value for given in parent.inputs.dataset_inputs} >= {"model.0", "instructions"}
 
@@ -144,39 +127,97 @@ def test_a_dry_run_shows_what_would_go(servers: Servers):
     assert expected <= set(files(mlflow, inspected.info.run_id, "report"))  # type: ignore[attr-defined]
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["default", "nightly"])
+def test_the_form_that_a_person_meets_first_asks_for_a_dozen(servers: Servers, browser, name: str):
+    form = Form(servers, browser, name)
+    assert form.labels() == ["config", *DOZEN]
+    for label, field in zip(DOZEN, QuickSettings.model_fields.values(), strict=True):
+        assert form.help(label) == " ".join((field.description or "").replace("`", "").split())
+    form.picture(servers.home / f"form-{name}.png")
+    form.page.close()
+
+
+@pytest.mark.browser
+def test_the_expert_form_has_every_setting_with_what_goes_in_on_top(servers: Servers, browser):
+    form = Form(servers, browser, "expert")
+    labels = form.labels()
+    assert labels[:6] == ["config", "Corpus", "Instructions", "Teacher", "Evaluation Sets", "Clean"]
+    sections = [label for label in labels if label.lower() in PipelineConfig.model_fields]
+    assert [name.lower() for name in dict.fromkeys(sections)][-4:] == [
+        "finetune",
+        "quantize",
+        "evaluate",
+        "registration",
+    ]
+    assert len(labels) > len(flatten(PipelineConfig())) > 190
+    form.picture(servers.home / "form-expert.png")
+    form.page.close()
+
+
 @pytest.fixture(scope="module")
 def run_from_form(servers: Servers, browser) -> str:
-    """A run that a person started in the Prefect UI, with LoRA's rank changed in the form; the id of its flow run."""
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(90_000)
-    page.goto(f"{servers.prefect}/deployments")
-    page.get_by_role("link", name="smoke", exact=True).first.click()
-    page.get_by_role("button", name="Run", exact=True).first.click()
-    page.get_by_text("Custom run").first.click()
-    field = page.locator(
-        "xpath=//span[contains(@class, 'schema-form-property__label') and text()='Rank (Optional)']"
-        "/ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]//input"
-    )
-    field.fill(str(RANK))
-    page.screenshot(path=servers.home / "form.png", full_page=True)
-    page.get_by_role("button", name="Submit").click()
+    """A run that a person started in the Prefect UI with preset smoke and another rank; the id of its flow run."""
+    form = Form(servers, browser, "default")
+    form.choose("Preset", "smoke")
+    form.write("Teacher", "tin")
+    form.write("Teacher", "")  # a person changes their mind
+    form.add("Other Settings", f"finetune.rank={RANK}")
+    form.picture(servers.home / "form.png")
+    form.submit()
     run = _newest_run(servers)
     final = servers.wait_until_final(run)
     assert final["state_type"] == "COMPLETED", final["state"]["message"]
-    page.goto(f"{servers.prefect}/runs/flow-run/{run}")
-    page.get_by_text("Completed").first.wait_for()
-    page.screenshot(path=servers.home / "run.png", full_page=True)
-    page.close()
+    form.page.goto(f"{servers.prefect}/runs/flow-run/{run}")
+    form.page.get_by_text("Completed").first.wait_for()
+    form.page.screenshot(path=servers.home / "run.png", full_page=True)
+    form.page.close()
     return run
 
 
 def _newest_run(servers: Servers) -> str:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if runs := servers.runs("smoke"):
+        if runs := servers.runs("default"):
             return runs[0]["id"]
         time.sleep(0.5)
     raise AssertionError("the form started no run")
+
+
+@pytest.mark.browser
+def test_the_run_says_what_was_chosen_and_what_the_preset_filled_in(servers: Servers, run_from_form: str):
+    started = servers.api(f"flow_runs/{run_from_form}")["parameters"]["config"]
+    assert QuickSettings(**started) == QuickSettings(
+        preset="smoke", other_settings=(f"finetune.rank={RANK}",)
+    )
+    mlflow = client(servers)
+    parent = next(run for run in parents(mlflow) if run.data.tags["leanpipe.flow_run"] == run_from_form)
+    assert parent.data.tags["leanpipe.preset"] == "smoke"
+    assert parent.data.tags["leanpipe.chosen"] == f"finetune.rank={RANK}"
+    assert set(flatten(smoke())) <= set(parent.data.params)
+    assert "settings.md" in files(mlflow, parent.info.run_id)
+    (page,) = (one for one in pages(servers, "settings") if "1 of " in one)
+    chosen, _, filled_in = page.partition("## Filled in by smoke")
+    assert f"| `finetune.rank` | {RANK} | {smoke().finetune.rank} |" in chosen
+    assert "| `distill.tokens` | 32,768 | 25,600 |" in filled_in and "finetune.rank" not in filled_in
+
+
+def test_the_expert_form_starts_the_same_pipeline(servers: Servers, run_from_form: str):
+    settings = QuickSettings(preset="smoke", other_settings=(f"finetune.rank={RANK}",)).resolve()
+    started = servers.api(
+        f"deployments/{servers.deployment('expert')['id']}/create_flow_run",
+        {"parameters": {"config": settings.model_dump(mode="json")}},
+    )
+    final = servers.wait_until_final(started["id"])
+    assert final["state_type"] == "COMPLETED", final["state"]["message"]
+    states = servers.task_states(started["id"])
+    seen_before = (*UNTOUCHED_BY_RANK, *FOLLOWS_RANK)
+    assert {name: states[name] for name in seen_before} == dict.fromkeys(seen_before, "Cached")
+    parent = next(
+        run for run in parents(client(servers)) if run.data.tags["leanpipe.flow_run"] == started["id"]
+    )
+    assert parent.data.tags["leanpipe.preset"] == "cpu"  # whose settings the expert form shows at first
+    assert {"teacher=tiny", f"finetune.rank={RANK}"} <= set(parent.data.tags["leanpipe.chosen"].split("; "))
 
 
 @pytest.mark.browser
@@ -236,7 +277,7 @@ def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(s
     assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 2 * * *"
     path = f"deployments/{nightly['id']}"
     # The smallest settings, and every minute instead of every night.
-    servers.api(path, {"parameters": {"config": smoke().model_dump(mode="json")}}, "PATCH")
+    servers.api(path, {"parameters": {"config": {"preset": "smoke"}}}, "PATCH")
     every_minute = {"active": True, "schedule": {"cron": "* * * * *", "timezone": "UTC"}}
     servers.api(f"{path}/schedules/{schedule['id']}", every_minute, "PATCH")
     try:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError
 
-from flows.deployments import FLOWS, config_type
 from leanpipe.assets.resolve import (
     resolve_corpus,
     resolve_evaluation_sets,
@@ -27,12 +26,13 @@ from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import Store
 from leanpipe.evaluation.gate import RegisterConfig, beats, choose
 from leanpipe.evaluation.model_card import model_card
+from leanpipe.settings.flows import SETTINGS as OF_EACH_FLOW
 from tests.flows.alternatives import BASES, GIVEN, MISSING, ROWS, SECTIONS
 from tests.flows.schemas import leaves
 from tests.flows.workshop import STAGES, Workshop, fingerprint
 from tests.tiny import tiny_model
 
-SETTINGS = {config_type(flow) for flow in FLOWS.values()}
+SETTINGS = set(OF_EACH_FLOW.values())
 DECIDED_BY_THE_DEVICE = "auto"  # is one of the other values, and which one depends on the machine
 
 

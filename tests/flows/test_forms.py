@@ -5,11 +5,13 @@ from typing import Any, Literal
 import pytest
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
+from flows.data_to_deployment import data_to_deployment_expert
 from flows.deployments import FLOWS, config_type, deployments
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.settings.flows import SETTINGS
+from leanpipe.settings.quick import QuickSettings
 from tests.flows.schemas import faults, leaves
 
 DEPLOYMENTS = {f"{one.flow_name}/{one.name}": one for one in deployments()}
@@ -22,7 +24,8 @@ def form(deployment) -> dict[str, Any]:
 
 
 def config_of(deployment) -> BaseModel:
-    return config_type(FLOWS[deployment.flow_name]).model_validate(deployment.parameters["config"])
+    flow = data_to_deployment_expert if deployment.name == "expert" else FLOWS[deployment.flow_name]
+    return config_type(flow).model_validate(deployment.parameters["config"])
 
 
 @every_deployment
@@ -38,7 +41,7 @@ def test_the_walk_comes_by_every_setting(deployment):
 
 @every_deployment
 def test_defaults_are_valid_for_the_flow_and_for_the_server(deployment):
-    assert config_of(deployment).model_dump(mode="json") == deployment.parameters["config"]
+    assert config_of(deployment).model_dump(mode="json", exclude_none=True) == deployment.parameters["config"]
     validate(deployment.parameters, form(deployment), raise_on_error=True)
     assert deployment.enforce_parameter_schema
 
@@ -149,4 +152,23 @@ def test_fields_that_share_a_position_are_found():
 
 
 def test_the_command_line_knows_every_flow_and_its_settings():
-    assert {name: config_type(flow) for name, flow in FLOWS.items()} == SETTINGS
+    flows = FLOWS | {"data-to-deployment": data_to_deployment_expert}
+    assert {name: config_type(flow) for name, flow in flows.items()} == SETTINGS
+
+
+def test_the_first_form_asks_for_a_dozen_of_plain_types():
+    fields = dict(leaves(form(DEPLOYMENTS["data-to-deployment/default"])))
+    assert len(fields) <= 12
+    assert {field["type"] for field in fields.values()} <= {"array", "string", "number", "integer"}
+    assert fields["config.preset"]["enum"] == ["cpu", "8gb", "24gb", "80gb", "smoke"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"preset": "huge"}, {"student_size": 1.5}, {"distill_tokens": 0}, {"model_name": "no name"}]
+)
+def test_the_server_refuses_what_is_out_of_range_in_the_first_form(wrong: dict[str, Any]):
+    schema = form(DEPLOYMENTS["data-to-deployment/default"])
+    assert validate({"config": wrong}, schema)
+    assert not validate({"config": {}}, schema)
+    with pytest.raises(ValidationError):
+        QuickSettings(**wrong)
