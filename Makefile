@@ -23,7 +23,7 @@ test: .venv/installed-dev lint chromium
 	$(BIN)/pytest $(ARGS)
 
 check: lint
-	$(BIN)/pytest tests/test_layers.py tests/flows/test_forms.py
+	$(BIN)/pytest tests/test_house.py tests/test_layers.py tests/flows/test_forms.py
 
 # Stages killed at random steps, many times over: minutes.
 .PHONY: chaos
