@@ -98,9 +98,9 @@ def test_stage_and_helper_die_with_a_parent_that_is_killed(tmp_path: Path):
     (tmp_path / "text.txt").write_text("x")
     code = (
         "import sys, pathlib\n"
-        "from leanpipe.process import Nursery\n"
-        "from leanpipe.report import Silent\n"
-        "from leanpipe.store import Store, external\n"
+        "from leanpipe.processes.fork_client import Nursery\n"
+        "from leanpipe.core.report import Silent\n"
+        "from leanpipe.core.store import Store, external\n"
         "from tests import stages\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "inputs = {'texts': (external('t', root / 'text.txt'),)}\n"
