@@ -15,7 +15,6 @@ SLOW = (
     "tests/docker/*",
     "tests/flows/test_end_to_end.py",
     "tests/flows/test_every_field.py",
-    "tests/flows/test_on_policy.py",
     "tests/training/*test_processes.py",
     "tests/training/*test_resume.py",
 )
@@ -58,7 +57,7 @@ def choose_tests(root: Path, changed: list[str]) -> Choice:
         imported = {resolve(name, known) for _, name in house.imports(module)}
         if is_test(path) and (path in changed or path in mirrors or imported & changed_modules):
             found.append(path)
-    slow = [path for path in found if any(fnmatch(path, pattern) for pattern in SLOW)]
+    slow = [path for path in found if is_slow(path)]
     return Choice([path for path in found if path not in slow and path not in ALWAYS], slow)
 
 
@@ -81,6 +80,10 @@ def mirrors_of(path: str) -> list[str]:
 
 def is_test(path: str) -> bool:
     return path.startswith("tests/") and path.rpartition("/")[2].startswith("test_")
+
+
+def is_slow(path: str) -> bool:
+    return any(fnmatch(path, pattern) for pattern in SLOW)
 
 
 def run(root: Path, seconds: float) -> int:

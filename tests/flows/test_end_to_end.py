@@ -5,11 +5,13 @@ import subprocess
 import time
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from openai import OpenAI
 
+from leanpipe.core.store import Manifest, content_digest
 from leanpipe.settings.presets import smoke
 from tests.flows.servers import Servers, free_port, leanpipe, python, running
 
@@ -51,8 +53,8 @@ def test_a_run_ends_with_every_stage_and_every_model_in_a_table(first_run: subpr
     assert "leanpipe serve" in first_run.stdout
 
 
-def test_a_second_run_finds_everything_in_the_store(home: Path, first_run):
-    second = leanpipe(home, "run", "--preset", "smoke")
+def test_a_second_run_finds_everything_in_the_store(first_run, servers: Servers):
+    second = leanpipe(servers.home, "run", "--preset", "smoke")
     assert second.returncode == 0, second.stderr
     for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS)):
         assert f"{name:<18} from the store" in second.stderr
@@ -230,22 +232,47 @@ def _figures(page, metric: str) -> list[float]:
     return cell.evaluate(_FIGURES_BESIDE)
 
 
-def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(servers: Servers):
+@pytest.fixture(scope="module")
+def scheduled_run(servers: Servers) -> dict[str, Any]:
+    """The final state of a run that the scheduler made, with the smallest settings, and answers of the student's own."""
     nightly = servers.deployment("nightly")
     (schedule,) = nightly["schedules"]
     assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 2 * * *"
     path = f"deployments/{nightly['id']}"
-    # The smallest settings, and every minute instead of every night.
-    servers.api(path, {"parameters": {"config": smoke().model_dump(mode="json")}}, "PATCH")
+    config = smoke().model_dump(mode="json")
+    config["on_policy"] |= {"steps": 2, "max_new_tokens": 4}
+    config["finetune"]["tokens"] = 1_024
+    config["quantize"]["formats"] = ["nf4"]
+    servers.api(path, {"parameters": {"config": config}}, "PATCH")
+    # Every minute instead of every night.
     every_minute = {"active": True, "schedule": {"cron": "* * * * *", "timezone": "UTC"}}
     servers.api(f"{path}/schedules/{schedule['id']}", every_minute, "PATCH")
     try:
         run = _first_scheduled(servers)
     finally:
         servers.api(f"{path}/schedules/{schedule['id']}", {"active": False}, "PATCH")
-    final = servers.wait_until_final(run)
-    assert final["state_type"] == "COMPLETED", final["state"]["message"]
-    assert final["auto_scheduled"]
+    return servers.wait_until_final(run)
+
+
+def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(scheduled_run: dict[str, Any]):
+    assert scheduled_run["state_type"] == "COMPLETED", scheduled_run["state"]["message"]
+    assert scheduled_run["auto_scheduled"]
+
+
+def test_what_is_finetuned_is_the_student_that_learnt_from_its_own_answers(
+    servers: Servers, scheduled_run: dict[str, Any]
+):
+    manifests = [
+        Manifest.model_validate_json(path.read_text())
+        for path in (servers.home / "store").glob("*/*/manifest.json")
+    ]
+    found = {content_digest(one.files): one for one in manifests}
+    [(digest, learnt)] = [(digest, one) for digest, one in found.items() if one.stage == "on_policy"]
+    student = found[str(learnt.inputs["student"])]
+    # The preset's teacher comes from stage distill, too.
+    assert student.stage == "distill" and "predictions" in student.inputs
+    assert student.inputs["teacher"] == learnt.inputs["teacher"]
+    assert len([one for one in manifests if one.stage == "finetune" and one.inputs["model"] == digest]) == 1
 
 
 def _first_scheduled(servers: Servers) -> str:
