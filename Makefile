@@ -1,4 +1,4 @@
-# The whole of leanpipe's life: run · up · test · check · bench-…. Everything is installed into .venv from constraints.txt.
+# The whole of leanpipe's life: run · up · test · check · bench-… · pictures. Everything is installed into .venv from constraints.txt.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -75,6 +75,11 @@ bench-training: .venv/installed-bench
 .venv/installed-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])
 	touch $@ .venv/installed
+
+# Every picture in docs/images, from a real run: about ten minutes on two cores, two with ARGS="--preset smoke".
+.PHONY: pictures
+pictures: .venv/installed-dev chromium
+	$(BIN)/python -m docs.make_pictures $(ARGS)
 
 clean:
 	rm -rf .venv .leanpipe build *.egg-info .mypy_cache .ruff_cache .pytest_cache

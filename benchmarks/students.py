@@ -25,9 +25,9 @@ SEEDS = range(int(os.environ.get("LEANPIPE_BENCH_REPEATS", 3)))
 TEXT = {"kl_weight": 0.0}
 WAYS: dict[str, dict[str, Any]] = {
     "distilled": {},
-    "distilled, the teacher asked at every step": {"predictions": "online"},
+    "distilled, the teacher asked at every step": {"teacher_logprobs": "online"},
     "the teacher's layers, text alone": TEXT,
-    "from scratch": TEXT | {"initialisation": "random"},
+    "from scratch": TEXT | {"initialization": "random"},
     "distilled, first and last layers": {"keep": "first_and_last"},
     "distilled, evenly spaced layers": {"keep": "evenly_spaced"},
 }
@@ -56,6 +56,7 @@ def main() -> None:
 
 def ask(teacher: Path, blocks: Path, out: Path) -> None:
     """Write what the teacher predicts: the same for all seeds."""
+    from leanpipe.core.estimate import Expected
     from leanpipe.core.report import Silent
     from leanpipe.training.distill.teacher_cache import (
         CacheInputs,
@@ -64,7 +65,7 @@ def ask(teacher: Path, blocks: Path, out: Path) -> None:
         cache_teacher,
     )
 
-    config = cache_config(CacheSettings(), blocks, TOKENS)
+    config = cache_config(CacheSettings(), Expected(blocks), TOKENS)
     cache_teacher.function(config, CacheInputs(teacher, blocks), out, Silent())
 
 
@@ -75,12 +76,12 @@ def alone(way: str, seed: int, *folders: Path) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def trained(way: str, seed: int, teacher: Path, blocks: Path, predictions: Path) -> float:
+def trained(way: str, seed: int, teacher: Path, blocks: Path, teacher_logprobs: Path) -> float:
     from leanpipe.core.report import Silent
     from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 
     config = DistillConfig(tokens=TOKENS, validations=2, seed=seed, **WAYS[way])
-    inputs = DistillInputs(teacher, blocks, predictions)
+    inputs = DistillInputs(teacher, blocks, teacher_logprobs)
     with tempfile.TemporaryDirectory() as folder:
         summary = distill.function(config, inputs, Path(folder), Silent())
     return summary["bits_per_byte"]

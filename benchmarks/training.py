@@ -48,8 +48,9 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     from leanpipe.models.load import load_model, load_tokenizer
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.config import TrainingConfig
+    from leanpipe.training.trainer.data import TrainingData
     from leanpipe.training.trainer.flops import flops_per_token
-    from leanpipe.training.trainer.trainer import Text, train
+    from leanpipe.training.trainer.trainer import train
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     blocks = text(load_tokenizer(path))
@@ -58,7 +59,7 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     )
     model = load_model(path, torch.float32)
     before = peak(dtype)
-    outcome = train(model, CrossEntropy(), Text(blocks, [blocks[0]]), config, out, Silent())
+    outcome = train(model, CrossEntropy(), TrainingData(blocks, [blocks[0]]), config, out, Silent())
     # A token attends to its own document only, and so on average to half of this.
     attended = 2 * statistics.mean(place + 1 for block in blocks for place in block["position_ids"].tolist())
     used = outcome.tokens_per_second * flops_per_token(model, round(attended))
@@ -75,13 +76,12 @@ def peak(dtype: Any, seconds: float = 1.0) -> float:
     import torch
 
     from leanpipe.core import device
-    from leanpipe.training.trainer import flops
 
     size = {"cpu": 2_048, "cuda": 8_192}[device.name()]
     a, b = (torch.randn(size, size, device=device.name()).to(dtype) for _ in range(2))
-    taken, until = [flops._seconds(a, b)], time.perf_counter() + seconds
+    taken, until = [device.product_seconds(a, b)], time.perf_counter() + seconds
     while time.perf_counter() < until:
-        taken.append(flops._seconds(a, b))
+        taken.append(device.product_seconds(a, b))
     return 2 * size**3 / statistics.median(taken[1:] or taken)
 
 

@@ -4,10 +4,11 @@ from prefect import flow
 
 from flows.results import RunResult, show
 from leanpipe.compression.quantize import quantize
+from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import CompressSettings
-from tasks.plan import plan
-from tasks.resolve import preflight, resolve
+from tasks.preflight import preflight
 from tasks.run import tracked_run
+from tasks.run_inputs import resolve
 
 
 @flow(name="compress")
@@ -19,7 +20,11 @@ def compress_model(config: CompressSettings = CompressSettings()) -> RunResult:
     """
     with tracked_run("compress", config) as run:
         given = resolve(run, models=(config.model,))
-        preflight(run, given, quantize=config.quantize)
-        plan(run, config, given)
-        run.stage(quantize, config.quantize, model=given.model)
+        preflight(run, stages, config, given)
+        stages(run, config, given)
         return show(run)
+
+
+def stages(run: StageRunner, config: CompressSettings, given: RunInputs) -> None:
+    """Quantise the model."""
+    run.stage(quantize, config.quantize, model=given.model)

@@ -1,20 +1,21 @@
 """The whole story: from a folder of documents to a registered, quantised model."""
 
+from typing import Any, NamedTuple
+
 from prefect import flow
 
+from flows import distill
+from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
 from leanpipe.compression.quantize import quantize
-from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
-from leanpipe.training.distill.distill import distill
 from leanpipe.training.finetune.finetune import finetune
 from leanpipe.training.on_policy.on_policy import on_policy
-from tasks.corpus import cleaned, tokenized
-from tasks.distillation import predicted
-from tasks.plan import plan
+from tasks.preflight import preflight
 from tasks.promote import promote
-from tasks.resolve import preflight, resolve
 from tasks.run import tracked_run
+from tasks.run_inputs import resolve
 
 
 @flow(name="data-to-deployment")
@@ -30,47 +31,44 @@ def data_to_deployment(config: PipelineConfig = PipelineConfig()) -> RunResult:
             run,
             corpus=config.corpus,
             models=(config.teacher,),
-            evaluations=config.evaluation_sets,
+            evaluation_sets=config.evaluation_sets,
             instructions=config.instructions,
         )
-        preflight(
-            run,
-            given,
-            distill=config.distill,
-            on_policy=config.on_policy if config.on_policy.steps else None,
-            finetune=config.finetune,
-            quantize=config.quantize,
-        )
-        plan(run, config, given)
+        preflight(run, stages, config, given)
+        made = stages(run, config, given)
+        registered = promote(run, config, made.models, made.evaluations, made.documents)
+        return show(run, made.evaluations, registered)
 
-        documents = cleaned(run, config, given)
-        blocks = tokenized(run, config, given, documents)
-        predictions = predicted(run, config, given, blocks)
-        student = run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
-        if config.on_policy.steps:
-            student = run.stage(
-                on_policy,
-                config.on_policy,
-                teacher=given.model,
-                student=student,
-                instructions=given.instructions,
-            )
-        adapted = run.stage(
-            finetune,
-            config.finetune,
-            model=student,
+
+class Made(NamedTuple):
+    """What the pipeline makes, before it is decided what is registered."""
+
+    documents: Any
+    models: dict[str, Any]
+    """The teacher and every model that was made of it, by name."""
+    evaluations: dict[str, Any]
+    """By the same names."""
+
+
+def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
+    """Prepare the corpus, distil, finetune, quantise, and evaluate every model on the same held-out text."""
+    documents, student = distill.stages(run, config, given)
+    if config.on_policy.steps:
+        student = run.stage(
+            on_policy,
+            config.on_policy,
+            teacher=given.model,
+            student=student,
             instructions=given.instructions,
-            documents=documents,
         )
-        quantized = run.stage(quantize, config.quantize, model=adapted)
-
-        models = {"teacher": given.model, "student": student, "adapted": adapted}
-        models |= {form: quantized.inside(form) for form in config.quantize.formats}
-        evaluations = {
-            label: run.stage(
-                evaluate, config.evaluate, label=f"evaluate-{label}", model=model, documents=documents
-            )
-            for label, model in models.items()
-        }
-        registered = promote(run, config, models, evaluations, documents)
-        return show(run, evaluations, registered)
+    adapted = run.stage(
+        finetune,
+        config.finetune,
+        model=student,
+        instructions=given.instructions,
+        documents=documents,
+    )
+    quantized = run.stage(quantize, config.quantize, model=adapted)
+    models = {"teacher": given.model, "student": student, "adapted": adapted}
+    models |= {form: quantized.inside(form) for form in config.quantize.formats}
+    return Made(documents, models, evaluate_all(run, config, models, documents))

@@ -1,15 +1,18 @@
 """A student alone: the corpus is prepared if it is not yet, and the student distilled."""
 
+from typing import Any
+
 from prefect import flow
 
+from flows import prepare_corpus
 from flows.results import RunResult, show
+from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import DistillSettings
 from leanpipe.training.distill.distill import distill
-from tasks.corpus import cleaned, tokenized
-from tasks.distillation import predicted
-from tasks.plan import plan
-from tasks.resolve import preflight, resolve
+from leanpipe.training.distill.teacher_cache import cache_config, cache_teacher
+from tasks.preflight import preflight
 from tasks.run import tracked_run
+from tasks.run_inputs import resolve
 
 
 @flow(name="distill")
@@ -21,12 +24,21 @@ def distill_student(config: DistillSettings = DistillSettings()) -> RunResult:
     """
     with tracked_run("distill", config) as run:
         given = resolve(
-            run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
+            run, corpus=config.corpus, models=(config.teacher,), evaluation_sets=config.evaluation_sets
         )
-        preflight(run, given, distill=config.distill)
-        plan(run, config, given)
-        documents = cleaned(run, config, given)
-        blocks = tokenized(run, config, given, documents)
-        predictions = predicted(run, config, given, blocks)
-        run.stage(distill, config.distill, teacher=given.model, blocks=blocks, **predictions)
+        preflight(run, stages, config, given)
+        stages(run, config, given)
         return show(run)
+
+
+def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> tuple[Any, Any]:
+    """Prepare the corpus, ask the teacher once for all that the student will read, and distil: documents and student."""
+    documents, blocks = prepare_corpus.stages(run, config, given)
+    teacher_logprobs = None
+    if config.distill.uses_cache:
+        asked = cache_config(config.cache, blocks, config.distill.tokens)
+        teacher_logprobs = run.stage(cache_teacher, asked, teacher=given.model, blocks=blocks)
+    student = run.stage(
+        distill, config.distill, teacher=given.model, blocks=blocks, teacher_logprobs=teacher_logprobs
+    )
+    return documents, student

@@ -3,11 +3,12 @@
 from prefect import flow
 
 from flows.results import RunResult, show
+from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import FinetuneSettings
 from leanpipe.training.finetune.finetune import finetune
-from tasks.plan import plan
-from tasks.resolve import preflight, resolve
+from tasks.preflight import preflight
 from tasks.run import tracked_run
+from tasks.run_inputs import resolve
 
 
 @flow(name="finetune")
@@ -19,7 +20,11 @@ def finetune_model(config: FinetuneSettings = FinetuneSettings()) -> RunResult:
     """
     with tracked_run("finetune", config) as run:
         given = resolve(run, models=(config.model,), instructions=config.instructions)
-        preflight(run, given, finetune=config.finetune)
-        plan(run, config, given)
-        run.stage(finetune, config.finetune, model=given.model, instructions=given.instructions)
+        preflight(run, stages, config, given)
+        stages(run, config, given)
         return show(run)
+
+
+def stages(run: StageRunner, config: FinetuneSettings, given: RunInputs) -> None:
+    """Finetune the model."""
+    run.stage(finetune, config.finetune, model=given.model, instructions=given.instructions)

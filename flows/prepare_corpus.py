@@ -1,12 +1,16 @@
 """The corpus alone: cleaned, split and tokenised."""
 
+from typing import Any
+
 from prefect import flow
 
 from flows.results import RunResult, show
+from leanpipe.corpus.clean import clean
+from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import TokenSettings
-from tasks.corpus import cleaned, tokenized
-from tasks.resolve import resolve
+from leanpipe.tokens.tokenize import tokenize
 from tasks.run import tracked_run
+from tasks.run_inputs import resolve
 
 
 @flow(name="prepare-corpus")
@@ -18,8 +22,13 @@ def prepare_corpus(config: TokenSettings = TokenSettings()) -> RunResult:
     """
     with tracked_run("prepare-corpus", config) as run:
         given = resolve(
-            run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
+            run, corpus=config.corpus, models=(config.teacher,), evaluation_sets=config.evaluation_sets
         )
-        documents = cleaned(run, config, given)
-        tokenized(run, config, given, documents)
+        stages(run, config, given)
         return show(run)
+
+
+def stages(run: StageRunner, config: TokenSettings, given: RunInputs) -> tuple[Any, Any]:
+    """Clean the corpus, and cut it into blocks of tokens: both results."""
+    documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
+    return documents, run.stage(tokenize, config.tokenize, documents=documents, teacher=given.model)

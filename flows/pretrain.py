@@ -2,13 +2,14 @@
 
 from prefect import flow
 
+from flows import prepare_corpus
 from flows.results import RunResult, show
+from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PretrainSettings
 from leanpipe.training.pretrain.pretrain import pretrain
-from tasks.corpus import cleaned, tokenized
-from tasks.plan import plan
-from tasks.resolve import preflight, resolve
+from tasks.preflight import preflight
 from tasks.run import tracked_run
+from tasks.run_inputs import resolve
 
 
 @flow(name="pretrain")
@@ -20,11 +21,14 @@ def pretrain_model(config: PretrainSettings = PretrainSettings()) -> RunResult:
     """
     with tracked_run("pretrain", config) as run:
         given = resolve(
-            run, corpus=config.corpus, models=(config.teacher,), evaluations=config.evaluation_sets
+            run, corpus=config.corpus, models=(config.teacher,), evaluation_sets=config.evaluation_sets
         )
-        preflight(run, given, pretrain=config.pretrain)
-        plan(run, config, given)
-        documents = cleaned(run, config, given)
-        blocks = tokenized(run, config, given, documents)
-        run.stage(pretrain, config.pretrain, blocks=blocks)
+        preflight(run, stages, config, given)
+        stages(run, config, given)
         return show(run)
+
+
+def stages(run: StageRunner, config: PretrainSettings, given: RunInputs) -> None:
+    """Prepare the corpus, and train on it."""
+    _, blocks = prepare_corpus.stages(run, config, given)
+    run.stage(pretrain, config.pretrain, blocks=blocks)

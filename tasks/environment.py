@@ -6,8 +6,8 @@ Prefect reads its settings when it is imported: call `prepare_environment` befor
 import json
 import os
 import socket
-from pathlib import Path
 
+from leanpipe.core.files import write_text
 from leanpipe.core.home import Home
 
 
@@ -73,13 +73,7 @@ def addresses(prefect_port: int, mlflow_port: int) -> dict[str, str]:
 def write_servers(home: Home, prefect_port: int, mlflow_port: int) -> None:
     """Note for other processes where the servers listen."""
     content = {"environment": addresses(prefect_port, mlflow_port), "ports": [prefect_port, mlflow_port]}
-    _write_whole(home.servers_file, json.dumps(content))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(text)
-    partial.rename(path)
+    write_text(home.servers_file, json.dumps(content))
 
 
 def _answers(port: int) -> bool:

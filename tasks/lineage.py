@@ -1,5 +1,6 @@
 """What became of a document: the account of every cleaned corpus, what was made of it since, and which models came of that."""
 
+import importlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,15 @@ from leanpipe.core import lineage
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.lineage import Result
+from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Store
 from leanpipe.corpus.report import find_document as lookup
 from leanpipe.corpus.report.find_document import Row
 from leanpipe.corpus.rule_names import bound
 from tasks.tracking.versions import Version, all_versions
+
+_MODULES_OF_STAGES = ("leanpipe.settings.flows", "leanpipe.planning.preflight", "leanpipe.assets.resolve")
+"""What imports every stage there is: those with settings, the check, and those that make a model that was asked for by name."""
 
 
 class Made(BaseModel):
@@ -111,7 +116,9 @@ class _Made:
             return []
         place = (corpus.key, split)
         if place not in self._cache:
-            self._cache[place] = [self._one(use) for use in lineage.uses(self._results, corpus, split)]
+            self._cache[place] = [
+                self._one(use) for use in lineage.uses(self._results, corpus, split, uses_of)
+            ]
         return self._cache[place]
 
     def models(self, corpus: Result, split: str) -> list[Version]:
@@ -139,6 +146,14 @@ class _Made:
             how=use.how,
             models=models,
         )
+
+
+def uses_of(stage: str, role: str) -> lineage.Uses:
+    """What comes of the documents in one input of a stage; the worst is assumed of a stage that is not known any more."""
+    for module in _MODULES_OF_STAGES:
+        importlib.import_module(module)
+    known = known_stages().get(stage)
+    return known.uses(role) if known else lineage.TRAINED_ON
 
 
 def _fate(corpus: Result, row: Row, made: _Made) -> Fate:

@@ -15,12 +15,13 @@ from pydantic import BaseModel
 
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.home import Home
-from leanpipe.core.report import Report, Silent, Together
-from leanpipe.core.stage import Inputs, Stage, run_stage
+from leanpipe.core.report import MultiReport, Report, Silent
+from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import REPORT, Artifact, Store
-from leanpipe.corpus.clean import clean
-from leanpipe.planning.model_config import import_for_plans
-from leanpipe.processes.fork_client import Nursery, StageDied
+from leanpipe.planning.references import import_for_plans
+from leanpipe.planning.steps import present
+from leanpipe.processes.fork_client import ForkServer, StageDied
+from leanpipe.processes.run_stage import run_stage
 from tasks.tracking.pages import show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking.runs import MlflowReport, Tracking
@@ -31,7 +32,7 @@ IN_PLACE = "LEANPIPE_IN_PLACE"
 """Set to run every stage in this process: for debugging and tests."""
 
 
-nursery = Nursery()
+fork_server = ForkServer()
 """The helper process of this process's runs."""
 
 _imports = Thread(target=import_for_plans, name="imports", daemon=True)
@@ -51,8 +52,13 @@ class Run:
     def stage(
         self, stage: Stage, config: StageConfig, *, label: str | None = None, **inputs: Any
     ) -> Artifact:
-        """The stage's result, as a Prefect task `label`: Cached if the store has it, else computed and tracked."""
-        label = label or stage.name
+        """The stage's result, as a Prefect task `label`: Cached if the store has it, else computed and tracked.
+
+        Inputs that are None or empty are left out; a stage that can go on from an earlier result is given that.
+        """
+        label, inputs = label or stage.name, present(inputs)
+        if stage.base and (base := stage.base(stage, self.store, config, inputs)):
+            inputs["base"] = base
         key = stage.key(config, inputs)
         found = self.store.find(stage.name, key)
         if found is None:
@@ -61,32 +67,32 @@ class Run:
         run_task = _stage_task.with_options(name=label, task_run_name=label, refresh_cache=found is None)
         artifact = run_task(self, stage, config, inputs, label, key)
         artifact = found or artifact
-        self._show(label, artifact, cached=found is not None)
+        self._show(stage, label, artifact, cached=found is not None)
         return artifact
 
-    def plainly(
+    def compute_untracked(
         self, stage: Stage, config: StageConfig, inputs: Inputs, report: Report | None = None
     ) -> Artifact:
         """The stage's result without a task or an MLflow run of its own."""
         if not stage.uses_device or os.environ.get(IN_PLACE):
             return run_stage(stage, config, inputs, self.store, report or Silent())
-        return nursery.run(stage, config, inputs, self.store, report or Silent())
+        return fork_server.run(stage, config, inputs, self.store, report or Silent())
 
-    def _show(self, label: str, artifact: Artifact, cached: bool) -> None:
+    def _show(self, stage: Stage, label: str, artifact: Artifact, cached: bool) -> None:
         self.results[label] = artifact
         self.tracking.headline(self.mlflow_run, label, artifact)
         if cached and (origin := self.tracking.run_of(artifact.key or "")):
             self.tracking.log_figures(self.mlflow_run, {f"leanpipe.cached.{label}": origin})
-        if artifact.name == clean.name:
-            self.tracking.log_inputs(self.mlflow_run, {"documents": artifact})
-        show_pages(artifact.path / REPORT)
+        if stage.dataset:
+            self.tracking.log_inputs(self.mlflow_run, {stage.dataset.name: artifact})
+        show_pages(stage.pages, artifact.path / REPORT)
         say(f"  {label:<18} " + ("[dim]from the store[/dim]" if cached else f"{artifact.seconds:6.1f} s"))
 
 
 def warm_up() -> None:
     """Begin the imports that a later stage will need, while something else works."""
     if not os.environ.get(IN_PLACE):
-        nursery.start()
+        fork_server.start()
 
 
 def import_early() -> None:
@@ -113,7 +119,7 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
             tracking.log_figures(run_id, {"prefect.flow": name, **links})
             yield Run(home, tracking, run_id)
     finally:
-        nursery.stop()
+        fork_server.stop()
 
 
 def _cache_key(context: TaskRunContext, parameters: Mapping[str, Any]) -> str:
@@ -145,8 +151,8 @@ def _stage_task(
         mlflow_report = MlflowReport(run.tracking.client, run_id)
         started = time.perf_counter()
         try:
-            report = Together([mlflow_report, PrefectProgress(label), terminal])
-            artifact = run.plainly(stage, config, inputs, report)
+            report = MultiReport([mlflow_report, PrefectProgress(label), terminal])
+            artifact = run.compute_untracked(stage, config, inputs, report)
         finally:
             terminal.close()
             mlflow_report.flush()

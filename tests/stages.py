@@ -115,9 +115,9 @@ def together(config: TogetherConfig, inputs: CountInputs, out: Path, report: Rep
 @stage(version=1, uses_device=True)
 def careful(config: CountConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
     """Goes on until it is told to end, and then writes down that it was."""
-    from leanpipe.processes.sigterm import Termination
+    from leanpipe.processes.sigterm import DeferredSigterm
 
-    with Termination() as termination:
+    with DeferredSigterm() as termination:
         report.metrics({"began": 1})
         while not termination.requested:
             time.sleep(0.05)

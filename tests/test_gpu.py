@@ -10,7 +10,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.core.store import Store, external
 from leanpipe.models.load import load_for_inference, load_model
-from leanpipe.processes.fork_client import Nursery
+from leanpipe.processes.fork_client import ForkServer
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from tests.tiny import tiny_model
 
@@ -26,19 +26,19 @@ def test_training_and_quantising_use_the_card_and_give_its_memory_back(tmp_path:
     instructions = tmp_path / "instructions.jsonl"
     instructions.write_text('{"prompt": "What is two and two?", "completion": "Four."}\n' * 64)
     model = external("tiny", tiny_model(tmp_path / "tiny"))
-    store, nursery = Store(tmp_path / "store"), Nursery()
+    store, fork_server = Store(tmp_path / "store"), ForkServer()
     try:
         free = torch.cuda.mem_get_info()[0]
         config = FinetuneConfig(tokens=4_096, max_length=64)
         inputs = {"model": model, "instructions": external("instructions", instructions)}
-        adapted = nursery.run(finetune, config, inputs, store, Silent())
+        adapted = fork_server.run(finetune, config, inputs, store, Silent())
         assert adapted.peak_memory > 0
         assert adapted.summary["validation_loss"] < adapted.summary["initial_validation_loss"]
-        quantized = nursery.run(quantize, QuantizeConfig(), {"model": adapted}, store, Silent())
+        quantized = fork_server.run(quantize, QuantizeConfig(), {"model": adapted}, store, Silent())
         assert quantized.summary["nf4_bytes"] < quantized.summary["int8_bytes"]
         assert torch.cuda.mem_get_info()[0] > 0.98 * free
     finally:
-        nursery.stop()
+        fork_server.stop()
 
 
 def test_layers_beside_the_card_give_the_same_logits(tmp_path: Path, monkeypatch):

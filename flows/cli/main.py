@@ -84,14 +84,16 @@ def plan(
     teacher: Annotated[str | None, typer.Option(help="folder, .gguf file or hub id of the teacher")] = None,
 ) -> None:
     """Say what memory, disk and time a run would take, and what would not fit; nothing is loaded or run."""
-    from flows.cli.plan import print_plan
     from flows.cli.read_settings import settings
     from leanpipe.settings.flows import SETTINGS
 
     if flow not in SETTINGS:
         raise UserError(f"there is no flow {flow}: choose one of {', '.join(SETTINGS)}")
     overrides = ([f"teacher={_yaml(teacher)}"] if teacher else []) + (set_ or [])
-    print_plan(settings(SETTINGS[flow], preset, config, overrides), device, Home.from_environment())
+    home = _prepare()
+    from flows.cli.plan import print_plan
+
+    print_plan(flow, settings(SETTINGS[flow], preset, config, overrides), device, home)
 
 
 @app.command()

@@ -10,10 +10,11 @@ from leanpipe.assets.resolve import resolve_instructions, resolve_model
 from leanpipe.core.config import StageConfig
 from leanpipe.core.home import Home
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import Inputs, Stage, run_stage
+from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import Artifact, Store
 from leanpipe.models.load import load_tokenizer
-from leanpipe.training.finetune.chat import check_template, encode, learnt_runs
+from leanpipe.processes.run_stage import run_stage
+from leanpipe.training.finetune.chat import check_template, encode, learned_runs
 from leanpipe.training.finetune.instructions import read_instructions
 
 LEARNT, READ = "bold green", "dim"
@@ -32,8 +33,8 @@ def show_mask(
     check_template(tokenizer)
     encoded = [encode(messages, tokenizer, max_length) for messages in read.conversations[:examples]]
     for number, example in enumerate(encoded, 1):
-        console.rule(f"{number}: {example.learnt} of {len(example.tokens)} tokens are learnt")
-        console.print(_coloured(learnt_runs(example, tokenizer)), soft_wrap=True)
+        console.rule(f"{number}: {example.learned} of {len(example.tokens)} tokens are learnt")
+        console.print(_coloured(learned_runs(example, tokenizer)), soft_wrap=True)
 
 
 def _coloured(runs: Sequence[tuple[str, bool]]) -> Text:

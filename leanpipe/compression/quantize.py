@@ -13,7 +13,9 @@ from pydantic import Field
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, ExpectedInputs, host_bytes, process_bytes
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT
@@ -30,6 +32,9 @@ _PROBE_TEXT = (
     "In spring, when the snow melts, it carries twice the water that it does in autumn. Why does that matter? Because "
     "the mills along its banks were built for the wet months, and in 1874 four of them stood still from July on."
 )
+
+_BITSANDBYTES = 195_000_000
+"""Bytes of bitsandbytes' code on a processor. Measured on two models of different shape."""
 
 
 class QuantizeConfig(StageConfig):
@@ -56,7 +61,31 @@ class QuantizeInputs:
     model: Path
 
 
-@stage(version=1, uses_device=True)
+def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for a format that this device cannot run."""
+    check_formats(config.formats)
+
+
+def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `quantize` takes: one model in half precision, and a smaller one beside it."""
+    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.models.offload import loading_bytes
+    from leanpipe.training.trainer.memory import size_of
+
+    model = expected_config(inputs["model"])
+    size = size_of(model)
+    parts = {
+        "process": process_bytes(kind) + (_BITSANDBYTES if kind == "cpu" else 0),
+        "weights": max(round(3.2 * size.parameters), loading_bytes(model, size.parameters, kind)),
+    }
+    peak = sum(parts.values())
+    disk = sum({"int8": 1, "nf4": 0.6}[form] * size.parameters + size.head for form in config.formats)
+    work = 4.0 * size.parameters * 64
+    result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
+    return Estimate(peak, host_bytes(kind, peak), round(disk), work, parts, result=result)
+
+
+@stage(version=1, uses_device=True, check=check_quantize, estimate=estimate_quantize)
 def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
     """Write one model folder per format, `out/int8` and `out/nf4`, and measure what each saves and loses.
 
@@ -68,26 +97,26 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     _check_full_precision(inputs.model)
     tokenizer = load_tokenizer(inputs.model)
     full = load_model(inputs.model)
-    kept, quantised = split_modules(full, config.keep)
+    kept, quantized = split_modules(full, config.keep)
     probe = _probe(tokenizer, full)
     expected = _logits(full, probe)
     del full
     sizes = {"full": weight_bytes(inputs.model)}
     summary: Summary = {
         "full_bytes": sizes["full"],
-        "modules_quantized": len(quantised),
+        "modules_quantized": len(quantized),
         "modules_kept": len(kept),
     }
     for done, form in enumerate(formats):
         report.progress(done, len(formats), "formats")
-        write_quantised(inputs.model, out / form, quantization_config(form, config, kept), tokenizer)
+        write_quantized(inputs.model, out / form, quantization_config(form, config, kept), tokenizer)
         sizes[form] = weight_bytes(out / form)
         error = relative_error(_logits(load_model(out / form), probe), expected)
         figures = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
         summary |= {f"{form}_{name}": value for name, value in figures.items()}
     report.progress(len(formats), len(formats), "formats")
     report.metrics({name: float(value) for name, value in summary.items()})
-    _write_report(sizes, kept, quantised, out / REPORT)
+    _write_report(sizes, kept, quantized, out / REPORT)
     return summary
 
 
@@ -116,7 +145,7 @@ def check_formats(formats: tuple[Format, ...]) -> None:
 
 
 def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The names of the linear layers that stay in full precision, and of those to quantise.
+    """Return the names of the linear layers that stay in full precision, and of those to quantise.
 
     A name in `keep` matches a whole name, or its start or end at a dot. The output layer, and what shares its weights
     with another module, always stay. Raises UserError for a name that matches no linear layer, or if none is left.
@@ -134,14 +163,14 @@ def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list
         )
     always = set(get_keys_to_not_convert(model))
     kept = [name for name in linear if name in always or any(_matches(one, name) for one in keep)]
-    quantised = [name for name in linear if name not in set(kept)]
-    if not quantised:
+    quantized = [name for name in linear if name not in set(kept)]
+    if not quantized:
         raise UserError("quantize.keep leaves no linear layer to quantise: name fewer modules")
-    return kept, quantised
+    return kept, quantized
 
 
 def quantization_config(form: Format, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
-    """What transformers needs to quantise to `form` and, saved in the folder, to reload it."""
+    """Return transformers' settings to quantise to `form` and, saved in the folder, to reload it."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -158,7 +187,7 @@ def quantization_config(form: Format, config: QuantizeConfig, kept: list[str]) -
     )
 
 
-def write_quantised(
+def write_quantized(
     source: Path, target: Path, config: "BitsAndBytesConfig", tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     """Quantise the model in `source` while it is loaded and save it to `target`. What is not quantised becomes bf16."""
@@ -178,7 +207,7 @@ def write_quantised(
 
 
 def relative_error(actual: "torch.Tensor", expected: "torch.Tensor") -> float:
-    """|actual - expected| / |expected| in the L2 norm over all elements."""
+    """Return |actual - expected| / |expected| in the L2 norm over all elements."""
     return float((actual - expected).norm() / expected.norm())
 
 
@@ -221,12 +250,12 @@ def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
         return model(input_ids=tokens, use_cache=False).logits.float().cpu()
 
 
-def _write_report(sizes: dict[str, int], kept: list[str], quantised: list[str], folder: Path) -> None:
+def _write_report(sizes: dict[str, int], kept: list[str], quantized: list[str], folder: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [f"{name},{name in kept}" for name in sorted([*kept, *quantised])]
+    rows = [f"{name},{name in kept}" for name in sorted([*kept, *quantized])]
     (folder / "modules.csv").write_text("module,full_precision\n" + "\n".join(rows) + "\n")
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,7 +6,8 @@ API, the check of the command line and the parameter in MLflow.
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
 
 def _keep_declared_order(schema: dict[str, Any]) -> None:
@@ -20,6 +21,8 @@ class StageConfig(BaseModel):
 
     neutral: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where or how fast a result is computed, and never which."""
+    renamed: ClassVar[dict[str, str]] = {}
+    """Names that fields had once, and what they are called now: an old one is refused with the new one in the sentence."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -28,6 +31,16 @@ class StageConfig(BaseModel):
         validate_default=True,
         json_schema_extra=_keep_declared_order,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, values: Any) -> Any:
+        for old, new in cls.renamed.items():
+            if isinstance(values, dict) and old in values:
+                raise PydanticCustomError(
+                    "renamed", "{old} is called {new} now: write {new}", {"old": old, "new": new}
+                )
+        return values
 
 
 def content(config: StageConfig) -> dict[str, Any]:

@@ -8,12 +8,14 @@ import ctypes
 import functools
 import gc
 import importlib.util
-import os
 import platform
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from leanpipe.core.memory_limits import free_under_limits
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,7 @@ Kind = Literal["cpu", "cuda"]
 
 @functools.cache
 def name() -> Kind:
-    """ "cuda" if this machine has an NVIDIA driver and torch can use it, else "cpu"."""
+    """Return "cuda" if this machine has an NVIDIA driver and torch can use it, else "cpu"."""
     if not has_nvidia_driver():
         return "cpu"
     import torch
@@ -38,7 +40,7 @@ def has_liger() -> bool:
 
 
 def count() -> int:
-    """GPUs that torch can use; 1 without any."""
+    """Count the GPUs that torch can use; 1 without any."""
     if name() == "cpu":
         return 1
     import torch
@@ -48,7 +50,7 @@ def count() -> int:
 
 @functools.cache
 def model() -> str:
-    """What the maker calls the device, such as "NVIDIA H100 80GB HBM3": figures of two models do not compare."""
+    """Return what the maker calls the device, such as "NVIDIA H100 80GB HBM3": figures of two models do not compare."""
     if name() == "cuda":
         import torch
 
@@ -60,6 +62,7 @@ def model() -> str:
 
 
 def has_nvidia_driver() -> bool:
+    """Whether this machine has an NVIDIA driver; torch is not asked, which would start CUDA."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
 
 
@@ -75,15 +78,22 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
 
 
+def arithmetic_of(precision: str) -> str:
+    """Decide on bf16, fp16 or fp32 for a setting that may also be "auto": bf16 where the device has it, else fp32."""
+    if precision == "auto":
+        return "bf16" if has_bfloat16() else "fp32"
+    return precision
+
+
 def compute_dtype() -> "torch.dtype":
-    """bfloat16 where the device has it, else float32."""
+    """Return the fastest type to compute in: bfloat16 where the device has it, else float32."""
     import torch
 
     return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
 def dtype_of(arithmetic: str) -> "torch.dtype":
-    """Of bf16, fp16 or fp32."""
+    """Return torch's type for bf16, fp16 or fp32."""
     import torch
 
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[arithmetic]
@@ -101,7 +111,7 @@ def release_memory() -> None:
 
 
 def reset_peak_memory() -> None:
-    """Start measuring the peak anew."""
+    """Start measuring the peak of memory anew."""
     if name() == "cuda":
         import torch
 
@@ -111,7 +121,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes at the peak since `reset_peak_memory`: allocated on the GPU, else resident in this process."""
+    """Return the bytes taken at the peak since `reset_peak_memory`: allocated on the GPU, else resident in this process."""
     if name() == "cuda":
         import torch
 
@@ -123,7 +133,7 @@ def peak_memory() -> int:
 
 
 def free_memory() -> int:
-    """Bytes of the device that nothing uses now."""
+    """Return the bytes of the device's memory that nothing uses now."""
     if name() == "cuda":
         import torch
 
@@ -133,22 +143,46 @@ def free_memory() -> int:
 
 
 def free_host_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its container if that is allowed less."""
-    if sys.platform != "linux":
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
-    return min(int(available) * 1024, _container_memory())
+    """Return the bytes of main memory that this process may still take.
+
+    What the machine has free, or less if its container (control group) or `ulimit -v` leaves less.
+    """
+    import psutil
+
+    return min(psutil.virtual_memory().available, free_under_limits())
 
 
-def _container_memory() -> int:
-    """What the control group leaves (version 2; https://docs.kernel.org/admin-guide/cgroup-v2.html, memory)."""
-    limit, current = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
-    if not limit.exists() or not current.exists() or limit.read_text().strip() == "max":
-        return sys.maxsize
-    statistics = dict(line.split() for line in limit.with_name("memory.stat").read_text().splitlines())
-    # Pages of files are given back when they are needed.
-    return (
-        int(limit.read_text())
-        - int(current.read_text())
-        + sum(int(statistics[name]) for name in ("active_file", "inactive_file"))
-    )
+_PEAK_SECONDS = 0.1
+_PEAK_SIZE = {"cpu": 1_024, "cuda": 8_192}
+
+
+@functools.cache
+def peak_flops(dtype: "torch.dtype") -> float:
+    """Measure the floating-point operations per second of a large matrix product in `dtype` on this device, once per process.
+
+    Takes a fifth of a second. The best of several, because other work on the machine only ever slows it down.
+    """
+    import torch
+
+    size, where = _PEAK_SIZE[name()], name()
+    generator = torch.Generator(where).manual_seed(0)
+    # Of random numbers: a GPU multiplies zeros and ones faster than anything it will be given.
+    a, b = (torch.randn(size, size, generator=generator, device=where).to(dtype) for _ in range(2))
+    product_seconds(a, b)
+    best, until = float("inf"), time.perf_counter() + _PEAK_SECONDS
+    while time.perf_counter() < until:
+        best = min(best, product_seconds(a, b))
+    return 2 * size**3 / best
+
+
+def product_seconds(a: "torch.Tensor", b: "torch.Tensor") -> float:
+    """Time the device for one product of two matrices."""
+    import torch
+
+    if name() == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    torch.mm(a, b)
+    if name() == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -1,26 +1,26 @@
 """What was made of what: the results in a store, linked by the digests of what they were made from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from leanpipe.core.store import MANIFEST, Manifest, Store, content_digest, digest_json
 
-LEARNT, HELD_OUT = "train", ("validation", "test")
-
-_READS = {"tokenize": ("train", "validation"), "seed_model": ("train",), "evaluate": ("test",)}
-"""The splits that stages read of what `clean` wrote. A stage that is not here may read all."""
-_LEAVE_NOTHING = {
-    ("tokenize", "teacher"),  # its vocabulary alone is taken
-    ("tokenize", "base"),  # shards of documents that the new corpus has too, and accounts for
-    ("clean", "base"),  # likewise
-    ("clean", "evaluations"),
-    ("check", "model"),
-}
-"""Inputs of stages by which nothing of a document comes into the result."""
+LEARNT = "train"
 
 How = Literal["trained on it", "prepared from it", "measured on it", "measures a model trained on it"]
+
+Uses = Mapping[str, How]
+"""What a result has to do with a document that came into it by one of its inputs, by the split that the document is in."""
+
+TRAINED_ON: Uses = {"train": "trained on it", "validation": "measured on it", "test": "measured on it"}
+PREPARED_FROM: Uses = {"train": "prepared from it", "validation": "prepared from it"}
+VALIDATED_ON: Uses = {"validation": "measured on it"}
+TESTED_ON: Uses = {"test": "measured on it"}
+MEASURES: Uses = {"train": "measures a model trained on it"}
+NOTHING: Uses = {}
+"""Of an input by which nothing of a document comes into the result."""
 
 
 class Result(NamedTuple):
@@ -50,44 +50,25 @@ def read_results(store: Store) -> list[Result]:
     return sorted(map(_read, paths), key=lambda result: (result.published, result.key))
 
 
-def uses(results: Sequence[Result], corpus: Result, split: str) -> list[Use]:
+def uses(
+    results: Sequence[Result], corpus: Result, split: str, uses_of: Callable[[str, str], Uses]
+) -> list[Use]:
     """What was made, by way of any number of stages, of the documents in one split of `corpus`, in order of making.
 
-    A model counts as trained on a document only if the document is in `train`. Of `validation` and `test` there are only
-    results that were measured on it.
+    `uses_of` says of a stage's name and one of its inputs what comes of the documents in it. A model counts as trained on a
+    document only if the document is in `train`. Of `validation` and `test` there are only results that were measured on it.
     """
     found: dict[str, Use] = {}
     takers, waiting = _takers(results), [corpus]
     while waiting:
         parent = waiting.pop()
         for child, role in (taker for digest in parent.digests for taker in takers.get(digest, ())):
-            how = _use(parent, child, role, split)
+            how = uses_of(child.stage, role).get(split)
             if how and child.key not in found:
                 found[child.key] = Use(child, how)
                 if how in ("trained on it", "prepared from it"):
                     waiting.append(child)
     return sorted(found.values(), key=lambda use: (use.result.published, use.result.key))
-
-
-def _use(parent: Result, child: Result, role: str, split: str) -> How | None:
-    """What `child` has to do with a document of `split`, if a model or blocks in `parent` were made of that document."""
-    if (child.stage, role) in _LEAVE_NOTHING:
-        return None
-    if parent.stage == "clean":
-        return _use_of_documents(child, split)
-    if child.stage == "cache_teacher":
-        return "prepared from it" if split == LEARNT else None
-    if child.stage == "evaluate":
-        return "measures a model trained on it" if split == LEARNT else None
-    return "trained on it" if split == LEARNT else "measured on it"
-
-
-def _use_of_documents(child: Result, split: str) -> How | None:
-    if split not in _READS.get(child.stage, (LEARNT, *HELD_OUT)):
-        return None
-    if child.stage == "tokenize":
-        return "prepared from it"
-    return "trained on it" if split == LEARNT else "measured on it"
 
 
 def _takers(results: Sequence[Result]) -> dict[str, list[tuple[Result, str]]]:

@@ -37,8 +37,10 @@ def grid(path: Path, count: int, width: float = 8.0, height: float = 4.0) -> Ite
     figure.savefig(path, dpi=DPI)
 
 
-def draw_bars(path: Path, title: str, bars: Sequence[tuple[str, float]], color: str = NEUTRAL) -> None:
-    """A horizontal bar for each (label, number of documents), the first on top, its number beside it."""
+def draw_bars(
+    path: Path, title: str, bars: Sequence[tuple[str, float]], color: str = NEUTRAL, unit: str = "documents"
+) -> None:
+    """Draw a horizontal bar for each (label, number of `unit`), the first on top, its number beside it."""
     from matplotlib.ticker import MaxNLocator
 
     labels = [label for label, _ in bars] or ["none"]
@@ -49,4 +51,4 @@ def draw_bars(path: Path, title: str, bars: Sequence[tuple[str, float]], color: 
         axes.margins(x=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set(xlabel="documents", title=title)
+        axes.set(xlabel=unit, title=title)

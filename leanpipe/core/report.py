@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from leanpipe.core.files import write_text
+
 
 class Report(Protocol):
     """Listens to one running stage."""
@@ -28,7 +30,7 @@ class Silent:
     def progress(self, done: float, total: float, what: str) -> None: ...
 
 
-class Together:
+class MultiReport:
     """Passes everything on to several listeners, in order."""
 
     def __init__(self, listeners: Sequence[Report]):
@@ -81,9 +83,7 @@ class MetricsFile:
         for entry in entries:
             self._remember(entry["values"], entry["step"])
         if entries or self._path.exists():
-            aside = self._path.with_suffix(".new")
-            aside.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-            aside.replace(self._path)
+            write_text(self._path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     def _remember(self, values: Mapping[str, float], step: int | None) -> None:
         if step is not None:

@@ -1,25 +1,24 @@
-"""What a stage is, and how one is run in this process.
+"""What a stage is, and what it says of itself.
 
-A stage is a function `(config, inputs, out, report) -> summary`, pure but for the files it writes under `out`.
-Add one in six lines: see README.
+A stage is a function `(config, inputs, out, report) -> summary`, pure but for the files it writes under `out`. Preflight,
+plan, history, lineage and the pages of a run ask the stage for what they need to know: see docs/add-a-stage.md.
 """
 
 import dataclasses
 import importlib
-import importlib.metadata
 import inspect
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from leanpipe.core import device
 from leanpipe.core.config import StageConfig, content
-from leanpipe.core.report import MetricsFile, Report, Together, replay
+from leanpipe.core.device import Kind
+from leanpipe.core.estimate import Estimate, ExpectedInputs
+from leanpipe.core.lineage import NOTHING, TRAINED_ON, Uses
+from leanpipe.core.report import Report, replay
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, digest_json
-from leanpipe.processes.launcher import run_together
 
 Summary = dict[str, Any]
 """A stage's headline figures, by name: numbers and short texts."""
@@ -29,7 +28,34 @@ Inputs = Mapping[str, Artifact | Sequence[Artifact]]
 Runner = Callable[["Stage", StageConfig, Inputs], Artifact]
 """Runs one stage somewhere: here, or in a process of its own."""
 
-_VERSIONS_OF = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
+Check = Callable[[Any, ExpectedInputs], None]
+"""Raises UserError for what can be known to be wrong with a config and its inputs before any work."""
+
+Estimator = Callable[[Any, ExpectedInputs, Kind], Estimate]
+"""What a stage with this config and these inputs will take on such a device, and what its result will be like."""
+
+FindBase = Callable[["Stage", Store, Any, Inputs], Artifact | None]
+"""The earlier result that a stage with this config and these inputs can start from, if the store has one."""
+
+
+class Page(NamedTuple):
+    """A Markdown file that a stage writes under `report/`, shown on the page of the run."""
+
+    file: str
+    key: str
+    """The name of its artifact in Prefect."""
+    description: str
+
+
+class Dataset(NamedTuple):
+    """A result that is a table of examples, as MLflow lists them."""
+
+    name: str
+    """What it is called among the inputs of a run."""
+    columns: tuple[str, ...]
+    """Its columns, all of text."""
+    rows: str
+    """The headline figure that counts its rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +67,19 @@ class Stage:
     uses_device: bool
     shortcuts: tuple[str, ...] = ()
     """Inputs that save work and change nothing in the result, so that they are no part of its key."""
+    check: Check | None = None
+    estimate: Estimator | None = None
+    base: FindBase | None = None
+    """Finds the input `base`, for a stage that goes on from an earlier result."""
+    reads: Mapping[str, Uses] = dataclasses.field(default_factory=dict)
+    """By input, what comes of the documents in it. An input that is not named is trained on."""
+    pages: tuple[Page, ...] = ()
+    dataset: Dataset | None = None
+    """For a result that is listed among the data sets of a run."""
+
+    def uses(self, role: str) -> Uses:
+        """What comes of the documents in the input `role`."""
+        return self.reads.get(role, NOTHING if role == "base" else TRAINED_ON)
 
     @property
     def name(self) -> str:
@@ -84,14 +123,31 @@ class Stage:
 
     def bind(self, inputs: Inputs) -> Any:
         """The stage's own inputs class, filled with the paths of the artifacts."""
-        return self.inputs_type(**{name: _paths(value) for name, value in inputs.items()})
+        return self.inputs_type(**{name: paths_of(value) for name, value in inputs.items()})
+
+
+_STAGES: dict[str, Stage] = {}
 
 
 def stage(
-    *, version: int, uses_device: bool = False, shortcuts: tuple[str, ...] = ()
+    *, version: int, uses_device: bool = False, **more: Any
 ) -> Callable[[Callable[..., Summary]], Stage]:
-    """Make a stage of a function. One that `uses_device` runs alone on it and in a process of its own."""
-    return lambda function: Stage(function, version, uses_device, shortcuts)
+    """Make a stage of a function. One that `uses_device` runs alone on it and in a process of its own.
+
+    `more` are the fields of `Stage`: shortcuts, check, estimate, base, reads, pages, dataset.
+    """
+
+    def of(function: Callable[..., Summary]) -> Stage:
+        made = Stage(function, version, uses_device, **more)
+        _STAGES[made.name] = made
+        return made
+
+    return of
+
+
+def known_stages() -> Mapping[str, Stage]:
+    """The stages of all modules that were imported, by name."""
+    return _STAGES
 
 
 def find_stage(address: str) -> Stage:
@@ -107,18 +163,6 @@ def results(stage: Stage, config: StageConfig, store: Store) -> Iterator[tuple[P
             yield path.parent, manifest
 
 
-def run_stage(stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report) -> Artifact:
-    """The stage's result: from the store if it is there, else computed here and published. Metrics go to `report`."""
-    key = stage.key(config, inputs)
-    with store.locked(f"{stage.name}-{key}"):
-        if found := stored(stage, config, inputs, store, report):
-            return found
-        if not stage.uses_device:
-            return _compute(stage, key, config, inputs, store, report)
-        with store.locked(f"device-{device.name()}"):
-            return _compute(stage, key, config, inputs, store, report)
-
-
 def stored(
     stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report
 ) -> Artifact | None:
@@ -129,44 +173,11 @@ def stored(
     return found
 
 
-def _compute(
-    stage: Stage, key: str, config: StageConfig, inputs: Inputs, store: Store, report: Report
-) -> Artifact:
-    out = store.partial(stage.name, key)
-    listeners = Together([MetricsFile(out / REPORT / "metrics.jsonl"), report])
-    device.reset_peak_memory()
-    started = time.perf_counter()
-    processes = getattr(config, "processes", 1)
-    if processes > 1:
-        summary, peak = run_together(processes, _job(stage, config, inputs, out), listeners, stage.name)
-    else:
-        summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
-    return store.publish(
-        stage.name,
-        key,
-        config=config.model_dump(mode="json"),
-        inputs=stage.digests(inputs),
-        summary=summary,
-        versions={name: importlib.metadata.version(name) for name in _VERSIONS_OF},
-        seconds=time.perf_counter() - started,
-        peak_memory=peak,
-        device=device.model() if stage.uses_device else "",
-    )
+def several(inputs: Inputs, role: str) -> Sequence[Artifact]:
+    """The artifacts of an input that may be one, several or none."""
+    value = inputs.get(role, ())
+    return [value] if isinstance(value, Artifact) else value
 
 
-def _job(stage: Stage, config: StageConfig, inputs: Inputs, out: Path) -> dict[str, Any]:
-    """The stage as another process reads it."""
-    paths = {name: _paths(value) for name, value in inputs.items()}
-    return {
-        "stage": stage.address,
-        "config": config.model_dump(mode="json"),
-        "inputs": {
-            name: str(path) if isinstance(path, Path) else list(map(str, path))
-            for name, path in paths.items()
-        },
-        "out": str(out),
-    }
-
-
-def _paths(value: Artifact | Sequence[Artifact]) -> Path | tuple[Path, ...]:
+def paths_of(value: Artifact | Sequence[Artifact]) -> Path | tuple[Path, ...]:
     return value.path if isinstance(value, Artifact) else tuple(one.path for one in value)

@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+from leanpipe.core.files import publish_folder
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +128,7 @@ class Store:
         partial, final = self.partial(stage, key), self.path(stage, key)
         manifest = Manifest(stage=stage, key=key, files=digest_files(partial), **facts)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
-        for path in [*partial.rglob("*"), partial]:
-            sync(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(final)
-        sync(final.parent)
+        publish_folder(partial, final)
         return self._artifact(manifest)
 
     @contextmanager
@@ -175,12 +172,3 @@ def content_digest(files: Mapping[str, str]) -> str:
 def external(name: str, path: Path) -> Artifact:
     """A file or folder that came from outside, referred to by its content."""
     return Artifact(name=name, path=path.resolve(), digest=content_digest(digest_files(path)))
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ from pydantic import Field
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import OverlapIndex
 from leanpipe.corpus.document import START, Fault
@@ -61,7 +61,10 @@ class InspectInputs:
     """Evaluation sets, of which no document may hold a passage."""
 
 
-@stage(version=1)
+@stage(
+    version=1,
+    pages=(Page("inspection.md", "inspection", "What cleaning would drop of a sample, and why"),),
+)
 def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Report) -> Summary:
     """Write `inspection.json` (see `Inspection`), and a page and a picture of it.
 

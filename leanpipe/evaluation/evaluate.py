@@ -10,6 +10,16 @@ from pydantic import Field
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
+from leanpipe.core.device import Kind
+from leanpipe.core.estimate import (
+    BYTES_PER_TOKEN,
+    Estimate,
+    ExpectedInputs,
+    bytes_of_weight,
+    host_bytes,
+    process_bytes,
+)
+from leanpipe.core.lineage import MEASURES, TESTED_ON
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT, content_digest, digest_file
@@ -27,6 +37,11 @@ from leanpipe.models.load import document_separator, load_for_inference, load_to
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_PLOTTING = 60_000_000
+"""Bytes of matplotlib's and pandas' code on a processor. Measured on two models of different shape."""
+_PICTURES = 200_000
+"""Bytes of one evaluation's report."""
 
 
 class EvaluateConfig(StageConfig):
@@ -77,7 +92,36 @@ class EvaluateInputs:
     documents: Path
 
 
-@stage(version=1, uses_device=True)
+def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `evaluate` takes: the model and the logits of its longest reading."""
+    from leanpipe.models.count import expected_config
+    from leanpipe.models.offload import loading_bytes
+    from leanpipe.training.trainer.memory import size_of
+
+    model = expected_config(inputs["model"])
+    size = size_of(model)
+    weights = bytes_of_weight() * size.parameters
+    # A window's logits in the arithmetic's type, and in float32 three times: they, their logarithms, what is between.
+    tokens = max(config.context, config.prefill_tokens)
+    parts = {
+        "process": process_bytes(kind) + (_PLOTTING if kind == "cpu" else 0),
+        "weights": weights,
+        "logits": tokens * size.vocabulary * (bytes_of_weight() + 12),
+    }
+    peak = max(sum(parts.values()), process_bytes(kind) + loading_bytes(model, size.parameters, kind))
+    read_tokens = config.text_bytes / BYTES_PER_TOKEN + (config.repeats + 1) * config.prefill_tokens
+    written = (len(config.prompts) * config.max_new_tokens) + (config.repeats + 1) * config.decode_tokens
+    work = 2.0 * size.parameters * (read_tokens + written)
+    disk = _PICTURES + config.text_bytes
+    return Estimate(peak, host_bytes(kind, peak), disk, work, parts, weights)
+
+
+@stage(
+    version=1,
+    uses_device=True,
+    estimate=estimate_evaluate,
+    reads={"model": MEASURES, "documents": TESTED_ON},
+)
 def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: Report) -> Summary:
     """Write `evaluation.json` (every figure), `generations.jsonl`, and pictures and answers for people.
 

@@ -1,6 +1,6 @@
 """Which earlier tokens a token attends to: the settings of sparse attention, and how a model folder names them."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -30,9 +30,3 @@ class AttentionConfig(StageConfig):
     """Into how many buckets the keys of a head are hashed; for reformer."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Decides the blocks of bigbird and the hashes of reformer; it stays with the model."""
-
-
-def pattern_of(config: Any) -> AttentionConfig | None:
-    """The pattern that a model's config names; None for full attention and for models of others."""
-    named = getattr(config, KEY, None)
-    return AttentionConfig.model_validate(named) if named else None

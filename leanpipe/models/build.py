@@ -33,7 +33,7 @@ def decoder_config(
     vocabulary: int,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> "PretrainedConfig":
-    """What transformers needs to know. A sliding window over a Llama is what transformers calls a Mistral."""
+    """Return transformers' config for a decoder of this shape. A sliding window over a Llama is what it calls a Mistral."""
     special: dict[str, Any] = {
         name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
     }
@@ -44,15 +44,15 @@ def decoder_config(
 
 
 def random_decoder(config: "PretrainedConfig", seed: int) -> "PreTrainedModel":
-    """A model with new weights, in float32, that computes the attention pattern its config names."""
+    """Make a model with new weights, in float32, that computes the attention pattern its config names."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from leanpipe.models.sparse_attention import implementation
+    from leanpipe.models.sparse_attention import attention_implementation
 
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation=implementation(config)
+        config, dtype=torch.float32, attn_implementation=attention_implementation(config)
     )
 
 
@@ -81,7 +81,7 @@ def _llama(
 def _gpt2(
     shape: Shape, attention: AttentionConfig, vocabulary: int, special: dict[str, Any]
 ) -> "PretrainedConfig":
-    """Radford et al. 2019, without dropout, which one pass over much text does not need."""
+    """GPT-2 (Radford et al. 2019) without dropout, which one pass over much text does not need."""
     from transformers import GPT2Config
 
     return GPT2Config(

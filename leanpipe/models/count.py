@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.models.narrow import narrow_config
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_config(path: Path) -> "PretrainedConfig":
-    """The config of the model folder `path`. Raises UserError if there is none."""
+    """Read the config of the model folder `path`. Raises UserError if there is none."""
     from transformers import AutoConfig
 
     try:
@@ -27,6 +28,16 @@ def read_config(path: Path) -> "PretrainedConfig":
         ) from error
 
 
+def expected_config(model: Expected) -> "PretrainedConfig":
+    """The config of a model that may not be there yet. Raises KeyError if nothing is known of it."""
+    return read_config(model.path) if model.path else model.facts["model"]
+
+
+def tokenizer_folder(model: Expected) -> Path | None:
+    """Where the tokenizer lies that a model has, or will have; None if it has yet to be trained."""
+    return model.path or model.facts.get("tokenizer")
+
+
 def brings_code(path: Path) -> bool:
     """Whether the folder `path` names Python files of its own, for transformers to run, as the classes of its model."""
     for name in ("config.json", "tokenizer_config.json"):
@@ -37,7 +48,7 @@ def brings_code(path: Path) -> bool:
 
 
 def refuse_code(path: Path) -> str:
-    """Code that comes with a model could do anything on this machine; whoever wrote the model is not its user."""
+    """Say why a model that brings code is refused: it could do anything here, and who wrote it is not its user."""
     return (
         f"{path} cannot be loaded without running the Python code that came with it (auto_map in its JSON files), and "
         "such code is never run: choose a model of an architecture that transformers has itself"
@@ -45,7 +56,7 @@ def refuse_code(path: Path) -> str:
 
 
 def empty_model(config: "PretrainedConfig") -> "PreTrainedModel":
-    """The model that `config` describes, on the meta device: shapes and names, but no memory."""
+    """Make the model that `config` describes, on the meta device: shapes and names, but no memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -54,12 +65,12 @@ def empty_model(config: "PretrainedConfig") -> "PreTrainedModel":
 
 
 def count_parameters(model: "PreTrainedModel") -> int:
-    """Parameters of the model; tied weights count once."""
+    """Count the parameters of the model; tied weights count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def parameters_of(config: "PretrainedConfig") -> int:
-    """Parameters of the model that `config` describes; tied weights count once."""
+    """Count the parameters of the model that `config` describes; tied weights count once."""
     return _parameters_of(type(config), config.to_json_string(use_diff=False))  # type: ignore[arg-type]
 
 
@@ -70,7 +81,7 @@ def _parameters_of(kind: "type[PretrainedConfig]", described: str) -> int:
 
 
 def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfig":
-    """A copy of `config` that has only the layers `kept`, given by their indices."""
+    """Return a copy of `config` that has only the layers `kept`, given by their indices."""
     smaller = copy.deepcopy(config)
     smaller.num_hidden_layers = len(kept)
     if getattr(config, "layer_types", None):
@@ -79,14 +90,14 @@ def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfi
 
 
 def parameters_with_layers(config: "PretrainedConfig", layers: int) -> int:
-    """Parameters of the model that `config` describes if it had its first `layers` layers only."""
+    """Count the parameters of the model that `config` describes if it had its first `layers` layers only."""
     return parameters_of(with_layers(config, list(range(layers))))
 
 
 def layers_for_size(config: "PretrainedConfig", size: float, width: float = 1.0) -> int:
-    """How many layers, `width` times as wide, give the model nearest to `size` times the parameters of the whole one; at
-    least one, at most all.
+    """Return how many layers, `width` times as wide, give about `size` times the parameters of the whole model.
 
+    At least one, at most all.
     Layers are taken to be alike. Raises UserError if even one layer is over half a layer too much.
     """
     layers = config.num_hidden_layers

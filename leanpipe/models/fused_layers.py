@@ -1,6 +1,6 @@
-"""RMS norms and gated layers in fewer passes over memory: on a processor, what plain PyTorch does there takes longer than
-it should, and keeps more for the backward pass.
+"""RMS norms and gated layers in fewer passes over memory.
 
+On a processor, what plain PyTorch does there takes longer than it should, and keeps more for the backward pass.
 Each operation of PyTorch reads and writes whole tensors, which do not fit into caches; here a few rows go through all of them at
 a time. And under autocast a norm's output is converted once, not once for each layer that reads it.
 
@@ -18,8 +18,8 @@ _ELEMENTS = 2**17
 """Of a tensor that are worked on together: half a megabyte in float32."""
 
 
-def fuse(model: torch.nn.Module) -> None:
-    """Let the norms and gated layers of a model on a processor do so, if they compute the same then."""
+def fuse_layers(model: torch.nn.Module) -> None:
+    """Put fused norms and gated layers into a model on a processor, wherever they compute the same."""
     for module in model.modules():
         fused = _fused(module)
         if fused and _is_same(module, fused):
@@ -27,8 +27,8 @@ def fuse(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def convert_once(model: torch.nn.Module) -> Iterator[None]:
-    """Within, and under autocast, what the norms of a model on a GPU give is converted once, not for each of its readers."""
+def convert_norms_once(model: torch.nn.Module) -> Iterator[None]:
+    """Convert what the norms of a model on a GPU give once under autocast, not for each of its readers; a context."""
 
     def convert(_module: Any, _given: Any, made: torch.Tensor) -> torch.Tensor:
         kind = made.device.type
@@ -136,6 +136,6 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(*tensors_ND: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Views of a few rows of each."""
+    """Iterate over views of a few rows of each tensor."""
     count = max(1, _ELEMENTS // tensors_ND[0].shape[-1])
     return zip(*(each.split(count) for each in tensors_ND), strict=True)

@@ -1,4 +1,4 @@
-"""A linear layer with its low-rank adapter as one operation.
+"""Compute a linear layer with its low-rank adapter as one operation.
 
 peft adds the adapter's output to the layer's: it converts the input to float32 for the adapter of every layer, and goes over
 the outputs once to multiply by the scaling and once more to add. Here all products are in the arithmetic's type, what they
@@ -16,11 +16,14 @@ import torch.nn.functional as F
 
 
 @contextmanager
-def adapters_in_one(model: torch.nn.Module) -> Iterator[None]:
-    """Within, the plain adapters (LoRA and rsLoRA without dropout, on weights in full) of a peft model are computed so."""
+def fused_lora(model: torch.nn.Module) -> Iterator[None]:
+    """Fuse the plain adapters of a peft model with their layers, in a context.
+
+    Plain are LoRA and rsLoRA without dropout, on weights in full; others are left to peft.
+    """
     found = [module for module in model.modules() if _is_plain(module)]
     for module in found:
-        module.forward = _in_one.__get__(module)  # type: ignore[method-assign]
+        module.forward = _fused_forward.__get__(module)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -40,7 +43,7 @@ def _is_plain(module: Any) -> bool:
     return name in module.lora_A and not special and isinstance(module.lora_dropout[name], torch.nn.Identity)
 
 
-def _in_one(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _fused_forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """The forward pass of peft's `Linear`."""
     if self.disable_adapters or self.merged or args or kwargs:
         return type(self).forward(self, x, *args, **kwargs)
@@ -49,10 +52,10 @@ def _in_one(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tens
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     given = (x, base.weight, self.lora_A[name].weight, self.lora_B[name].weight)
     bias = None if base.bias is None else base.bias.to(dtype)
-    return _Adapted.apply(*(each.to(dtype) for each in given), bias, self.scaling[name])
+    return _FusedLora.apply(*(each.to(dtype) for each in given), bias, self.scaling[name])
 
 
-class _Adapted(torch.autograd.Function):
+class _FusedLora(torch.autograd.Function):
     """x W' + bias + scaling x A' B', where W and the bias are not trained."""
 
     @staticmethod

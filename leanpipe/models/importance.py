@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Importance:
-    """Sums over tokens; only their order counts, but for `squares`."""
+    """Holds sums over tokens that say how much each part of a model does; only their order counts, but for `squares`."""
 
     influence_L: "torch.Tensor"
     """1 - cosine between a layer's input and its output: how much it changes (Men et al. 2024, "ShortGPT", section 3.2,
@@ -31,13 +31,13 @@ class Importance:
     groups_LG: "torch.Tensor"
     """Length of what the heads of a group give out."""
     squares: dict[str, "torch.Tensor"] = field(default_factory=dict)
-    """Of each norm, by name, the squares of what goes in (D,): what a norm over fewer entries would divide by."""
+    """By the name of each norm the squares of what goes in (D,): what a norm over fewer entries would divide by."""
 
 
 def layer_influence(
     model: "PreTrainedModel", layers: Sequence["torch.nn.Module"], blocks: Sequence[Any]
 ) -> "torch.Tensor":
-    """How much each of `layers` changes what goes through it (L,), from 0 (nothing) to 2, the mean over tokens."""
+    """Measure how much each of `layers` changes what goes through it (L,), from 0 (nothing) to 2, the mean over tokens."""
     import torch
 
     influence_L = torch.zeros(len(layers), dtype=torch.float64)
@@ -55,10 +55,10 @@ def layer_influence(
     return influence_L
 
 
-def measure(
+def measure_importance(
     model: "PreTrainedModel", layers: Sequence["torch.nn.Module"], blocks: Sequence[Any]
 ) -> Importance:
-    """Read `blocks` and see. Raises UserError for layers that are not built as Llama's."""
+    """Measure on `blocks` what of the model matters. Raises UserError for layers that are not built as Llama's."""
     import torch
 
     check_parts(model, layers)
@@ -106,7 +106,7 @@ def measure(
 def norms(
     model: "PreTrainedModel", layers: Sequence["torch.nn.Module"]
 ) -> Iterator[tuple[str, "torch.nn.Module", bool]]:
-    """Every norm over the hidden states with its name, and whether it lies in a layer."""
+    """Iterate over every norm of the hidden states with its name, and whether it lies in a layer."""
     inside = {module for layer in layers for module in layer.modules()}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)

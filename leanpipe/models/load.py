@@ -14,7 +14,7 @@ from leanpipe.models.offload import (
     GIGABYTE,
     check_fits,
     check_runs_on_the_device,
-    is_quantised,
+    is_quantized,
     loaded_bytes,
     max_memory,
     room,
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
-    """The causal language model in the folder `path`, whole on this machine's device, in evaluation mode.
+    """Load the causal language model in the folder `path`, whole on this machine's device, in evaluation mode.
 
     `dtype` is by default the fastest that the device has (`device.compute_dtype`). Weights that were quantised when
     they were saved stay so. Shards are mapped into memory and read weight by weight, so that no second copy is made.
@@ -40,7 +40,7 @@ def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedMod
 
 
 def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrainedModel":
-    """As `load_model`, for a model that only predicts: what does not fit lies in the host's memory and on the disk.
+    """Load a model that only predicts: what does not fit on the device lies in the host's memory and on the disk.
 
     `limit` is the memory of the device that weights may take, in gigabytes; 0 is what is free now but for `spare` bytes.
     What must be written to be read from the disk goes to a temporary folder, which is removed with the model.
@@ -48,7 +48,7 @@ def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrai
     dtype, available = device.compute_dtype(), room(limit, spare)
     if loaded_bytes(path, dtype) <= available:
         return _load(path, dtype, device_map=device.name())
-    if is_quantised(path):
+    if is_quantized(path):
         raise UserError(
             f"the quantised weights of {path} exceed the {available / GIGABYTE:.2f} GB of device memory that they may take, "
             "and quantised weights are not offloaded: allow them more, or give the model in full precision"
@@ -70,7 +70,7 @@ def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrai
 def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    from leanpipe.models.sparse_attention import implementation
+    from leanpipe.models.sparse_attention import attention_implementation
 
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -79,7 +79,7 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
             path,
             dtype=dtype,
             trust_remote_code=False,
-            attn_implementation=implementation(read_config(path)),
+            attn_implementation=attention_implementation(read_config(path)),
             **where,
         )
     except (OSError, ValueError, KeyError) as error:
@@ -97,7 +97,7 @@ def _places(model: "PreTrainedModel") -> str:
 
 
 def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer in the folder `path`. Raises UserError if there is none."""
+    """Load the tokenizer in the folder `path`. Raises UserError if there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -125,7 +125,7 @@ def weight_bytes(path: Path) -> int:
 
 
 def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The token that stands before and after every document: `<|endoftext|>` where the vocabulary has it, else EOS.
+    """Return the token that stands before and after every document: `<|endoftext|>` where the vocabulary has it, else EOS.
 
     Chat models use another EOS, their end of turn, which was never a document's end in their pretraining.
     """
@@ -137,7 +137,7 @@ def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Ids that the tokenizer may give, unused ones between them included. A model's logits are often padded beyond it."""
+    """Count the ids that the tokenizer may give, unused ones included. A model's logits are often padded beyond it."""
     return 1 + max(tokenizer.get_vocab().values())
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def narrow_config(config: "PretrainedConfig", width: float) -> "PretrainedConfig":
-    """A copy of `config` with `width` times the hidden size, neurons, and heads; a head keeps its size.
+    """Return a copy of `config` with `width` times the hidden size, neurons, and heads; a head keeps its size.
 
     Sizes are multiples of 8 where the whole ones are. Raises UserError for what is not built as Llama.
     """
@@ -49,13 +49,13 @@ class Narrowed:
     hidden: "torch.Tensor"
 
 
-def narrowed(
+def narrow_model(
     model: "PreTrainedModel",
     layers: str,
     importance: Importance,
     width: float,
 ) -> Narrowed:
-    """`model`, whose layers lie in the list of the name `layers`, without its least important entries."""
+    """Make a copy of `model` without its least important entries; its layers lie in the list of the name `layers`."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -113,7 +113,7 @@ def _rows(groups: "torch.Tensor", config: "PretrainedConfig", part: str) -> "tor
 def _norm_scales(
     model: "PreTrainedModel", layers: str, importance: Importance, hidden: "torch.Tensor"
 ) -> dict[str, float]:
-    """By what each norm's weights are multiplied: the entries that stay are large ones, and so is what it divides by."""
+    """Factors for each norm's weights: the entries that stay are large ones, and so is what it divides by."""
     found = {}
     for name, _, _ in norms(model, list(model.get_submodule(layers))):
         squares = importance.squares[name]

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import bytes_of_weight
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 GIGABYTE = 10**9
 _WEIGHTS = 0.9
@@ -23,28 +24,28 @@ _WEIGHTS = 0.9
 
 
 def loaded_bytes(path: Path, dtype: "torch.dtype") -> int:
-    """What the weights in the folder `path` take in memory: floating-point ones in `dtype`, quantised ones as they are.
+    """Return what the weights in `path` take in memory: floating-point ones in `dtype`, quantised ones as they are.
 
     Reads the headers of the safetensors files, not the weights; of torch's own files it knows their size.
     """
-    keep = is_quantised(path)
+    keep = is_quantized(path)
     files = list(path.glob("*.safetensors"))
     return sum(_file_bytes(file, dtype, keep) for file in files) if files else _torch_bytes(path, dtype)
 
 
-def is_quantised(path: Path) -> bool:
+def is_quantized(path: Path) -> bool:
     """Whether the weights in the folder `path` were quantised when they were saved."""
     config = path / "config.json"
     return config.exists() and "quantization_config" in json.loads(config.read_text())
 
 
 def room(limit: float, spare: int = 0) -> int:
-    """Bytes of the device that weights may take: `limit` gigabytes, or if that is 0 what is free but for `spare` bytes."""
+    """Return the bytes of the device that weights may take: `limit` gigabytes, or if 0 what is free but for `spare` bytes."""
     return round(limit * GIGABYTE) if limit else max(0, round(_WEIGHTS * (device.free_memory() - spare)))
 
 
 def max_memory(room: int) -> dict[int | str, int]:
-    """What each place may take, for accelerate: the device first, the host's memory beside a card; the rest is disk."""
+    """Return what each place may take, for accelerate: the device, the host's memory beside a card; the rest is disk."""
     if device.name() == "cpu":
         return {"cpu": room}
     return {0: room, "cpu": round(_WEIGHTS * device.free_host_memory())}
@@ -72,14 +73,14 @@ def check_runs_on_the_device(model: "PreTrainedModel", room: int) -> None:
 
 
 def input_device(model: "PreTrainedModel") -> "torch.device":
-    """The device on which a model, offloaded or not, expects its tokens."""
+    """Return the device on which a model, offloaded or not, expects its tokens."""
     import torch
 
     return torch.device("cpu") if model.device.type == "meta" else model.device
 
 
 def weight(model: "PreTrainedModel", name: str) -> "torch.Tensor":
-    """One entry of the model's state dict, read from where it was offloaded to if it was."""
+    """Read one entry of the model's state dict, from where it was offloaded to if it was."""
     from transformers.integrations.accelerate import load_offloaded_parameter
 
     found = model.get_parameter_or_buffer(name)
@@ -87,7 +88,7 @@ def weight(model: "PreTrainedModel", name: str) -> "torch.Tensor":
 
 
 def _torch_bytes(path: Path, dtype: "torch.dtype") -> int:
-    """Of files that torch.save wrote, in the type that config.json names."""
+    """Bytes of the weights in files that torch.save wrote, in the type that config.json names."""
     import torch
 
     stored = json.loads((path / "config.json").read_text()).get("dtype") or "float32"
@@ -107,3 +108,11 @@ def _tensor_bytes(entry: dict, dtype: "torch.dtype", keep: bool) -> int:
     start, end = entry["data_offsets"]
     stored = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.get(entry["dtype"])
     return end - start if keep or stored is None else (end - start) // stored * dtype.itemsize
+
+
+def loading_bytes(config: "PretrainedConfig", parameters: int, kind: device.Kind) -> int:
+    """Bytes of the device while weights are loaded: a processor maps the files too, and copies what is of another type."""
+    used = bytes_of_weight()
+    stored = 4 if str(config.dtype).endswith("float32") else 2
+    copies = stored if kind == "cpu" and stored != used else 0
+    return (used + copies) * parameters

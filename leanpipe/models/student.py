@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 def evenly_spaced(layers: int, kept: int) -> list[int]:
-    """`kept` of the indices 0 to `layers` - 1, the first and the last among them, at distances as equal as can be."""
+    """Choose `kept` of the indices 0 to `layers` - 1, the first and the last among them, at distances as equal as can be."""
     if kept == 1:
         return [0]
     return [round(position * (layers - 1) / (kept - 1)) for position in range(kept)]
 
 
 def first_and_last(layers: int, kept: int) -> list[int]:
-    """`kept` of the indices 0 to `layers` - 1: a third of them from the end, the others from the start."""
+    """Choose `kept` of the indices 0 to `layers` - 1: a third of them from the end, the others from the start."""
     last = kept // 3
     return [*range(kept - last), *range(layers - last, layers)]
 
 
 def most_important(influence_L: "torch.Tensor", kept: int) -> list[int]:
-    """`kept` of the layers, those that change the most what goes through them."""
+    """Choose `kept` of the layers, those that change the most what goes through them."""
     return sorted(influence_L.topk(kept).indices.tolist())
 
 
 def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTrainedModel":
-    """A model with the teacher's layers `kept`, given by their indices, and its embeddings, norms and head; in float32.
+    """Make a model of the teacher's layers `kept`, given by their indices, and its embeddings, norms and head; in float32.
 
     Works for every architecture whose layers lie in one list (Llama-like, GPT-2, ...); raises UserError for others.
     """
@@ -43,7 +43,7 @@ def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTra
 
 
 def random_student(config: "PretrainedConfig") -> "PreTrainedModel":
-    """A model with new weights, in float32, drawn with torch's current seed."""
+    """Make a model with new weights, in float32, drawn with torch's current seed."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -82,7 +82,7 @@ def _use_special_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenize
 
 
 def layer_list_name(model: "PreTrainedModel") -> str:
-    """The name of the list that holds the layers, such as `model.layers` or `transformer.h`."""
+    """Return the name of the list that holds the layers, such as `model.layers` or `transformer.h`."""
     import torch
 
     for name, module in model.named_modules():
@@ -90,7 +90,7 @@ def layer_list_name(model: "PreTrainedModel") -> str:
             return name
     raise UserError(
         f"layers cannot be taken from a {model.config.model_type} model, which does not keep them in one list: "
-        "set initialisation to random, or choose another teacher"
+        "set initialization to random, or choose another teacher"
     )
 
 

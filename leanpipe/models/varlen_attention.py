@@ -4,6 +4,9 @@ Packed blocks hold several documents that must not see each other. transformers 
 PyTorch multiplies all pairs, though most are masked. Here each document is attended to by itself, and only backwards: on a
 processor one after the other, on a GPU by PyTorch's FlashAttention for documents of many lengths.
 
+Where to find what: `use_varlen_attention` puts it into a model if it computes the same, `varlen_attention_forward` is what
+each layer then calls, `_VarlenAttention` its way on a processor and `_on_gpu` that on a GPU.
+
 Letters in names of tensors: B batch, T tokens, H heads, K heads of keys and values, D width of a head, N tokens of all rows,
 L tokens of a document.
 """
@@ -18,15 +21,15 @@ import torch.nn.functional as F
 
 from leanpipe.core import device
 
-NAME = "leanpipe_documents"
+NAME = "leanpipe_varlen"
 """By which transformers knows this attention."""
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def attend_by_document(model: Any, arithmetic: torch.dtype | None = None) -> None:
-    """Let a causal language model do so for batches without padding, if it computes the same then.
+def use_varlen_attention(model: Any, arithmetic: torch.dtype | None = None) -> None:
+    """Switch a causal language model to attention by document for batches without padding, if it computes the same then.
 
     `arithmetic` is that of the autocast in which it runs; None is that of its weights.
     """
@@ -38,22 +41,22 @@ def attend_by_document(model: Any, arithmetic: torch.dtype | None = None) -> Non
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(NAME, varlen_attention_forward)
     AttentionMaskInterface.register(NAME, flash_attention_mask)  # none, as there is no padding
     expected = _sample(model, dtype)
     model.set_attn_implementation(NAME)
     if not torch.allclose(_sample(model, dtype), expected, rtol=0.05, atol=0.05, equal_nan=True):
-        attend_in_one(model)
+        use_default_attention(model)
 
 
-def attend_in_one(model: Any) -> None:
-    """Take that back: the model reads padded batches and goes on from a cache again."""
+def use_default_attention(model: Any) -> None:
+    """Switch a model back from attention by document: it reads padded batches and goes on from a cache again."""
     if model.config._attn_implementation == NAME:
         model.set_attn_implementation("sdpa")
 
 
 @torch.compiler.disable  # whose own it would make anew for other numbers of documents
-def attend(
+def varlen_attention_forward(
     module: torch.nn.Module,
     query_BHTD: torch.Tensor,
     key_BKTD: torch.Tensor,
@@ -64,7 +67,7 @@ def attend(
     position_ids: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; the result has the shape (B, T, H, D).
+    """Attend within each document; transformers calls it in each layer. The result has the shape (B, T, H, D).
 
     A document begins with each row, and wherever `position_ids` do not go on by one.
     """
@@ -79,7 +82,7 @@ def attend(
     elif kind == "cuda":
         output_NHD = _on_gpu(documents, scaling, *inputs)
     else:
-        output_NHD = _ByDocument.apply(*inputs, documents.lengths, scaling)
+        output_NHD = _VarlenAttention.apply(*inputs, documents.lengths, scaling)
     return output_NHD.unflatten(0, (batch, length)), None
 
 
@@ -97,7 +100,7 @@ class _Documents:
 
 
 def _documents(positions_BT: torch.Tensor | None, batch: int, length: int, where: torch.device) -> _Documents:
-    """Found once for all layers, which are given the same tensor: a GPU is waited for."""
+    """Find where documents begin, once for all layers, which are given the same tensor: a GPU is waited for."""
     found = getattr(positions_BT, "_leanpipe_documents", None)
     if found:
         return found
@@ -135,9 +138,11 @@ def _on_gpu(
     )
 
 
-class _ByDocument(torch.autograd.Function):
-    """PyTorch's own attention for processors. Its backward pass is up to four times as fast in float32 as in bfloat16, so it
-    is done in that, a document at a time."""
+class _VarlenAttention(torch.autograd.Function):
+    """PyTorch's own attention for processors, a document at a time.
+
+    Its backward pass is up to four times as fast in float32 as in bfloat16, so it is done in float32.
+    """
 
     @staticmethod
     def forward(ctx, query_NHD, key_NKD, value_NKD, lengths, scaling):
@@ -183,7 +188,7 @@ def _attend(
     key_NKD: torch.Tensor,
     value_NKD: torch.Tensor,
 ) -> torch.Tensor:
-    """By PyTorch's own, which knows dropout."""
+    """Attend by PyTorch's own attention, which knows dropout."""
     outputs = [
         F.scaled_dot_product_attention(
             query, key, value, dropout_p=dropout, is_causal=True, scale=scaling

@@ -1,33 +1,19 @@
-"""What earlier runs took beside what would have been predicted for them: the store holds both settings and figures."""
+"""What earlier runs took beside what would have been estimated for them: the store holds both settings and figures."""
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from leanpipe.compression.quantize import QuantizeConfig
 from leanpipe.core import device
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, published
+from leanpipe.core.stage import Stage
 from leanpipe.core.store import MANIFEST, Manifest, Store, content_digest
-from leanpipe.evaluation.evaluate import EvaluateConfig
-from leanpipe.planning.stages import (
-    Kind,
-    StagePlan,
-    plan_cache,
-    plan_distill,
-    plan_evaluate,
-    plan_finetune,
-    plan_on_policy,
-    plan_pretrain,
-    plan_quantize,
-)
-from leanpipe.training.distill.distill import DistillConfig
-from leanpipe.training.distill.teacher_cache import CacheConfig
-from leanpipe.training.finetune.finetune import FinetuneConfig
-from leanpipe.training.on_policy.on_policy import OnPolicyConfig
-from leanpipe.training.pretrain.pretrain import PretrainConfig
 
 _LAST = 5
 """So many of the newest runs of a stage count: older ones may be of another version, or of another machine's load."""
@@ -36,108 +22,68 @@ _SHORTEST = 20.0
 
 
 class History:
-    """Corrects plans by the results in a store that this model of device computed, and no other."""
+    """Corrects estimates by the results in a store that this model of device computed, and no other."""
 
     def __init__(self, store: Store, kind: Kind, speed: float):
         self._manifests = sorted(_manifests(store), key=lambda one: one[0].stat().st_mtime, reverse=True)
-        self._folders = {content_digest(manifest.files): path for path, manifest in self._manifests}
-        self._by_digest = {content_digest(manifest.files): manifest for _, manifest in self._manifests}
+        self._results = {
+            content_digest(manifest.files): (path, manifest) for path, manifest in self._manifests
+        }
         self._kind, self._speed, self._device = kind, speed, device.model()
+        self._known: dict[str, list[tuple[Manifest, Estimate]]] = {}
 
-    def correct(self, plan: StagePlan) -> StagePlan:
-        """Memory and time multiplied by the median of measured over predicted; as it is where there is nothing to go by."""
-        pairs = list(self._pairs(plan.stage))[:_LAST]
+    def correct(self, stage: Stage, estimate: Estimate, seconds: float) -> tuple[Estimate, float, str]:
+        """Memory and time multiplied by the median of measured over estimated, and a sentence that says so; all as they are,
+        and "computed", where there is nothing to go by."""
+        pairs = self._pairs(stage)
         if not pairs:
-            return plan
+            return estimate, seconds, "computed"
         memory = statistics.median(manifest.peak_memory / old.peak for manifest, old in pairs)
         times = [
             manifest.seconds / (old.work / self._speed)
             for manifest, old in pairs
-            if manifest.seconds >= _SHORTEST
+            if manifest.seconds >= _SHORTEST and old.work
         ]
-        return replace(
-            plan,
-            peak=round(plan.peak * memory),
-            host=round(plan.host * memory) if plan.host == plan.peak else plan.host,
-            seconds=plan.seconds * (statistics.median(times) if times else 1),
-            basis=f"corrected by {len(pairs)} earlier run{'s' if len(pairs) > 1 else ''}",
+        corrected = replace(
+            estimate,
+            peak=round(estimate.peak * memory),
+            host=round(estimate.host * memory) if estimate.host == estimate.peak else estimate.host,
         )
+        basis = f"corrected by {len(pairs)} earlier run{'s' if len(pairs) > 1 else ''}"
+        return corrected, seconds * (statistics.median(times) if times else 1), basis
 
-    def _pairs(self, stage: str) -> Iterator[tuple[Manifest, StagePlan]]:
-        """Earlier results of the stage, each with what would be predicted for it now."""
-        for _, manifest in self._manifests:
-            if manifest.stage != stage or manifest.device != self._device or not manifest.peak_memory:
-                continue
-            if plan := self._replan(manifest):
-                yield manifest, plan
+    def _pairs(self, stage: Stage) -> list[tuple[Manifest, Estimate]]:
+        """The newest earlier results of the stage, each with what would be estimated for it now."""
+        if stage.name not in self._known:
+            pairs: list[tuple[Manifest, Estimate]] = []
+            for _, manifest in self._manifests:
+                if len(pairs) < _LAST and (old := self._estimate(stage, manifest)):
+                    pairs.append((manifest, old))
+            self._known[stage.name] = pairs
+        return self._known[stage.name]
 
-    def _replan(self, manifest: Manifest) -> StagePlan | None:
-        """None where its inputs are not in the store any more, or its settings are of another version."""
-        planners: dict[str, Callable[[Manifest], StagePlan | None]] = {
-            "cache_teacher": self._cache,
-            "distill": self._distill,
-            "on_policy": self._on_policy,
-            "pretrain": self._pretrain,
-            "finetune": self._finetune,
-            "quantize": self._quantize,
-            "evaluate": self._evaluate,
-        }
+    def _estimate(self, stage: Stage, manifest: Manifest) -> Estimate | None:
+        """None where it is of another stage or device, its inputs are not in the store any more, or its settings are of
+        another version."""
+        measured = manifest.device == self._device and manifest.peak_memory
+        if manifest.stage != stage.name or not measured or stage.estimate is None:
+            return None
         try:
-            return planners[manifest.stage](manifest) if manifest.stage in planners else None
-        except (ValidationError, UserError):
+            config = stage.config_type.model_validate(manifest.config)
+            estimate = stage.estimate(config, self._inputs(manifest), self._kind)
+        except (ValidationError, UserError, KeyError):
             return None
+        return estimate if estimate.peak else None
 
-    def _cache(self, manifest: Manifest) -> StagePlan | None:
-        teacher = self._folders.get(str(manifest.inputs.get("teacher")))
-        block = self._block(manifest)
-        if not teacher or not block:
-            return None
-        config = CacheConfig.model_validate(manifest.config)
-        return plan_cache(config, config.blocks * block, teacher, self._kind)
-
-    def _distill(self, manifest: Manifest) -> StagePlan | None:
-        teacher = self._folders.get(str(manifest.inputs.get("teacher")))
-        block = self._block(manifest)
-        if not teacher or not block:
-            return None
-        return plan_distill(DistillConfig.model_validate(manifest.config), teacher, block, self._kind)
-
-    def _on_policy(self, manifest: Manifest) -> StagePlan | None:
-        config = OnPolicyConfig.model_validate(manifest.config)
-        teacher, student = (
-            self._folders.get(str(manifest.inputs.get(name))) for name in ("teacher", "student")
-        )
-        return plan_on_policy(config, teacher, student, self._kind) if teacher and student else None
-
-    def _pretrain(self, manifest: Manifest) -> StagePlan | None:
-        blocks = self._by_digest.get(str(manifest.inputs.get("blocks")))
-        block = self._block(manifest)
-        if not blocks or not block:
-            return None
-        config = PretrainConfig.model_validate(manifest.config)
-        return plan_pretrain(config, blocks.summary["vocabulary"], block, self._kind)
-
-    def _finetune(self, manifest: Manifest) -> StagePlan | None:
-        model = self._folders.get(str(manifest.inputs.get("model")))
-        return (
-            plan_finetune(FinetuneConfig.model_validate(manifest.config), model, self._kind)
-            if model
-            else None
-        )
-
-    def _quantize(self, manifest: Manifest) -> StagePlan | None:
-        model = self._folders.get(str(manifest.inputs.get("model")))
-        config = QuantizeConfig.model_validate(manifest.config)
-        return plan_quantize(config, model, self._kind) if model else None
-
-    def _evaluate(self, manifest: Manifest) -> StagePlan | None:
-        model = self._folders.get(str(manifest.inputs.get("model")))
-        config = EvaluateConfig.model_validate(manifest.config)
-        return plan_evaluate(config, model, self._kind) if model else None
-
-    def _block(self, manifest: Manifest) -> int | None:
-        blocks = self._by_digest.get(str(manifest.inputs.get("blocks")))
-        return blocks.config.get("block_length") if blocks else None
+    def _inputs(self, manifest: Manifest) -> dict[str, Any]:
+        """What is known of the inputs that are still in the store."""
+        found: dict[str, Any] = {}
+        for role, digests in manifest.inputs.items():
+            several = [digests] if isinstance(digests, str) else digests
+            known = tuple(published(*self._results[one]) for one in several if one in self._results)
+            if len(known) == len(several):
+                found[role] = known[0] if isinstance(digests, str) else known
+        return found
 
 
 def _manifests(store: Store) -> Iterator[tuple[Path, Manifest]]:

@@ -46,25 +46,11 @@ def machine(name: str, place: Path) -> Machine:
 
 def _this(host: int, disk: int) -> Machine:
     if device.name() == "cpu":
-        return Machine("this machine, no GPU", "cpu", host, host, disk, 0.6 * _measured_speed())
+        return Machine(
+            "this machine, no GPU", "cpu", host, host, disk, 0.6 * device.peak_flops(device.compute_dtype())
+        )
     import torch
 
     card = torch.cuda.get_device_properties(0)
-    speed = 0.35 * _measured_speed()
+    speed = 0.35 * device.peak_flops(device.compute_dtype())
     return Machine(card.name, "cuda", card.total_memory - _CONTEXT, host, disk, speed)
-
-
-def _measured_speed() -> float:
-    """Of the best of a few products of matrices in the arithmetic that training uses; takes less than a second."""
-    import time
-
-    import torch
-
-    size = 1024 if device.name() == "cpu" else 8192
-    one = torch.ones(size, size, dtype=device.compute_dtype(), device=device.name())
-    best = 0.0
-    for _ in range(4):
-        started = time.perf_counter()
-        float((one @ one)[0, 0])  # waits for the device
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
-    return best

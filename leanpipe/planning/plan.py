@@ -2,36 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leanpipe.core.config import StageConfig
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate
 from leanpipe.core.store import Store
 from leanpipe.planning.history import History
 from leanpipe.planning.machine import GIGABYTE, Machine, machine
-from leanpipe.planning.stages import (
-    StagePlan,
-    plan_cache,
-    plan_clean,
-    plan_distill,
-    plan_evaluate,
-    plan_finetune,
-    plan_on_policy,
-    plan_pretrain,
-    plan_quantize,
-    plan_tokenize,
-    read,
-)
-from leanpipe.training.distill.distill import student_config
-from leanpipe.training.on_policy.on_policy import OnPolicyConfig
-from leanpipe.training.trainer.config import TrainingConfig
+from leanpipe.planning.steps import RunInputs, Step, Story, steps_of
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
-_TEACHERS_VOCABULARY = 50_000
-"""Where a tokenizer is asked for whose model is not known."""
+@dataclass(frozen=True)
+class StagePlan:
+    """What one step of a flow will take on one machine."""
+
+    step: Step
+    estimate: Estimate
+    """Corrected by earlier runs, and with what does not fit moved off the device."""
+    seconds: float
+    basis: str
+    """Where the figures come from: computed, or corrected by so many earlier runs."""
+
+    @property
+    def label(self) -> str:
+        """The stage's name, or its label where a flow has it several times."""
+        return self.step.label
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,9 @@ class Plan:
 
     machine: Machine
     stages: tuple[StagePlan, ...]
+    """The steps of which something is known."""
+    steps: tuple[Step, ...]
+    """All steps, in order."""
 
     @property
     def seconds(self) -> float:
@@ -48,7 +48,7 @@ class Plan:
     @property
     def disk(self) -> int:
         """Results stay; of checkpoints only those of the stage that needs most are there at once."""
-        return sum(one.disk for one in self.stages)
+        return sum(one.estimate.disk for one in self.stages)
 
     def faults(self) -> list[str]:
         """One sentence for everything that does not fit."""
@@ -81,91 +81,38 @@ class Plan:
 
 
 def plan_flow(
-    settings: StageConfig,
-    models: Mapping[str, "Path | PretrainedConfig"],
-    where: Machine,
-    store: Store | None = None,
-    corpus: int = 0,
+    story: Story, settings: StageConfig, given: RunInputs, where: Machine, store: Store | None = None
 ) -> Plan:
-    """The long stages of `settings`. `models` are folders or configs by the names that settings give them: teacher,
-    model; `corpus` is the size of its files in bytes, 0 if that is not known. With a store, plans are corrected by what
-    this model of device made of it."""
+    """The stages of a flow of which something is known. With a store, they are corrected by what this model of device made
+    of earlier ones. Raises UserError where a stage cannot even be estimated."""
     history = History(store, where.kind, where.speed) if store else None
-    stages = [
-        replace(one, seconds=one.work / where.speed)
-        for one in _stages(settings, models, where, corpus)
-        if one is not None
-    ]
-    return Plan(where, tuple(_moved(history.correct(one) if history else one, where) for one in stages))
+    steps = steps_of(story, settings, given, where.kind)
+    planned = tuple(_planned(step, where, history) for step in steps if step.estimate.is_known)
+    return Plan(where, planned, tuple(steps))
+
+
+def plan_on(name: str, story: Story, settings: StageConfig, given: RunInputs, store: Store) -> Plan:
+    """Plan for the machine called `name` (see `machine`). Only what ran here corrects what will run here."""
+    return plan_flow(story, settings, given, machine(name, store.root), store if name == "this" else None)
+
+
+def _planned(step: Step, where: Machine, history: History | None) -> StagePlan:
+    estimate, seconds, basis = step.estimate, step.estimate.work / where.speed, "computed"
+    if history:
+        estimate, seconds, basis = history.correct(step.stage, estimate, seconds)
+    return _moved(StagePlan(step, estimate, seconds, basis), where)
 
 
 def _moved(plan: StagePlan, where: Machine) -> StagePlan:
     """With as much of the weights that are only read moved off the device as does not fit on it, if the rest does."""
-    over = plan.peak - where.device_memory
-    if not 0 < over <= 0.9 * plan.movable:
+    estimate = plan.estimate
+    over = estimate.peak - where.device_memory
+    if not 0 < over <= 0.9 * estimate.movable:
         return plan
-    host = plan.host if where.kind == "cpu" else plan.host + over
+    host = estimate.host if where.kind == "cpu" else estimate.host + over
     basis = f"{plan.basis}; {_gigabytes(over)} of the weights off the device, which is slow"
-    return replace(plan, peak=where.device_memory, host=min(host, where.host_memory), basis=basis)
-
-
-def _stages(
-    settings: Any, models: Mapping[str, "Path | PretrainedConfig"], where: Machine, corpus: int
-) -> list[StagePlan]:
-    """In the order in which they run. A student is taken to be as its config says before it is made."""
-    found: list[StagePlan] = []
-    given = models.get("model") or models.get("teacher")
-    model: Any = read(given) if given else None
-    largest = model
-    block = settings.tokenize.block_length if hasattr(settings, "tokenize") else 0
-    if hasattr(settings, "clean") and corpus:
-        found.append(plan_clean(settings.clean, corpus, where.kind))
-    if hasattr(settings, "tokenize") and corpus:
-        found.append(plan_tokenize(settings.tokenize, corpus, _vocabulary(settings, model), where.kind))
-    if hasattr(settings, "distill"):
-        if settings.distill.uses_cache:
-            found.append(plan_cache(settings.cache, settings.distill.tokens, model, where.kind))
-        found.append(plan_distill(settings.distill, model, block, where.kind))
-        model = student_config(settings.distill, model)
-        model.dtype = "bfloat16"  # as models are saved here
-    if hasattr(settings, "on_policy") and settings.on_policy.steps:
-        found.append(plan_on_policy(settings.on_policy, largest, model, where.kind))
-    if hasattr(settings, "pretrain"):
-        vocabulary = _vocabulary(settings, model)
-        found.append(plan_pretrain(settings.pretrain, vocabulary, block, where.kind))
-    if hasattr(settings, "finetune"):
-        found.append(plan_finetune(settings.finetune, model, where.kind))
-    if hasattr(settings, "quantize"):
-        found.append(plan_quantize(settings.quantize, model, where.kind))
-    if hasattr(settings, "evaluate") and largest is not None:
-        found.append(plan_evaluate(settings.evaluate, largest, where.kind, _evaluated(settings)))
-    return found
-
-
-def _vocabulary(settings: Any, model: Any) -> int:
-    own = settings.tokenize.tokenizer != "teacher"
-    return settings.tokenize.vocabulary if own else getattr(model, "vocab_size", _TEACHERS_VOCABULARY)
-
-
-def _evaluated(settings: Any) -> int:
-    """How many models are: those that are compared, or the teacher and what is made of it."""
-    named = getattr(settings, "models", None)
-    made = sum(hasattr(settings, stage) for stage in ("distill", "pretrain", "finetune"))
-    return (
-        len(named) if named else 1 + made + len(getattr(getattr(settings, "quantize", None), "formats", ()))
-    )
-
-
-def plan_on(
-    name: str,
-    settings: StageConfig,
-    models: Mapping[str, "Path | PretrainedConfig"],
-    store: Store,
-    corpus: int = 0,
-) -> Plan:
-    """On the machine called `name` (see `machine`). Only what ran here corrects what will run here."""
-    where = machine(name, store.root)
-    return plan_flow(settings, models, where, store if name == "this" else None, corpus)
+    moved = replace(estimate, peak=where.device_memory, host=min(host, where.host_memory))
+    return replace(plan, estimate=moved, basis=basis)
 
 
 _KNOBS: Sequence[dict[str, Any]] = (
@@ -178,67 +125,69 @@ _KNOBS: Sequence[dict[str, Any]] = (
 
 
 def _fault(plan: StagePlan, where: Machine) -> str | None:
-    if plan.peak <= where.device_memory:
+    peak = plan.estimate.peak
+    if peak <= where.device_memory:
         return _host_fault(plan, where)
     return (
-        f"{plan.stage} needs {_gigabytes(plan.peak)} of memory and {where.name} has "
+        f"{plan.label} needs {_gigabytes(peak)} of memory and {where.name} has "
         f"{_gigabytes(where.device_memory)}: {_advice(plan, where)}"
     )
 
 
 def _host_fault(plan: StagePlan, where: Machine) -> str | None:
-    if plan.host <= where.host_memory:
+    if plan.estimate.host <= where.host_memory:
         return None
     return (
-        f"{plan.stage} needs {_gigabytes(plan.host)} of host memory and {where.name} has "
+        f"{plan.label} needs {_gigabytes(plan.estimate.host)} of host memory and {where.name} has "
         f"{_gigabytes(where.host_memory)}: lower clean.execution.workers or give it a smaller model"
     )
 
 
 def _advice(plan: StagePlan, where: Machine) -> str:
     """The fewest of the knobs, turned one after the other, that bring the stage under."""
-    factor = plan.peak / _uncorrected(plan)
+    step, factor = plan.step, plan.estimate.peak / plan.step.estimate.peak
     together = [
         {name: value for knob in _KNOBS[:count] for name, value in knob.items()} for count in (2, 3, 4)
     ]
-    for update in [*_smaller_micro_batches(plan.settings), *map(dict, _KNOBS), *together]:
-        if (
-            plan.change
-            and _changes(plan.settings, update)
-            and plan.change(update).peak * factor <= where.device_memory
-        ):
+    for update in [*_smaller_micro_batches(step.config), *map(dict, _KNOBS), *together]:
+        if _changes(step.config, update) and _peak(step, update, where.kind) * factor <= where.device_memory:
             return "set " + ", ".join(
-                f"{plan.stage}.{name}={str(value).lower()}" for name, value in update.items()
+                f"{step.stage.name}.{name}={str(value).lower()}" for name, value in update.items()
             )
     return "give it a smaller model or shorter blocks, or a larger card"
 
 
-def _smaller_micro_batches(settings: TrainingConfig | OnPolicyConfig | None) -> list[dict[str, Any]]:
+def _peak(step: Step, update: Mapping[str, Any], kind: Kind) -> int:
+    """Memory that the stage would need with other settings."""
+    assert step.stage.estimate
+    config = type(step.config).model_validate(step.config.model_dump() | dict(update))
+    return step.stage.estimate(config, step.inputs, kind).peak
+
+
+def _smaller_micro_batches(config: StageConfig) -> list[dict[str, Any]]:
     """The halves of what is in memory at once, that half again, and so on, as far as the batch is made of whole ones."""
-    sizes = [settings.in_memory >> times for times in range(1, 17)] if settings else []
-    return [{"micro_batch": size} for size in sizes if settings and size and settings.in_memory % size == 0]
+    at_once = getattr(config, "in_memory", 0)
+    sizes = [at_once >> times for times in range(1, 17)]
+    return [{"micro_batch": size} for size in sizes if size and at_once % size == 0]
 
 
-def _uncorrected(plan: StagePlan) -> int:
-    return plan.change({}).peak if plan.change else plan.peak
-
-
-def _changes(settings: TrainingConfig | OnPolicyConfig | None, update: Mapping[str, Any]) -> bool:
+def _changes(config: StageConfig, update: Mapping[str, Any]) -> bool:
     """Whether there is such a setting, it may be changed, and it is another."""
-    if not all(hasattr(settings, name) for name in update):
+    if not all(hasattr(config, name) for name in update):
         return False
-    if "optimizer" in update and getattr(settings, "sharding", "none") == "full":
+    if "optimizer" in update and getattr(config, "sharding", "none") == "full":
         return False
-    return any(getattr(settings, name) != value for name, value in update.items())
+    return any(getattr(config, name) != value for name, value in update.items())
 
 
 def _line(plan: StagePlan) -> str:
-    largest = sorted(plan.parts.items(), key=lambda part: -part[1])[:3]
-    time = _time(plan.seconds) if plan.work else "–"
+    estimate = plan.estimate
+    largest = sorted(estimate.parts.items(), key=lambda part: -part[1])[:3]
+    time = _time(plan.seconds) if estimate.work else "–"
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in largest)
     return (
-        f"| {plan.stage} | {_gigabytes(plan.peak)} | {_gigabytes(plan.host)} | {_gigabytes(plan.disk)} | "
-        f"{time} | {parts} | {plan.basis} |"
+        f"| {plan.label} | {_gigabytes(estimate.peak)} | {_gigabytes(estimate.host)} | "
+        f"{_gigabytes(estimate.disk)} | {time} | {parts} | {plan.basis} |"
     )
 
 

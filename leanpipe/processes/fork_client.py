@@ -19,7 +19,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, stored
 from leanpipe.core.store import Artifact, Store
 from leanpipe.processes.fork_server import GRACE_SECONDS
-from leanpipe.processes.ipc import pass_on
+from leanpipe.processes.ipc import forward_event
 
 # Logits and their gradients are tens of megabytes. Left alone, glibc returns each such block to the kernel and gets it back
 # zeroed, page by page: a fifth of a training step on CPU. Here it keeps them until the stage's process ends.
@@ -30,7 +30,7 @@ class StageDied(RuntimeError):
     """The stage's process ended without a result. Running it again resumes what it left."""
 
 
-class Nursery:
+class ForkServer:
     """The helper process. One stage at a time; start it early and its imports cost no waiting."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ def _listen(stage: Stage, events: Any, report: Report) -> Artifact:
     outcome: Artifact | Exception | None = None
     for line in events:
         event = json.loads(line)
-        if pass_on(event, report):
+        if forward_event(event, report):
             continue
         match event:
             case {"artifact": artifact}:

@@ -18,10 +18,12 @@ from typing import Any
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.core.stage import find_stage, run_stage
+from leanpipe.core.stage import find_stage
 from leanpipe.core.store import Artifact, Store
-from leanpipe.processes.ipc import Wire, log_over, quiet, wire_to_parent
-from leanpipe.processes.launcher import WorkerDied, die_with_parent
+from leanpipe.processes.ipc import EventStream, events_to_parent, quiet, send_logs
+from leanpipe.processes.launcher import RankDied
+from leanpipe.processes.parent_death import die_with_parent
+from leanpipe.processes.run_stage import run_stage
 
 GRACE_SECONDS = 30
 """How long a child that was told to end may take, for a training to finish its step and write a checkpoint."""
@@ -29,7 +31,7 @@ _HEAVY = ("torch", "transformers.trainer", "transformers.models.llama.modeling_l
 
 
 def main() -> None:
-    wire = wire_to_parent()
+    wire = events_to_parent()
     quiet()
     # Importing these may touch the CUDA driver, and a forked child cannot use a driver that its parent has touched.
     if not device.has_nvidia_driver():
@@ -42,9 +44,9 @@ def main() -> None:
         wire.send(exit=_wait(child))
 
 
-def _run_in_child(job: dict[str, Any], wire: Wire) -> None:
+def _run_in_child(job: dict[str, Any], wire: EventStream) -> None:
     die_with_parent()
-    log_over(wire, job["log_level"])
+    send_logs(wire, job["log_level"])
     try:
         stage = find_stage(job["stage"])
         config = stage.config_type.model_validate(job["config"])
@@ -53,7 +55,7 @@ def _run_in_child(job: dict[str, Any], wire: Wire) -> None:
         wire.send(artifact=artifact.model_dump(mode="json"))
     except UserError as error:
         wire.send(user_error=str(error))
-    except WorkerDied as error:
+    except RankDied as error:
         logging.getLogger(__name__).error("%s", error)
         os._exit(1)  # as if this process had been killed itself
     except BaseException:  # noqa: BLE001 - whatever it was, the parent is told, and raises it

@@ -12,7 +12,7 @@ from leanpipe.core import device
 from leanpipe.core.report import Report
 
 
-class Wire:
+class EventStream:
     """A `Report` that writes to another process."""
 
     def __init__(self, stream: TextIO):
@@ -29,10 +29,10 @@ class Wire:
         self.send(progress=[done, total, what])
 
 
-class WireLog(logging.Handler):
+class EventLogHandler(logging.Handler):
     """Sends what is logged, too."""
 
-    def __init__(self, wire: Wire):
+    def __init__(self, wire: EventStream):
         super().__init__()
         self._wire = wire
 
@@ -40,18 +40,18 @@ class WireLog(logging.Handler):
         self._wire.send(log=[record.name, record.levelno, record.getMessage()])
 
 
-def wire_to_parent() -> Wire:
+def events_to_parent() -> EventStream:
     """Standard output, for events alone: libraries print to it at will, and are sent to standard error."""
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return Wire(events)
+    return EventStream(events)
 
 
-def log_over(wire: Wire, level: int) -> None:
+def send_logs(wire: EventStream, level: int) -> None:
     """Let what leanpipe logs in this process go over the wire, and nowhere else."""
     logger = logging.getLogger("leanpipe")
     logger.setLevel(level)
-    logger.handlers, logger.propagate = [WireLog(wire)], False
+    logger.handlers, logger.propagate = [EventLogHandler(wire)], False
 
 
 def quiet() -> None:
@@ -62,7 +62,7 @@ def quiet() -> None:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it does not need
 
 
-def pass_on(event: dict[str, Any], report: Report) -> bool:
+def forward_event(event: dict[str, Any], report: Report) -> bool:
     """Tell `report`, or the log, what came over a wire; False if it is for neither."""
     match event:
         case {"metrics": values, "step": step}:

@@ -5,12 +5,10 @@ first one reports and writes the result; the others leave when the training ends
 """
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -22,10 +20,9 @@ from typing import Any
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
-from leanpipe.processes.ipc import pass_on
-from leanpipe.processes.sigterm import Termination
+from leanpipe.processes.ipc import forward_event
+from leanpipe.processes.sigterm import DeferredSigterm
 
-_PR_SET_PDEATHSIG = 1
 Event = tuple[int, dict[str, Any] | None]
 """What the process of a rank sent; None when it has ended."""
 _LAST_WORDS_SECONDS = 2.0
@@ -36,7 +33,7 @@ class Done(Exception):
     """The part of a process that is not the first one is done."""
 
 
-class WorkerDied(RuntimeError):
+class RankDied(RuntimeError):
     """One of the processes ended without a word, and the others with it. Running the stage again resumes."""
 
 
@@ -56,19 +53,12 @@ def leave() -> None:
         raise Done
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process when the one that started it ends, however it does."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def run_together(
-    number: int, job: Mapping[str, Any], report: Report, stage: str
-) -> tuple[dict[str, Any], int]:
+def launch(number: int, job: Mapping[str, Any], report: Report, stage: str) -> tuple[dict[str, Any], int]:
     """Run `job` (see leanpipe/processes/rank_main.py) in `number` processes: the first one's summary and peak of memory.
 
     Raises what the first to fail raised, and ends the others. SIGTERM is passed on to them, and followed when they ended.
     """
-    with Termination() as termination:
+    with DeferredSigterm() as termination:
         port = _free_port()
         workers = [_start(index, number, port, job) for index in range(number)]
         try:
@@ -84,7 +74,7 @@ def run_together(
 
 
 def _listen(
-    workers: Sequence[subprocess.Popen[str]], report: Report, stage: str, termination: Termination
+    workers: Sequence[subprocess.Popen[str]], report: Report, stage: str, termination: DeferredSigterm
 ) -> tuple[dict[str, Any], int] | None:
     events: queue.Queue[Event] = queue.Queue()
     for index, worker in enumerate(workers):
@@ -111,7 +101,7 @@ def _listen(
             cause = _cause(workers, events, stage)
             raise cause or RuntimeError(f"process {index} of stage {stage} failed:\n{event['error']}")
         else:
-            pass_on(event, report)
+            forward_event(event, report)
     return result
 
 
@@ -130,9 +120,9 @@ def _cause(
     return None
 
 
-def _death(workers: Sequence[subprocess.Popen[str]], stage: str) -> WorkerDied:
+def _death(workers: Sequence[subprocess.Popen[str]], stage: str) -> RankDied:
     index, status = next((index, worker.poll()) for index, worker in enumerate(workers) if worker.poll())
-    return WorkerDied(f"process {index} of stage {stage} ended with {status}")
+    return RankDied(f"process {index} of stage {stage} ended with {status}")
 
 
 def _forward(index: int, worker: subprocess.Popen[str], events: "queue.Queue[Event]") -> None:

@@ -12,15 +12,16 @@ from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report, Silent
 from leanpipe.core.stage import find_stage
-from leanpipe.processes.ipc import Wire, log_over, quiet, wire_to_parent
-from leanpipe.processes.launcher import Done, die_with_parent, rank
+from leanpipe.processes.ipc import EventStream, events_to_parent, quiet, send_logs
+from leanpipe.processes.launcher import Done, rank
+from leanpipe.processes.parent_death import die_with_parent
 
 
 def main() -> None:
     die_with_parent()
-    wire = wire_to_parent()
+    wire = events_to_parent()
     job = json.load(sys.stdin)
-    log_over(wire, job["log_level"] if rank() == 0 else logging.CRITICAL)
+    send_logs(wire, job["log_level"] if rank() == 0 else logging.CRITICAL)
     quiet()
     try:
         summary = _run(job, Silent() if rank() else wire)
@@ -35,7 +36,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _run(job: dict[str, Any], report: Report | Wire) -> dict[str, Any]:
+def _run(job: dict[str, Any], report: Report | EventStream) -> dict[str, Any]:
     stage = find_stage(job["stage"])
     config = stage.config_type.model_validate(job["config"])
     inputs = {name: _paths(value) for name, value in job["inputs"].items()}

@@ -11,7 +11,7 @@ class Terminated(Exception):
     """Work stopped where it can be gone on from, because the process was told to end."""
 
 
-class Termination:
+class DeferredSigterm:
     """Within it, SIGTERM is remembered instead of ending the process. Does nothing in a thread: signals go to the main one."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Termination:
         self._in_main_thread = threading.current_thread() is threading.main_thread()
         self._before: Any = None
 
-    def __enter__(self) -> "Termination":
+    def __enter__(self) -> "DeferredSigterm":
         if self._in_main_thread:
             self._before = signal.signal(signal.SIGTERM, self._remember)
         return self

@@ -6,19 +6,16 @@ shown to it as the model `leanpipe` in a private hub cache: clients then say `mo
 """
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.processes.servers import check_port, wait_until_ready
 
 MODEL_NAME = "leanpipe"
 """What clients call the model that is served."""
@@ -56,7 +53,7 @@ def running_server(
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
         process = subprocess.Popen(serve_command(name, host, port), cwd=cache, env=_environment(Path(cache)))
         try:
-            wait_until_ready(url, process, timeout)
+            wait_for_engine(url, process, timeout)
             yield url, process
         finally:
             stop(process)
@@ -83,31 +80,16 @@ def show_in_cache(model: Path, cache: Path, name: str = MODEL_NAME) -> None:
             (snapshot / file.name).symlink_to(file)
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise UserError if nobody could listen at `host`:`port`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(
-                f"cannot listen at {host}:{port} ({error.strerror}): choose another with --port"
-            ) from error
+def wait_for_engine(url: str, process: subprocess.Popen[bytes], timeout: float = 600) -> None:
+    """Return once the engine at `url` says that it is well. Raises UserError if its process ends or time runs out."""
 
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 600) -> None:
-    """Return once the server at `url` says that it is well. Raises UserError if its process ends or time runs out."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    def check_alive() -> None:
         if process.poll() is not None:
             raise UserError(
                 f"the server ended with code {process.returncode} before it answered: see what it said above"
             )
-        if _is_healthy(url):
-            return
-        time.sleep(0.2)
-    raise UserError(f"the server at {url} did not answer within {timeout:.0f} s")
+
+    wait_until_ready(f"{url}/health", check_alive, timeout)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:
@@ -118,14 +100,6 @@ def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
-            return response.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
 
 
 def _environment(cache: Path) -> dict[str, str]:

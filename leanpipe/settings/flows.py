@@ -47,7 +47,7 @@ class DistillSettings(TokenSettings):
     """The text, the tokens, and how the student learns."""
 
     cache: CacheSettings = CacheSettings()
-    """How much of the teacher's predictions is kept on disk, if distill.predictions is cached."""
+    """How much of the teacher's predictions is kept on disk, if distill.teacher_logprobs is cached."""
     distill: DistillConfig = DistillConfig()
     """How the student learns from the teacher."""
 

@@ -27,7 +27,7 @@ def smoke() -> PipelineConfig:
         clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
         tokenize=TokenizeConfig(block_length=128, vocabulary=2_048),
         distill=DistillConfig(
-            initialisation="random",  # so tiny a teacher has little to hand down
+            initialization="random",  # so tiny a teacher has little to hand down
             tokens=32_768,
             learning_rate=1e-2,
             batch=8,

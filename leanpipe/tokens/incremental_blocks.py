@@ -1,18 +1,19 @@
 """A corpus that grew: which earlier result holds the blocks of what was in it before."""
 
-from leanpipe.core.stage import results
+from leanpipe.core.config import StageConfig
+from leanpipe.core.stage import Inputs, Stage, results
 from leanpipe.core.store import Artifact, Store
-from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 
 
-def blocks_before(store: Store, config: TokenizeConfig, teacher: Artifact) -> Artifact | None:
-    """The newest result of `tokenize` with these settings and this teacher, to give to it as its `base`.
+def find_base(stage: Stage, store: Store, config: StageConfig, inputs: Inputs) -> Artifact | None:
+    """The newest result of `tokenize` with these settings and this teacher; None if there is none.
 
     Which of its blocks fit the documents at hand is told by their shards' keys.
     """
+    digests = stage.digests(inputs)
     found = [
         (path.stat().st_mtime, manifest.key)
-        for path, manifest in results(tokenize, config, store)
-        if manifest.inputs["teacher"] == teacher.digest
+        for path, manifest in results(stage, config, store)
+        if manifest.inputs["teacher"] == digests["teacher"]
     ]
-    return store.find(tokenize.name, max(found)[1]) if found else None
+    return store.find(stage.name, max(found)[1]) if found else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leanpipe.core.store import sync
+from leanpipe.core.files import sync
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

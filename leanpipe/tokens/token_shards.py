@@ -5,8 +5,6 @@ train/00000.json                                    what they were made from, an
 """
 
 import logging
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from leanpipe.core.store import digest_file, digest_json, sync
+from leanpipe.core.files import link_or_copy, write_text
+from leanpipe.core.store import digest_file, digest_json
 from leanpipe.corpus.tables import read_column
 from leanpipe.models.load import document_separator
 from leanpipe.tokens.encode import Batch, Encoder, backend_of, encode
@@ -128,10 +127,7 @@ def with_ending(place: Path, ending: str) -> Path:
 
 def _write(shard: Shard, place: Path) -> None:
     """Last, because it says that the blocks are whole."""
-    partial = place.with_suffix(".json.part")
-    partial.write_text(shard.model_dump_json(indent=2))
-    sync(partial)
-    partial.rename(place.with_suffix(".json"))
+    write_text(place.with_suffix(".json"), shard.model_dump_json(indent=2))
 
 
 def _link(earlier: Path, place: Path) -> None:
@@ -142,10 +138,7 @@ def _link(earlier: Path, place: Path) -> None:
         target.unlink(missing_ok=True)
         if not source.exists():
             continue
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+        link_or_copy(source, target)
     _write(read_shard(earlier), place)
 
 

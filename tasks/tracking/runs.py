@@ -18,8 +18,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from leanpipe.core.home import Home
+from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Artifact
-from leanpipe.corpus.tables import DOCUMENTS
 
 EXPERIMENT = "leanpipe"
 _PARENT = "mlflow.parentRunId"
@@ -175,14 +175,15 @@ class MlflowReport:
 
 
 def _dataset(artifact: Artifact) -> Dataset:
-    """As `mlflow.log_input` would describe it: name, digest and place, and of documents their columns and number."""
+    """Describe it as `mlflow.log_input` would: name, digest and place, and of a table its columns and number of rows."""
     source = json.dumps({"uri": str(artifact.path)})
     figures = {name: value for name, value in artifact.summary.items() if _is_number(value)}
     schema = None
-    if artifact.name == "clean":
-        columns = [{"name": name, "type": "string", "required": True} for name in DOCUMENTS]
+    made_by = known_stages().get(artifact.name)
+    if made_by and (table := made_by.dataset):
+        columns = [{"name": name, "type": "string", "required": True} for name in table.columns]
         schema = json.dumps({"mlflow_colspec": columns})
-        figures = {"num_rows": figures.get("documents_kept"), **figures}
+        figures = {"num_rows": figures.get(table.rows), **figures}
     profile = json.dumps(figures) if figures else None
     # MLflow takes no longer digest.
     return Dataset(artifact.name, artifact.digest[:36], "local", source, schema, profile)

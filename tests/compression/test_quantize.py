@@ -40,8 +40,8 @@ def test_a_folder_reloads_and_its_logits_stay_near(source, result, form, limit):
     tokens = load_tokenizer(source)(text, return_tensors="pt")["input_ids"].to(device.name())
     with torch.inference_mode():
         full = load_model(source)(tokens).logits.float()
-        quantised = load_model(result[0] / form)(tokens).logits.float()
-    assert 0 < relative_error(quantised, full) < limit
+        quantized = load_model(result[0] / form)(tokens).logits.float()
+    assert 0 < relative_error(quantized, full) < limit
     assert 0 < result[1][f"{form}_logits_error"] < limit
 
 

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 from pydantic import Field, ValidationError
 
@@ -42,3 +44,17 @@ def test_what_is_out_of_bounds_or_misspelt_is_refused(values):
 def test_settings_cannot_change_under_a_run():
     with pytest.raises(ValidationError):
         Inner().zebra = 2  # type: ignore[misc]
+
+
+class Renamed(StageConfig):
+    """Settings of which one had another name once."""
+
+    renamed: ClassVar[dict[str, str]] = {"colour": "color"}
+
+    color: str = "red"
+    """Of what."""
+
+
+def test_an_old_name_is_refused_with_the_new_one():
+    with pytest.raises(ValidationError, match="colour is called color now: write color"):
+        Renamed.model_validate({"colour": "blue"})

@@ -6,6 +6,7 @@ import pytest
 
 from leanpipe.core.lineage import Result, read_results, uses
 from leanpipe.core.store import Artifact, Store, external
+from tasks.lineage import uses_of
 from tests.made import publish
 
 
@@ -39,7 +40,8 @@ def used(chain: tuple[Store, dict[str, Artifact]], corpus: str, split: str) -> d
     store, made = chain
     results = read_results(store)
     names = {artifact.key: name for name, artifact in made.items()}
-    found = uses(results, next(one for one in results if one.key == made[corpus].key), split)
+    whole = next(one for one in results if one.key == made[corpus].key)
+    found = uses(results, whole, split, uses_of)
     return {names[use.result.key]: use.how for use in found}
 
 

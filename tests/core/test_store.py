@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Artifact, Store, external
+from leanpipe.processes.run_stage import run_stage
 from tests.stages import CountConfig, count
 
 

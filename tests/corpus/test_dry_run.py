@@ -7,7 +7,6 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Artifact, Store
 from leanpipe.corpus.clean import clean
 from leanpipe.corpus.config import CleanConfig
@@ -19,6 +18,7 @@ from leanpipe.corpus.report.stats import count
 from leanpipe.corpus.sources.file_index import Listing, list_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
+from leanpipe.processes.run_stage import run_stage
 from tests.flows.material import write_corpus
 from tests.listings import listed
 

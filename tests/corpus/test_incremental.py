@@ -13,11 +13,11 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Artifact, Store, content_digest, digest_files
 from leanpipe.corpus.clean import CleanConfig, clean
-from leanpipe.corpus.incremental import base_for
+from leanpipe.corpus.incremental import find_base
 from leanpipe.corpus.passes.execution import ExecutionConfig, slurm_executor
+from leanpipe.processes.run_stage import run_stage
 from tests.listings import listed
 from tests.tiny import tiny_text
 
@@ -41,7 +41,7 @@ def cleaned(corpus: Path, root: Path, **execution) -> Artifact:
     sections = {"read": lines, "quality": off, "repetition": off}
     config = CleanConfig.model_validate(sections | {"execution": {"workers": 1} | execution})
     given = (listed(corpus, root / "listings"),)
-    base = base_for(store, config, given, ())
+    base = find_base(clean, store, config, {"corpus": given})
     inputs = {"corpus": given} | ({"base": base} if base else {})
     return run_stage(clean, config, inputs, store, Silent())
 

@@ -37,3 +37,22 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path):
     file.write_text("- 1\n")
     with pytest.raises(UserError, match=r"list\.yaml must hold settings by name"):
         settings(PipelineConfig, "smoke", file, [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("distill.predictions", "distill.teacher_logprobs", "online"),
+        ("distill.initialisation", "distill.initialization", "random"),
+        ("distill.jensen_shannon_weight", "distill.beta", "0.5"),
+    ],
+)
+def test_an_old_name_of_a_setting_is_refused_with_the_new_one(tmp_path: Path, old: str, new: str, value: str):
+    with pytest.raises(UserError, match=f"^{old}: this setting is called {new} now$"):
+        settings(PipelineConfig, "smoke", None, [f"{old}={value}"])
+    file = tmp_path / "old.yaml"
+    section, _, name = old.partition(".")
+    file.write_text(f"{section}: {{{name}: {value}}}\n")
+    with pytest.raises(UserError, match=f"this setting is called {new} now"):
+        settings(PipelineConfig, "smoke", file, [])
+    assert settings(PipelineConfig, "smoke", None, [f"{new}={value}"])

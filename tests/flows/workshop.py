@@ -10,12 +10,13 @@ from typing import Any
 from leanpipe.compression.quantize import quantize
 from leanpipe.core.config import StageConfig
 from leanpipe.core.report import Report, Silent
-from leanpipe.core.stage import Inputs, Stage, Summary, run_stage, stage
+from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
 from leanpipe.corpus.clean import CleanConfig, CleanInputs, clean, clean_documents
 from leanpipe.corpus.dry_run import inspect
 from leanpipe.corpus.sources.file_index import Listing
 from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.processes.run_stage import run_stage
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill.distill import distill
 from leanpipe.training.distill.teacher_cache import cache_teacher
@@ -89,7 +90,7 @@ class Workshop:
         return run_stage(tokenize, config, self._inputs("tokenize"), self._new_store(), Silent())
 
     @cached_property
-    def predictions(self) -> Artifact:
+    def teacher_logprobs(self) -> Artifact:
         # As much as any other value of a setting lets a student read.
         config = configured(cache_teacher.config_type, {**BASES["cache"], "blocks": 100})
         return run_stage(cache_teacher, config, self._inputs("cache"), self._new_store(), Silent())
@@ -115,7 +116,7 @@ class Workshop:
             "distill": lambda: {
                 "teacher": self.model,
                 "blocks": self.blocks,
-                "predictions": self.predictions,
+                "teacher_logprobs": self.teacher_logprobs,
             },
             "on_policy": lambda: {
                 "teacher": self.model,

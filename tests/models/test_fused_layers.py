@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from leanpipe.core import device
-from leanpipe.models.fused_layers import fuse
+from leanpipe.models.fused_layers import fuse_layers
 
 pytestmark = pytest.mark.skipif(device.name() == "cuda", reason="it is for processors")
 
@@ -53,7 +53,7 @@ def loss_and_gradients(model: Any, autocast: bool = False) -> list[torch.Tensor]
 def test_it_computes_the_same(name):
     model = make(CONFIGS[name])
     expected = loss_and_gradients(model)
-    fuse(model)
+    fuse_layers(model)
     assert len(fused_modules(model)) >= 2 * 3 + 1
     for one, other in zip(loss_and_gradients(model), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -63,7 +63,7 @@ def test_it_computes_the_same(name):
 def test_under_autocast_it_is_no_further_from_float32(name):
     model = make(CONFIGS[name])
     exact, stock = loss_and_gradients(model), loss_and_gradients(model, autocast=True)
-    fuse(model)
+    fuse_layers(model)
     ours = loss_and_gradients(model, autocast=True)
     away = [
         sum(float((one - right).square().sum()) for one, right in zip(each[1:], exact[1:], strict=True))
@@ -74,7 +74,7 @@ def test_under_autocast_it_is_no_further_from_float32(name):
 
 def test_weights_that_are_frozen_in_bfloat16_pass_gradients_on():
     model = make(CONFIGS["llama"], torch.bfloat16).requires_grad_(False)
-    fuse(model)
+    fuse_layers(model)
     states = torch.randn(2, 5, 32, requires_grad=True)
     found = model.model(inputs_embeds=states.bfloat16(), use_cache=False).last_hidden_state
     found.float().square().sum().backward()
@@ -86,7 +86,7 @@ def test_more_rows_than_are_worked_on_at_once(monkeypatch):
     model = make(CONFIGS["llama"])
     expected = loss_and_gradients(model)
     monkeypatch.setattr("leanpipe.models.fused_layers._ELEMENTS", 5 * 72)
-    fuse(model)
+    fuse_layers(model)
     for one, other in zip(loss_and_gradients(model), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_what_computes_something_else_is_left_alone():
     gpt2 = make(transformers.GPT2Config(vocab_size=128, n_embd=32, n_head=4, n_layer=2))
     for model in (gemma, gpt2):
         expected = loss_and_gradients(model)
-        fuse(model)
+        fuse_layers(model)
         assert not fused_modules(model)
         for one, other in zip(loss_and_gradients(model), expected, strict=True):
             assert torch.equal(one, other) or model is gpt2  # which drops out

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leanpipe.core import device
-from leanpipe.models.fused_lora import adapters_in_one
+from leanpipe.models.fused_lora import fused_lora
 from leanpipe.training.finetune.lora import lora_config
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
@@ -43,7 +43,7 @@ def found(model: Any, arithmetic: torch.dtype) -> list[torch.Tensor]:
 def test_it_is_the_same(kind):
     model = adapted(kind=kind)
     expected = found(model, torch.float32)
-    with adapters_in_one(model):
+    with fused_lora(model):
         ours = found(model, torch.float32)
     for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -53,7 +53,7 @@ def test_in_bfloat16_it_is_no_further_from_float32_than_pefts():
     model = adapted(torch.bfloat16)
     exact = found(adapted(torch.bfloat16).float(), torch.float32)
     stock = found(model, torch.bfloat16)
-    with adapters_in_one(model):
+    with fused_lora(model):
         ours = found(model, torch.bfloat16)
     far = [
         torch.stack([(one - right).norm() / right.norm() for one, right in zip(each, exact, strict=True)])
@@ -67,7 +67,7 @@ def test_adapters_that_are_turned_off_add_nothing():
     tokens = torch.arange(5, device=DEVICE)[None]
     with torch.no_grad(), model.disable_adapter():
         expected = model(tokens).logits
-    with torch.no_grad(), adapters_in_one(model):
+    with torch.no_grad(), fused_lora(model):
         assert not torch.allclose(model(tokens).logits, expected)
         with model.disable_adapter():
             assert torch.equal(model(tokens).logits, expected)
@@ -80,7 +80,7 @@ def put_in(model: Any) -> bool:
 @pytest.mark.parametrize("settings", [{"dropout": 0.1}, {"kind": "dora"}])
 def test_other_adapters_are_left_to_peft(settings):
     model = adapted(**settings)
-    with adapters_in_one(model):
+    with fused_lora(model):
         assert not put_in(model)
 
 

@@ -140,7 +140,7 @@ def test_a_student_learns_the_same_from_a_teacher_on_disk(tmp_path, sharded):
             micro_batch=2,
             validation_tokens=128,
             precision="fp32",
-            predictions="online",
+            teacher_logprobs="online",
             teacher_memory=memory,
         )
         distill.function(config, DistillInputs(sharded, blocks), out, Recorder())

@@ -5,11 +5,11 @@ import torch
 
 from leanpipe.core.errors import UserError
 from leanpipe.models.count import count_parameters, empty_model, layers_for_size
-from leanpipe.models.importance import layer_influence, measure
+from leanpipe.models.importance import layer_influence, measure_importance
 from leanpipe.models.load import load_model
-from leanpipe.models.narrow import narrow_config, narrowed
+from leanpipe.models.narrow import narrow_config, narrow_model
 from leanpipe.models.student import most_important, random_student
-from leanpipe.planning.model_config import describe_model
+from leanpipe.planning.references import describe_model
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.data import collate
 from tests.tiny import tiny_llama
@@ -60,14 +60,16 @@ def test_gpt2_has_layers_of_influence_too(blocks):
     model = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_positions=64, n_embd=8, n_layer=3, n_head=2)).eval()
     assert (layer_influence(model, model.transformer.h, [blocks[0]]) > 0).all()
     with pytest.raises(UserError, match="a gpt2 model cannot be made narrower"):
-        measure(model, model.transformer.h, [blocks[0]])
+        measure_importance(model, model.transformer.h, [blocks[0]])
     with pytest.raises(UserError, match="a gpt2 model cannot be made narrower"):
         narrow_config(model.config, 0.5)
 
 
 def test_the_whole_width_is_the_model_itself(blocks):
     model = tiny_llama()
-    same = narrowed(model, "model.layers", measure(model, model.model.layers, [blocks[0]]), 1.0)
+    same = narrow_model(
+        model, "model.layers", measure_importance(model, model.model.layers, [blocks[0]]), 1.0
+    )
     assert torch.equal(same.hidden, torch.arange(64))
     batch = collate([blocks[0]])["input_ids"]
     torch.testing.assert_close(same.model.eval()(batch).logits, model(batch).logits)
@@ -86,7 +88,9 @@ def test_what_does_nothing_goes_first(blocks):
             layer.mlp.down_proj.weight[dead] = 0
             layer.self_attn.o_proj.weight[dead] = 0
         model.model.embed_tokens.weight[:, dead] = 0
-    narrow = narrowed(model, "model.layers", measure(model, model.model.layers, [blocks[0]]), 0.5)
+    narrow = narrow_model(
+        model, "model.layers", measure_importance(model, model.model.layers, [blocks[0]]), 0.5
+    )
     assert torch.equal(narrow.hidden, torch.arange(1, 64, 2))
     assert narrow.model.config.num_attention_heads == 2 and narrow.model.config.intermediate_size == 64
     batch = collate([blocks[1]])["input_ids"]
@@ -99,8 +103,11 @@ def test_what_does_nothing_goes_first(blocks):
 
 def test_a_narrower_student_begins_better_than_a_random_one(blocks):
     teacher = trained(blocks)
-    narrow = narrowed(
-        teacher, "model.layers", measure(teacher, teacher.model.layers, [blocks[0], blocks[1]]), 0.5
+    narrow = narrow_model(
+        teacher,
+        "model.layers",
+        measure_importance(teacher, teacher.model.layers, [blocks[0], blocks[1]]),
+        0.5,
     )
     torch.manual_seed(0)
     random = type(teacher)(narrow_config(teacher.config, 0.5))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from leanpipe.models import sparse_attention as attention
+from leanpipe.models import sparse_layout
 from leanpipe.models.attention_patterns import AttentionConfig
 from leanpipe.models.build import Shape, decoder_config, random_decoder
 from leanpipe.models.load import load_model, save_model
@@ -56,9 +57,9 @@ def dense_mask(pattern: AttentionConfig, lengths: tuple[int, ...], key_BKTD: tor
     batch, heads, length, _ = key_BKTD.shape
     positions = positions_of(lengths).tolist()
     document = [number for number, size in enumerate(lengths) for _ in range(size)]
-    options = attention._Options(pattern, LAYER, 0.0, None)
+    options = sparse_layout.Options(pattern, LAYER, 0.0, None)
     buckets = attention._buckets(key_BKTD, options).tolist()
-    table = attention._random_blocks(options, length, torch.device("cpu"))
+    table = sparse_layout.random_blocks(options, length, torch.device("cpu"))
     mask = torch.zeros(batch, heads, length, length, dtype=torch.bool)
     for b in range(batch):
         for h in range(heads):
@@ -88,7 +89,9 @@ def dense_mask(pattern: AttentionConfig, lengths: tuple[int, ...], key_BKTD: tor
 def test_the_result_and_its_gradients_are_those_of_a_dense_mask(pattern, lengths):
     query, key, value = draw(sum(lengths))
     positions = positions_of(lengths)[None].expand(2, -1).contiguous()
-    ours, _ = attention.attend(Layer(pattern), query, key, value, None, position_ids=positions)
+    ours, _ = attention.sparse_attention_forward(
+        Layer(pattern), query, key, value, None, position_ids=positions
+    )
     mask = dense_mask(pattern, lengths, key.detach()).repeat_interleave(2, 1)
     scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) / math.sqrt(8)
     weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
@@ -105,22 +108,26 @@ def test_the_rows_of_a_batch_may_be_packed_differently(pattern):
     query, key, value = draw(64)
     rows = (30, 34), (5, 50, 9)
     both = torch.stack([positions_of(row) for row in rows])
-    together, _ = attention.attend(Layer(pattern), query, key, value, None, position_ids=both)
+    together, _ = attention.sparse_attention_forward(
+        Layer(pattern), query, key, value, None, position_ids=both
+    )
     for number, row in enumerate(rows):
         one = [tensor[number : number + 1] for tensor in (query, key, value)]
-        alone, _ = attention.attend(Layer(pattern), *one, None, position_ids=positions_of(row)[None])
+        alone, _ = attention.sparse_attention_forward(
+            Layer(pattern), *one, None, position_ids=positions_of(row)[None]
+        )
         torch.testing.assert_close(together[number], alone[0])
 
 
 def test_random_blocks_are_distinct_and_lie_before_the_window():
-    table = attention._drawn_blocks(0, 3, 64, 3, 4, 9)
+    table = sparse_layout.drawn_blocks(0, 3, 64, 3, 4, 9)
     for number, drawn in enumerate(table.tolist()):
         chosen = [block for block in drawn if block >= 0]
         assert len(set(chosen)) == len(chosen) == min(3, max(0, (4 * number - 8) // 4))
         assert all(4 * block + 3 < 4 * number - 8 for block in chosen)
-    assert table[:32].equal(attention._drawn_blocks(0, 3, 32, 3, 4, 9))  # whatever comes later
-    assert not table.equal(attention._drawn_blocks(0, 4, 64, 3, 4, 9))
-    assert not table.equal(attention._drawn_blocks(1, 3, 64, 3, 4, 9))
+    assert table[:32].equal(sparse_layout.drawn_blocks(0, 3, 32, 3, 4, 9))  # whatever comes later
+    assert not table.equal(sparse_layout.drawn_blocks(0, 4, 64, 3, 4, 9))
+    assert not table.equal(sparse_layout.drawn_blocks(1, 3, 64, 3, 4, 9))
 
 
 def decoder(pattern: AttentionConfig, architecture="llama"):
@@ -233,7 +240,9 @@ def test_an_engine_that_does_not_know_the_pattern_attends_to_everything(tmp_path
 def test_a_gpu_computes_the_same(pattern):
     query, key, value = draw(71)
     positions = positions_of((40, 1, 30))[None].expand(2, -1).contiguous()
-    here, _ = attention.attend(Layer(pattern), query, key, value, None, position_ids=positions)
+    here, _ = attention.sparse_attention_forward(
+        Layer(pattern), query, key, value, None, position_ids=positions
+    )
     moved = [tensor.detach().cuda() for tensor in (query, key, value)]
-    there, _ = attention.attend(Layer(pattern), *moved, None, position_ids=positions.cuda())
+    there, _ = attention.sparse_attention_forward(Layer(pattern), *moved, None, position_ids=positions.cuda())
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ import transformers
 
 from leanpipe.core import device
 from leanpipe.models import varlen_attention as documents
-from leanpipe.models.varlen_attention import attend_by_document, attend_in_one
+from leanpipe.models.varlen_attention import use_default_attention, use_varlen_attention
 
 DEVICE = device.name()
 FASTEST = torch.float32 if DEVICE == "cpu" else torch.bfloat16
@@ -52,7 +52,7 @@ def states_and_gradients(model: Any, arithmetic: torch.dtype) -> list[torch.Tens
 def test_it_is_the_same_attention(name):
     model = make(CONFIGS[name])
     expected = states_and_gradients(model, torch.float32)
-    attend_by_document(model)
+    use_varlen_attention(model)
     assert model.config._attn_implementation == documents.NAME
     found = states_and_gradients(model, torch.float32)
     for one, other in zip(found, expected, strict=True):
@@ -64,7 +64,7 @@ def test_in_bfloat16_it_is_no_further_from_float32_than_pytorchs(name):
     model = make(CONFIGS[name])
     exact = states_and_gradients(model, torch.float32)
     stock = states_and_gradients(model, torch.bfloat16)
-    attend_by_document(model, torch.bfloat16)
+    use_varlen_attention(model, torch.bfloat16)
     assert model.config._attn_implementation == documents.NAME
     ours = states_and_gradients(model, torch.bfloat16)
     for one, other, right in zip(ours, stock, exact, strict=True):
@@ -77,7 +77,7 @@ def test_dropout_drops():
             vocab_size=128, n_embd=32, n_head=4, n_layer=2, attn_pdrop=0.5, resid_pdrop=0, embd_pdrop=0
         )
     )
-    attend_by_document(model, FASTEST)
+    use_varlen_attention(model, FASTEST)
     assert model.config._attn_implementation == documents.NAME
     alone = states_and_gradients(model, FASTEST)[0]
     model.train()
@@ -99,7 +99,7 @@ def test_dropout_drops():
 def test_attention_that_is_not_full_is_left_alone(config):
     model = make(config)
     before = model.config._attn_implementation
-    attend_by_document(model, FASTEST)
+    use_varlen_attention(model, FASTEST)
     assert model.config._attn_implementation == before == "sdpa"
 
 
@@ -112,7 +112,7 @@ def test_a_model_whose_layers_are_not_told_positions_is_left_alone(monkeypatch):
 
     for layer in model.model.layers:
         layer.self_attn.register_forward_pre_hook(forgets, with_kwargs=True)
-    attend_by_document(model, FASTEST)
+    use_varlen_attention(model, FASTEST)
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -121,7 +121,7 @@ def test_afterwards_the_model_reads_padded_batches_and_generates():
     tokens = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]], device=DEVICE)
     given = {"input_ids": tokens, "attention_mask": (tokens > 0).long()}
     expected = model.generate(**given, max_new_tokens=5, do_sample=False, pad_token_id=0)
-    attend_by_document(model, FASTEST)
-    attend_in_one(model)
+    use_varlen_attention(model, FASTEST)
+    use_default_attention(model)
     found = model.generate(**given, max_new_tokens=5, do_sample=False, pad_token_id=0)
     assert found.equal(expected)

@@ -13,9 +13,10 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import Stage, run_stage
+from leanpipe.core.stage import Stage
 from leanpipe.core.store import Artifact, Store, external
-from leanpipe.processes.fork_client import Nursery, StageDied
+from leanpipe.processes.fork_client import ForkServer, StageDied
+from leanpipe.processes.run_stage import run_stage
 from tests import stages
 
 ROOT = Path(__file__).parents[2]
@@ -33,21 +34,21 @@ class Ear(Silent):
 
 
 @pytest.fixture(scope="module")
-def nursery():
+def fork_server():
     """One for all: its imports take seconds."""
-    nursery = Nursery()
-    yield nursery
-    nursery.stop()
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.stop()
 
 
 @pytest.fixture
-def run(nursery: Nursery, tmp_path: Path):
+def run(fork_server: ForkServer, tmp_path: Path):
     text = tmp_path / "text.txt"
     text.write_text("twelve bytes")
     inputs = {"texts": (external("text", text),)}
 
     def start(stage: Stage, ear: Ear | None = None) -> Artifact:
-        return nursery.run(stage, stages.CountConfig(), inputs, Store(tmp_path / "store"), ear or Ear())
+        return fork_server.run(stage, stages.CountConfig(), inputs, Store(tmp_path / "store"), ear or Ear())
 
     return start
 
@@ -65,7 +66,7 @@ def test_what_the_store_has_starts_no_helper_and_shows_its_metrics(tmp_path: Pat
     inputs, store = {"texts": (external("text", tmp_path / "text.txt"),)}, Store(tmp_path / "store")
     computed = run_stage(stages.count, stages.CountConfig(), inputs, store, Silent())
     before, ear = psutil.Process().children(recursive=True), Ear()
-    assert Nursery().run(stages.count, stages.CountConfig(), inputs, store, ear) == computed
+    assert ForkServer().run(stages.count, stages.CountConfig(), inputs, store, ear) == computed
     assert psutil.Process().children(recursive=True) == before
     assert ear.heard == [({"total": 12}, 1)]
 
@@ -98,13 +99,13 @@ def test_stage_and_helper_die_with_a_parent_that_is_killed(tmp_path: Path):
     (tmp_path / "text.txt").write_text("x")
     code = (
         "import sys, pathlib\n"
-        "from leanpipe.processes.fork_client import Nursery\n"
+        "from leanpipe.processes.fork_client import ForkServer\n"
         "from leanpipe.core.report import Silent\n"
         "from leanpipe.core.store import Store, external\n"
         "from tests import stages\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "inputs = {'texts': (external('t', root / 'text.txt'),)}\n"
-        "Nursery().run(stages.endless, stages.CountConfig(), inputs, Store(root / 'store'), Silent())\n"
+        "ForkServer().run(stages.endless, stages.CountConfig(), inputs, Store(root / 'store'), Silent())\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     try:
@@ -128,12 +129,12 @@ def _wait_for_pid(path: Path) -> int:
     raise AssertionError("the stage did not start")
 
 
-def test_a_stage_is_told_to_end_before_its_helper_is_stopped(nursery: Nursery, run, tmp_path: Path):
+def test_a_stage_is_told_to_end_before_its_helper_is_stopped(fork_server: ForkServer, run, tmp_path: Path):
     """The last of this file: the helper is gone afterwards."""
 
     class Stop(Ear):
         def metrics(self, values, step=None):
-            threading.Thread(target=nursery.stop).start()
+            threading.Thread(target=fork_server.stop).start()
 
     with pytest.raises(StageDied):
         run(stages.careful, Stop())

@@ -12,9 +12,9 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Store, external
-from leanpipe.processes.launcher import WorkerDied
+from leanpipe.processes.launcher import RankDied
+from leanpipe.processes.run_stage import run_stage
 from tests import stages
 from tests.training.blocks import Recorder
 
@@ -42,8 +42,8 @@ def test_the_first_process_reports_and_its_summary_is_the_stage_s(tmp_path: Path
     [
         ("refuse", UserError, "^the second one refuses$"),
         ("break", RuntimeError, "(?s)process 1 of stage together failed.*a mistake in the second one"),
-        ("die", WorkerDied, "process 1 of stage together ended with -9"),
-        ("die later", WorkerDied, "process 1 of stage together ended with -9"),
+        ("die", RankDied, "process 1 of stage together ended with -9"),
+        ("die later", RankDied, "process 1 of stage together ended with -9"),
         ("refuse later", UserError, "^the second one refuses$"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, quantize
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
-from leanpipe.serving.serve import running_server, serve, wait_until_ready
+from leanpipe.serving.serve import running_server, serve, wait_for_engine
 from tests.tiny import tiny_model
 
 TURNS = [{"role": "user", "content": "What is a list?"}]
@@ -85,14 +85,14 @@ def test_a_server_that_ends_is_reported():
         subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process,
         pytest.raises(UserError, match="code 3"),
     ):
-        wait_until_ready(f"http://127.0.0.1:{free_port()}", process, timeout=30)
+        wait_for_engine(f"http://127.0.0.1:{free_port()}", process, timeout=30)
 
 
 def test_the_server_ends_with_a_parent_that_is_killed(model):
     port = free_port()
     script = f"from pathlib import Path; from leanpipe.serving.serve import serve; serve(Path({str(model)!r}), port={port})"
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
-        wait_until_ready(f"http://127.0.0.1:{port}", parent, timeout=120)
+        wait_for_engine(f"http://127.0.0.1:{port}", parent, timeout=120)
         parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and is_open(port):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from leanpipe.core.files import publish_folder, written_whole
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import Overlap, OverlapIndex
 from leanpipe.corpus.dedup.duplicates import (
@@ -23,7 +24,7 @@ from leanpipe.corpus.dedup.duplicates import (
 from leanpipe.corpus.dedup.minhash import bands
 from leanpipe.corpus.passes.column_files import ColumnWriter
 from leanpipe.corpus.passes.execution import run_tasks, workers
-from leanpipe.corpus.passes.per_document import COLUMNS, paragraphs, publish
+from leanpipe.corpus.passes.per_document import COLUMNS, paragraphs
 from leanpipe.corpus.split import SPLITS, fill_empty_splits
 from leanpipe.corpus.tables import ACCOUNT, DOCUMENTS, TableWriter, read_batches, read_rows
 
@@ -127,7 +128,7 @@ class SecondPass:
         partial.mkdir(parents=True)
         verdicts = _Verdicts(self, task)
         _write(shard, partial, verdicts, self.segments.permutations)
-        publish(partial, final)
+        publish_folder(partial, final)
 
 
 class _Verdict(NamedTuple):
@@ -255,7 +256,5 @@ def _save_column(path: Path, values: "NDArray[Any]") -> None:
 
 
 def _save(path: Path, **arrays: Any) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **arrays)
-    partial.rename(path)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)

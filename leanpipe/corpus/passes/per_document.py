@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leanpipe.core.store import sync
+from leanpipe.core.files import publish_folder
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.dedup.minhash import signature
 from leanpipe.corpus.dedup.word_hashes import shingles, word_hashes
@@ -54,14 +54,7 @@ class FirstPass:
         partial = final.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
         read_shard(self.shards[task], self.config, self.evaluations, partial)
-        publish(partial, final)
-
-
-def publish(partial: Path, final: Path) -> None:
-    """Give a finished folder its place, in one rename that survives a power cut."""
-    for path in [*partial.rglob("*"), partial]:
-        sync(path)
-    partial.rename(final)
+        publish_folder(partial, final)
 
 
 def make_shards(files: Sequence[SourceFile], megabytes: float) -> tuple[tuple[SourceFile, ...], ...]:

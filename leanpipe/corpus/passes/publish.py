@@ -1,13 +1,12 @@
 """The result of cleaning, put together from its shards and from what an earlier result holds: by links, not by copies."""
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from leanpipe.core.files import link_or_copy
 from leanpipe.corpus.sources.file_index import Listing, SourceFile
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import SKIPPED, TableWriter
@@ -122,10 +121,4 @@ def _link(source: Path, target: Path) -> None:
     """The file under another name too, or a copy of it where that cannot be. A file that is not there is none there."""
     if not source.exists() or target.exists():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        partial = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, partial)
-        partial.rename(target)
+    link_or_copy(source, target)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from leanpipe.core import device
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, bytes_of_weight, process_bytes
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_for_inference, load_tokenizer, save_model, vocabulary_size
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.losses.objectives import Objective
-    from leanpipe.training.trainer.data import Blocks
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import BlockDataset, TrainingData
 
 
 _SAMPLE_TOKENS = 4_096  # on which it is measured what of the teacher is important
@@ -30,6 +31,11 @@ class DistillConfig(TrainingConfig):
     """How large the student is, where its weights come from, and what it learns from the teacher."""
 
     neutral: ClassVar[frozenset[str]] = frozenset({"teacher_memory"})
+    renamed: ClassVar[dict[str, str]] = {
+        "initialisation": "initialization",
+        "predictions": "teacher_logprobs",
+        "jensen_shannon_weight": "beta",
+    }
 
     tokens: int = Field(25_600, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
@@ -44,20 +50,20 @@ class DistillConfig(TrainingConfig):
     width: float = Field(1.0, gt=0, le=1)
     """Width of the student as a share of the teacher's: of hidden states, neurons and heads. Embeddings are a large part
     of a small model, and only less width makes them smaller."""
-    initialisation: Literal["teacher_layers", "random"] = "teacher_layers"
+    initialization: Literal["teacher_layers", "random"] = "teacher_layers"
     """Begin with some of the teacher's layers, cut to the student's width, or with new weights (which need far more
     tokens)."""
     keep: Literal["importance", "first_and_last", "evenly_spaced"] = "importance"
     """Which of the teacher's layers stay: those that change the most what goes through them, as measured on the text, the
     first and the last ones (two to one), or evenly spaced ones."""
-    predictions: Literal["online", "cached"] = "cached"
+    teacher_logprobs: Literal["online", "cached"] = "cached"
     """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
     on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
     """What is made small: forward_kl covers all that the teacher may say, reverse_kl keeps to what it is likely to say,
     jensen_shannon lies between."""
-    jensen_shannon_weight: float = Field(0.5, ge=0.01, le=0.99)
-    """Of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
+    beta: float = Field(0.5, ge=0.01, le=0.99)
+    """Weight of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
     reverse_kl."""
     kl_weight: float = Field(0.9, ge=0, le=1)
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
@@ -75,27 +81,74 @@ class DistillConfig(TrainingConfig):
     def _hidden_states_are_not_cached(self) -> Self:
         if self.hidden_weight > 0 and (self.uses_cache or self.kl_weight == 0):
             raise ValueError(
-                "hidden_weight needs a teacher at every step: set predictions=online and kl_weight above 0, or hidden_weight=0"
+                "hidden_weight needs a teacher at every step: set teacher_logprobs=online and kl_weight above 0, or hidden_weight=0"
             )
         return self
 
     @property
     def uses_cache(self) -> bool:
-        """Whether it reads what stage `cache_teacher` wrote."""
-        return self.predictions == "cached" and self.kl_weight > 0
+        """Whether the student reads what stage `cache_teacher` wrote."""
+        return self.teacher_logprobs == "cached" and self.kl_weight > 0
 
 
 @dataclass(frozen=True)
 class DistillInputs:
-    """A model folder, and the output folder of the tokenize stage."""
+    """The teacher's model folder, and the output folder of the tokenize stage."""
 
     teacher: Path
     blocks: Path
-    predictions: Path | None = None
+    teacher_logprobs: Path | None = None
     """The output folder of the cache_teacher stage, for predictions that are cached."""
 
 
-@stage(version=2, uses_device=True)
+def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only."""
+    from leanpipe.models.count import expected_config, layers_for_size
+
+    check_training(config)
+    layers_for_size(expected_config(inputs["teacher"]), config.size, config.width)
+
+
+def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
+    """The config of the student that such a teacher will have."""
+    from leanpipe.models.count import layers_for_size, with_layers
+    from leanpipe.models.narrow import narrow_config
+
+    count = layers_for_size(teacher, config.size, config.width)
+    return with_layers(narrow_config(teacher, config.width), list(range(count)))
+
+
+def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `distill` takes. A teacher whose predictions are cached only lends its layers."""
+    from leanpipe.models.count import expected_config
+    from leanpipe.training.trainer.memory import size_of, training_estimate, training_memory
+
+    teacher, blocks = expected_config(inputs["teacher"]), inputs["blocks"].facts
+    student = student_config(config, teacher)
+    student.dtype = "bfloat16"  # as models are saved here
+    size, large = size_of(student), size_of(teacher)
+    asks = config.kl_weight > 0 and not config.uses_cache
+    memory = training_memory(
+        size,
+        config,
+        blocks["block_length"],
+        kind=kind,
+        process=process_bytes(kind),
+        teacher=bytes_of_weight() * large.parameters if asks else 0,
+        kl=asks,
+    )
+    return training_estimate(
+        config,
+        size,
+        memory,
+        kind,
+        trained=size.parameters,
+        work=6 * size.parameters + (2 * large.parameters if asks else 0),
+        result={"model": student, "tokenizer": blocks.get("tokenizer")},
+    )
+
+
+@stage(version=2, uses_device=True, check=check_distill, estimate=estimate_distill)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.count import count_parameters, parameters_of
@@ -103,11 +156,11 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     from leanpipe.training.distill.teacher_cache import check_same_tokens
     from leanpipe.training.trainer.trainer import train
 
-    check_distill(config, inputs.teacher)
+    check_distill(config, {"teacher": Expected(inputs.teacher)})
     if config.kl_weight > 0:
         check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
-    text = _text(config, inputs, tokenizer)
+    text = _training_data(config, inputs, tokenizer)
     aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
     teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
     teacher_parameters = parameters_of(teacher.config)
@@ -133,14 +186,6 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     }
 
 
-def check_distill(config: DistillConfig, teacher: Path) -> None:
-    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only."""
-    from leanpipe.models.count import layers_for_size, read_config
-
-    check_training(config)
-    layers_for_size(read_config(teacher), config.size, config.width)
-
-
 @dataclass(frozen=True)
 class Student:
     """An untrained student, in float32, and what of the teacher it was made of."""
@@ -152,17 +197,8 @@ class Student:
     """Entries of the teacher's hidden states, in rising order; None for all."""
 
 
-def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
-    """Of the student that such a teacher will have."""
-    from leanpipe.models.count import layers_for_size, with_layers
-    from leanpipe.models.narrow import narrow_config
-
-    count = layers_for_size(teacher, config.size, config.width)
-    return with_layers(narrow_config(teacher, config.width), list(range(count)))
-
-
 def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
-    """What training the student on blocks of `block` tokens will take on the device, the teacher left out."""
+    """Estimate the bytes that training the student on blocks of `block` tokens takes, the teacher left out."""
     from leanpipe.models.count import read_config
     from leanpipe.training.trainer.memory import size_of, training_memory
 
@@ -170,20 +206,20 @@ def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
     return training_memory(size, config, block, kind=device.name(), process=0, kl=config.kl_weight > 0).peak
 
 
-def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blocks") -> Student:
-    """The student as `config` wants it; what is important is measured on some of the `blocks`."""
+def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "BlockDataset") -> Student:
+    """Make the student as `config` wants it; what of the teacher is important is measured on some of the `blocks`."""
     import torch
 
     from leanpipe.models.count import layers_for_size, with_layers
-    from leanpipe.models.importance import layer_influence, measure
-    from leanpipe.models.narrow import narrow_config, narrowed
+    from leanpipe.models.importance import layer_influence, measure_importance
+    from leanpipe.models.narrow import narrow_config, narrow_model
     from leanpipe.models.student import layer_list_name, most_important, random_student, student_from_teacher
-    from leanpipe.training.trainer.data import spread
+    from leanpipe.training.trainer.data import evenly_spaced_blocks
 
     torch.manual_seed(config.seed)
-    layers, sample = teacher.config.num_hidden_layers, spread(blocks, _SAMPLE_TOKENS)
+    layers, sample = teacher.config.num_hidden_layers, evenly_spaced_blocks(blocks, _SAMPLE_TOKENS)
     count = layers_for_size(teacher.config, config.size, config.width)
-    if config.initialisation == "random":
+    if config.initialization == "random":
         kept = evenly_spaced(layers, count)
         return Student(random_student(with_layers(narrow_config(teacher.config, config.width), kept)), kept)
     name = layer_list_name(teacher)
@@ -193,49 +229,57 @@ def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "Blo
         kept = {"first_and_last": first_and_last, "evenly_spaced": evenly_spaced}[config.keep](layers, count)
     if config.width == 1:
         return Student(student_from_teacher(teacher, kept), kept)
-    importance = measure(teacher, list(teacher.get_submodule(name)), sample)
-    narrow = narrowed(teacher, name, importance, config.width)
+    importance = measure_importance(teacher, list(teacher.get_submodule(name)), sample)
+    narrow = narrow_model(teacher, name, importance, config.width)
     return Student(student_from_teacher(narrow.model, kept), kept, narrow.hidden)
 
 
 def _objective(
     config: DistillConfig, inputs: DistillInputs, teacher: "PreTrainedModel", made: Student, vocabulary: int
 ) -> "Objective":
-    from leanpipe.training.distill.teacher_logprobs import Predictions
-    from leanpipe.training.losses.divergences import Divergence
-    from leanpipe.training.losses.objectives import (
+    from leanpipe.training.distill.distillation_objectives import (
         CachedDistillation,
-        CrossEntropy,
         Distillation,
-        Hidden,
+        HiddenStateMatching,
         teacher_layers_followed,
     )
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs
+    from leanpipe.training.losses.divergences import DistillationLoss
+    from leanpipe.training.losses.objectives import CrossEntropy
 
-    how = Divergence(config.divergence, config.jensen_shannon_weight, config.temperature, config.kl_weight)
+    loss = DistillationLoss(
+        divergence=config.divergence,
+        beta=config.beta,
+        temperature=config.temperature,
+        kl_weight=config.kl_weight,
+    )
     if config.kl_weight == 0:
         return CrossEntropy()
     if config.uses_cache:
-        return CachedDistillation(Predictions(_predictions(inputs)).format, how)
+        return CachedDistillation(TeacherLogprobs(_teacher_logprobs(inputs)).format, loss)
     if config.hidden_weight == 0:
-        return Distillation(teacher, how, vocabulary)
+        return Distillation(teacher, loss, vocabulary)
     followed = teacher_layers_followed(made.layers, teacher.config.num_hidden_layers)
-    return Distillation(teacher, how, vocabulary, Hidden(config.hidden_weight, followed, made.hidden))
+    return Distillation(
+        teacher, loss, vocabulary, HiddenStateMatching(config.hidden_weight, followed, made.hidden)
+    )
 
 
-def _predictions(inputs: DistillInputs) -> Path:
-    if inputs.predictions is None:
+def _teacher_logprobs(inputs: DistillInputs) -> Path:
+    if inputs.teacher_logprobs is None:
         raise UserError(
-            "distill.predictions is cached, but no predictions were given: run the stage cache_teacher first, or set "
-            "distill.predictions to online"
+            "distill.teacher_logprobs is cached, but no predictions were given: run the stage cache_teacher first, or set "
+            "distill.teacher_logprobs to online"
         )
-    return inputs.predictions
+    return inputs.teacher_logprobs
 
 
-def _text(config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _training_data(
+    config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.teacher_logprobs import Predictions, Taught
-    from leanpipe.training.trainer.data import Chosen, scored_bytes, spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
+    from leanpipe.training.trainer.data import Subset, TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
@@ -243,6 +287,13 @@ def _text(config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTo
             raise UserError(
                 f"{inputs.blocks} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen, held_out = Chosen(train, config.tokens), spread(validation, config.validation_tokens)
-    learnt = Taught(chosen, Predictions(_predictions(inputs))) if config.uses_cache else chosen
-    return Text(learnt, held_out, scored_bytes(held_out, tokenizer))
+    chosen, held_out = (
+        Subset(train, config.tokens),
+        evenly_spaced_blocks(validation, config.validation_tokens),
+    )
+    learned = (
+        WithTeacherLogprobs(chosen, TeacherLogprobs(_teacher_logprobs(inputs)))
+        if config.uses_cache
+        else chosen
+    )
+    return TrainingData(learned, held_out, scored_bytes(held_out, tokenizer))

@@ -4,7 +4,6 @@ The teacher then takes neither time nor memory while a student trains.
 """
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,10 +15,20 @@ from pydantic import Field
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import (
+    Estimate,
+    Expected,
+    ExpectedInputs,
+    bytes_of_weight,
+    host_bytes,
+    process_bytes,
+)
+from leanpipe.core.files import link_or_copy, written_whole
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
-from leanpipe.core.store import MANIFEST, Artifact, Manifest, Store, sync
+from leanpipe.core.stage import Inputs, Stage, Summary, stage
+from leanpipe.core.store import MANIFEST, Artifact, Manifest, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
@@ -27,8 +36,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from leanpipe.training.distill.teacher_logprobs import Format
-    from leanpipe.training.trainer.data import Chosen
+    from leanpipe.training.distill.teacher_logprobs import LogprobFormat
+    from leanpipe.training.trainer.data import Subset
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +70,7 @@ class CacheConfig(CacheSettings):
 
 @dataclass(frozen=True)
 class CacheInputs:
-    """A model folder, and the output folder of the tokenize stage."""
+    """The teacher's model folder, and the output folder of the tokenize stage."""
 
     teacher: Path
     blocks: Path
@@ -69,18 +78,71 @@ class CacheInputs:
     """Predictions of this teacher on more or fewer of these blocks: whole files of them are used again."""
 
 
-@stage(version=1, uses_device=True, shortcuts=("base",))
+def cache_config(settings: CacheSettings, blocks: Artifact | Expected, tokens: int) -> CacheConfig:
+    """What stage `cache_teacher` is told for a student that reads `tokens` tokens of `blocks`, which may not be there yet."""
+    if blocks.path is None:
+        return CacheConfig(**dict(settings), blocks=max(1, -(-tokens // blocks.facts["block_length"])))
+    from leanpipe.tokens.blocks import Blocks
+    from leanpipe.training.trainer.data import Subset
+
+    return CacheConfig(**dict(settings), blocks=len(Subset(Blocks(blocks.path, "train"), tokens)))
+
+
+def find_cache(stage: Stage, store: Store, config: CacheConfig, inputs: Inputs) -> Artifact | None:
+    """The largest earlier result of `cache_teacher` for this teacher and these blocks."""
+    paths = (store.root / stage.name).glob(f"*/{MANIFEST}")
+    manifests = [Manifest.model_validate_json(path.read_text()) for path in paths]
+    found = [
+        (made.blocks, manifest.key)
+        for manifest in manifests
+        if manifest.inputs == stage.digests(inputs)
+        and isinstance(made := stage.made(manifest), CacheConfig)
+        and (made.top_k, made.tail_samples) == (config.top_k, config.tail_samples)
+    ]
+    return store.find(stage.name, max(found)[1]) if found else None
+
+
+def estimate_cache(config: CacheConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `cache_teacher` takes: the teacher, what it computes of one batch, and a chunk of its logits."""
+    from leanpipe.models.count import expected_config
+    from leanpipe.training.trainer.memory import size_of
+
+    size = size_of(expected_config(inputs["teacher"]))
+    tokens, short = config.blocks * inputs["blocks"].facts["block_length"], bytes_of_weight()
+    weights = short * size.parameters
+    layer = 4 * size.mlp_width + 4 * size.width + 2 * size.heads_width
+    parts = {
+        "process": process_bytes(kind),
+        "weights": weights,
+        "activations": min(tokens, _BATCH_TOKENS[kind]) * short * layer,
+        "logits": _CHUNK * size.vocabulary * (short + 1),
+    }
+    peak = sum(parts.values())
+    # Ids take 2 or 3 bytes, probabilities 1.
+    entry = 3 if size.vocabulary <= 2**16 else 4
+    disk = tokens * ((config.top_k + config.tail_samples) * entry + 4)
+    return Estimate(peak, host_bytes(kind, peak), disk, 2.0 * size.parameters * tokens, parts, weights)
+
+
+@stage(
+    version=1,
+    uses_device=True,
+    shortcuts=("base",),
+    estimate=estimate_cache,
+    base=find_cache,
+    reads={"teacher": {"train": "prepared from it"}, "blocks": {"train": "prepared from it"}},
+)
 def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: Report) -> Summary:
     """Write what the teacher predicts in the first `config.blocks` blocks (`leanpipe/training/distill/teacher_logprobs.py`)."""
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.teacher_logprobs import INFO, Format
-    from leanpipe.training.trainer.data import Chosen, scored_tokens
+    from leanpipe.training.distill.teacher_logprobs import INFO, LogprobFormat
+    from leanpipe.training.trainer.data import Subset, scored_tokens
 
     blocks = Blocks(inputs.blocks, "train")
     check_same_tokens(inputs.teacher, inputs.blocks)
-    chosen = Chosen(blocks, config.blocks * blocks.block_length)
+    chosen = Subset(blocks, config.blocks * blocks.block_length)
     vocabulary = vocabulary_size(load_tokenizer(inputs.blocks / "tokenizer"))
-    format = Format(
+    format = LogprobFormat(
         top_k=config.top_k,
         tail_samples=config.tail_samples,
         vocabulary=vocabulary,
@@ -89,7 +151,7 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
     )
     check_budget(format, config.max_gigabytes, out)
     started = time.perf_counter()
-    asked = write_predictions(inputs, chosen, format, out, report)
+    asked = write_teacher_logprobs(inputs, chosen, format, out, report)
     (out / INFO).write_text(format.model_dump_json(indent=2))
     size = sum(path.stat().st_size for path in out.glob("*.npy"))
     mass_N = _mass_kept(out)
@@ -105,28 +167,6 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
     }
 
 
-def cache_config(settings: CacheSettings, blocks: Path, tokens: int) -> CacheConfig:
-    """What stage `cache_teacher` is told for a student that reads `tokens` tokens of the blocks in the folder `blocks`."""
-    from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.trainer.data import Chosen
-
-    return CacheConfig(**dict(settings), blocks=len(Chosen(Blocks(blocks, "train"), tokens)))
-
-
-def cached_before(store: Store, config: CacheConfig, teacher: Artifact, blocks: Artifact) -> Artifact | None:
-    """The largest result of `cache_teacher` for this teacher and these blocks, to give to it as its `base`."""
-    paths = (store.root / cache_teacher.name).glob(f"*/{MANIFEST}")
-    manifests = [Manifest.model_validate_json(path.read_text()) for path in paths]
-    found = [
-        (made.blocks, manifest.key)
-        for manifest in manifests
-        if manifest.inputs == {"teacher": teacher.digest, "blocks": blocks.digest}
-        and isinstance(made := cache_teacher.made(manifest), CacheConfig)
-        and (made.top_k, made.tail_samples) == (config.top_k, config.tail_samples)
-    ]
-    return store.find(cache_teacher.name, max(found)[1]) if found else None
-
-
 def check_same_tokens(teacher: Path, blocks: Path) -> None:
     """Raise UserError if the text in `blocks` was not cut into tokens that mean the same to the teacher."""
     wrong = differing_tokens(load_tokenizer(teacher), load_tokenizer(blocks / "tokenizer"))
@@ -139,17 +179,17 @@ def check_same_tokens(teacher: Path, blocks: Path) -> None:
 
 
 def differing_tokens(theirs: "PreTrainedTokenizerBase", ours: "PreTrainedTokenizerBase") -> list[str]:
-    """Tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
+    """List the tokens that do not mean the same to both. What was added to the teacher's after its training, ours may lack."""
     known, added, own = theirs.get_vocab(), theirs.get_added_vocab(), ours.get_vocab()
     wrong = [token for token, index in own.items() if known.get(token) != index]
     return wrong + [token for token in known if token not in own and token not in added]
 
 
-def check_budget(format: "Format", max_gigabytes: float, out: Path) -> None:
+def check_budget(format: "LogprobFormat", max_gigabytes: float, out: Path) -> None:
     """Raise UserError if the predictions would take more of the disk than they may, or than there is."""
     wanted, free = format.bytes / 1e9, shutil.disk_usage(out).free / 1e9
     size = f"{wanted:.3g} GB ({format.blocks * format.block_length:,} tokens of {format.record_bytes} bytes)"
-    knobs = "lower distill.tokens or cache.top_k, or set distill.predictions to online"
+    knobs = "lower distill.tokens or cache.top_k, or set distill.teacher_logprobs to online"
     if wanted > max_gigabytes:
         raise UserError(
             f"the teacher's predictions would take {size}, but cache.max_gigabytes is {max_gigabytes:g}: raise it, {knobs}"
@@ -160,15 +200,15 @@ def check_budget(format: "Format", max_gigabytes: float, out: Path) -> None:
         )
 
 
-def write_predictions(
+def write_teacher_logprobs(
     inputs: CacheInputs,
-    chosen: "Chosen",
-    format: "Format",
+    chosen: "Subset",
+    format: "LogprobFormat",
     out: Path,
     report: Report,
     file_tokens: int = _FILE_TOKENS,
 ) -> int:
-    """Write the files that are not there yet; the number of blocks for which the teacher was asked."""
+    """Write the files that are not there yet; return for how many blocks the teacher was asked."""
     teacher: Any = None
     asked, rows = 0, max(1, file_tokens // format.block_length)
     for number, start in enumerate(range(0, len(chosen), rows)):
@@ -184,15 +224,15 @@ def write_predictions(
 
 
 def _load_teacher(path: Path) -> "PreTrainedModel":
-    from leanpipe.training.trainer.kernels import use_kernels_to_read
+    from leanpipe.training.trainer.kernels import use_inference_kernels
 
     teacher = load_for_inference(path)
-    use_kernels_to_read(teacher)
+    use_inference_kernels(teacher)
     return teacher
 
 
 def _ask(
-    teacher: "PreTrainedModel", chosen: "Chosen", indices: range, format: "Format", report: Report
+    teacher: "PreTrainedModel", chosen: "Subset", indices: range, format: "LogprobFormat", report: Report
 ) -> "np.ndarray":
     """Records (blocks, T - 1, bytes), uint8, of the blocks `indices`."""
     import numpy as np
@@ -214,9 +254,9 @@ def _ask(
 
 
 def _records(
-    teacher: "PreTrainedModel", batch: dict[str, Any], format: "Format", generator: "torch.Generator"
+    teacher: "PreTrainedModel", batch: dict[str, Any], format: "LogprobFormat", generator: "torch.Generator"
 ) -> Iterator[Any]:
-    """Of every token of the batch but the first of each block, a chunk at a time."""
+    """Yield the records of every token of the batch but the first of each block, a chunk at a time."""
     import torch
 
     where = {name: batch[name].to(teacher.device) for name in ("input_ids", "position_ids")}
@@ -228,33 +268,26 @@ def _records(
 
 
 def _write(path: Path, records: "np.ndarray") -> None:
-    """Whole or not there."""
+    """Write a file of records that is either whole or not there."""
     import numpy as np
 
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.save(file, records)
-    sync(partial)
-    partial.rename(path)
 
 
 def _link(base: Path | None, path: Path, blocks: int) -> bool:
-    """Whether the file `path` could be had from an earlier result. The last file may be of fewer blocks there."""
+    """Take the file `path` from an earlier result if it has the same; whether it could. The last file may be of fewer blocks there."""
     import numpy as np
 
     earlier = base / path.name if base else None
     if not earlier or not earlier.exists() or len(np.load(earlier, mmap_mode="r")) != blocks:
         return False
-    try:
-        os.link(earlier, path)
-    except OSError:  # another file system
-        shutil.copyfile(earlier, path.with_suffix(".part"))
-        path.with_suffix(".part").rename(path)
+    link_or_copy(earlier, path)
     return True
 
 
 def _draw(mass_N: "torch.Tensor", path: Path) -> None:
-    """For how many tokens of the text the kept ones have how much of the probability."""
+    """Draw for how many tokens of the text the kept ones have how much of the probability."""
     from leanpipe.core.plots import NEUTRAL, picture
 
     with picture(path) as axes:
@@ -270,8 +303,10 @@ def _mass_kept(out: Path) -> "torch.Tensor":
     """The share of the probability that the kept tokens have, for each token of the first blocks, (N,)."""
     import torch
 
-    from leanpipe.training.distill.teacher_logprobs import Predictions
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs
 
-    records_NR = torch.cat([Predictions(out)[index] for index in range(min(64, len(Predictions(out))))])
+    records_NR = torch.cat(
+        [TeacherLogprobs(out)[index] for index in range(min(64, len(TeacherLogprobs(out))))]
+    )
     tail_N2 = records_NR[:, -4:].contiguous().view(torch.float16).float()
     return 1 - tail_N2[:, 0].exp()

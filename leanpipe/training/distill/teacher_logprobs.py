@@ -24,12 +24,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from leanpipe.core.errors import UserError
-from leanpipe.training.losses.chunked import at_least_float32, flat, log
+from leanpipe.training.losses.chunked_loss import at_least_float32, flat, log
 from leanpipe.training.losses.divergences import FLOOR
 
 INFO = "predictions.json"
-RECORDS = "predictions"
-"""The name under which an item of `Taught` has its records."""
+"""Named as results of stage `cache_teacher` that lie in stores have it."""
+RECORDS = "teacher_logprobs"
+"""The name under which an item of `WithTeacherLogprobs` has its records."""
 _FINEST = 64.0
 """-ln p is kept as the square root's 64th part: the error is 1/64 of the root, 0.002 at p = 0.98 and 0.06 at the least p
 that can be told from 0, e^-15.9."""
@@ -40,8 +41,8 @@ _ROWS = {"cpu": 32, "cuda": 4_096}
 """Tokens that are encoded at once: on a processor their probabilities should stay in its caches."""
 
 
-class Predicted(NamedTuple):
-    """N records, softened by a temperature. All in float32."""
+class DecodedLogprobs(NamedTuple):
+    """What N records say, softened by a temperature. All in float32."""
 
     ids_NJ: torch.Tensor
     """The most likely tokens, then the sampled ones, of which some may be the same."""
@@ -52,11 +53,12 @@ class Predicted(NamedTuple):
     buckets_NM: torch.Tensor
     """ln p of each of the K most likely tokens and, last, of all others: M = K + 1."""
 
-    def rows(self, rows: slice) -> "Predicted":
-        return Predicted(*(each[rows] for each in self))
+    def rows(self, rows: slice) -> "DecodedLogprobs":
+        """Return some of the N records."""
+        return DecodedLogprobs(*(each[rows] for each in self))
 
 
-class Format(BaseModel):
+class LogprobFormat(BaseModel):
     """How records are laid out; `predictions.json`."""
 
     model_config = ConfigDict(frozen=True)
@@ -70,28 +72,31 @@ class Format(BaseModel):
 
     @property
     def k(self) -> int:
+        """Most likely tokens in a record, K: no more than there are."""
         return min(self.top_k, self.vocabulary)
 
     @property
     def tokens(self) -> int:
-        """In a record, J."""
+        """Tokens in a record, J: the most likely and the sampled ones."""
         return self.k + self.tail_samples
 
     @property
     def id_bytes(self) -> int:
+        """Bytes that a token's id takes."""
         return max(1, math.ceil(math.log2(self.vocabulary) / 8))
 
     @property
     def record_bytes(self) -> int:
+        """Bytes that a record takes."""
         return self.tokens * (self.id_bytes + 1) + 4
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """Bytes of all records."""
         return self.blocks * (self.block_length - 1) * self.record_bytes
 
     def encode(self, logits_CV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Records (C, bytes), uint8, of a teacher's logits, which may be wider than the vocabulary.
+        """Encode a teacher's logits as records (C, bytes), uint8; the logits may be wider than the vocabulary.
 
         `generator`, of the CPU, decides what is sampled.
         """
@@ -114,8 +119,8 @@ class Format(BaseModel):
         tail = log(tail_C2).clamp_(min=FLOOR).half().view(torch.uint8)
         return torch.cat([ids, codes, tail], dim=-1)
 
-    def decode(self, records_NR: torch.Tensor, temperature: float) -> Predicted:
-        """What the records say, softened by `temperature`."""
+    def decode(self, records_NR: torch.Tensor, temperature: float) -> DecodedLogprobs:
+        """Decode records, softened by `temperature`."""
         tokens, power = self.tokens, 1 / temperature
         ids, codes, tail = records_NR.split([tokens * self.id_bytes, tokens, 4], dim=-1)
         shifts = torch.arange(self.id_bytes, device=ids.device) * 8
@@ -129,7 +134,7 @@ class Format(BaseModel):
         buckets_NM = (both_NM - total_N1).clamp_(min=FLOOR)
         # Drawn by p, they stand for p^power by importance. At temperature 1 all weigh the same.
         of_tail_NS = torch.softmax((power - 1) * sampled_NS, -1) * buckets_NM[:, -1:].exp()
-        return Predicted(
+        return DecodedLogprobs(
             ids_NJ,
             (power * kept_NJ - total_N1).clamp_(min=FLOOR),
             torch.cat([buckets_NM[:, :-1].exp(), of_tail_NS], dim=-1),
@@ -138,8 +143,10 @@ class Format(BaseModel):
 
 
 def largest(p_CV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `topk` gives, (C, count) each. It goes once through everything: the largest entries lie in as many groups at most,
-    those with the largest maxima."""
+    """Find the largest entries of each row and their places, (C, count) each, as `topk` does but in one pass.
+
+    They lie in as many groups at most, those with the largest maxima.
+    """
     groups_CGW = _groups(p_CV)
     peaks_CG = groups_CGW.amax(-1)
     numbers_CK = peaks_CG.topk(min(count, peaks_CG.shape[1]), dim=-1).indices
@@ -150,7 +157,7 @@ def largest(p_CV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def sample(p_CV: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """`count` entries of each row (C, count), drawn by p with replacement, spread evenly over its cumulative sum.
+    """Draw `count` entries of each row (C, count) by p with replacement, spread evenly over its cumulative sum.
 
     Such a systematic sample is unbiased, and hits whatever has more than 1/count of the mass for sure. The cumulative sum is
     made of groups first, and within those that were hit.
@@ -189,7 +196,7 @@ def _take(groups_CGW: torch.Tensor, numbers_CK: torch.Tensor) -> torch.Tensor:
 
 
 def softened_tail(tail_N2: torch.Tensor, least_N: torch.Tensor, tokens: int, power: float) -> torch.Tensor:
-    """ln of the sum of p^power over the `tokens` tokens of the tail, of which ln of two such sums is known.
+    """Estimate ln of the sum of p^power over the `tokens` tokens of the tail, of which ln of two such sums is known.
 
     `tail_N2` has them for power 1 (its mass) and 1/2; for power 0 it is ln(tokens). As a function of the power it is smooth
     and convex (a cumulant generating function), so for what lies between a parabola goes through these three: exact at
@@ -206,7 +213,7 @@ def softened_tail(tail_N2: torch.Tensor, least_N: torch.Tensor, tokens: int, pow
     return zero + power * (one_N - zero) + power * (power - 1) * curve_N
 
 
-class Predictions:
+class TeacherLogprobs:
     """The folder that stage `cache_teacher` wrote: memory-mapped, block after block."""
 
     def __init__(self, folder: Path):
@@ -214,7 +221,7 @@ class Predictions:
             raise UserError(
                 f"{folder} holds no teacher's predictions: give a result of the stage cache_teacher"
             )
-        self.format = Format.model_validate_json((folder / INFO).read_text())
+        self.format = LogprobFormat.model_validate_json((folder / INFO).read_text())
         self._files = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
         self._starts = np.cumsum([0, *map(len, self._files)]).tolist()
 
@@ -227,19 +234,19 @@ class Predictions:
         return torch.from_numpy(self._files[file][index - self._starts[file]].copy())
 
 
-class Taught:
+class WithTeacherLogprobs:
     """Blocks, each with what the teacher predicts in it."""
 
-    def __init__(self, blocks: Any, predictions: Predictions):
-        if len(blocks) > len(predictions):
+    def __init__(self, blocks: Any, teacher_logprobs: TeacherLogprobs):
+        if len(blocks) > len(teacher_logprobs):
             raise UserError(
-                f"the teacher's predictions are of {len(predictions)} blocks, but {len(blocks)} are to be learnt: "
+                f"the teacher's predictions are of {len(teacher_logprobs)} blocks, but {len(blocks)} are to be learnt: "
                 "make them again for this length of training"
             )
-        self._blocks, self._predictions = blocks, predictions
+        self._blocks, self._teacher_logprobs = blocks, teacher_logprobs
 
     def __len__(self) -> int:
         return len(self._blocks)
 
     def __getitem__(self, index: int) -> Mapping[str, torch.Tensor]:
-        return {**self._blocks[index], RECORDS: self._predictions[index]}
+        return {**self._blocks[index], RECORDS: self._teacher_logprobs[index]}

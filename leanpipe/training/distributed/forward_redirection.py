@@ -1,4 +1,4 @@
-"""Computing within the forward pass of a model that is shared: DistributedDataParallel's, or one in shards."""
+"""Compute within the forward pass of a model that is shared: DistributedDataParallel's, or one in shards."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,8 +8,8 @@ from leanpipe.training.distributed.fsdp import is_sharded
 _T = TypeVar("_T")
 
 
-def through(wrapper: Any, inner: Any, compute: Callable[[], _T]) -> _T:
-    """`compute()` within the forward pass of `wrapper`, which gathers weights and averages the gradients of processes.
+def redirect_forward(wrapper: Any, inner: Any, compute: Callable[[], _T]) -> _T:
+    """Run `compute()` within the forward pass of `wrapper`, which gathers weights and averages the gradients of processes.
 
     Its hooks run around a call of `inner`, and that call becomes `compute`, as in Lightning's forward redirection.
     """

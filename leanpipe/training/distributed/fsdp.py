@@ -21,8 +21,8 @@ from transformers import Trainer
 
 from leanpipe.core import device
 from leanpipe.models.student import layer_list_name
+from leanpipe.models.unwrap import unwrap_adapters
 from leanpipe.processes.launcher import rank
-from leanpipe.training.finetune.lora import without_wrapper
 
 _PARTS = "parts"
 _SCHEDULER = "scheduler.pt"
@@ -35,15 +35,17 @@ def is_sharded(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def shard(model: Any, arithmetic: torch.dtype) -> Any:
-    """The model in parts. `model` itself is left to main memory in the first process, and of no use in the others.
+def shard_model(model: Any, arithmetic: torch.dtype) -> Any:
+    """Divide a model among the processes, and return this one's part.
 
-    There is no way back from parts to a plain module: `make_whole` gives the first process's model their weights.
+    `model` itself is left to main memory in the first process, and of no use in the others.
+
+    There is no way back from parts to a plain module: `gather_weights` gives the first process's model their weights.
     """
     model.cpu()
     divided = model if rank() else copy.deepcopy(model)
     adapted = hasattr(divided, "get_base_model")
-    causal = without_wrapper(divided)
+    causal = unwrap_adapters(divided)
     # Autocast would keep a whole copy of every layer in `arithmetic` until its backward pass. Frozen layers are in it.
     gathered = None if adapted else arithmetic
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -55,8 +57,8 @@ def shard(model: Any, arithmetic: torch.dtype) -> Any:
     return divided
 
 
-def make_whole(divided: Any, model: Any) -> None:
-    """In the first process, give `model` the weights that were trained in parts, and put it on the device."""
+def gather_weights(divided: Any, model: Any) -> None:
+    """Give the first process's `model` the weights that were trained in parts, and put it on the device."""
     weights = get_model_state_dict(divided, options=_WHOLE)
     if rank() == 0:
         model.load_state_dict(weights, strict=False)
@@ -64,7 +66,7 @@ def make_whole(divided: Any, model: Any) -> None:
 
 
 class ShardedTrainer(Trainer):
-    """A Trainer for a model in parts. Every process writes its own into a checkpoint."""
+    """Trainer for a model in parts. Every process writes its own into a checkpoint."""
 
     optimizer: Any
 
@@ -72,7 +74,7 @@ class ShardedTrainer(Trainer):
         return super()._clip_grad_norm(model).full_tensor()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The weights are saved with the optimiser's state."""
+        """Save nothing here: the weights are saved with the optimiser's state."""
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         parts.save(

@@ -1,0 +1,1 @@
+"""Finetuning on instructions with low-rank adapters."""

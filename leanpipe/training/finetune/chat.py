@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
 from leanpipe.training.finetune.instructions import Message
-from leanpipe.training.losses.chunked import IGNORED
+from leanpipe.training.losses.chunked_loss import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,7 +21,8 @@ class Example:
     labels: list[int]
 
     @property
-    def learnt(self) -> int:
+    def learned(self) -> int:
+        """How many of the tokens are learnt."""
         return sum(label != IGNORED for label in self.labels)
 
 
@@ -36,7 +37,7 @@ def check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
 
 
 def encode(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Example:
-    """The conversation through the chat template, cut after `max_length` tokens."""
+    """Turn a conversation into tokens through the chat template, cut after `max_length` of them."""
     text, spans = render(messages, tokenizer)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens, labels = encoded["input_ids"][:max_length], []
@@ -49,7 +50,7 @@ def encode(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", ma
 def last_answer(
     messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[list[int], list[int]]:
-    """The tokens before the assistant's last turn, and those of that turn, its end-of-turn included."""
+    """Return the tokens before the assistant's last turn, and those of that turn, its end-of-turn included."""
     text, spans = render(messages, tokenizer)
     first, last = spans[-1]
     encoded = tokenizer(text[:last], add_special_tokens=False, return_offsets_mapping=True)
@@ -60,7 +61,7 @@ def last_answer(
 def render(
     messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The conversation as text, and from which to which character each turn of the assistant goes.
+    """Render the conversation as text, and say from which to which character each turn of the assistant goes.
 
     A turn ends with its end-of-turn token; the line break that templates put after it is the template's, not the
     assistant's. Raises UserError for a template that renders a beginning otherwise than the whole.
@@ -105,7 +106,7 @@ def _render(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", a
 
 
 def describe_mask(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """A Markdown page that shows each token of the example and whether it is learnt."""
+    """Return a Markdown page that shows each token of the example and whether it is learnt."""
     lines = [
         "# What is learnt",
         "",
@@ -115,22 +116,22 @@ def describe_mask(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str
     lines += ["| | token | text | |", "| ---: | ---: | --- | --- |"]
     for place, (token, label) in enumerate(zip(example.tokens, example.labels, strict=True)):
         text = f"`{_visible(tokenizer.decode([token]))}`"
-        learnt = label != IGNORED
+        learned = label != IGNORED
         lines.append(
-            f"| {place} | {token} | {f'**{text}**' if learnt else text} | {'learnt' if learnt else ''} |"
+            f"| {place} | {token} | {f'**{text}**' if learned else text} | {'learnt' if learned else ''} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def learnt_runs(example: Example, tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, bool]]:
-    """The example's text in its order, cut wherever what is learnt begins or ends, with whether it is learnt."""
+def learned_runs(example: Example, tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, bool]]:
+    """Split the example's text wherever what is learnt begins or ends, with whether it is learnt."""
     runs: list[tuple[list[int], bool]] = []
     for token, label in zip(example.tokens, example.labels, strict=True):
-        learnt = label != IGNORED
-        if not runs or runs[-1][1] != learnt:
-            runs.append(([], learnt))
+        learned = label != IGNORED
+        if not runs or runs[-1][1] != learned:
+            runs.append(([], learned))
         runs[-1][0].append(token)
-    return [(tokenizer.decode(tokens), learnt) for tokens, learnt in runs]
+    return [(tokenizer.decode(tokens), learned) for tokens, learned in runs]
 
 
 def _visible(text: str) -> str:

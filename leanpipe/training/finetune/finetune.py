@@ -1,14 +1,17 @@
 """Teach a model to follow instructions with low-rank adapters, and merge them into it."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from leanpipe.core import device
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, process_bytes
+from leanpipe.core.lineage import VALIDATED_ON
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.training.finetune.chat import Example
-    from leanpipe.training.finetune.forgetting import General
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.finetune.forgetting import GeneralText
+    from leanpipe.training.trainer.data import TrainingData
 
 
 class FinetuneConfig(TrainingConfig):
@@ -61,7 +64,7 @@ class FinetuneConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class FinetuneInputs:
-    """A model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
+    """The model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
 
     model: Path
     instructions: Path
@@ -76,18 +79,61 @@ class _Examples:
     shapes: str
 
 
-@stage(version=2, uses_device=True)
+def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for what this device, this model or these instructions cannot do. Loads no weights."""
+    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.training.finetune.chat import check_template
+    from leanpipe.training.finetune.instructions import read_instructions
+    from leanpipe.training.finetune.lora import check_targets
+
+    check_training(config)
+    model = inputs["model"]
+    check_targets(expected_config(model), config.target_modules, model.path or "the student")
+    if tokenizer := tokenizer_folder(model):
+        check_template(load_tokenizer(tokenizer))
+    if "instructions" in inputs:
+        read_instructions(inputs["instructions"].path)
+
+
+def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `finetune` takes. Afterwards the adapters are merged into a second copy of the model, in float32."""
+    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.training.trainer.memory import lora_parameters, size_of, training_estimate, training_memory
+
+    model = expected_config(inputs["model"])
+    size = size_of(model)
+    trained = lora_parameters(model, config.rank, config.target_modules)
+    memory = training_memory(
+        size, config, config.max_length, kind=kind, process=process_bytes(kind), trained=trained
+    )
+    short = 4 if config.arithmetic == "fp32" else 2
+    # On a processor the memory of the training is kept by the process.
+    merged = 4 * size.parameters
+    merging = merged + (memory.peak if kind == "cpu" else short * size.parameters)
+    memory = replace(memory, peak=max(memory.peak, merging), parts=memory.parts | {"merging": merged})
+    work = 4 * size.parameters + 2 * trained
+    result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
+    return training_estimate(config, size, memory, kind, trained=trained, work=work, result=result)
+
+
+@stage(
+    version=2,
+    uses_device=True,
+    check=check_finetune,
+    estimate=estimate_finetune,
+    reads={"documents": VALIDATED_ON},
+)
 def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: Report) -> Summary:
     """Train adapters, and write to `out` the model with them merged in, to `out/adapter` the adapters alone."""
     from leanpipe.training.finetune.lora import merge, save_adapter
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.trainer import train
 
-    check_finetune(config, inputs.model)
+    check_finetune(config, {"model": Expected(inputs.model)})
     tokenizer = load_tokenizer(inputs.model)
     examples = _examples(config, inputs.instructions, tokenizer)
     _write_mask(examples, tokenizer, out)
-    text = _text(config, examples, tokenizer)
+    text = _training_data(config, examples, tokenizer)
     model = _with_adapters(config, inputs.model)
     general = _general(config, inputs.documents, tokenizer)
     before = general.bits_per_byte(model, config) if general else None
@@ -104,7 +150,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "examples": len(examples.train) + len(examples.validation),
         "skipped": examples.skipped,
         "tokens": outcome.tokens,
-        "assistant_tokens": sum(example.learnt for example in examples.train),
+        "assistant_tokens": sum(example.learned for example in examples.train),
         "tokens_per_second": outcome.tokens_per_second,
         "mfu": outcome.mfu,
         "final_loss": outcome.loss,
@@ -112,16 +158,6 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "shapes": examples.shapes,
         **forgotten,
     }
-
-
-def check_finetune(config: FinetuneConfig, model: Path) -> None:
-    """Raise UserError for settings that this device or this model cannot do. Reads configs only."""
-    from leanpipe.training.finetune.chat import check_template
-    from leanpipe.training.finetune.lora import check_targets
-
-    check_training(config)
-    check_targets(model, config.target_modules)
-    check_template(load_tokenizer(model))
 
 
 def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Examples:
@@ -132,7 +168,7 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     read = read_instructions(path)
     clean = [messages for messages in read.conversations if not holds_control_tokens(messages, tokenizer)]
     encoded = [encode(messages, tokenizer, config.max_length) for messages in clean]
-    usable = [example for example in encoded if example.learnt]
+    usable = [example for example in encoded if example.learned]
     if len(usable) < 2:
         raise UserError(
             f"{path} has {len(usable)} usable instructions: at least 2 are needed, one to learn, one to check"
@@ -143,16 +179,17 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     return _Examples(usable[held_out:], usable[:held_out], skipped, read.describe())
 
 
-def _text(config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _training_data(
+    config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.training.finetune.packing import pack
-    from leanpipe.training.trainer.data import spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks
 
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     train, validation = (
         pack(some, config.max_length, padding) for some in (examples.train, examples.validation)
     )
-    return Text(train, spread(validation, config.validation_tokens))
+    return TrainingData(train, evenly_spaced_blocks(validation, config.validation_tokens))
 
 
 def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
@@ -171,12 +208,12 @@ def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
 
 def _general(
     config: FinetuneConfig, documents: Path | None, tokenizer: "PreTrainedTokenizerBase"
-) -> "General | None":
-    from leanpipe.training.finetune.forgetting import general
+) -> "GeneralText | None":
+    from leanpipe.training.finetune.forgetting import general_text
 
     if documents is None or not config.general_tokens:
         return None
-    return general(documents, tokenizer, config.general_tokens, config.max_length)
+    return general_text(documents, tokenizer, config.general_tokens, config.max_length)
 
 
 def _forgotten(before: float | None, after: float | None, report: Report) -> Summary:

@@ -21,19 +21,19 @@ from leanpipe.training.trainer.data import collate, scored_bytes
 
 
 @dataclass(frozen=True)
-class General:
+class GeneralText:
     """Blocks of general text, and the UTF-8 bytes that their scored tokens spell."""
 
     blocks: Sequence[Block]
     bytes: int
 
     def bits_per_byte(self, model: Any, config: TrainingConfig) -> float:
-        """Of the model as it is now, in the arithmetic it is trained in."""
-        return nats(model, self.blocks, config.arithmetic) / math.log(2) / self.bytes
+        """Measure the model as it is now, in the arithmetic it is trained in."""
+        return total_nats(model, self.blocks, config.arithmetic) / math.log(2) / self.bytes
 
 
-def nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
-    """What the blocks' scored tokens cost the model as it is now, all in all."""
+def total_nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
+    """Sum -ln p of all scored tokens of the blocks under the model as it is now."""
     dtype, total = device.dtype_of(arithmetic), 0.0
     training = model.training
     model.eval()
@@ -45,8 +45,10 @@ def nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
     return total
 
 
-def general(documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, length: int) -> General:
-    """About `tokens` tokens of the documents that were held out for validation, in blocks of `length`.
+def general_text(
+    documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, length: int
+) -> GeneralText:
+    """Read about `tokens` tokens of the documents that were held out for validation, in blocks of `length`.
 
     Raises UserError if there are none.
     """
@@ -57,7 +59,7 @@ def general(documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, le
             "finetune.general_tokens to 0"
         )
     blocks = pack(pieces, length, tokenizer.eos_token_id)
-    return General(blocks, scored_bytes(blocks, tokenizer))
+    return GeneralText(blocks, scored_bytes(blocks, tokenizer))
 
 
 def _pieces(

@@ -29,13 +29,13 @@ class Instructions:
     """How many of the conversations were written in which of the usual shapes."""
 
     def describe(self) -> str:
-        """ "alpaca (990), messages (9)": the most frequent shape first."""
+        """Return a line such as "alpaca (990), messages (9)", the most frequent shape first."""
         ordered = sorted(self.shapes.items(), key=lambda shape: -shape[1])
         return ", ".join(f"{name} ({number:,})" for name, number in ordered)
 
 
 def read_instructions(path: Path) -> Instructions:
-    """Every conversation in a .json or .jsonl file, or in all of those under a folder, in the order of their names.
+    """Read every conversation in a .json or .jsonl file, or in all of those under a folder, in the order of their names.
 
     Records that are broken are skipped, counted and logged. Raises UserError if none is left.
     """
@@ -65,7 +65,7 @@ def read_instructions(path: Path) -> Instructions:
 
 
 def shape_of(record: Any) -> str:
-    """Which of the usual shapes a record is written in; empty if in none."""
+    """Name which of the usual shapes a record is written in; empty if in none."""
     named = isinstance(record, dict) and next(
         (name for fields, name in _NAMES.items() if all(record.get(field) is not None for field in fields)),
         "",
@@ -74,7 +74,7 @@ def shape_of(record: Any) -> str:
 
 
 def to_messages(record: Any) -> list[Message] | None:
-    """The record as chat messages, or None if it is of no known shape or holds nothing to be learnt."""
+    """Turn a record into chat messages; None if it is of no known shape or holds nothing to be learnt."""
     if not isinstance(record, dict):
         return None
     for fields, convert in _SHAPES.items():

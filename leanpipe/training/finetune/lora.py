@@ -8,7 +8,7 @@ arXiv 2402.09353. rsLoRA, which divides by the root of the rank: Kalajdzievski 2
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
@@ -16,21 +16,16 @@ from leanpipe.core.errors import UserError
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 ALL_LINEAR = "all-linear"
 
 
-def without_wrapper(model: Any) -> Any:
-    """The language model itself, from within an adapter's wrapper if it is in one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def check_targets(config: "PretrainedConfig", targets: Sequence[str], model: object) -> None:
+    """Raise UserError if a target is no linear layer of a model with this config, which the error calls `model`."""
+    from leanpipe.models.count import empty_model
 
-
-def check_targets(model: Path, targets: Sequence[str]) -> None:
-    """Raise UserError if a target is no linear layer of the model. Reads the model's config only."""
-    from leanpipe.models.count import empty_model, read_config
-
-    empty = empty_model(read_config(model))
+    empty = empty_model(config)
     names = _linear_names(empty)
     for target in targets:
         if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in names):
@@ -44,7 +39,7 @@ def check_targets(model: Path, targets: Sequence[str]) -> None:
 def lora_config(
     rank: int, alpha: float, dropout: float, targets: Sequence[str], kind: str = "lora"
 ) -> "LoraConfig":
-    """The settings that peft needs. `kind` is lora, dora or rslora."""
+    """Return the settings that peft needs. `kind` is lora, dora or rslora."""
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
@@ -59,7 +54,7 @@ def lora_config(
 
 
 def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
-    """The model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
+    """Load the model in the folder `path` with the weights of its linear layers in 4 bits, computing in `dtype`."""
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -92,7 +87,7 @@ def save_adapter(model: "PreTrainedModel", path: Path) -> None:
 
 
 def merge(base: Path, adapter: Path) -> "PreTrainedModel":
-    """The base model in float32 with the adapter's weights added to its own: merging in bf16 would round them away."""
+    """Load the base model in float32 and add the adapter's weights to its own: merging in bf16 would round them away."""
     import torch
     from peft import PeftModel
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import torch
 
 from leanpipe.training.finetune.chat import Example
-from leanpipe.training.losses.chunked import IGNORED
+from leanpipe.training.losses.chunked_loss import IGNORED
 
 Block = dict[str, torch.Tensor]
 
 
 def pack(examples: Sequence[Example], length: int, padding: int) -> list[Block]:
-    """Blocks of `length` tokens with `input_ids`, `position_ids` and `labels`, each int64 (T,).
+    """Pack examples into blocks of `length` tokens with `input_ids`, `position_ids` and `labels`, each int64 (T,).
 
     Best fit decreasing: the longest first, each into the fullest block that still has room (Ding et al. 2024,
     "Fewer Truncations Improve Language Modeling", section 3). No example is cut or sees another.
@@ -35,7 +35,7 @@ def pack(examples: Sequence[Example], length: int, padding: int) -> list[Block]:
 
 
 def _block(examples: Sequence[Example], length: int, padding: int) -> Block:
-    """What is left over is padding, a document of its own that nobody learns."""
+    """Lay out one block; what is left over is padding, a document of its own that nobody learns."""
     tokens: list[int] = []
     positions: list[int] = []
     labels: list[int] = []

@@ -1,0 +1,1 @@
+"""Losses over tokens, computed chunk by chunk, with their gradients."""

@@ -10,147 +10,155 @@ from typing import Literal
 
 import torch
 
-from leanpipe.training.losses.chunked import (
+from leanpipe.training.losses.chunked_loss import (
     IGNORED,
     at_least_float32,
     cross_entropy,
     flat,
-    leave_out_filled,
     log,
     softmax,
+    zero_padded_rows,
 )
 
-Kind = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
+DivergenceName = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
 FLOOR = -40.0
 """The least ln p of a teacher (4e-18): a student that predicts what its teacher never would pays for that, but no infinity."""
 
 
-@dataclass(frozen=True)
-class Divergence:
+@dataclass(frozen=True, kw_only=True)
+class DistillationLoss:
     """Which divergence, and how it is mixed with the text's own cross-entropy.
 
     forward_kl is KL(teacher || student) and covers all that the teacher may say; reverse_kl is KL(student || teacher)
-    and keeps to what it is likely to say; jensen_shannon lies between, by `weight` (Agarwal et al. 2024, "On-Policy
+    and keeps to what it is likely to say; jensen_shannon lies between, by `beta` (Agarwal et al. 2024, "On-Policy
     Distillation of Language Models", equation 1, arXiv 2306.13649).
     """
 
-    kind: Kind = "forward_kl"
-    weight: float = 0.5
-    """Of the teacher in the mixture that jensen_shannon compares both with."""
+    divergence: DivergenceName = "forward_kl"
+    beta: float = 0.5
+    """Weight of the teacher in the mixture that jensen_shannon compares both with."""
     temperature: float = 1.0
     """Softens both. The divergence is multiplied by its square, so that the gradient keeps its size (Hinton et al. 2015,
     "Distilling the Knowledge in a Neural Network", section 2)."""
-    share: float = 1.0
-    """Of the divergence in the loss; the rest is the cross-entropy."""
+    kl_weight: float = 1.0
+    """Weight of the divergence in the loss; the rest is the cross-entropy."""
 
 
-def divergence(
-    kind: Kind, student_NM: torch.Tensor, teacher_NM: torch.Tensor, weight: float = 0.5
+def divergence_and_gradient(
+    student_NM: torch.Tensor, teacher_NM: torch.Tensor, *, divergence: DivergenceName, beta: float = 0.5
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """From ln p of both: the divergence in nats (N,), and its gradient by the student's logits (N, M)."""
+    """Compute from ln p of both the divergence in nats (N,), and its gradient by the student's logits (N, M)."""
     p_NM = student_NM.exp()
-    if kind == "reverse_kl":
+    if divergence == "reverse_kl":
         apart_NM = student_NM - teacher_NM
         value_N = (p_NM * apart_NM).sum(-1)
         return value_N, p_NM.mul_(apart_NM.sub_(value_N[:, None]))
     q_NM = teacher_NM.exp()
-    if kind == "forward_kl":
+    if divergence == "forward_kl":
         return (q_NM * (teacher_NM - student_NM)).sum(-1), p_NM.sub_(q_NM)
-    middle_NM = log(weight * q_NM + (1 - weight) * p_NM)
+    middle_NM = log(beta * q_NM + (1 - beta) * p_NM)
     of_teacher_N = (q_NM * (teacher_NM - middle_NM)).sum(-1)
     apart_NM = student_NM - middle_NM
     of_student_N = (p_NM * apart_NM).sum(-1)
-    value_N = weight * of_teacher_N + (1 - weight) * of_student_N
-    return value_N, p_NM.mul_(apart_NM.sub_(of_student_N[:, None])).mul_(1 - weight)
+    value_N = beta * of_teacher_N + (1 - beta) * of_student_N
+    return value_N, p_NM.mul_(apart_NM.sub_(of_student_N[:, None])).mul_(1 - beta)
 
 
-def to_teacher(
-    how: Divergence, logits_CV: torch.Tensor, teacher_CV: torch.Tensor, labels_C: torch.Tensor
+def full_kl(
+    loss: DistillationLoss, logits_CV: torch.Tensor, teacher_CV: torch.Tensor, labels_C: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sums (loss, divergence, cross-entropy) against a teacher's logits, and the gradient of the first."""
-    temperature, scored_C = how.temperature, labels_C != IGNORED
+    """Compare with all of a teacher's logits: the sums (loss, divergence, cross-entropy), and the gradient of the first."""
+    temperature, scored_C = loss.temperature, labels_C != IGNORED
     student_CV, softened_CV = (_log_softmax(each, temperature) for each in (logits_CV, teacher_CV))
-    value_C, slope_CV = divergence(how.kind, student_CV, softened_CV.clamp_(min=FLOOR), how.weight)
-    of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, how.share < 1)
-    sums = _sums(how, temperature**2 * value_C.where(scored_C, 0), of_text_C)
-    slope_CV.mul_(how.share * temperature * scored_C[:, None].to(slope_CV.dtype))
-    return sums, slope_CV if of_text_CV is None else slope_CV.add_(of_text_CV, alpha=1 - how.share)
+    value_C, slope_CV = divergence_and_gradient(
+        student_CV, softened_CV.clamp_(min=FLOOR), divergence=loss.divergence, beta=loss.beta
+    )
+    of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, loss.kl_weight < 1)
+    sums = _sums(loss, temperature**2 * value_C.where(scored_C, 0), of_text_C)
+    slope_CV.mul_(loss.kl_weight * temperature * scored_C[:, None].to(slope_CV.dtype))
+    return sums, slope_CV if of_text_CV is None else slope_CV.add_(of_text_CV, alpha=1 - loss.kl_weight)
 
 
-def to_buckets(
-    how: Divergence,
+def top_k_kl(
+    loss: DistillationLoss,
     logits_CV: torch.Tensor,
     ids_CK: torch.Tensor,
     teacher_CM: torch.Tensor,
     labels_C: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `to_teacher`, from the teacher's softened ln p of the tokens `ids_CK` and, last, of all others: M = K + 1.
+    """Compare with a teacher's most likely tokens, all others being one: sums and gradient as of `full_kl`.
+
+    `teacher_CM` has its softened ln p of the tokens `ids_CK` and, last, of all others: M = K + 1.
 
     All others are one bucket for the student too: how it spreads over them what it gives to them, nobody teaches it. So
     there is one softmax, a few gathered columns, and one factor per token for what the student gives to the bucket.
     """
     scored_C1 = (labels_C != IGNORED)[:, None]
-    p_CV = softmax(logits_CV, how.temperature)
+    p_CV = softmax(logits_CV, loss.temperature)
     at_C1 = labels_C.clamp(min=0)[:, None]
     of_label_C1 = p_CV.gather(1, at_C1)
     width = p_CV.shape[1]
     named, labelled = flat(ids_CK, width), flat(at_C1, width)
     student_CM = _buckets(p_CV, named)
-    value_C, slope_CM = divergence(how.kind, student_CM, teacher_CM, how.weight)
-    slope_CM *= how.share * how.temperature * scored_C1.to(slope_CM.dtype)
+    value_C, slope_CM = divergence_and_gradient(
+        student_CM, teacher_CM, divergence=loss.divergence, beta=loss.beta
+    )
+    slope_CM *= loss.kl_weight * loss.temperature * scored_C1.to(slope_CM.dtype)
     factor_C1 = slope_CM[:, -1:] / student_CM[:, -1:].exp()
-    if how.temperature == 1:
+    if loss.temperature == 1:
         # The text's gradient, p - 1 at the label and p elsewhere, comes along in the same pass.
         of_text_C = -log(of_label_C1)[:, 0].where(scored_C1[:, 0], 0)
-        text_C1 = (1 - how.share) * scored_C1.to(slope_CM.dtype)
+        text_C1 = (1 - loss.kl_weight) * scored_C1.to(slope_CM.dtype)
         slope_CM[:, :-1] += text_C1 * student_CM[:, :-1].exp()
         factor_C1 += text_C1
     else:
-        of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, how.share < 1)
-    sums = _sums(how, how.temperature**2 * value_C.where(scored_C1[:, 0], 0), of_text_C)
+        of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, loss.kl_weight < 1)
+    sums = _sums(loss, loss.temperature**2 * value_C.where(scored_C1[:, 0], 0), of_text_C)
     p_CV.mul_(factor_C1.to(p_CV.dtype)).put_(named, slope_CM[:, :-1].to(p_CV.dtype))
-    if how.temperature == 1:
+    if loss.temperature == 1:
         p_CV.view(-1).index_add_(0, labelled, -text_C1[:, 0].to(p_CV.dtype))
     elif of_text_CV is not None:
-        p_CV.add_(of_text_CV, alpha=1 - how.share)
+        p_CV.add_(of_text_CV, alpha=1 - loss.kl_weight)
     return sums, p_CV
 
 
-def to_sample(
-    how: Divergence,
+def sampled_kl(
+    loss: DistillationLoss,
     logits_CV: torch.Tensor,
     ids_CJ: torch.Tensor,
     teacher_CJ: torch.Tensor,
     weights_CJ: torch.Tensor,
     labels_C: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `to_teacher` for forward KL, from tokens `ids_CJ` of whose sum with `weights_CJ` the mean is the sum over all.
+    """Compare by forward KL with a sample of a teacher's tokens: sums and gradient as of `full_kl`.
+
+    The sum over the tokens `ids_CJ` with the weights `weights_CJ` is on average the sum over all tokens.
 
     Its gradient is linear in the teacher's probabilities, so that this one's mean over samples is that of all logits.
     `teacher_CJ` has the teacher's softened ln p.
     """
     scored_C = labels_C != IGNORED
     at_C1 = labels_C.clamp(min=0)[:, None]
-    p_CV = softmax(logits_CV, how.temperature)
-    width, plain = p_CV.shape[1], how.temperature == 1
+    p_CV = softmax(logits_CV, loss.temperature)
+    width, plain = p_CV.shape[1], loss.temperature == 1
     named = flat(ids_CJ, width)
     student_CJ = log(p_CV.take(named).view_as(weights_CJ))
     value_C = (weights_CJ * (teacher_CJ - student_CJ)).sum(-1).where(scored_C, 0)
     if plain:
         of_text_C = -log(p_CV.gather(1, at_C1))[:, 0].where(scored_C, 0)
     else:
-        of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, how.share < 1)
-    sums = _sums(how, how.temperature**2 * value_C, of_text_C)
-    away = how.share * how.temperature
+        of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, loss.kl_weight < 1)
+    sums = _sums(loss, loss.temperature**2 * value_C, of_text_C)
+    away = loss.kl_weight * loss.temperature
     if not plain:
         p_CV.mul_(away)
     p_CV.view(-1).index_add_(0, named, (-away * weights_CJ).flatten().to(p_CV.dtype))
     if plain:  # the text's gradient is p too, less 1 at the label
-        p_CV.view(-1).index_add_(0, flat(at_C1, width), p_CV.new_full((len(at_C1),), how.share - 1))
+        p_CV.view(-1).index_add_(0, flat(at_C1, width), p_CV.new_full((len(at_C1),), loss.kl_weight - 1))
     elif of_text_CV is not None:
-        p_CV.add_(of_text_CV, alpha=1 - how.share)
-    leave_out_filled(p_CV, labels_C)
+        p_CV.add_(of_text_CV, alpha=1 - loss.kl_weight)
+    zero_padded_rows(p_CV, labels_C)
     return sums, p_CV
 
 
@@ -165,9 +173,9 @@ def _buckets(p_CV: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
     return log(torch.cat([named_CK, p_CV.sum(-1, keepdim=True)], dim=-1))
 
 
-def _sums(how: Divergence, divergence_C: torch.Tensor, of_text_C: torch.Tensor) -> torch.Tensor:
+def _sums(loss: DistillationLoss, divergence_C: torch.Tensor, of_text_C: torch.Tensor) -> torch.Tensor:
     away, of_text = divergence_C.sum(), of_text_C.sum()
-    return torch.stack([(1 - how.share) * of_text + how.share * away, away, of_text])
+    return torch.stack([(1 - loss.kl_weight) * of_text + loss.kl_weight * away, away, of_text])
 
 
 def _log_softmax(logits_CV: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -175,8 +183,8 @@ def _log_softmax(logits_CV: torch.Tensor, temperature: float) -> torch.Tensor:
     return torch.log_softmax(wide if temperature == 1 else wide / temperature, dim=-1)
 
 
-def fitted(teacher_CV: torch.Tensor, width: int, vocabulary: int) -> torch.Tensor:
-    """A teacher's logits, -inf beyond the `vocabulary` tokens of the tokenizer, cut or filled up to the student's `width`.
+def fit_vocabulary(teacher_CV: torch.Tensor, width: int, vocabulary: int) -> torch.Tensor:
+    """Cut or fill up a teacher's logits to the student's `width`, -inf beyond the `vocabulary` tokens of the tokenizer.
 
     Vocabularies are often padded to a round number. What a teacher says of tokens that do not exist is noise.
     """

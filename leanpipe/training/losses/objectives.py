@@ -1,40 +1,30 @@
 """What a training minimises: from a model and a batch to sums over the scored tokens."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from leanpipe.core.errors import UserError
-from leanpipe.training.distill.teacher_logprobs import RECORDS, Format
-from leanpipe.training.finetune.lora import without_wrapper
-from leanpipe.training.losses.chunked import (
-    IGNORED,
+from leanpipe.models.unwrap import unwrap_adapters
+from leanpipe.training.losses.chunked_loss import (
     cross_entropy,
     scored,
     scored_labels,
     sum_in_chunks,
 )
-from leanpipe.training.losses.divergences import Divergence, fitted, to_buckets, to_sample, to_teacher
-from leanpipe.training.trainer.config import COPIES
-from leanpipe.training.trainer.kernels import use_kernels_to_read
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Batch = dict[str, torch.Tensor]
 
 
 class Objective(Protocol):
-    """What a trainer minimises."""
+    """Anything that a trainer can minimise."""
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Sums over the batch's scored tokens, by name: "loss", which is minimised, and the parts it is made of."""
+        """Sum over the batch's scored tokens, by name: "loss", which is minimised, and the parts it is made of."""
 
 
 class CrossEntropy:
-    """The next token's -ln p."""
+    """Sums the next token's -ln p."""
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         labels_N = scored_labels(batch["labels"])
@@ -43,107 +33,13 @@ class CrossEntropy:
             losses_C, gradient_CV = cross_entropy(logits_CV, labels_N[rows], gradient)
             return losses_C.sum()[None], gradient_CV
 
-        (loss,) = sum_in_chunks(losses, _scored_states(model, batch), _head(model))
+        (loss,) = sum_in_chunks(losses, scored_states(model, batch), output_head(model))
         return {"loss": loss}
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """That hidden states are matched too, and which of the teacher's."""
-
-    weight: float
-    layers: Sequence[int]
-    """For each layer of the student the teacher's layer after which its states should be the same."""
-    entries: torch.Tensor | None = None
-    """Which entries of the teacher's states the student has; None for all, or for as many as the student has."""
-
-
-def teacher_layers_followed(kept: Sequence[int], layers: int) -> list[int]:
-    """For a student made of the teacher's layers `kept`: each does the work of those left out behind it, too."""
-    return [following - 1 for following in (*kept[1:], layers)]
-
-
-class Distillation:
-    """A share of the divergence from a teacher that is asked at every step, and the rest of the next token's -ln p.
-
-    `vocabulary` is the number of tokens that exist, if the logits of teacher or student are padded. With `hidden`, the
-    mean over layers of 1 - cosine between hidden states counts too (as in DistilBERT, Sanh et al. 2019, section 2).
-    """
-
-    def __init__(
-        self,
-        teacher: "PreTrainedModel",
-        how: Divergence,
-        vocabulary: int | None = None,
-        hidden: Hidden | None = None,
-    ):
-        use_kernels_to_read(teacher)
-        self._teacher, self._how, self._vocabulary, self._hidden = teacher, how, vocabulary, hidden
-
-    def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        labels_N, deep = scored_labels(batch["labels"]), self._hidden is not None
-        with torch.no_grad():
-            teacher_LND = _states(self._teacher, batch, deep)
-        student_LND = _states(model, batch, deep)
-        teacher_ND, teacher_head = teacher_LND[-1], _head(self._teacher)
-
-        def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
-            width = logits_CV.shape[-1]
-            teacher_CV = fitted(teacher_head(teacher_ND[rows]), width, self._vocabulary or width)
-            return to_teacher(self._how, logits_CV, teacher_CV, labels_N[rows])
-
-        with_head = sum_in_chunks(losses, student_LND[-1], _head(model), copies=COPIES)
-        sums = dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
-        if self._hidden is None:
-            return sums
-        apart = _apart(student_LND, teacher_LND, self._hidden, int((labels_N != IGNORED).sum()))
-        return {**sums, "loss": sums["loss"] + self._hidden.weight * apart, "hidden": apart.detach()}
-
-
-def _apart(
-    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], hidden: Hidden, rows: int
-) -> torch.Tensor:
-    """1 - cosine between states (N, D), the mean over the student's layers, the sum over the first `rows` tokens."""
-    total = student[-1].new_zeros((), dtype=torch.float32)
-    width = student[-1].shape[-1]
-    entries = torch.arange(width) if hidden.entries is None else hidden.entries
-    # The first of the states are the embeddings.
-    for mine_ND, layer in zip(student[1:], hidden.layers, strict=True):
-        theirs_ND = teacher[layer + 1][:, entries.to(mine_ND.device)]
-        total = total + (1 - torch.cosine_similarity(mine_ND.float(), theirs_ND.float(), dim=-1))[:rows].sum()
-    return total / len(hidden.layers)
-
-
-class CachedDistillation:
-    """The same from what a teacher predicted long ago (`predictions.py`).
-
-    Forward KL is learnt from the most likely tokens and the sampled ones. For the others, and if nothing was sampled, all
-    but the most likely tokens are one.
-    """
-
-    def __init__(self, format: Format, how: Divergence):
-        self._format, self._how = format, how
-        self._sampled = how.kind == "forward_kl" and format.tail_samples > 0
-
-    def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        labels_N = scored_labels(batch["labels"])
-        # One record more, for the last token of a block, which predicts nothing.
-        records_BTR = torch.nn.functional.pad(batch[RECORDS], (0, 0, 0, 1))
-        predicted = self._format.decode(scored(records_BTR, batch["labels"]), self._how.temperature)
-
-        def losses(logits_CV: torch.Tensor, rows: slice, gradient: bool) -> Any:
-            ids_CJ, log_p_CJ, weights_CJ, buckets_CM = predicted.rows(rows)
-            if self._sampled:
-                return to_sample(self._how, logits_CV, ids_CJ, log_p_CJ, weights_CJ, labels_N[rows])
-            return to_buckets(self._how, logits_CV, ids_CJ[:, : self._format.k], buckets_CM, labels_N[rows])
-
-        with_head = sum_in_chunks(losses, _scored_states(model, batch), _head(model))
-        return dict(zip(("loss", "kl", "cross_entropy"), with_head, strict=True))
 
 
 def check_head(model: Any) -> None:
     """Raise UserError if the model does more to its hidden states than its head does: the losses here would miss it."""
-    causal, head = without_wrapper(model).eval(), _head(model)
+    causal, head = unwrap_adapters(model).eval(), output_head(model)
     tokens = torch.arange(3, device=causal.device)[None]
     with torch.no_grad():
         logits = causal(input_ids=tokens, use_cache=False).logits
@@ -155,19 +51,20 @@ def check_head(model: Any) -> None:
         )
 
 
-def _scored_states(model: Any, batch: Batch) -> torch.Tensor:
-    """The last hidden states that predict a scored token, (N, D)."""
-    return _states(model, batch, False)[-1]
+def scored_states(model: Any, batch: Batch) -> torch.Tensor:
+    """Compute the last hidden states that predict a scored token, (N, D)."""
+    return hidden_states(model, batch, False)[-1]
 
 
-def _states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tensor]:
-    """The hidden states that predict a scored token, each (N, D): the last ones, or with `all_layers` the embeddings and
-    those after each layer; the final norm is in the last.
+def hidden_states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tensor]:
+    """Compute the hidden states that predict a scored token, each (N, D).
+
+    The last ones, or with `all_layers` the embeddings and those after each layer; the final norm is in the last.
 
     `position_ids` start anew in each document and no mask is given: from that transformers makes an attention mask that
     keeps documents apart.
     """
-    output = without_wrapper(model).base_model(
+    output = unwrap_adapters(model).base_model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
         use_cache=False,
@@ -177,5 +74,6 @@ def _states(model: Any, batch: Batch, all_layers: bool) -> list[torch.Tensor]:
     return [scored(each, batch["labels"]) for each in states]
 
 
-def _head(model: Any) -> torch.nn.Module:
-    return without_wrapper(model).get_output_embeddings()
+def output_head(model: Any) -> torch.nn.Module:
+    """Return the layer that makes logits of hidden states."""
+    return unwrap_adapters(model).get_output_embeddings()

@@ -10,13 +10,25 @@ from pydantic import Field, model_validator
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import (
+    Estimate,
+    Expected,
+    ExpectedInputs,
+    bytes_of_weight,
+    host_bytes,
+    process_bytes,
+)
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_TRL_TILE = (4_096, 32_768)
+"""Tokens and entries of the vocabulary that TRL compares at once (`trl.kernels.chunked_divergence`)."""
 
 
 class OnPolicyConfig(StageConfig):
@@ -65,16 +77,14 @@ class OnPolicyConfig(StageConfig):
         return min(self.micro_batch or self.batch, self.batch)
 
     @property
-    def arithmetic(self) -> Literal["bf16", "fp32"]:
-        """`precision`, with "auto" decided for this device."""
-        if self.precision == "auto":
-            return "bf16" if device.has_bfloat16() else "fp32"
-        return self.precision
+    def arithmetic(self) -> str:
+        """Type of the matrix products, bf16 or fp32: `precision`, with "auto" decided for this device."""
+        return device.arithmetic_of(self.precision)
 
 
 @dataclass(frozen=True)
 class OnPolicyInputs:
-    """Two model folders, and a .json or .jsonl file or folder of conversations."""
+    """The model folders of teacher and student, and a .json or .jsonl file or folder of conversations."""
 
     teacher: Path
     student: Path
@@ -98,7 +108,52 @@ class Turns:
     skipped: int
 
 
-@stage(version=1, uses_device=True)
+def check_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError without TRL, or for what this teacher cannot do. Reads its config and its tokenizer."""
+    from leanpipe.models.count import read_config
+    from leanpipe.training.finetune.chat import check_template
+
+    if importlib.util.find_spec("trl") is None:
+        raise UserError(
+            "on_policy.steps is above 0, which needs TRL: pip install 'leanpipe[on-policy]', or set it to 0"
+        )
+    teacher = inputs["teacher"].path
+    check_template(load_tokenizer(teacher))
+    wanted, limit = config.max_prompt_tokens + config.max_new_tokens, _positions(read_config(teacher))
+    if limit and wanted > limit:
+        raise UserError(
+            f"on_policy.max_prompt_tokens and max_new_tokens are {wanted} together, but this model reads {limit} tokens: "
+            "lower one of them"
+        )
+
+
+def estimate_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `on_policy` takes. Time is reckoned as if answers were written as fast as they are read: a lower bound."""
+    from leanpipe.models.count import expected_config
+    from leanpipe.training.trainer.config import TrainingConfig
+    from leanpipe.training.trainer.memory import size_of, training_memory
+
+    size, large = (size_of(expected_config(inputs[role])) for role in ("student", "teacher"))
+    length = config.max_prompt_tokens + config.max_new_tokens
+    alike = TrainingConfig(batch=config.batch, micro_batch=config.micro_batch, precision=config.precision)
+    weights = bytes_of_weight() * large.parameters
+    memory = training_memory(size, alike, length, kind=kind, process=process_bytes(kind), teacher=weights)
+    # TRL compares both models' logits in float32, in tiles; on a processor with what lies between.
+    rows = min(config.in_memory * config.max_new_tokens, _TRL_TILE[0])
+    tiles = rows * min(size.vocabulary, _TRL_TILE[1]) * 4 * (2 if kind == "cuda" else 8)
+    peak = memory.peak + tiles
+    work = 6 * size.parameters + 2 * large.parameters + config.student_share * 2 * size.parameters
+    return Estimate(
+        peak,
+        host_bytes(kind, peak),
+        2 * 12 * size.parameters + 2 * size.parameters,
+        work * config.steps * config.batch * length,
+        memory.parts | {"logits": tiles},
+        result=inputs["student"].facts,
+    )
+
+
+@stage(version=1, uses_device=True, check=check_on_policy, estimate=estimate_on_policy)
 def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
     """Train the student, and write it to `out` as a model folder.
 
@@ -108,7 +163,7 @@ def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report:
 
     from leanpipe.training.on_policy.on_policy_trainer import train_on_policy
 
-    check_on_policy(config, inputs.teacher)
+    check_on_policy(config, {"teacher": Expected(inputs.teacher)})
     check_student(inputs.student, inputs.teacher)
     tokenizer = load_tokenizer(inputs.student)
     turns = read_turns(config, inputs.instructions, tokenizer)
@@ -132,24 +187,6 @@ def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report:
     }
 
 
-def check_on_policy(config: OnPolicyConfig, teacher: Path) -> None:
-    """Raise UserError without TRL, or for what this teacher cannot do. Reads its config and its tokenizer."""
-    from leanpipe.models.count import read_config
-    from leanpipe.training.finetune.chat import check_template
-
-    if importlib.util.find_spec("trl") is None:
-        raise UserError(
-            "on_policy.steps is above 0, which needs TRL: pip install 'leanpipe[on-policy]', or set it to 0"
-        )
-    check_template(load_tokenizer(teacher))
-    wanted, limit = config.max_prompt_tokens + config.max_new_tokens, _positions(read_config(teacher))
-    if limit and wanted > limit:
-        raise UserError(
-            f"on_policy.max_prompt_tokens and max_new_tokens are {wanted} together, but this model reads {limit} tokens: "
-            "lower one of them"
-        )
-
-
 def check_student(student: Path, teacher: Path) -> None:
     """Raise UserError unless a token means the same to both, as each is compared. Reads configs and tokenizers."""
     from leanpipe.models.count import read_config
@@ -170,7 +207,7 @@ def check_student(student: Path, teacher: Path) -> None:
 
 
 def read_turns(config: OnPolicyConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> Turns:
-    """The last answer of each conversation, in an order that the seed decides. Raises UserError for fewer than two."""
+    """Read the last answer of each conversation, in an order that the seed decides. Raises UserError for fewer than two."""
     from leanpipe.training.finetune.chat import holds_control_tokens, last_answer
     from leanpipe.training.finetune.instructions import read_instructions
 

@@ -1,4 +1,4 @@
-"""TRL's trainer for on-policy distillation: with given answers mixed in, reporting our way, resuming from what is whole.
+"""Adapts TRL's trainer for on-policy distillation: given answers mixed in, reporting our way, resuming from what is whole.
 
 TRL is imported only where it is used: it is no part of a plain installation, and it imports MLflow where it finds it.
 Of its two trainers `GKDTrainer` mixes in given answers by itself. But it holds the logits of whole batches, divides the
@@ -19,21 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainerControl
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerControl
 
-from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
-from leanpipe.processes.sigterm import Termination
+from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.finetune.chat import Example
-from leanpipe.training.finetune.forgetting import nats
+from leanpipe.training.finetune.forgetting import total_nats
 from leanpipe.training.finetune.packing import Block, pack
-from leanpipe.training.losses.chunked import IGNORED
+from leanpipe.training.losses.chunked_loss import IGNORED
 from leanpipe.training.losses.objectives import check_head
 from leanpipe.training.on_policy.on_policy import OnPolicyConfig, Turn, Turns
 from leanpipe.training.trainer import checkpoints
-from leanpipe.training.trainer.arguments import BETAS
-from leanpipe.training.trainer.data import Passes, scored_tokens
+from leanpipe.training.trainer.arguments import on_one_device, shared_arguments
+from leanpipe.training.trainer.data import ShuffledEpochs, scored_tokens
 from leanpipe.training.trainer.loss_curves import draw_losses
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ _REPORTED = {
 
 @dataclass(frozen=True)
 class Measured:
-    """On held-out conversations."""
+    """How good the student is on held-out conversations."""
 
     divergence: float
     """Nats per token of answers that the student writes to their prompts, from the teacher."""
@@ -81,7 +80,7 @@ class Outcome:
     answer_tokens: float
     """Mean length of an answer that the student wrote."""
     tokens: int
-    """Of prompts and answers."""
+    """Tokens of prompts and answers that were read."""
     tokens_per_second: float
     """The writing of answers included."""
 
@@ -93,6 +92,11 @@ class _Tally:
     answers: int = 0
     answer_tokens: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def read(cls, checkpoint: Path | None) -> "_Tally":
+        """Read the tally of a checkpoint; a new one without."""
+        return cls(**json.loads((checkpoint / _STATE).read_text())) if checkpoint else cls()
 
 
 def train_on_policy(
@@ -111,18 +115,18 @@ def train_on_policy(
     check_head(student)
     folder = out / "checkpoints"
     checkpoint = checkpoints.find_whole(folder)
-    with Termination() as termination:
+    with DeferredSigterm() as termination:
+        tally = _Tally.read(checkpoint)
         trainer = _trainer_type()(
             config,
             turns,
-            folder,
-            checkpoint,
+            tally,
             model=student,
             teacher_model=teacher,
             args=_arguments(config, folder, resumed=checkpoint is not None),
-            train_dataset=Passes(_items(turns.train), config.steps * config.batch, config.seed),
+            train_dataset=ShuffledEpochs(_items(turns.train), config.steps * config.batch, config.seed),
             processing_class=tokenizer,
-            callbacks=[_Watch(config, report, termination)],
+            callbacks=[_Watch(config, folder, tally, report, termination)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -136,41 +140,24 @@ def train_on_policy(
 
 
 def _arguments(config: OnPolicyConfig, folder: Path, resumed: bool) -> Any:
-    """What TRL needs to know."""
+    """TRL's own settings."""
     with _without_mlflow():
         from trl import DistillationConfig
 
     made = DistillationConfig(
-        output_dir=str(checkpoints.aside(folder)),
-        max_steps=config.steps,
+        **shared_arguments(config, config.steps, folder, resumed),
         per_device_train_batch_size=config.in_memory,
         gradient_accumulation_steps=config.batch // config.in_memory,
-        learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=round(0.1 * config.steps),
-        adam_beta1=BETAS[0],
-        adam_beta2=BETAS[1],
         beta=config.beta,
         temperature=config.temperature,
         max_completion_length=config.max_new_tokens,
-        bf16=config.arithmetic == "bf16",
         gradient_checkpointing=False,
-        logging_steps=config.log_every_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # it would report a broken training as a good one
-        eval_on_start=not resumed,
-        eval_strategy="no",
-        save_strategy="no",  # `_Watch` decides when
-        seed=config.seed,
-        shuffle_dataset=False,  # `Passes` shuffles
-        use_cpu=device.name() == "cpu",
+        shuffle_dataset=False,  # `ShuffledEpochs` shuffles
         dataloader_pin_memory=False,  # what is read are lists
-        disable_tqdm=True,
-        report_to="none",
     )
-    # Else TRL refuses a machine with several GPUs.
-    made._n_gpu = min(made.n_gpu, 1)
-    return made
+    return on_one_device(made)
 
 
 def _trainer_type() -> Any:
@@ -196,46 +183,48 @@ def _without_mlflow() -> Iterator[None]:
 
 
 def _items(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    return [{"prompt": turn.prompt, "answer": turn.answer} for turn in turns]
+    """Items of a dataset as TRL reads them: what is under "prompt" it passes on as it is."""
+    return [{"prompt": {"tokens": turn.prompt, "answer": turn.answer}} for turn in turns]
 
 
 class _WithGivenAnswers(DistillationTrainer):
-    """Of TRL's trainer: prompts are tokens already, some batches get the given answers, and checkpoints are whole."""
+    """Adds to TRL's trainer: prompts are tokens already, some batches get the given answers, a broken training ends at once.
+
+    What it overrides of TRL's private methods it says there, with what that buys.
+    """
 
     control: TrainerControl
 
-    def __init__(
-        self, config: OnPolicyConfig, turns: Turns, folder: Path, checkpoint: Path | None, **others: Any
-    ):
-        self._config, self._folder = config, folder
-        self._held_out = turns.held_out
-        self._given: list[list[int]] | None = None
+    def __init__(self, config: OnPolicyConfig, turns: Turns, tally: _Tally, **others: Any):
+        self._config, self._held_out, self._tally = config, turns.held_out, tally
+        self._given: list[list[int]] = []
+        self._written = 0
         super().__init__(**others)
         self._answers = _blocks(turns.held_out, self.processing_class.pad_token_id)
-        state = json.loads((checkpoint / _STATE).read_text()) if checkpoint else {}
-        self._tally = _Tally(**state)
 
     def _send_telemetry(self) -> None:
-        """Nobody is told what is trained here."""
+        """Private to TRL: buys that nobody is told what is trained here. The environment variable that turns it off is
+        read when huggingface_hub is imported, which was long before."""
 
-    def _tokenize_prompts(self, prompts: list[list[int]]) -> Any:
-        return prompts, None, {}
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        own = not self.model.training or _is_own(self._config, self.state.global_step)
-        self._given = None if own else [item["answer"] for item in inputs]
-        return super()._generate_and_score_completions(inputs)
+    def _tokenize_prompts(self, prompts: list[dict[str, list[int]]]) -> Any:
+        """Private to TRL: buys prompts as tokens, those of the chat template and no more. TRL would cut text anew."""
+        self._given = [prompt["answer"] for prompt in prompts]
+        return [prompt["tokens"] for prompt in prompts], None, {}
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> list[list[int]]:
-        if self._given is not None:
+        """Private to TRL: buys batches with the given answers, `student_share`, which TRL's `DistillationTrainer` lacks."""
+        training = self.model.training
+        if training and not _is_own(self._config, self.state.global_step):
             return self._given
         answers = super()._generate_single_turn(*args, **kwargs)
-        if self.model.training:
+        self._written = sum(map(len, answers))
+        if training:
             self._tally.answers += len(answers)
-            self._tally.answer_tokens += sum(map(len, answers))
+            self._tally.answer_tokens += self._written
         return answers
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Times a step, and ends a training whose loss is no number."""
         started = time.perf_counter()
         loss = super().training_step(*args, **kwargs)
         self._tally.seconds += time.perf_counter() - started
@@ -243,21 +232,24 @@ class _WithGivenAnswers(DistillationTrainer):
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
+        """Private to transformers: buys the gradient's length at every step, reported or not."""
         norm = super()._clip_grad_norm(model)
         self._check_finite(float(norm), "gradient's length")
         return norm
 
     def _check_finite(self, value: float, what: str) -> None:
-        """Before the student answers with what became of its weights: drawing from what is no number ends in a crash."""
+        """End the training before the student answers with what became of its weights: drawing from what is no number ends in a crash."""
         if not math.isfinite(value):
             raise UserError(
                 f"the {what} is {value} at step {self.state.global_step + 1}: lower on_policy.learning_rate"
             )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """`Measured` of the model as it is now. Answers are drawn from the same random numbers each time."""
+        """Measure the model as it is now. Answers are drawn from the same random numbers each time."""
         self.model.eval()
-        loss = nats(self.model, self._answers, self._config.arithmetic) / max(scored_tokens(self._answers), 1)
+        loss = total_nats(self.model, self._answers, self._config.arithmetic) / max(
+            scored_tokens(self._answers), 1
+        )
         if not math.isfinite(loss):
             raise UserError(f"the student's loss on given answers is {loss}: its weights are damaged")
         with torch.random.fork_rng():
@@ -269,23 +261,19 @@ class _WithGivenAnswers(DistillationTrainer):
         return figures
 
     def _divergence(self) -> float:
+        """Nats per token of the student's own answers to the held-out prompts."""
         total, tokens, rows = 0.0, 0, self._config.in_memory
         for start in range(0, len(self._held_out), rows):
-            batch = self._prepare_inputs(_items(self._held_out[start : start + rows]))
-            with torch.no_grad(), self.compute_loss_context_manager():
-                mean = float(self.compute_loss(self.model, batch))
-            written = int(batch["completion_mask"].sum())
-            total, tokens = total + mean * written, tokens + written
+            items = _items(self._held_out[start : start + rows])
+            mean, _, _ = self.prediction_step(self.model, items, prediction_loss_only=True)
+            total, tokens = total + float(mean) * self._written, tokens + self._written
         return total / tokens
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        Trainer._save_checkpoint(self, model, trial)  # TRL's writes a page on the model beside
-        step = self.state.global_step
-        place = checkpoints.aside(self._folder) / f"checkpoint-{step}"
-        (place / _STATE).write_text(json.dumps(asdict(self._tally)))
-        checkpoints.publish(self._folder, step)
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: TRL would put a page on the model into each checkpoint."""
 
     def outcome(self) -> Outcome:
+        """Return how the training went, from what was logged and counted."""
         history, steps, tally = self.state.log_history, self._config.steps, self._tally
         measured = [
             Measured(entry["validation_divergence"], entry["validation_loss"])
@@ -320,10 +308,19 @@ def _blocks(turns: Sequence[Turn], padding: int) -> list[Block]:
 class _Watch(TrainerCallback):
     """Decides when to measure, save and stop, and tells how it goes."""
 
-    def __init__(self, config: OnPolicyConfig, report: Report, termination: Termination):
-        self._config, self._report, self._termination = config, report, termination
+    def __init__(
+        self,
+        config: OnPolicyConfig,
+        folder: Path,
+        tally: _Tally,
+        report: Report,
+        termination: DeferredSigterm,
+    ):
+        self._config, self._folder, self._tally = config, folder, tally
+        self._report, self._termination = report, termination
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Decide what follows the step, and report progress."""
         step, last = state.global_step, state.max_steps
         self._report.progress(step, last, "steps")
         control.should_evaluate = step == last
@@ -332,10 +329,15 @@ class _Watch(TrainerCallback):
         control.should_save = due and step < last
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Complete and publish the checkpoint, and stop after it if the process was told to end."""
+        place = checkpoints.aside(self._folder) / f"checkpoint-{state.global_step}"
+        (place / _STATE).write_text(json.dumps(asdict(self._tally)))
+        checkpoints.publish(self._folder, state.global_step)
         if self._termination.requested:  # only now: the checkpoint would say so, too
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Report what of TRL's figures and ours matters."""
         told = {name: logs[theirs] for theirs, name in _REPORTED.items() if logs.get(theirs) is not None}
         if told:
             self._report.metrics(told, state.global_step)

@@ -1,0 +1,1 @@
+"""Pretraining: a decoder with new weights learns from text."""

@@ -1,4 +1,4 @@
-"""One dial, the depth, sets every other size of a training from scratch.
+"""Derive a model's sizes from its depth: one dial sets every other size of a training from scratch.
 
 The rules are nanochat's (github.com/karpathy/nanochat, scripts/base_train.py), with constants for AdamW in the place of
 those for Muon:
@@ -29,7 +29,7 @@ _REFERENCE_WIDTH, _REFERENCE_RATE = 768, 6e-4
 
 
 def shape_of(config: "PretrainConfig", block: int) -> Shape:
-    """The decoder's sizes: those that are given, and for those that are 0 what follows from the depth.
+    """Return the decoder's sizes: those that are given, and for those that are 0 what follows from the depth.
 
     Raises UserError for sizes that no decoder can have.
     """
@@ -51,7 +51,7 @@ def shape_of(config: "PretrainConfig", block: int) -> Shape:
 
 
 def derive(config: "PretrainConfig", vocabulary: int, block: int) -> "PretrainConfig":
-    """`config` with a value in the place of every 0, for text in blocks of `block` tokens."""
+    """Fill in a value for every 0 of `config`, for text in blocks of `block` tokens."""
     shape = shape_of(config, block)
     tokens = config.tokens or round(
         config.tokens_per_parameter * scaled_parameters(config, vocabulary, block)
@@ -75,7 +75,7 @@ def derive(config: "PretrainConfig", vocabulary: int, block: int) -> "PretrainCo
 
 
 def scaled_parameters(config: "PretrainConfig", vocabulary: int, block: int) -> int:
-    """Parameters that every token is multiplied with: all but an input embedding that is not the output layer too."""
+    """Count the parameters that every token is multiplied with: all but an input embedding that is not the output layer too."""
     from leanpipe.models.count import count_parameters, empty_model
 
     model: Any = empty_model(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from leanpipe.core import device
+from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Estimate, ExpectedInputs, process_bytes
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.attention_patterns import AttentionConfig
@@ -18,7 +20,7 @@ from leanpipe.training.trainer.config import TrainingConfig, check_training
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import TrainingData
 
 
 class PretrainConfig(TrainingConfig):
@@ -66,7 +68,38 @@ class PretrainInputs:
     blocks: Path
 
 
-@stage(version=1, uses_device=True)
+def check_pretrain(config: PretrainConfig, inputs: ExpectedInputs | None = None) -> None:
+    """Raise UserError for settings that this device, or any decoder, cannot have. Costs nothing."""
+    from leanpipe.training.pretrain.depth import shape_of
+
+    check_training(config)
+    shape_of(config, block=1)
+
+
+def estimate_pretrain(config: PretrainConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
+    """What `pretrain` takes on blocks of this length and vocabulary."""
+    from leanpipe.models.build import decoder_config
+    from leanpipe.training.pretrain.depth import derive, shape_of
+    from leanpipe.training.trainer.memory import size_of, training_estimate, training_memory
+
+    blocks = inputs["blocks"].facts
+    vocabulary, block = blocks["vocabulary"], blocks["block_length"]
+    derived = derive(config, vocabulary, block)
+    model = decoder_config(config.architecture, shape_of(config, block), config.attention, vocabulary)
+    size = size_of(model)
+    memory = training_memory(size, derived, block, kind=kind, process=process_bytes(kind))
+    return training_estimate(
+        derived,
+        size,
+        memory,
+        kind,
+        trained=size.parameters,
+        work=6 * size.parameters,
+        result={"model": model, "tokenizer": blocks.get("tokenizer")},
+    )
+
+
+@stage(version=1, uses_device=True, check=check_pretrain, estimate=estimate_pretrain)
 def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: Report) -> Summary:
     """Make a decoder with random weights, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.build import decoder_config, random_decoder
@@ -77,7 +110,7 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
 
     check_pretrain(config)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
-    text = _text(config, inputs.blocks, tokenizer)
+    text = _training_data(config, inputs.blocks, tokenizer)
     block = len(text.train[0]["input_ids"])
     derived = derive(config, len(tokenizer), block)
     shape = shape_of(derived, block)
@@ -109,18 +142,11 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
     }
 
 
-def check_pretrain(config: PretrainConfig) -> None:
-    """Raise UserError for settings that this device, or any decoder, cannot have. Costs nothing."""
-    from leanpipe.training.pretrain.depth import shape_of
-
-    check_training(config)
-    shape_of(config, block=1)
-
-
-def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "Text":
+def _training_data(
+    config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.trainer.data import scored_bytes, spread
-    from leanpipe.training.trainer.trainer import Text
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(folder, "train"), Blocks(folder, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
@@ -128,5 +154,5 @@ def _text(config: PretrainConfig, folder: Path, tokenizer: "PreTrainedTokenizerB
             raise UserError(
                 f"{folder} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen = spread(validation, config.validation_tokens)
-    return Text(train, chosen, scored_bytes(chosen, tokenizer))
+    chosen = evenly_spaced_blocks(validation, config.validation_tokens)
+    return TrainingData(train, chosen, scored_bytes(chosen, tokenizer))

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from leanpipe.core.store import digest_files, sync
+from leanpipe.core.files import publish_folder
+from leanpipe.core.store import digest_files
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _KEPT = 2
 
 
 def aside(folder: Path) -> Path:
-    """Where checkpoints of `folder` are written before they are whole."""
+    """Return where checkpoints of `folder` are written before they are whole."""
     return folder / ".partial"
 
 
@@ -30,12 +31,9 @@ def publish(folder: Path, step: int, keep: Collection[int] = ()) -> Path:
     """
     checkpoint = aside(folder) / f"checkpoint-{step}"
     (checkpoint / _WHOLE).write_text(json.dumps(digest_files(checkpoint)))
-    for path in [*checkpoint.rglob("*"), checkpoint]:
-        sync(path)
     final = folder / checkpoint.name
     shutil.rmtree(final, ignore_errors=True)
-    checkpoint.rename(final)
-    sync(folder)
+    publish_folder(checkpoint, final)
     for other in _newest_first(folder)[_KEPT:]:
         if step_of(other) not in keep:
             shutil.rmtree(other)
@@ -43,7 +41,7 @@ def publish(folder: Path, step: int, keep: Collection[int] = ()) -> Path:
 
 
 def find_whole(folder: Path, before: int | None = None) -> Path | None:
-    """The newest checkpoint in `folder` whose files are what they were when it was published.
+    """Find the newest checkpoint in `folder` whose files are what they were when it was published.
 
     With `before`, one of an earlier step than that. Those that are damaged or newer are removed.
     """
@@ -74,7 +72,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which the checkpoint was written."""
+    """Return the step after which the checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 

@@ -8,12 +8,6 @@ from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 
-CHUNK = {"cpu": 256, "cuda": 4096}
-"""Tokens whose logits are held at once: on a processor 25 MB in bfloat16 for a vocabulary of 49,152. Fewer cost time: the
-gradient of the head is as large as the head and is added up once per chunk, and a GPU wants larger products."""
-COPIES = 2
-"""A divergence from a whole teacher's logits holds several tensors of their size, and so looks at fewer tokens at once."""
-
 
 class TrainingConfig(StageConfig):
     """How a model is trained: how long, in what batches, by which optimiser, in which arithmetic."""
@@ -113,11 +107,9 @@ class TrainingConfig(StageConfig):
         return min(self.micro_batch or self.share, self.share)
 
     @property
-    def arithmetic(self) -> Literal["bf16", "fp16", "fp32"]:
-        """`precision`, with "auto" decided for this device."""
-        if self.precision == "auto":
-            return "bf16" if device.has_bfloat16() else "fp32"
-        return self.precision
+    def arithmetic(self) -> str:
+        """Type of the matrix products, bf16, fp16 or fp32: `precision`, with "auto" decided for this device."""
+        return device.arithmetic_of(self.precision)
 
 
 def check_training(config: TrainingConfig) -> None:

@@ -1,4 +1,4 @@
-"""When a training goes wrong: which losses are no longer a training's."""
+"""Tell from its losses when a training goes wrong."""
 
 import math
 import statistics
@@ -21,7 +21,7 @@ class Diverged(Exception):
         self.first, self.last, self.what = first, last, what
 
 
-class Guard:
+class DivergenceGuard:
     """Watches the losses of the steps in their order.
 
     A loss that is not finite is a divergence at once; so is one above the mean of the last 128 steps by more than `spike`
@@ -56,10 +56,11 @@ class Guard:
             )
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on as if nothing had been between."""
+        """Return what `restore` needs to go on as if nothing had been between."""
         return {"usual": list(self._usual), "high": self._high}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
         self._usual.extend(state["usual"])
         self._high = state["high"]
 

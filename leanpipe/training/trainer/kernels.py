@@ -1,4 +1,4 @@
-"""Which implementations of the same arithmetic this device runs fastest."""
+"""Choose the implementations of the same arithmetic that this device runs fastest."""
 
 import shutil
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.training.finetune.lora import without_wrapper
+from leanpipe.models.unwrap import unwrap_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -28,45 +28,45 @@ def check_kernels(attention: str, compiled: bool) -> None:
 
 @contextmanager
 def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
-    """Within, `model` computes by what is fastest here. Attention that is not full is left as it is."""
-    from leanpipe.models.fused_layers import convert_once, fuse
-    from leanpipe.models.fused_lora import adapters_in_one
+    """Make `model` compute by what is fastest here, in a context. Attention that is not full is left as it is."""
+    from leanpipe.models.fused_layers import convert_norms_once, fuse_layers
+    from leanpipe.models.fused_lora import fused_lora
     from leanpipe.models.student import layer_list_name
-    from leanpipe.models.varlen_attention import attend_by_document, attend_in_one
+    from leanpipe.models.varlen_attention import use_default_attention, use_varlen_attention
 
-    causal, kernel = without_wrapper(model), config.attention_kernel
+    causal, kernel = unwrap_adapters(model), config.attention_kernel
     if kernel == "auto":
-        attend_by_document(causal, device.dtype_of(config.arithmetic))
+        use_varlen_attention(causal, device.dtype_of(config.arithmetic))
     elif kernel == "flex_attention" and causal.config._attn_implementation == "sdpa":
         causal.set_attn_implementation(kernel)
     with ExitStack() as undone:
-        undone.callback(attend_in_one, causal)
+        undone.callback(use_default_attention, causal)
         if config.compile:  # which fuses by itself; layers are alike, and so compiled once
             for layer in causal.get_submodule(layer_list_name(causal)):
                 layer.compile()
         elif config.fused_kernels:
-            undone.enter_context(adapters_in_one(model))
+            undone.enter_context(fused_lora(model))
             if device.name() == "cpu":
-                fuse(causal)
+                fuse_layers(causal)
             else:
-                undone.enter_context(_ligers(causal))
-                undone.enter_context(convert_once(causal))
+                undone.enter_context(_liger_kernels(causal))
+                undone.enter_context(convert_norms_once(causal))
         yield
 
 
-def use_kernels_to_read(model: "torch.nn.Module") -> None:
-    """The same for a model that is not trained: it reads blocks, and is asked for nothing else."""
-    from leanpipe.models.fused_layers import fuse
-    from leanpipe.models.varlen_attention import attend_by_document
+def use_inference_kernels(model: "torch.nn.Module") -> None:
+    """Make a model that is not trained compute by what is fastest here: it reads blocks, and is asked for nothing else."""
+    from leanpipe.models.fused_layers import fuse_layers
+    from leanpipe.models.varlen_attention import use_varlen_attention
 
-    attend_by_document(model)
+    use_varlen_attention(model)
     if device.name() == "cpu":
-        fuse(model)
+        fuse_layers(model)
 
 
 @contextmanager
-def _ligers(causal: Any) -> Iterator[None]:
-    """Liger's kernels, where that package is. It changes the model's module too, and so all models that are made later."""
+def _liger_kernels(causal: Any) -> Iterator[None]:
+    """Put Liger's kernels in, where that package is. It changes the model's module too, and so all models that are made later."""
     if not device.has_liger():
         yield
         return

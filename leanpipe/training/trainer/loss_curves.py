@@ -1,4 +1,4 @@
-"""Pictures of a training."""
+"""Draw a training's losses."""
 
 from collections.abc import Sequence
 from pathlib import Path

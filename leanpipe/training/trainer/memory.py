@@ -1,25 +1,25 @@
-"""How much memory a training takes at its peak, from configs alone.
+"""Estimate how much memory a training takes at its peak, from configs alone.
 
 Counted for the two moments at which it can be highest: when the loss is computed, while all activations are kept but few
 gradients are there yet, and when the optimiser steps, while all gradients are there and no activations. Constants marked
 `measured` come from benchmarks/plan.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.device import Kind
-from leanpipe.training.trainer.config import CHUNK, COPIES, TrainingConfig
+from leanpipe.core.estimate import Estimate, host_bytes
+from leanpipe.training.losses.chunk_sizes import CHUNK_TOKENS, FULL_KL_COPIES
+from leanpipe.training.trainer.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 STATE = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0.1}
 """Bytes of the optimiser's state per trained parameter."""
-PROCESS = 515_000_000
-"""Bytes that a stage's process on CPU has before it does anything: torch, transformers and their code. Measured."""
 
 
 _LOST = {"fused": 1.2, "plain": 1.75}
@@ -53,7 +53,7 @@ class Memory:
 
 
 def size_of(config: "PretrainedConfig") -> Size:
-    """Reads the config; the model is made on the meta device, which takes no memory."""
+    """Read a model's sizes off its config; the model is made on the meta device, which takes no memory."""
     from leanpipe.models.count import parameters_of
 
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -83,7 +83,9 @@ def training_memory(
     teacher: int = 0,
     kl: bool = False,
 ) -> Memory:
-    """Of a training of all parameters in float32, or of `trained` ones beside a frozen model in the arithmetic's type.
+    """Estimate a training of all parameters in float32, or of `trained` ones beside a frozen model.
+
+    Frozen weights are in the arithmetic's type.
 
     `process` is what is there before; `teacher` the bytes of another model; `kl` whether its logits are compared. Of a
     model in shards it is what one process takes, which has the whole for a moment, before it is divided.
@@ -113,12 +115,12 @@ def training_memory(
 
 
 def _gathered(size: Size) -> int:
-    """Of a model in shards: the output layer, two layers, and the gradients of one."""
+    """Bytes that are whole at once of a model in shards: the output layer, two layers, and the gradients of one."""
     return 4 * (size.head + 3 * (size.parameters - size.head) // size.layers)
 
 
 def activations(size: Size, config: TrainingConfig, block: int, kind: Kind) -> int:
-    """Bytes kept for the backward pass."""
+    """Estimate the bytes of activations that are kept for the backward pass."""
     fused = config.fused_kernels and not config.compile and (kind == "cpu" or device.has_liger())
     tokens, short = config.in_memory * block, 4 if config.arithmetic == "fp32" else 2
     layer = round(_LOST["fused" if fused else "plain"] * tokens * _per_token(size, short))
@@ -128,7 +130,7 @@ def activations(size: Size, config: TrainingConfig, block: int, kind: Kind) -> i
 
 
 def _per_token(size: Size, short: int) -> int:
-    """Of one layer: what goes into both norms, in float32, and comes out; queries, keys, values and what attention makes of
+    """Bytes of one layer for each token: what goes into both norms, in float32, and comes out; queries, keys, values and what attention makes of
     them; the neurons' two factors and their product."""
     norms = 2 * (4 + short) * size.width
     attention = 2 * short * (size.heads_width + size.kv_width)
@@ -136,14 +138,14 @@ def _per_token(size: Size, short: int) -> int:
 
 
 def logits(size: Size, tokens: int, kind: Kind, short: int, kl: bool) -> int:
-    """Of one chunk: logits, their logarithms of probabilities and the gradients of both, and the teacher's."""
-    chunk = CHUNK[kind] // (COPIES if kl else 1)
+    """Estimate the bytes of one chunk of logits: they, their logarithms of probabilities and the gradients of both, and the teacher's."""
+    chunk = CHUNK_TOKENS[kind] // (FULL_KL_COPIES if kl else 1)
     per_logit = 12 + (4 if short == 2 else 0) + (16 if kl else 0)
     return min(tokens, chunk) * size.vocabulary * per_logit
 
 
 def lora_parameters(config: "PretrainedConfig", rank: int, targets: Sequence[str]) -> int:
-    """Parameters of adapters of this rank on the linear layers that `targets` name."""
+    """Count the parameters of adapters of this rank on the linear layers that `targets` name."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -159,3 +161,32 @@ def lora_parameters(config: "PretrainedConfig", rank: int, targets: Sequence[str
         and ("all-linear" in targets or any(name == one or name.endswith(f".{one}") for one in targets))
     ]
     return sum(rank * (one + other) for one, other in shapes)
+
+
+def training_estimate(
+    config: TrainingConfig,
+    size: Size,
+    memory: Memory,
+    kind: Kind,
+    *,
+    trained: int,
+    work: float,
+    result: Mapping[str, Any],
+) -> Estimate:
+    """What a training takes of `trained` parameters, with `work` operations a token.
+
+    Disk holds two checkpoints with the optimiser's state, and the model in bfloat16. Of a model in shards, the first process
+    keeps the whole in main memory.
+    """
+    state = memory.parts["optimiser"] * config.shards + 4 * trained
+    kept = 4 * size.parameters if config.shards > 1 else 0
+    peak = memory.peak + (kept if kind == "cpu" else 0)
+    return Estimate(
+        peak,
+        host_bytes(kind, peak) + (kept if kind == "cuda" else 0),
+        2 * state + 2 * size.parameters,
+        work * config.tokens,
+        memory.parts,
+        memory.parts["teacher"],
+        result,
+    )

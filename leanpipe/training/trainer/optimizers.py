@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from leanpipe.training.finetune.lora import without_wrapper
+from leanpipe.models.unwrap import unwrap_adapters
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Two optimisers that step together.
+    """Steps Muon and AdamW together.
 
     Muon's updates are scaled to the size of AdamW's (Liu et al. 2025, "Muon is Scalable for LLM Training", arXiv 2502.16982,
     section 2.2), so that one learning rate and one weight decay suit both.
@@ -34,27 +34,30 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
+        """Update all weights once."""
         for optimizer in self._both.values():
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of both, by name."""
         return {name: optimizer.state_dict() for name, optimizer in self._both.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state of both."""
         for name, optimizer in self._both.items():
             optimizer.load_state_dict(state_dict[name])
         self._link()
 
     def _link(self) -> None:
-        """The schedule writes learning rates into our groups: let them be those of the two."""
+        """Make the two's groups ours: the schedule writes learning rates into them."""
         self.param_groups = [group for optimizer in self._both.values() for group in optimizer.param_groups]
 
 
 def muon_and_adamw(
     model: Any, decayed: set[str], lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> MuonAndAdamW:
-    """The optimiser for the trained parameters of `model`; of those that AdamW trains, the `decayed` decay."""
-    causal = without_wrapper(model)
+    """Make the optimiser for the trained parameters of `model`; of those that AdamW trains, the `decayed` decay."""
+    causal = unwrap_adapters(model)
     ends = {id(module.weight) for module in (causal.get_input_embeddings(), causal.get_output_embeddings())}
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for _, weight in trained if weight.ndim == 2 and id(weight) not in ends]

@@ -1,21 +1,21 @@
-"""Going back to a checkpoint, and leaving out the batches that a training diverged on."""
+"""Go back to a checkpoint, and leave out the batches that a training diverged on."""
 
 import json
 import logging
 from pathlib import Path
 
 from leanpipe.core.errors import UserError
-from leanpipe.core.store import sync
+from leanpipe.core.files import write_text
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.data import Passes
+from leanpipe.training.trainer.data import ShuffledEpochs
 from leanpipe.training.trainer.divergence_guard import Diverged
 
 log = logging.getLogger(__name__)
 
 
 class Rewinds:
-    """Which batches are left out, kept beside the checkpoints in `folder`, so that a killed training knows them again."""
+    """Remembers which batches are left out, kept beside the checkpoints in `folder`, so that a killed training knows them again."""
 
     def __init__(self, folder: Path, config: TrainingConfig):
         self._folder, self._config = folder, config
@@ -32,8 +32,8 @@ class Rewinds:
         """Numbers of the batches that are left out, from 0."""
         return sorted(number for numbers in self._skipped for number in numbers)
 
-    def add(self, diverged: Diverged, passes: Passes) -> None:
-        """Let the next attempt go back to the checkpoint before and leave out the batches of the bad steps.
+    def add(self, diverged: Diverged, passes: ShuffledEpochs) -> None:
+        """Make the next attempt go back to the checkpoint before and leave out the batches of the bad steps.
 
         Raises UserError where the training may not go back, naming the last good checkpoint.
         """
@@ -42,11 +42,7 @@ class Rewinds:
             raise UserError(self._sentence(diverged, good))
         steps = range(diverged.first - 1, diverged.last)
         self._skipped.append([passes.batch_of(step) for step in steps])
-        aside = self._file.with_suffix(".new")
-        aside.write_text(json.dumps(self._skipped))
-        sync(aside)
-        aside.replace(self._file)
-        sync(self._folder)
+        write_text(self._file, json.dumps(self._skipped))
         log.warning("%s: back to %s, without the batches %s", diverged.what, good.name, self._skipped[-1])
 
     def _sentence(self, diverged: Diverged, good: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""After which steps a training validates, saves and stops, and how it tells how far it is."""
+"""Decide after which steps a training validates, saves and stops, and tell how far it is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from leanpipe.core.report import Report
-from leanpipe.processes.sigterm import Termination
+from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.speed import Meter
+from leanpipe.training.trainer.speed import SpeedMeter
 
 
 class Schedule(TrainerCallback):
@@ -17,18 +17,20 @@ class Schedule(TrainerCallback):
     def __init__(
         self,
         config: TrainingConfig,
-        meter: Meter,
+        meter: SpeedMeter,
         report: Report,
         tokens_per_step: int,
-        termination: Termination,
+        termination: DeferredSigterm,
     ):
         self._config, self._meter, self._report = config, meter, report
         self._tokens_per_step, self._termination = tokens_per_step, termination
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the step's time."""
         self._meter.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Decide what follows the step, and report progress."""
         self._meter.stop()
         step, last = state.global_step, state.max_steps
         parts = self._config.validations - 1
@@ -40,7 +42,7 @@ class Schedule(TrainerCallback):
             control.should_save = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Early stopping. What is decided here is decided again if the step is done again, so it is not saved."""
+        """Stop early if there was no better validation for long. What is decided here is decided again if the step is done again, so it is not saved."""
         if not self._config.patience or not state.global_step:
             return
         losses = validations(state.log_history)
@@ -51,16 +53,17 @@ class Schedule(TrainerCallback):
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop after the checkpoint if the process was told to end."""
         if self._termination.agreed:  # only now: the checkpoint would say so, too
             control.should_training_stop = True
 
 
 def validations(history: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """The validation losses by step."""
+    """Return the validation losses by step."""
     return {entry["step"]: entry["validation_loss"] for entry in history if "validation_loss" in entry}
 
 
 def best_step(history: Sequence[dict[str, Any]]) -> int:
-    """The step with the lowest validation loss, the first of several."""
+    """Return the step with the lowest validation loss, the first of several."""
     losses = validations(history)
     return min(losses, key=lambda step: (losses[step], step), default=0)

@@ -1,10 +1,17 @@
-"""The one training loop: transformers' Trainer, reporting our way, guarded, and resuming only from what is whole."""
+"""The one training loop: transformers' Trainer, reporting our way, guarded, and resuming only from what is whole.
+
+Where to find what:
+- `train` is what stages call. It ends with the model trained in place, or as SIGTERM asked, with a checkpoint.
+- `_finished` makes a `_Trainer` from the newest whole checkpoint, and another one whenever a training diverges (rewinds.py).
+- `_Trainer` in four parts: a step, memory, validation, and reports with checkpoints.
+- When to validate, save and stop is for `Schedule` (schedule.py), what is no longer a training for `DivergenceGuard`.
+"""
 
 import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +24,32 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
+from leanpipe.models.unwrap import unwrap_adapters
 from leanpipe.processes.launcher import leave
-from leanpipe.processes.sigterm import Termination
-from leanpipe.training.distributed.forward_redirection import through
-from leanpipe.training.distributed.fsdp import ShardedTrainer, is_sharded, make_whole, shard
-from leanpipe.training.finetune.lora import without_wrapper
+from leanpipe.processes.sigterm import DeferredSigterm
+from leanpipe.training.distributed.forward_redirection import redirect_forward
+from leanpipe.training.distributed.fsdp import ShardedTrainer, gather_weights, is_sharded, shard_model
 from leanpipe.training.losses.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.trainer import checkpoints, micro_batch
-from leanpipe.training.trainer.arguments import BETAS, arguments, steps_of
+from leanpipe.training.trainer.arguments import BETAS, steps_of, training_arguments
 from leanpipe.training.trainer.config import TrainingConfig, check_training
-from leanpipe.training.trainer.data import Blocks, Passes, collate, evened, scored_tokens
-from leanpipe.training.trainer.divergence_guard import Diverged, Guard
-from leanpipe.training.trainer.flops import flops_per_token, peak_flops
+from leanpipe.training.trainer.data import (
+    ShuffledEpochs,
+    TrainingData,
+    collate,
+    pad_to_multiple,
+    scored_tokens,
+)
+from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
+from leanpipe.training.trainer.flops import flops_per_token
 from leanpipe.training.trainer.kernels import fast_kernels
 from leanpipe.training.trainer.loss_curves import draw_losses
 from leanpipe.training.trainer.optimizers import muon_and_adamw
 from leanpipe.training.trainer.rewinds import Rewinds
 from leanpipe.training.trainer.schedule import Schedule, best_step, validations
-from leanpipe.training.trainer.speed import Meter
+from leanpipe.training.trainer.speed import SpeedMeter
 
-__all__ = ["Outcome", "Text", "steps_of", "train"]
+__all__ = ["Outcome", "steps_of", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -47,28 +60,13 @@ _STATE = "leanpipe.json"
 
 
 @dataclass(frozen=True)
-class Text:
-    """What to train and what to validate on. All blocks are of one length."""
-
-    train: Blocks
-    validation: Sequence[Any]
-    validation_bytes: int | None = None
-    """UTF-8 bytes that the scored validation tokens spell, where bits per byte are wanted."""
-
-    def bits_per_byte(self, nats_per_token: float) -> float:
-        """A validation loss in a unit that does not depend on the tokenizer."""
-        assert self.validation_bytes
-        return nats_per_token * scored_tokens(self.validation) / math.log(2) / self.validation_bytes
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a training went."""
 
     initial_validation: float
     """Nats per scored token of the validation text before training."""
     validation: float
-    """The same after it."""
+    """Nats per scored token of the validation text after training."""
     loss: float
     """The last reported training loss."""
     tokens: int
@@ -82,7 +80,7 @@ class Outcome:
 
 
 def train(
-    model: Any, objective: Objective, text: Text, config: TrainingConfig, out: Path, report: Report
+    model: Any, objective: Objective, data: TrainingData, config: TrainingConfig, out: Path, report: Report
 ) -> Outcome:
     """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
 
@@ -95,14 +93,14 @@ def train(
         model.to(state.device)
     check_head(model)
     folder = out / "checkpoints"
-    with Termination() as termination, fast_kernels(model, config):
-        trainer = _finished(model, objective, text, config, folder, report, termination)
+    with DeferredSigterm() as termination, fast_kernels(model, config):
+        trainer = _finished(model, objective, data, config, folder, report, termination)
     if termination.requested:
         log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
         termination.follow(f"training stopped after step {trainer.state.global_step}")
     trainer.restore_best()
     if is_sharded(trainer.model):
-        make_whole(trainer.model, model)
+        gather_weights(trainer.model, model)
     trainer.accelerator.wait_for_everyone()
     leave()
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
@@ -114,21 +112,21 @@ def train(
 def _finished(
     model: Any,
     objective: Objective,
-    text: Text,
+    data: TrainingData,
     config: TrainingConfig,
     folder: Path,
     report: Report,
-    termination: Termination,
+    termination: DeferredSigterm,
 ) -> "_Trainer":
     """A trainer that has trained, to the end or until it was told to end."""
     state, kind = PartialState(), _Trainer
     if config.sharding == "full":
-        kind, model = _ShardedTrainer, shard(model, device.dtype_of(config.arithmetic))
+        kind, model = _ShardedTrainer, shard_model(model, device.dtype_of(config.arithmetic))
     while True:
         with state.main_process_first():  # it removes what is damaged
             checkpoint = checkpoints.find_whole(folder)
             rewinds = Rewinds(folder, config)
-        trainer = kind(model, objective, text, config, folder, report, rewinds, termination, checkpoint)
+        trainer = kind(model, objective, data, config, folder, report, rewinds, termination, checkpoint)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             return trainer
@@ -150,20 +148,22 @@ class _Trainer(Trainer):
         self,
         model: Any,
         objective: Objective,
-        text: Text,
+        data: TrainingData,
         config: TrainingConfig,
         folder: Path,
         report: Report,
         rewinds: Rewinds,
-        termination: Termination,
+        termination: DeferredSigterm,
         checkpoint: Path | None,
     ):
-        block = len(text.train[0]["input_ids"])
+        block = len(data.train[0]["input_ids"])
         steps = steps_of(config, block)
-        self.passes = Passes(text.train, steps * config.batch, config.seed, config.batch, rewinds.batches)
+        self.passes = ShuffledEpochs(
+            data.train, steps * config.batch, config.seed, config.batch, rewinds.batches
+        )
         super().__init__(
             model=model,
-            args=arguments(config, steps, folder, resumed=checkpoint is not None),
+            args=training_arguments(config, steps, folder, resumed=checkpoint is not None),
             data_collator=collate,
             train_dataset=self.passes,
         )
@@ -171,23 +171,21 @@ class _Trainer(Trainer):
         self._loss_shifts_labels = True
         self._tokens_per_step = config.batch * block
         self._config, self._folder = config, folder
-        self._objective, self._text, self._report, self._rewinds = objective, text, report, rewinds
+        self._objective, self._data, self._report, self._rewinds = objective, data, report, rewinds
         self._termination = termination
-        peak = peak_flops(device.dtype_of(config.arithmetic)) * config.processes
-        self.meter = Meter(self._tokens_per_step, flops_per_token(without_wrapper(model), block), peak)
-        self._guard = Guard(config.spike)
+        peak = device.peak_flops(device.dtype_of(config.arithmetic)) * config.processes
+        self.meter = SpeedMeter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
+        self._guard = DivergenceGuard(config.spike)
         self._in_memory = config.micro_batch and config.in_memory
         if not self._in_memory:
-            checkpointing = config.gradient_checkpointing
-            self._in_memory = micro_batch.first_guess(
-                without_wrapper(model), config.share, block, checkpointing
-            )
+            self._in_memory = micro_batch.first_guess(unwrap_adapters(model), config, block)
         if checkpoint:
             self._restore(json.loads((checkpoint / _STATE).read_text()))
         self.remove_callback(PrinterCallback)
         self.add_callback(Schedule(config, self.meter, report, self._tokens_per_step, termination))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Make ours where transformers has none."""
         if self._config.optimizer != "muon":
             return super().create_optimizer(model)
         if self.optimizer is None:
@@ -196,8 +194,10 @@ class _Trainer(Trainer):
             self.optimizer = muon_and_adamw(self.model, decayed, rate, decay, BETAS)
         return self.optimizer
 
+    # A step
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward over one batch, in as many micro-batches as memory needs. Its mean loss."""
+        """Go forward and backward over one batch, in as many micro-batches as memory needs; return its mean loss."""
         model.train()
         batch, scored = self._prepare_inputs(inputs), max(int(num_items_in_batch), 1)
         generators = _random_state()
@@ -216,7 +216,7 @@ class _Trainer(Trainer):
         return means["loss"]
 
     def _accumulate(self, model: Any, batch: Batch, scored: int) -> dict[str, torch.Tensor]:
-        """Gradients of a whole batch, and this process's part of its mean losses."""
+        """Add up the gradients of a whole batch; return this process's part of its mean losses."""
         means: dict[str, torch.Tensor] = {}
         rows = len(batch["input_ids"])
         for start in range(0, rows, self._in_memory):
@@ -239,17 +239,19 @@ class _Trainer(Trainer):
             return {name: value.clone() for name, value in objective(inner, batch).items()}
 
         with self.accelerator.autocast():
-            return through(model, inner, sums)
+            return redirect_forward(model, inner, sums)
 
     def _reduced(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Summed over all processes, which also agree on whether to stop."""
+        """Sum the means over all processes, which also agree on whether to stop."""
         asked = torch.tensor(float(self._termination.requested), device=self.args.device)
         sums = self.accelerator.reduce(torch.stack([asked, *means.values()]), "sum")
         self._termination.agreed = bool(sums[0])
         return dict(zip(means, sums[1:], strict=True))
 
+    # Memory
+
     def _within_memory(self, compute: Callable[[], _T], undo: Callable[[], None] = lambda: None) -> _T:
-        """`compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
+        """Run `compute()`; whenever memory runs out, `undo()` and again with fewer blocks at once.
 
         Raises UserError if one is too many already.
         """
@@ -267,7 +269,7 @@ class _Trainer(Trainer):
         fewer = micro_batch.smaller(self._in_memory, self._config.share)
         if fewer is None:
             raise UserError(
-                f"memory ran out at step {step} with one block of {len(self._text.train[0]['input_ids'])} tokens: use shorter "
+                f"memory ran out at step {step} with one block of {len(self._data.train[0]['input_ids'])} tokens: use shorter "
                 "blocks, a smaller model, gradient_checkpointing or optimizer=adamw_8bit"
             )
         if self.args.world_size > 1:  # the others are waiting for this process's gradients
@@ -286,14 +288,16 @@ class _Trainer(Trainer):
         self._guard.check_finite(self.state.global_step + 1, float(norm), "gradient's length")
         return norm
 
+    # Validation
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Nats per scored token of the validation text."""
+        """Measure nats per scored token of the validation text."""
         self.model.eval()
         total = self._within_memory(self._validation_sum)
-        metrics = {"validation_loss": total / max(scored_tokens(self._text.validation), 1)}
+        metrics = {"validation_loss": total / max(scored_tokens(self._data.validation), 1)}
         self._check_validation(total)
-        if self._text.validation_bytes:
-            metrics["validation_bits_per_byte"] = self._text.bits_per_byte(metrics["validation_loss"])
+        if self._data.validation_bytes:
+            metrics["validation_bits_per_byte"] = self._data.bits_per_byte(metrics["validation_loss"])
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -301,7 +305,7 @@ class _Trainer(Trainer):
     def _validation_sum(self) -> float:
         """Nats of all scored tokens of the validation text."""
         rank, number = self.args.process_index, self.args.world_size
-        blocks, total = evened(self._text.validation, number)[rank::number], 0.0
+        blocks, total = pad_to_multiple(self._data.validation, number)[rank::number], 0.0
         for start in range(0, len(blocks), self._in_memory):
             batch = self._prepare_inputs(collate(blocks[start : start + self._in_memory]))
             with torch.no_grad():
@@ -319,7 +323,10 @@ class _Trainer(Trainer):
                 f"the loss on validation text is {total} before training: the model's weights are damaged"
             )
 
+    # Reports and checkpoints
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Report what transformers logs, with the meter's figures."""
         if "loss" in logs:
             logs |= self.meter.report() | {"micro_batch": self._in_memory}
         super().log(logs, start_time)
@@ -348,7 +355,7 @@ class _Trainer(Trainer):
         self._in_memory = state["micro_batch"]
 
     def restore_best(self) -> None:
-        """With patience, the weights of the best validation; else those of the last step."""
+        """Load the weights of the best validation if there is patience; else keep those of the last step."""
         best = best_step(self.state.log_history)
         if not self._config.patience or best == self.state.global_step:
             return
@@ -358,6 +365,7 @@ class _Trainer(Trainer):
             log.info("the weights of step %d are kept: no later validation was better", best)
 
     def outcome(self) -> Outcome:
+        """Return how the training went, from what was logged."""
         history = self.state.log_history
         losses = validations(history)
         step = best_step(history) if self._config.patience else max(losses)
@@ -374,7 +382,7 @@ class _Trainer(Trainer):
 
 
 class _ShardedTrainer(_Trainer, ShardedTrainer):
-    """The same for a model in shards."""
+    """Trains a model in shards as `_Trainer` does a whole one."""
 
 
 def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.models.load import load_model, load_tokenizer
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, check_distill, distill
 from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
@@ -21,19 +22,19 @@ def run(tmp_path, teacher, vocabulary=512, samples=8, **settings):
     base = {"tokens": 20 * 128, "batch": 4, "learning_rate": 5e-3, "validation_tokens": 128}
     config = DistillConfig(**{**base, **settings})
     blocks = write_blocks(tmp_path / "blocks", vocabulary=vocabulary)
-    out, predictions = tmp_path / "out", tmp_path / "predictions"
+    out, teacher_logprobs = tmp_path / "out", tmp_path / "teacher_logprobs"
     out.mkdir()
     if config.uses_cache:
-        predictions.mkdir()
-        asked = cache_config(CacheSettings(top_k=32, tail_samples=samples), blocks, config.tokens)
-        cache_teacher.function(asked, CacheInputs(teacher, blocks), predictions, Recorder())
-    inputs = DistillInputs(teacher, blocks, predictions if config.uses_cache else None)
+        teacher_logprobs.mkdir()
+        asked = cache_config(CacheSettings(top_k=32, tail_samples=samples), Expected(blocks), config.tokens)
+        cache_teacher.function(asked, CacheInputs(teacher, blocks), teacher_logprobs, Recorder())
+    inputs = DistillInputs(teacher, blocks, teacher_logprobs if config.uses_cache else None)
     return distill.function(config, inputs, out, Recorder()), out
 
 
-@pytest.mark.parametrize("predictions", ["online", "cached"])
-def test_a_student_learns_and_is_a_model_folder(tmp_path, teacher, predictions):
-    summary, out = run(tmp_path, teacher, size=0.6, predictions=predictions)
+@pytest.mark.parametrize("teacher_logprobs", ["online", "cached"])
+def test_a_student_learns_and_is_a_model_folder(tmp_path, teacher, teacher_logprobs):
+    summary, out = run(tmp_path, teacher, size=0.6, teacher_logprobs=teacher_logprobs)
     assert summary["bits_per_byte"] < 0.97 * summary["initial_bits_per_byte"]  # a teacher with random weights
     assert summary["layers"] == 2
     assert summary["tokens"] == 20 * 128
@@ -57,17 +58,17 @@ def test_the_same_settings_write_the_same_weights(tmp_path, teacher):
     files = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        _, out = run(tmp_path / name, teacher, initialisation="random", precision="fp32")
+        _, out = run(tmp_path / name, teacher, initialization="random", precision="fp32")
         files.append((out / "model.safetensors").read_bytes())
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("predictions", ["online", "cached"])
+@pytest.mark.parametrize("teacher_logprobs", ["online", "cached"])
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon"])
 def test_a_student_with_all_layers_has_nothing_to_learn_from_the_teacher(
-    tmp_path, teacher, predictions, divergence
+    tmp_path, teacher, teacher_logprobs, divergence
 ):
-    settings = {"predictions": predictions, "divergence": divergence}
+    settings = {"teacher_logprobs": teacher_logprobs, "divergence": divergence}
     summary, _ = run(
         tmp_path, teacher, size=1, kl_weight=1, precision="fp32", tokens=128, samples=0, **settings
     )
@@ -85,7 +86,7 @@ def test_another_vocabulary_cannot_be_imitated(tmp_path, teacher):
 def test_predictions_that_were_not_given_are_asked_for(tmp_path, teacher):
     blocks = write_blocks(tmp_path / "blocks")
     with pytest.raises(
-        UserError, match=r"run the stage cache_teacher first, or set distill.predictions to online"
+        UserError, match=r"run the stage cache_teacher first, or set distill.teacher_logprobs to online"
     ):
         distill.function(DistillConfig(), DistillInputs(teacher, blocks), tmp_path, Recorder())
 
@@ -113,12 +114,12 @@ def test_a_padded_vocabulary_stays_as_it_is(tmp_path, teacher):
 )
 def test_a_size_that_cannot_be_had_is_refused_before_any_work(teacher, settings, message):
     with pytest.raises(UserError, match=message):
-        check_distill(DistillConfig(**settings), teacher)
+        check_distill(DistillConfig(**settings), {"teacher": Expected(teacher)})
 
 
 def test_a_teacher_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a model folder"):
-        check_distill(DistillConfig(), tmp_path)
+        check_distill(DistillConfig(), {"teacher": Expected(tmp_path)})
 
 
 @pytest.mark.parametrize(
@@ -126,9 +127,9 @@ def test_a_teacher_that_is_none_is_refused(tmp_path):
     [
         {"width": 0.5, "size": 0.3},
         {"keep": "importance"},
-        {"predictions": "online", "hidden_weight": 1.0},
-        {"predictions": "online", "hidden_weight": 1.0, "width": 0.5, "size": 0.3},
-        {"width": 0.5, "size": 0.3, "initialisation": "random"},
+        {"teacher_logprobs": "online", "hidden_weight": 1.0},
+        {"teacher_logprobs": "online", "hidden_weight": 1.0, "width": 0.5, "size": 0.3},
+        {"width": 0.5, "size": 0.3, "initialization": "random"},
     ],
     ids=str,
 )
@@ -139,5 +140,7 @@ def test_every_kind_of_student_learns(tmp_path, teacher, settings):
 
 
 def test_hidden_states_that_no_cache_holds_are_refused():
-    with pytest.raises(ValueError, match="set predictions=online and kl_weight above 0, or hidden_weight=0"):
-        DistillConfig(predictions="cached", hidden_weight=1.0)
+    with pytest.raises(
+        ValueError, match="set teacher_logprobs=online and kl_weight above 0, or hidden_weight=0"
+    ):
+        DistillConfig(teacher_logprobs="cached", hidden_weight=1.0)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from leanpipe.training.distill.teacher_logprobs import Format, largest, sample, softened_tail
+from leanpipe.training.distill.teacher_logprobs import LogprobFormat, largest, sample, softened_tail
 from leanpipe.training.losses.divergences import FLOOR
 
 
@@ -24,7 +24,7 @@ def seeded() -> torch.Generator:
     [(200, 8, 20), (512, 8, 28), (49_152, 38, 118), (65_537, 38, 156), (20, 38, 44)],
 )
 def test_a_record_takes_as_many_bytes_as_ids_need(vocabulary, k, bytes):
-    format = Format(tail_samples=0, top_k=k, vocabulary=vocabulary, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=0, top_k=k, vocabulary=vocabulary, blocks=1, block_length=2)
     records = format.encode(logits(vocabulary, 2), seeded())
     assert records.shape == (2, bytes) and records.dtype == torch.uint8
     assert (format.record_bytes, format.bytes) == (bytes, bytes)
@@ -32,7 +32,7 @@ def test_a_record_takes_as_many_bytes_as_ids_need(vocabulary, k, bytes):
 
 @pytest.mark.parametrize("vocabulary", [200, 512, 70_000])
 def test_the_most_likely_tokens_come_back_nearly_as_they_were(vocabulary):
-    format = Format(tail_samples=0, top_k=8, vocabulary=vocabulary, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=0, top_k=8, vocabulary=vocabulary, blocks=1, block_length=2)
     rows = logits(vocabulary)
     ids, _, _, log_p = format.decode(format.encode(rows, seeded()), temperature=1)
     exact = torch.log_softmax(rows.double(), -1)
@@ -44,7 +44,7 @@ def test_the_most_likely_tokens_come_back_nearly_as_they_were(vocabulary):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.3, 2.0, 4.0, 50.0])
 def test_softened_they_are_nearly_what_all_logits_softened_are(temperature):
-    format = Format(tail_samples=0, top_k=16, vocabulary=3_000, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=0, top_k=16, vocabulary=3_000, blocks=1, block_length=2)
     rows = logits(3_000)
     ids, _, _, log_p = format.decode(format.encode(rows, seeded()), temperature)
     exact = _buckets(torch.log_softmax(rows.double() / temperature, -1), ids)
@@ -64,13 +64,13 @@ def test_a_tail_of_equal_tokens_is_exact_at_every_power():
 
 
 def test_a_vocabulary_that_is_kept_whole_has_no_tail():
-    format = Format(tail_samples=0, top_k=50, vocabulary=20, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=0, top_k=50, vocabulary=20, blocks=1, block_length=2)
     ids, _, _, log_p = format.decode(format.encode(logits(20), seeded()), 1)
     assert ids.shape == (64, 20) and (log_p[:, -1] < FLOOR + 0.1).all()
 
 
 def test_padding_of_the_logits_is_no_prediction():
-    format = Format(tail_samples=0, top_k=8, vocabulary=100, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=0, top_k=8, vocabulary=100, blocks=1, block_length=2)
     rows = logits(100)
     padded = torch.cat([rows, torch.full((64, 28), 99.0)], -1)
     assert torch.equal(format.encode(padded, seeded()), format.encode(rows, seeded()))
@@ -79,7 +79,7 @@ def test_padding_of_the_logits_is_no_prediction():
 def test_a_sure_teacher_stays_sure():
     rows = torch.zeros(1, 512)
     rows[0, 7] = 30.0
-    format = Format(tail_samples=0, top_k=8, vocabulary=512, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=0, top_k=8, vocabulary=512, blocks=1, block_length=2)
     ids, _, _, log_p = format.decode(format.encode(rows, seeded()), 1)
     assert ids[0, 0] == 7 and log_p[0, 0].item() == pytest.approx(0, abs=1e-5)
 
@@ -87,7 +87,7 @@ def test_a_sure_teacher_stays_sure():
 def test_a_teacher_without_a_doubt_has_a_tail_of_nothing():
     rows = torch.zeros(1, 512)
     rows[0, 7] = 500.0
-    format = Format(tail_samples=4, top_k=2, vocabulary=512, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=4, top_k=2, vocabulary=512, blocks=1, block_length=2)
     predicted = format.decode(format.encode(rows, seeded()), 1)
     assert predicted.ids_NJ.max() < 512 and predicted.weights_NJ[0, 0].item() == pytest.approx(1)
     assert predicted.weights_NJ[0, 1:].sum().item() == pytest.approx(0, abs=1e-6)
@@ -113,7 +113,7 @@ def test_an_even_sample_is_unbiased_and_misses_nothing_large():
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_most_likely_and_sampled_tokens_stand_for_all(temperature):
     """The mean over samples of what each token weighs is what the teacher gives to it, softened."""
-    format = Format(tail_samples=16, top_k=4, vocabulary=300, blocks=1, block_length=2)
+    format = LogprobFormat(tail_samples=16, top_k=4, vocabulary=300, blocks=1, block_length=2)
     rows = logits(300, 2)
     found = torch.zeros(2, 300)
     for seed in range(1000):

@@ -23,7 +23,7 @@ TURNS = [
 ]
 
 
-def learnt(example, tokenizer) -> str:
+def learned(example, tokenizer) -> str:
     return tokenizer.decode([label for label in example.labels if label != -100])
 
 
@@ -38,9 +38,9 @@ def tokenizer(request):
 
 def test_exactly_the_assistants_words_and_ends_of_turn_are_learnt(tokenizer):
     example = encode(TURNS, tokenizer, 1000)
-    assert learnt(example, tokenizer) == "A model.<|im_end|>Yes.\n\nQuite  sure, café. <|im_end|>"
+    assert learned(example, tokenizer) == "A model.<|im_end|>Yes.\n\nQuite  sure, café. <|im_end|>"
     assert (
-        example.learnt == len(tokenizer.encode("A model.")) + len(tokenizer.encode(TURNS[4]["content"])) + 2
+        example.learned == len(tokenizer.encode("A model.")) + len(tokenizer.encode(TURNS[4]["content"])) + 2
     )
 
 
@@ -70,7 +70,7 @@ def test_an_answer_that_repeats_the_question_is_found_in_its_place():
     turns = [{"role": "user", "content": "assistant"}, {"role": "assistant", "content": "assistant"}]
     tokenizer = tiny_tokenizer()
     example = encode(turns, tokenizer, 1000)
-    assert learnt(example, tokenizer) == "assistant<|im_end|>"
+    assert learned(example, tokenizer) == "assistant<|im_end|>"
     assert example.labels[-2] == example.tokens[-2] and example.labels[-1] == -100
 
 
@@ -90,7 +90,7 @@ def test_a_template_without_an_end_of_turn_teaches_the_words_alone():
     example = encode(
         [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], tokenizer, 1000
     )
-    assert learnt(example, tokenizer) == " Hello"
+    assert learned(example, tokenizer) == " Hello"
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():

@@ -6,6 +6,8 @@ import torch
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
+from leanpipe.models.count import read_config
 from leanpipe.models.load import load_model, load_tokenizer
 from leanpipe.training.finetune.finetune import FinetuneConfig, FinetuneInputs, check_finetune, finetune
 from leanpipe.training.finetune.lora import check_targets
@@ -202,8 +204,10 @@ def test_a_target_that_is_no_layer_is_refused_with_those_that_are(model):
     with pytest.raises(
         UserError, match=r"'query', which is no linear layer.*choose from .*k_proj.*q_proj.*all-linear"
     ):
-        check_targets(model, ("q_proj", "query"))
-    check_finetune(FinetuneConfig(target_modules=("q_proj", "layers.1.mlp.up_proj")), model)
+        check_targets(read_config(model), ("q_proj", "query"), model)
+    check_finetune(
+        FinetuneConfig(target_modules=("q_proj", "layers.1.mlp.up_proj")), {"model": Expected(model)}
+    )
 
 
 def test_nothing_to_learn_is_refused(tmp_path, model):

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from leanpipe.training.losses.divergences import (
-    Divergence,
-    divergence,
-    fitted,
-    to_buckets,
-    to_sample,
-    to_teacher,
+    DistillationLoss,
+    divergence_and_gradient,
+    fit_vocabulary,
+    full_kl,
+    sampled_kl,
+    top_k_kl,
 )
 
 KINDS = ("forward_kl", "reverse_kl", "jensen_shannon")
@@ -19,7 +19,7 @@ LN3 = math.log(3.0)
 N, V, K = 6, 23, 5
 
 
-def plain(kind: str, p: torch.Tensor, q: torch.Tensor, weight: float) -> torch.Tensor:
+def plain(kind: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> torch.Tensor:
     """From probabilities of the student and the teacher, summed over the last dimension."""
 
     def kl(a, b):
@@ -29,20 +29,20 @@ def plain(kind: str, p: torch.Tensor, q: torch.Tensor, weight: float) -> torch.T
         return kl(q, p)
     if kind == "reverse_kl":
         return kl(p, q)
-    middle = weight * q + (1 - weight) * p
-    return weight * kl(q, middle) + (1 - weight) * kl(p, middle)
+    middle = beta * q + (1 - beta) * p
+    return beta * kl(q, middle) + (1 - beta) * kl(p, middle)
 
 
-def reference(how: Divergence, logits_NV, teacher_NV, labels_N, buckets) -> list[torch.Tensor]:
+def reference(how: DistillationLoss, logits_NV, teacher_NV, labels_N, buckets) -> list[torch.Tensor]:
     """Loss, divergence, cross-entropy, and the loss's gradient; `buckets` turns (N, V) into (N, M)."""
     logits_NV = logits_NV.double().requires_grad_()
     p, q = (
         buckets(torch.softmax(each.double() / how.temperature, -1))
         for each in (logits_NV, teacher_NV.double())
     )
-    away = how.temperature**2 * plain(how.kind, p, q, how.weight)[labels_N != -100].sum()
+    away = how.temperature**2 * plain(how.divergence, p, q, how.beta)[labels_N != -100].sum()
     text = torch.nn.functional.cross_entropy(logits_NV, labels_N, reduction="sum", ignore_index=-100)
-    loss = how.share * away + (1 - how.share) * text
+    loss = how.kl_weight * away + (1 - how.kl_weight) * text
     loss.backward()
     return [loss.detach(), away.detach(), text.detach(), logits_NV.grad]
 
@@ -74,15 +74,15 @@ def in_buckets(ids_NK: torch.Tensor):
 
 
 WAYS = [
-    Divergence(kind, weight, temperature, share)
-    for kind, weight in (
+    DistillationLoss(divergence=divergence, beta=beta, temperature=temperature, kl_weight=kl_weight)
+    for divergence, beta in (
         ("forward_kl", 0.5),
         ("reverse_kl", 0.5),
         ("jensen_shannon", 0.5),
         ("jensen_shannon", 0.1),
     )
     for temperature in (1.0, 2.5)
-    for share in (1.0, 0.7)
+    for kl_weight in (1.0, 0.7)
 ]
 
 
@@ -90,7 +90,7 @@ WAYS = [
 def test_against_a_teacher_it_is_the_plain_formula(how):
     logits_NV, teacher_NV, labels_N = material()
     expected = reference(how, logits_NV, teacher_NV, labels_N, lambda p: p)
-    sums, gradient_NV = to_teacher(how, logits_NV, teacher_NV, labels_N)
+    sums, gradient_NV = full_kl(how, logits_NV, teacher_NV, labels_N)
     torch.testing.assert_close([*sums, gradient_NV], expected, rtol=1e-9, atol=1e-9)
 
 
@@ -99,11 +99,11 @@ def test_against_a_cache_it_is_the_plain_formula_over_buckets(how):
     logits_NV, teacher_NV, labels_N = material()
     ids_NK, teacher_NM = kept(teacher_NV, how.temperature)
     expected = reference(how, logits_NV, teacher_NV, labels_N, in_buckets(ids_NK))
-    sums, gradient_NV = to_buckets(how, logits_NV, ids_NK, teacher_NM, labels_N)
+    sums, gradient_NV = top_k_kl(how, logits_NV, ids_NK, teacher_NM, labels_N)
     torch.testing.assert_close([*sums, gradient_NV], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("how", [each for each in WAYS if each.kind == "forward_kl"], ids=str)
+@pytest.mark.parametrize("how", [each for each in WAYS if each.divergence == "forward_kl"], ids=str)
 @pytest.mark.parametrize("every", [True, False])
 def test_against_a_sample_it_is_the_plain_formula(how, every):
     """With every token in it, it is KL itself; with some, the same sum over them, which may name a token twice."""
@@ -112,17 +112,17 @@ def test_against_a_sample_it_is_the_plain_formula(how, every):
     ids_NJ = torch.arange(V).expand(N, V) if every else torch.tensor([[3, 1, 4, 1, 5]]).expand(N, 5)
     log_q_NJ = log_q_NV.gather(1, ids_NJ)
     weights_NJ = log_q_NJ.exp() / log_q_NJ.exp().sum(-1, keepdim=True)
-    sums, gradient_NV = to_sample(how, logits_NV, ids_NJ, log_q_NJ, weights_NJ, labels_N)
+    sums, gradient_NV = sampled_kl(how, logits_NV, ids_NJ, log_q_NJ, weights_NJ, labels_N)
     leaf_NV = logits_NV.clone().requires_grad_()
     log_p_NJ = torch.log_softmax(leaf_NV / how.temperature, -1).gather(1, ids_NJ)
     away = how.temperature**2 * (weights_NJ * (log_q_NJ - log_p_NJ)).sum(-1)[labels_N != -100].sum()
     text = torch.nn.functional.cross_entropy(leaf_NV, labels_N, reduction="sum", ignore_index=-100)
-    loss = how.share * away + (1 - how.share) * text
+    loss = how.kl_weight * away + (1 - how.kl_weight) * text
     loss.backward()
     expected = [loss.detach(), away.detach(), text.detach(), leaf_NV.grad]
     torch.testing.assert_close([*sums, gradient_NV], expected, rtol=1e-9, atol=1e-9)
     if every:
-        whole, _ = to_teacher(how, logits_NV, teacher_NV, labels_N)
+        whole, _ = full_kl(how, logits_NV, teacher_NV, labels_N)
         torch.testing.assert_close(sums, whole)
 
 
@@ -137,11 +137,11 @@ def test_in_less_precise_arithmetic_it_is_nearly_that(how, dtype):
     for expected, (sums, gradient_NV) in (
         (
             reference(how, logits_NV, teacher_NV, labels_N, lambda p: p),
-            to_teacher(how, logits_NV, teacher_NV, labels_N),
+            full_kl(how, logits_NV, teacher_NV, labels_N),
         ),
         (
             reference(how, logits_NV, teacher_NV, labels_N, in_buckets(ids_NK)),
-            to_buckets(how, logits_NV, ids_NK, teacher_NM, labels_N),
+            top_k_kl(how, logits_NV, ids_NK, teacher_NM, labels_N),
         ),
     ):
         assert sums.dtype == torch.float32
@@ -155,23 +155,23 @@ def test_kl_on_two_tokens():
     labels = torch.tensor([0])
     for temperature in (1.0, 2.0):
         teacher = torch.tensor([[temperature * LN3, 0.0]])
-        sums, _ = to_teacher(Divergence(temperature=temperature), torch.zeros(1, 2), teacher, labels)
+        sums, _ = full_kl(DistillationLoss(temperature=temperature), torch.zeros(1, 2), teacher, labels)
         assert sums[1].item() == pytest.approx(temperature**2 * forward)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_student_that_predicts_the_same_is_at_0_and_stays(kind):
     log_p = torch.log_softmax(torch.tensor([[1.0, -2.0, 0.5]]), -1)
-    value, slope = divergence(kind, log_p, log_p.clone())
+    value, slope = divergence_and_gradient(log_p, log_p.clone(), divergence=kind)
     assert value.item() == pytest.approx(0, abs=1e-6) and slope.abs().max() < 1e-6
 
 
 def test_jensen_shannon_goes_over_into_both_others():
-    """Divided by its weight, it tends to forward KL as the weight goes to 0, to reverse KL as the other's does."""
+    """Divided by beta, it tends to forward KL as beta goes to 0, to reverse KL as the other's does."""
     student, teacher = (torch.log_softmax(each / 6, -1) for each in material()[:2])
-    for kind, weight, small in (("forward_kl", 1e-4, 1e-4), ("reverse_kl", 1 - 1e-4, 1e-4)):
-        limit, _ = divergence(kind, student, teacher)
-        nearly, _ = divergence("jensen_shannon", student, teacher, weight)
+    for kind, beta, small in (("forward_kl", 1e-4, 1e-4), ("reverse_kl", 1 - 1e-4, 1e-4)):
+        limit, _ = divergence_and_gradient(student, teacher, divergence=kind)
+        nearly, _ = divergence_and_gradient(student, teacher, divergence="jensen_shannon", beta=beta)
         torch.testing.assert_close(nearly / small, limit, rtol=2e-2, atol=2e-2)
 
 
@@ -179,21 +179,23 @@ def test_a_tail_far_below_the_rounding_of_the_rest_still_has_its_gradient():
     logits = torch.zeros(1, V)
     logits[0, :K] = 30.0
     ids, teacher = torch.arange(K)[None], torch.tensor([[0.19] * K + [0.05]]).log()
-    _, gradient = to_buckets(Divergence(), logits.clone(), ids, teacher, torch.tensor([0]))
+    _, gradient = top_k_kl(DistillationLoss(), logits.clone(), ids, teacher, torch.tensor([0]))
     assert gradient[0, K:].sum().item() == pytest.approx(-0.05, rel=1e-4)
 
 
 def test_what_a_teacher_never_says_costs_a_student_no_infinity():
     teacher = torch.tensor([[0.0, -torch.inf, 1.0]])
     for kind in KINDS:
-        sums, gradient = to_teacher(Divergence(kind), torch.zeros(1, 3), teacher.clone(), torch.tensor([0]))
+        sums, gradient = full_kl(
+            DistillationLoss(divergence=kind), torch.zeros(1, 3), teacher.clone(), torch.tensor([0])
+        )
         assert sums.isfinite().all() and gradient.isfinite().all() and gradient[0, 1] > 0
 
 
 def test_padded_vocabularies_are_compared_where_tokens_exist():
     """Three tokens exist; the teacher's logits are padded to 5, and one of the padding is very sure."""
     teacher = torch.tensor([[1.0, 2.0, 3.0, 99.0, -1.0]])
-    assert fitted(teacher, 3, 3).tolist() == [[1, 2, 3]]
-    assert fitted(teacher, 4, 3).tolist() == [[1, 2, 3, -torch.inf]]
-    assert fitted(teacher[:, :3], 4, 3).tolist() == [[1, 2, 3, -torch.inf]]
-    assert fitted(teacher[:, :3], 3, 3) is not None
+    assert fit_vocabulary(teacher, 3, 3).tolist() == [[1, 2, 3]]
+    assert fit_vocabulary(teacher, 4, 3).tolist() == [[1, 2, 3, -torch.inf]]
+    assert fit_vocabulary(teacher[:, :3], 4, 3).tolist() == [[1, 2, 3, -torch.inf]]
+    assert fit_vocabulary(teacher[:, :3], 3, 3) is not None

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from leanpipe.processes.sigterm import Terminated
 from leanpipe.training.finetune.instructions import read_instructions
@@ -178,7 +179,7 @@ def test_smaller_micro_batches_change_nothing_in_the_result(tmp_path, teacher, s
 def test_without_trl_it_says_what_to_install(teacher, monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"needs TRL: pip install 'leanpipe\[on-policy\]', or set it to 0"):
-        check_on_policy(settings(), teacher)
+        check_on_policy(settings(), {"teacher": Expected(teacher)})
 
 
 def test_other_tokens_than_the_teachers_are_refused(tmp_path, teacher):
@@ -200,7 +201,7 @@ def test_a_vocabulary_that_is_filled_up_otherwise_is_refused(tmp_path, teacher, 
 
 def test_answers_that_the_model_could_not_read_are_refused(teacher):
     with pytest.raises(UserError, match="are 700 together, but this model reads 512 tokens"):
-        check_on_policy(settings(max_prompt_tokens=500, max_new_tokens=200), teacher)
+        check_on_policy(settings(max_prompt_tokens=500, max_new_tokens=200), {"teacher": Expected(teacher)})
 
 
 def test_a_student_of_damaged_weights_is_refused(tmp_path, teacher):

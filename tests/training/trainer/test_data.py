@@ -1,6 +1,13 @@
 import torch
 
-from leanpipe.training.trainer.data import Chosen, Passes, collate, scored_bytes, scored_tokens, spread
+from leanpipe.training.trainer.data import (
+    ShuffledEpochs,
+    Subset,
+    collate,
+    evenly_spaced_blocks,
+    scored_bytes,
+    scored_tokens,
+)
 from tests.tiny import tiny_tokenizer
 
 
@@ -13,7 +20,7 @@ def block(tokens: list[int], labels: list[int]) -> dict[str, torch.Tensor]:
 
 
 def test_each_pass_reads_every_block_once_and_in_another_order():
-    passes = Passes(list(range(10)), length=25, seed=3)
+    passes = ShuffledEpochs(list(range(10)), length=25, seed=3)
     first, second, rest = (
         [passes[index] for index in part] for part in (range(10), range(10, 20), range(20, 25))
     )
@@ -21,19 +28,22 @@ def test_each_pass_reads_every_block_once_and_in_another_order():
     assert first != second != list(range(10))
     assert len(set(rest)) == 5
     assert [passes[index] for index in range(25)] == first + second + rest  # the same however it is come by
-    assert [Passes(list(range(10)), 10, seed=4)[index] for index in range(10)] != first
+    assert [ShuffledEpochs(list(range(10)), 10, seed=4)[index] for index in range(10)] != first
 
 
 def test_the_chosen_of_a_longer_training_begin_with_those_of_a_shorter_one():
     blocks = [{"input_ids": [number] * 4} for number in range(10)]
-    few, many = ([block["input_ids"][0] for block in Chosen(blocks, tokens)] for tokens in (9, 40))
+    few, many = ([block["input_ids"][0] for block in Subset(blocks, tokens)] for tokens in (9, 40))
     assert few == many[:3] and sorted(many) == list(range(10)) and many != sorted(many)
-    assert len(Chosen(blocks, 10**6)) == 10
+    assert len(Subset(blocks, 10**6)) == 10
 
 
 def test_spread_takes_blocks_from_everywhere():
     blocks = [block([index] * 4, [0] * 4) for index in range(10)]
-    taken = [[int(item["input_ids"][0]) for item in spread(blocks, tokens)] for tokens in (1, 17, 20, 1000)]
+    taken = [
+        [int(item["input_ids"][0]) for item in evenly_spaced_blocks(blocks, tokens)]
+        for tokens in (1, 17, 20, 1000)
+    ]
     assert taken == [[0], [0, 2, 4, 6, 8], [0, 2, 4, 6, 8], list(range(10))]
 
 

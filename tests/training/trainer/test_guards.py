@@ -10,9 +10,9 @@ import torch
 from leanpipe.core.errors import UserError
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.data import Passes
-from leanpipe.training.trainer.divergence_guard import Diverged, Guard
-from leanpipe.training.trainer.trainer import Text, train
+from leanpipe.training.trainer.data import ShuffledEpochs, TrainingData
+from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
+from leanpipe.training.trainer.trainer import train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory) -> Text:
+def text(tmp_path_factory) -> TrainingData:
     blocks = tiny_blocks(tmp_path_factory.mktemp("blocks"))
-    return Text(blocks, [blocks[0], blocks[1]])
+    return TrainingData(blocks, [blocks[0], blocks[1]])
 
 
 def config(**changes) -> TrainingConfig:
@@ -60,12 +60,12 @@ class BreaksOn:
         return sums
 
 
-def block_of_step(text: Text, step: int) -> torch.Tensor:
+def block_of_step(text: TrainingData, step: int) -> torch.Tensor:
     """The first block that step `step`, from 1, reads."""
-    return Passes(text.train, 10**6, seed=0)[(step - 1) * BATCH]["input_ids"]
+    return ShuffledEpochs(text.train, 10**6, seed=0)[(step - 1) * BATCH]["input_ids"]
 
 
-def test_it_stops_and_names_the_last_good_checkpoint(tmp_path: Path, text: Text):
+def test_it_stops_and_names_the_last_good_checkpoint(tmp_path: Path, text: TrainingData):
     wrong = BreaksOn(block_of_step(text, 6))
     named = r"the loss is nan at step 6; the last good checkpoint is (\S+): lower learning_rate \(now 0.005\).*rewind"
     with pytest.raises(UserError, match=named) as stopped:
@@ -75,7 +75,7 @@ def test_it_stops_and_names_the_last_good_checkpoint(tmp_path: Path, text: Text)
     assert sorted(kept) == ["checkpoint-2", "checkpoint-4"]
 
 
-def test_a_gradient_that_is_no_number_reaches_no_weight(tmp_path: Path, text: Text):
+def test_a_gradient_that_is_no_number_reaches_no_weight(tmp_path: Path, text: TrainingData):
     model = tiny_llama()
     wrong = BreaksOn(block_of_step(text, 6), gradient=True)
     with pytest.raises(UserError, match="the gradient's length is nan at step 6; the last good checkpoint"):
@@ -83,7 +83,7 @@ def test_a_gradient_that_is_no_number_reaches_no_weight(tmp_path: Path, text: Te
     assert weights(model).isfinite().all()
 
 
-def test_going_back_leaves_out_the_batch_and_reads_the_next(tmp_path: Path, text: Text):
+def test_going_back_leaves_out_the_batch_and_reads_the_next(tmp_path: Path, text: TrainingData):
     """The same as a training whose text never had that batch, from the first step on."""
     report, model = Recorder(), tiny_llama()
     wrong, settings = BreaksOn(block_of_step(text, 6)), config(on_divergence="rewind")
@@ -91,7 +91,7 @@ def test_going_back_leaves_out_the_batch_and_reads_the_next(tmp_path: Path, text
     assert outcome.rewinds == 1
     assert [done // (BATCH * LENGTH) for done, *_ in report.done] == [1, 2, 3, 4, 5, 5, 6, 7, 8]
 
-    order = Passes(text.train, 10**6, seed=0)
+    order = ShuffledEpochs(text.train, 10**6, seed=0)
     places = [place for place in range((STEPS + 1) * BATCH) if place // BATCH != 5]
 
     class Without:
@@ -110,12 +110,17 @@ def test_going_back_leaves_out_the_batch_and_reads_the_next(tmp_path: Path, text
     place_in_pass = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
     expected = tiny_llama()
     train(
-        expected, CrossEntropy(), Text(InOrder(), text.validation), config(), tmp_path / "never", Recorder()
+        expected,
+        CrossEntropy(),
+        TrainingData(InOrder(), text.validation),
+        config(),
+        tmp_path / "never",
+        Recorder(),
     )
     assert torch.equal(weights(model), weights(expected))
 
 
-def test_it_goes_back_only_so_often(tmp_path: Path, text: Text):
+def test_it_goes_back_only_so_often(tmp_path: Path, text: TrainingData):
     def always(model, batch):
         sums = CrossEntropy()(model, batch)
         seen.append(1)
@@ -129,19 +134,19 @@ def test_it_goes_back_only_so_often(tmp_path: Path, text: Text):
 
 
 def test_an_explosion_is_three_steps_far_above_what_was_usual():
-    guard = Guard(spike=6)
+    guard = DivergenceGuard(spike=6)
     for step in range(1, 41):
         guard.check(step, 3 + 0.1 * (step % 2))
     guard.check(41, 9.0)  # an odd batch
     guard.check(42, 3.0)
     guard.check(43, 9.0)
-    again = Guard(spike=6)
+    again = DivergenceGuard(spike=6)
     again.restore(json.loads(json.dumps(guard.state())))
     again.check(44, 9.5)
     with pytest.raises(Diverged, match=r"exploded at step 43: it is 10 at step 45, and was 3.05") as found:
         again.check(45, 10.0)
     assert (found.value.first, found.value.last) == (43, 45)
-    quiet = Guard(spike=0)
+    quiet = DivergenceGuard(spike=0)
     for step, loss in enumerate([3.0, 3.1] * 20 + [90.0] * 9):
         quiet.check(step, loss)
 
@@ -154,17 +159,20 @@ def test_batches_that_are_skipped_are_replaced_by_later_ones():
         def __getitem__(self, index):
             return index
 
-    plain, without = Passes(Numbers(), 100, 0, 2), Passes(Numbers(), 100, 0, 2, skipped=(1, 2, 4))
+    plain, without = (
+        ShuffledEpochs(Numbers(), 100, 0, 2),
+        ShuffledEpochs(Numbers(), 100, 0, 2, skipped=(1, 2, 4)),
+    )
     read = [[plain[2 * batch], plain[2 * batch + 1]] for batch in range(8)]
     assert [[without[2 * step], without[2 * step + 1]] for step in range(4)] == [
         read[batch] for batch in (0, 3, 5, 6)
     ]
 
 
-def test_patience_stops_early_with_the_best_weights(tmp_path: Path, text: Text):
+def test_patience_stops_early_with_the_best_weights(tmp_path: Path, text: TrainingData):
     """At this learning rate two blocks are soon learnt by heart, and the validation text is another."""
     blocks = text.train
-    small = Text([blocks[0], blocks[1]], [blocks[len(blocks) - 1]])
+    small = TrainingData([blocks[0], blocks[1]], [blocks[len(blocks) - 1]])
     settings = config(tokens=40 * BATCH * LENGTH, validations=21, patience=3, learning_rate=2e-2)
     report, model = Recorder(), tiny_llama()
     outcome = train(model, CrossEntropy(), small, settings, tmp_path, report)

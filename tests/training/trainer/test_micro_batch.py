@@ -16,7 +16,8 @@ from leanpipe.core.errors import UserError
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer import micro_batch
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.trainer import Text, train
+from leanpipe.training.trainer.data import TrainingData
+from leanpipe.training.trainer.trainer import train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
@@ -37,7 +38,9 @@ def settings(**changes) -> TrainingConfig:
 def trained(folder: Path, config: TrainingConfig, length: int = 256) -> tuple[int, list[float]]:
     """The micro-batch in the end, and the losses."""
     blocks, report = tiny_blocks(folder / "blocks", length=length), Recorder()
-    outcome = train(tiny_llama(), CrossEntropy(), Text(blocks, [blocks[0]]), config, folder / "out", report)
+    outcome = train(
+        tiny_llama(), CrossEntropy(), TrainingData(blocks, [blocks[0]]), config, folder / "out", report
+    )
     return outcome.micro_batch, list(report.series("loss").values())
 
 
@@ -94,11 +97,31 @@ def test_what_cannot_fit_is_one_sentence(tmp_path: Path):
 def test_sizes_are_divisors_of_the_batch():
     assert [micro_batch.smaller(size, 12) for size in (12, 6, 3, 2, 1)] == [6, 3, 1, 1, None]
     model = tiny_llama()
-    assert micro_batch.first_guess(model, 12, 32, checkpointing=False) == 12
-    assert (
-        micro_batch.first_guess(model, 12, 512, checkpointing=False) == 4
-    )  # 2,048 tokens keep a processor busy
-    assert micro_batch.first_guess(model, 7, 10**9, checkpointing=False) == 1
+    assert micro_batch.first_guess(model, settings(batch=12), 32) == 12
+    assert micro_batch.first_guess(model, settings(batch=12), 512) == 4  # 2,048 tokens keep a processor busy
+    assert micro_batch.first_guess(model, settings(batch=7), 10**9) == 1
+
+
+@on_a_processor
+def test_the_first_guess_fits_into_what_the_process_may_take():
+    """A block of 256 tokens takes 2 layers x 256 tokens x 5,824 bytes, which is 3 MB: into 75% of 20 MB go five."""
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    process = context.Process(target=_guess_within, args=(20 * 2**20, results))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert results.get() == (8, 4)  # of 64 blocks, 2,048 tokens; and the divisor below five
+
+
+def _guess_within(limit: int, results: Any) -> None:
+    model, config = tiny_llama(), settings()
+    free = micro_batch.first_guess(model, config, 256)
+    taken = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (taken + limit, resource.RLIM_INFINITY))
+    limited = micro_batch.first_guess(model, config, 256)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    results.put((free, limited))
 
 
 def test_what_is_an_allocation_that_failed():

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from leanpipe.core import device
 from leanpipe.core.report import Silent
-from leanpipe.core.stage import run_stage
 from leanpipe.core.store import Artifact, Store, external
-from leanpipe.processes.launcher import WorkerDied
+from leanpipe.processes.launcher import RankDied
+from leanpipe.processes.run_stage import run_stage
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from tests.tiny import tiny_model
@@ -62,7 +62,7 @@ def adapters(**changes) -> FinetuneConfig:
 
 def student(**changes) -> DistillConfig:
     """Of a teacher that is asked at every step. Three blocks of held-out text: one process has a block less."""
-    chosen = {"size": 1, "predictions": "online", "validation_tokens": 3 * LENGTH}
+    chosen = {"size": 1, "teacher_logprobs": "online", "validation_tokens": 3 * LENGTH}
     return DistillConfig(**{**TRAINING, **chosen, **changes})
 
 
@@ -97,7 +97,7 @@ def assert_the_same_files(one: Artifact, two: Artifact) -> None:
 def test_several_processes_train_as_one_does(tmp_path: Path, taught, adapted):
     """The same command with processes=2; one of them is killed on the way, and the stage run again."""
     (one, alone), together = adapted, Recorder()
-    with pytest.raises(WorkerDied, match="process 1 of stage finetune ended with -9"):
+    with pytest.raises(RankDied, match="process 1 of stage finetune ended with -9"):
         run_stage(finetune, adapters(processes=2), taught, Store(tmp_path), KillOne())
     two = run_stage(finetune, adapters(processes=2), taught, Store(tmp_path), together)
     assert not [one for one in psutil.Process().children() if "leanpipe.processes.rank_main" in one.cmdline()]
@@ -118,7 +118,7 @@ def test_processes_train_one_model_in_shards(tmp_path: Path, model: Artifact):
     )
     alone, together = Recorder(), Recorder()
     one = run_stage(distill, student(), inputs, store, alone)
-    with pytest.raises(WorkerDied, match="process 1 of stage distill ended with -9"):
+    with pytest.raises(RankDied, match="process 1 of stage distill ended with -9"):
         run_stage(distill, divided, inputs, store, KillOne())
     partial = store.partial("distill", distill.key(divided, inputs))
     parts = (partial / "checkpoints" / "checkpoint-2" / "parts").glob("*.distcp")

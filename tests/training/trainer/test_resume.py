@@ -14,7 +14,7 @@ import pytest
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import REPORT, Artifact, Store, external
-from leanpipe.processes.fork_client import Nursery, StageDied
+from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from leanpipe.training.trainer.config import TrainingConfig
@@ -42,10 +42,10 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.stop()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def cases(tmp_path_factory) -> dict[str, Case]:
     )
     told = external("instructions", instructions)
     adapters = FinetuneConfig(**TRAINING, max_length=LENGTH, dropout=0.3, rank=4)
-    student = DistillConfig(**TRAINING, optimizer="muon", size=1, predictions="online")
+    student = DistillConfig(**TRAINING, optimizer="muon", size=1, teacher_logprobs="online")
     return {
         "finetune": Case(finetune, adapters, {"model": model, "instructions": told}),
         "distill": Case(distill, student, {"teacher": model, "blocks": blocks}),
@@ -86,14 +86,14 @@ class Killer(Silent):
             os.kill(helper.children()[0].pid, self._signal)
 
 
-def finished(nursery: Nursery, case: Case, store: Store, kills: list[tuple[int, int]]) -> Artifact:
+def finished(fork_server: ForkServer, case: Case, store: Store, kills: list[tuple[int, int]]) -> Artifact:
     """The stage's result after it was sent a signal after each of these steps."""
     for step, number in kills:
         killer = Killer(step, number)
         with pytest.raises(StageDied, match=signal.Signals(number).name):
-            nursery.run(case.stage, case.config, case.inputs, store, killer)
+            fork_server.run(case.stage, case.config, case.inputs, store, killer)
         assert max(killer.seen) >= step * 2 * LENGTH
-    return nursery.run(case.stage, case.config, case.inputs, store, Silent())
+    return fork_server.run(case.stage, case.config, case.inputs, store, Silent())
 
 
 def reported(artifact: Artifact) -> list[tuple[int, str, float]]:
@@ -107,9 +107,9 @@ def reported(artifact: Artifact) -> list[tuple[int, str, float]]:
     ]
 
 
-def compare(nursery: Nursery, case: Case, root: Path, kills: list[tuple[int, int]]) -> None:
-    whole = finished(nursery, case, Store(root / "whole"), [])
-    killed = finished(nursery, case, Store(root / "killed"), kills)
+def compare(fork_server: ForkServer, case: Case, root: Path, kills: list[tuple[int, int]]) -> None:
+    whole = finished(fork_server, case, Store(root / "whole"), [])
+    killed = finished(fork_server, case, Store(root / "killed"), kills)
     assert killed.digest == whole.digest  # of all files: weights, adapters, configs
     assert reported(killed) == reported(whole)
     steps = [(step, name) for step, name, _ in reported(killed)]
@@ -117,32 +117,32 @@ def compare(nursery: Nursery, case: Case, root: Path, kills: list[tuple[int, int
     assert {step for step, name in steps if name == "loss"} == {1, 3, 6, 9, 12}
 
 
-def test_a_stage_that_is_killed_or_told_to_end_ends_as_if_it_had_not_been(nursery, cases, tmp_path):
+def test_a_stage_that_is_killed_or_told_to_end_ends_as_if_it_had_not_been(fork_server, cases, tmp_path):
     """SIGKILL between two checkpoints, then SIGTERM; with dropout, in a report's middle."""
-    compare(nursery, cases["finetune"], tmp_path, [(5, signal.SIGKILL), (8, signal.SIGTERM)])
+    compare(fork_server, cases["finetune"], tmp_path, [(5, signal.SIGKILL), (8, signal.SIGTERM)])
 
 
-def test_a_stage_that_is_told_to_end_writes_a_checkpoint_of_that_very_step(nursery, cases, tmp_path):
+def test_a_stage_that_is_told_to_end_writes_a_checkpoint_of_that_very_step(fork_server, cases, tmp_path):
     case, store = cases["distill"], Store(tmp_path)
     with pytest.raises(StageDied, match="was killed by SIGTERM"):
-        nursery.run(case.stage, case.config, case.inputs, store, Killer(7, signal.SIGTERM))
+        fork_server.run(case.stage, case.config, case.inputs, store, Killer(7, signal.SIGTERM))
     partial = store.partial(case.stage.name, case.stage.key(case.config, case.inputs))
     # The signal may arrive while the next step is computed.
     newest = max(int(path.name.split("-")[1]) for path in (partial / "checkpoints").glob("checkpoint-*"))
     assert newest in (7, 8, 9)
     killer = Killer(0, signal.SIGTERM)
-    nursery.run(case.stage, case.config, case.inputs, store, killer)
+    fork_server.run(case.stage, case.config, case.inputs, store, killer)
     assert killer.seen[0] == (newest + 1) * 2 * LENGTH
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["finetune", "distill"])
-def test_killed_at_random(nursery, cases, tmp_path, name, seed):
+def test_killed_at_random(fork_server, cases, tmp_path, name, seed):
     draw = random.Random(seed)
     steps = sorted(draw.sample(range(1, STEPS), 4))
     compare(
-        nursery,
+        fork_server,
         cases[name],
         tmp_path,
         [(step, draw.choice([signal.SIGKILL, signal.SIGTERM])) for step in steps],

@@ -7,11 +7,12 @@ import torch
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.training.losses.divergences import Divergence
-from leanpipe.training.losses.objectives import CrossEntropy, Distillation
+from leanpipe.training.distill.distillation_objectives import Distillation
+from leanpipe.training.losses.divergences import DistillationLoss
+from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.data import scored_tokens
-from leanpipe.training.trainer.trainer import Text, steps_of, train
+from leanpipe.training.trainer.data import TrainingData, scored_tokens
+from leanpipe.training.trainer.trainer import steps_of, train
 from tests.tiny import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
@@ -31,9 +32,9 @@ def config(**changes) -> TrainingConfig:
 
 
 @pytest.fixture
-def text(tmp_path) -> Text:
+def text(tmp_path) -> TrainingData:
     blocks = tiny_blocks(tmp_path / "blocks")
-    return Text(blocks, [blocks[0], blocks[1]])
+    return TrainingData(blocks, [blocks[0], blocks[1]])
 
 
 def weights(model) -> torch.Tensor:
@@ -72,7 +73,7 @@ def test_the_loss_of_a_block_is_that_of_its_documents_alone():
 
 def test_it_overfits_a_tiny_text(tmp_path, text):
     report = Recorder()
-    small = Text([text.train[0], text.train[1]], text.validation)
+    small = TrainingData([text.train[0], text.train[1]], text.validation)
     outcome = train(
         tiny_llama(), CrossEntropy(), small, config(tokens=40 * 128, weight_decay=0), tmp_path, report
     )
@@ -85,7 +86,7 @@ def test_it_overfits_a_tiny_text(tmp_path, text):
 def test_what_it_reports(tmp_path, text):
     report = Recorder()
     teacher = tiny_llama(seed=1).to(device.name())
-    objective = Distillation(teacher, Divergence(temperature=2.0, share=0.25))
+    objective = Distillation(teacher, DistillationLoss(temperature=2.0, kl_weight=0.25))
     train(tiny_llama(), objective, text, config(log_every_steps=3, validations=3), tmp_path, report)
     assert list(report.series("validation_loss")) == [0, 4, 8]
     assert list(report.series("learning_rate")) == [1, 3, 6, 8]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from leanpipe.training.trainer.config import CHUNK
+from leanpipe.training.losses.chunk_sizes import CHUNK_TOKENS
 
 IGNORED = -100
 """The label of a token that is not scored."""
@@ -24,8 +24,10 @@ of each kind of loss (K,), in float32 or better, and the gradient of the first, 
 def cross_entropy(
     logits_NV: torch.Tensor, labels_N: torch.Tensor, gradient: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """-ln p(label) in nats for each token (N,), 0 where the label is -100, as it may be only in the last 64 rows (`scored`
-    fills up there); and the gradient of their sum by the logits."""
+    """Compute -ln p(label) in nats for each token (N,), and the gradient of their sum by the logits.
+
+    A loss is 0 where the label is -100, as it may be only in the last 64 rows (`scored` fills up there).
+    """
     if not gradient:
         return (
             F.cross_entropy(at_least_float32(logits_NV), labels_N, reduction="none", ignore_index=IGNORED),
@@ -36,25 +38,27 @@ def cross_entropy(
     scored_N = labels_N != IGNORED
     losses_N = -log(p_NV.gather(1, at_N1))[:, 0].where(scored_N, 0)
     p_NV.view(-1).index_add_(0, flat(at_N1, p_NV.shape[1]), p_NV.new_full((len(at_N1),), -1))
-    leave_out_filled(p_NV, labels_N)
+    zero_padded_rows(p_NV, labels_N)
     return losses_N, p_NV
 
 
-def leave_out_filled(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:
-    """Set to 0 the rows of tokens that are not scored, which are among the last: a pass through all takes as long as a
-    softmax."""
+def zero_padded_rows(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:
+    """Set to 0 the rows of tokens that are not scored.
+
+    They are among the last, and only those are gone through: a pass through all takes as long as a softmax.
+    """
     last = slice(-_ROWS, None)
     gradient_NV[last].masked_fill_((labels_N[last] == IGNORED)[:, None], 0)
 
 
 def flat(columns_NK: torch.Tensor, width: int) -> torch.Tensor:
-    """Where K columns of each row lie in a flat (N x width): on CPU `scatter_` takes 300 times as long as `put_` there."""
+    """Return where K columns of each row lie in a flat (N x width): on CPU `scatter_` takes 300 times as long as `put_` there."""
     rows_N1 = torch.arange(len(columns_NK), device=columns_NK.device)[:, None]
     return (columns_NK + rows_N1 * width).flatten()
 
 
 def softmax(logits_NV: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Probabilities of the softened logits, in bfloat16 if the logits are, else in float32 or better.
+    """Return probabilities of the softened logits, in bfloat16 if the logits are, else in float32 or better.
 
     bfloat16 has float32's range, and its gradients will be rounded to it by the matrix products anyway: half the memory
     to go through. float16 would lose every probability below 6e-8.
@@ -64,12 +68,13 @@ def softmax(logits_NV: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
 
 
 def log(probabilities: torch.Tensor) -> torch.Tensor:
-    """In float32 or better; finite for a probability that is too small to be told from 0."""
+    """Take logarithms in float32 or better; finite for a probability that is too small to be told from 0."""
     wide = at_least_float32(probabilities)
     return wide.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Convert to float32 what is less precise."""
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -78,7 +83,7 @@ _ROWS = 64
 
 
 def scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
-    """The hidden states that predict a scored token, (N, D): token t is predicted from the state at t - 1.
+    """Select the hidden states that predict a scored token, (N, D): token t is predicted from the state at t - 1.
 
     Filled up with zeros.
     """
@@ -87,7 +92,7 @@ def scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
 
 
 def scored_labels(labels_BT: torch.Tensor) -> torch.Tensor:
-    """The scored tokens themselves, (N,), in the order of `scored`. Filled up with -100."""
+    """Select the scored tokens themselves, (N,), in the order of `scored`. Filled up with -100."""
     targets = labels_BT[:, 1:]
     labels_N = targets[targets != IGNORED]
     return F.pad(labels_N, (0, -len(labels_N) % _ROWS), value=IGNORED)
@@ -100,7 +105,7 @@ _PART = 2**13
 def sum_in_chunks(
     losses: Losses, hidden_ND: torch.Tensor, head: torch.nn.Module, chunk: int | None = None, copies: int = 1
 ) -> torch.Tensor:
-    """`losses` of the logits that `head` makes of N hidden states, summed, shape (K,).
+    """Sum `losses` of the logits that `head` makes of N hidden states, chunk by chunk; shape (K,).
 
     `chunk` tokens are looked at at once, by default as many as the device likes, fewer where `losses` holds several
     `copies` of the logits.
@@ -108,7 +113,7 @@ def sum_in_chunks(
     Only the first of the sums carries a gradient, to `hidden_ND` and to what `head` trains. It is computed together with
     the loss, chunk by chunk, so that nothing is computed twice (as checkpointing would) and no logits are kept.
     """
-    chunk = chunk or CHUNK.get(hidden_ND.device.type, CHUNK["cuda"]) // copies
+    chunk = chunk or CHUNK_TOKENS.get(hidden_ND.device.type, CHUNK_TOKENS["cuda"]) // copies
     if not torch.is_grad_enabled():
         # No gradient of the head to add up, and losses without one hold the logits in float32: smaller chunks.
         few = _chunks(len(hidden_ND), max(1, chunk // 2))
@@ -188,5 +193,5 @@ class _Linear:
 
 
 def _chunks(rows: int, chunk: int) -> list[slice]:
-    """At least one, though it be empty, so that a batch without a scored token has a loss of 0."""
+    """Cut rows into chunks, at least one, though it be empty, so that a batch without a scored token has a loss of 0."""
     return [slice(start, min(start + chunk, rows)) for start in range(0, max(rows, 1), chunk)]

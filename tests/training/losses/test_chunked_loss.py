@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from leanpipe.training.losses.chunked import cross_entropy, scored, scored_labels, softmax, sum_in_chunks
+from leanpipe.training.losses.chunked_loss import cross_entropy, scored, scored_labels, softmax, sum_in_chunks
 
 LN3 = math.log(3.0)
 

@@ -1,17 +1,40 @@
-"""The config of a model by its reference, without its weights."""
+"""What is known of a run's inputs by what a person wrote, before anything is fetched."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leanpipe.assets.tiny import SeedConfig, seed_config
+from leanpipe.core.allowed_paths import local_path
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
+from leanpipe.planning.steps import RunInputs
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
+def expected_inputs(settings: Any) -> RunInputs:
+    """What a flow with these settings would start from. Raises UserError for a model of which nothing can be known."""
+    models = [getattr(settings, name) for name in ("teacher", "model") if hasattr(settings, name)]
+    models += getattr(settings, "models", ())
+    corpus = Expected(facts={"bytes": referred_bytes(getattr(settings, "corpus", ()))})
+    return RunInputs(
+        corpus=(corpus,),
+        models=tuple(Expected(facts={"model": describe_model(one)}, name=one) for one in models),
+        instructions=Expected() if hasattr(settings, "instructions") else None,
+    )
+
+
+def referred_bytes(references: Iterable[str]) -> int:
+    """Bytes of the local files and folders among `references`; a corpus with a name, or at a URL, counts as nothing."""
+    paths = [path for one in references if (path := local_path(one)) and path.exists()]
+    files = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")))
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def describe_model(reference: str) -> "PretrainedConfig":
-    """That of a folder, a .gguf file, a hub id or a named model; of a hub only config.json is read. Raises UserError."""
+    """Read the config of a folder, a .gguf file, a hub id or a named model; of a hub only config.json is read. Raises UserError."""
     from transformers import AutoConfig
 
     if reference in ("tiny", "smollm2-135m-instruct"):

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from leanpipe.training.losses.divergences import Divergence
-from leanpipe.training.losses.objectives import Distillation, Hidden, teacher_layers_followed
+from leanpipe.training.distill.distillation_objectives import (
+    Distillation,
+    HiddenStateMatching,
+    teacher_layers_followed,
+)
+from leanpipe.training.losses.divergences import DistillationLoss
 from leanpipe.training.trainer.data import collate
 from tests.tiny import tiny_llama
 from tests.training.blocks import tiny_blocks
@@ -23,15 +27,17 @@ def test_a_students_layer_follows_the_last_of_those_that_it_stands_for():
 
 
 def test_hidden_states_of_the_same_model_are_not_apart(batch):
-    hidden = Hidden(2.0, [0, 1])
-    sums = Distillation(tiny_llama(), Divergence(), hidden=hidden)(tiny_llama(), batch)
+    hidden = HiddenStateMatching(2.0, [0, 1])
+    sums = Distillation(tiny_llama(), DistillationLoss(), hidden=hidden)(tiny_llama(), batch)
     assert sums["hidden"].item() == pytest.approx(0, abs=1e-3)
     assert sums["loss"].item() == pytest.approx(0, abs=1e-2)
 
 
 def test_hidden_states_are_compared_layer_by_layer_where_tokens_are_scored(batch):
     teacher, student, weight = tiny_llama(layers=3), tiny_llama(layers=2, seed=1), 0.7
-    sums = Distillation(teacher, Divergence(), hidden=Hidden(weight, [1, 2]))(student, batch)
+    sums = Distillation(teacher, DistillationLoss(), hidden=HiddenStateMatching(weight, [1, 2]))(
+        student, batch
+    )
     with torch.no_grad():
         arguments = {
             "input_ids": batch["input_ids"],
@@ -51,7 +57,7 @@ def test_hidden_states_are_compared_layer_by_layer_where_tokens_are_scored(batch
 
 def test_training_brings_hidden_states_together(batch):
     teacher, student = tiny_llama(), tiny_llama(seed=1)
-    objective = Distillation(teacher, Divergence(), hidden=Hidden(5.0, [0, 1]))
+    objective = Distillation(teacher, DistillationLoss(), hidden=HiddenStateMatching(5.0, [0, 1]))
     optimizer, apart = torch.optim.AdamW(student.parameters(), lr=5e-3), []
     for _ in range(10):
         sums = objective(student, batch)
@@ -66,7 +72,9 @@ def test_a_narrower_student_is_compared_with_the_entries_that_it_has(batch):
     teacher, entries = tiny_llama(), torch.arange(1, 64, 2)
     student = type(teacher)(type(teacher.config)(**{**teacher.config.to_dict(), "hidden_size": 32}))
     with_entries, without = (
-        Distillation(teacher, Divergence(), hidden=Hidden(1.0, [0, 1], chosen))(student, batch)["hidden"]
+        Distillation(teacher, DistillationLoss(), hidden=HiddenStateMatching(1.0, [0, 1], chosen))(
+            student, batch
+        )["hidden"]
         for chosen in (entries, None)
     )
     assert with_entries.item() != pytest.approx(without.item())
@@ -80,7 +88,7 @@ def test_what_a_padded_teacher_says_of_tokens_that_do_not_exist_is_not_learnt(ba
         padded.get_output_embeddings().weight[512:] = 1.0
     for student in (tiny_llama(seed=1), tiny_llama(seed=1, vocabulary=576)):
         kl = [
-            Distillation(each, Divergence(kind), vocabulary=512)(student, batch)["kl"].item()
+            Distillation(each, DistillationLoss(divergence=kind), vocabulary=512)(student, batch)["kl"].item()
             for each in (teacher, padded)
         ]
         assert kl[0] == pytest.approx(kl[1], rel=1e-4)

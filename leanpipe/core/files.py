@@ -1,0 +1,60 @@
+"""Files and folders that are there whole or not at all, whatever happens while they are written."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to, and rename what was written into place: it survives a power cut.
+
+    If what is within fails, nothing is at `path` but what was there before.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(text)
+
+
+def publish_folder(partial: Path, final: Path) -> None:
+    """Give a finished folder its place, in one rename that survives a power cut."""
+    for path in [*partial.rglob("*"), partial]:
+        sync(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(final)
+    sync(final.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have the same file at `target` too: as a link, or as a copy where the file system knows none. It must not be there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        with written_whole(target) as partial:
+            shutil.copyfile(source, partial)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,33 @@
+"""From what the person wrote to artifacts on this machine, with every check that needs no long work."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from leanpipe.assets.resolve import (
+    resolve_corpus,
+    resolve_evaluation_sets,
+    resolve_instructions,
+    resolve_model,
+)
+from leanpipe.planning.steps import RunInputs
+from tasks.run import Run
+
+
+@task(name="resolve", task_run_name="resolve", persist_result=False, cache_policy=NO_CACHE)
+def resolve(
+    run: Run,
+    *,
+    corpus: tuple[str, ...] = (),
+    models: tuple[str, ...] = (),
+    instructions: str | None = None,
+    evaluation_sets: tuple[str, ...] = (),
+) -> RunInputs:
+    """Find or fetch everything that a run is given. Raises UserError naming what is not there."""
+    given = RunInputs(
+        resolve_corpus(corpus, run.home) if corpus else (),
+        tuple(resolve_model(reference, run.home, run.compute_untracked) for reference in models),
+        resolve_instructions(instructions, run.home) if instructions else None,
+        resolve_evaluation_sets(evaluation_sets, run.home),
+    )
+    run.tracking.log_inputs(run.mlflow_run, given.named())
+    return given

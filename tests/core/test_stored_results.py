@@ -1,0 +1,69 @@
+"""Results that commit 7ea7c5e stored are still found: modules were moved and renamed since, stages and their settings not.
+
+`results_of_7ea7c5e` holds what `leanpipe run --preset smoke` of that commit wrote: one result's settings, inputs and key
+for each stage, and one result whole.
+"""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leanpipe.core.report import MetricsFile
+from leanpipe.core.stage import known_stages
+from leanpipe.core.store import Artifact, Manifest, Store
+from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
+from leanpipe.processes.run_stage import run_stage
+
+OLD = Path(__file__).parent / "results_of_7ea7c5e"
+RECORDS: dict[str, dict[str, Any]] = {
+    one["stage"]: one for one in json.loads((OLD / "keys.json").read_text())
+}
+RENAMED = {"distill"}
+"""Stages of which a setting or an input was renamed: they are computed once more."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_stage():
+    for module in ("leanpipe.settings.flows", "leanpipe.assets.resolve"):
+        importlib.import_module(module)
+
+
+def manifest(record: dict[str, Any]) -> Manifest:
+    rest = {"files": {}, "summary": {}, "versions": {}, "seconds": 0.0, "peak_memory": 0}
+    return Manifest(**record, **rest)
+
+
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - RENAMED))
+def test_the_same_settings_and_inputs_have_the_same_key(name: str):
+    assert known_stages()[name].made(manifest(RECORDS[name])) is not None
+
+
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - RENAMED))
+def test_other_inputs_have_another_key(name: str):
+    other = RECORDS[name] | {"inputs": {"documents": "another"}}
+    assert known_stages()[name].made(manifest(other)) is None
+
+
+@pytest.mark.parametrize("name", sorted(RENAMED))
+def test_old_names_of_settings_are_no_settings_of_now(name: str):
+    assert known_stages()[name].made(manifest(RECORDS[name])) is None
+
+
+def test_a_result_of_then_is_served_from_the_store(tmp_path: Path):
+    (folder,) = (OLD / "evaluate").iterdir()
+    shutil.copytree(OLD / "evaluate", tmp_path / "evaluate")
+    old = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    inputs = {
+        # There is no such path: whoever computed anything would fail.
+        role: Artifact(name=role, path=tmp_path / "nowhere", digest=digest)
+        for role, digest in old.inputs.items()
+    }
+    report = MetricsFile(tmp_path / "metrics.jsonl")
+    config = EvaluateConfig.model_validate(old.config)
+    found = run_stage(evaluate, config, inputs, Store(tmp_path), report)
+    assert found.key == folder.name and found.summary == old.summary
+    assert (tmp_path / "metrics.jsonl").read_text()  # what was measured then is told again
