@@ -60,13 +60,13 @@ def clean(corpus: Path, home: Path, base: Path | None = None, keep: bool = False
     """The stage, computed anew (its result is removed unless it is to be kept)."""
     from leanpipe.core.report import Silent
     from leanpipe.corpus.clean import CleanInputs, clean_documents
-    from leanpipe.corpus.sources.file_index import list_corpus
+    from leanpipe.corpus.sources.file_index import index_corpus
     from leanpipe.corpus.sources.read_log import ReadLog
 
     out = home / str(time.time_ns())
     out.mkdir(parents=True)
-    listing = list_corpus(str(corpus), ReadLog())
-    clean_documents(settings(), CleanInputs((), base), [listing], out, Silent())
+    file_index = index_corpus(str(corpus), ReadLog())
+    clean_documents(settings(), CleanInputs((), base), [file_index], out, Silent())
     if not keep:
         shutil.rmtree(out)
     return out
@@ -74,10 +74,10 @@ def clean(corpus: Path, home: Path, base: Path | None = None, keep: bool = False
 
 def report(cleaned: Path) -> float:
     """Seconds for the data card and its pictures."""
-    from leanpipe.corpus.report.corpus_report import describe
+    from leanpipe.corpus.report.corpus_report import write_corpus_report
 
     started = time.perf_counter()
-    describe(cleaned / "report", cleaned, settings().model_dump(mode="json"), [])
+    write_corpus_report(cleaned / "report", cleaned, settings().model_dump(mode="json"), [])
     return time.perf_counter() - started
 
 

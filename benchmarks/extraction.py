@@ -18,7 +18,7 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 
 from benchmarks.pages import pages
 from benchmarks.report import claim, interleaved, write
-from leanpipe.corpus.extract.main_text import ExtractConfig, main_text
+from leanpipe.corpus.extract.main_text import ExtractConfig, extract_main_text
 
 METHODS = ("blocks", "resiliparse", "selectolax", "trafilatura")
 SAMPLE = 250  # pages that are scored: trafilatura takes ten seconds for them
@@ -62,7 +62,7 @@ def quality(method: str, texts: list[str]) -> Score:
     """Means over the pages that have content."""
     config = ExtractConfig(method=method)
     scores = [
-        score(words(main_text(text, config).text), content)
+        score(words(extract_main_text(text, config).text), content)
         for text in texts
         if (content := words(gold(text)))
     ]
@@ -131,7 +131,7 @@ def speed(texts: list[str]) -> dict[str, float]:
 
 def extract(texts: list[str], config: ExtractConfig) -> None:
     for text in texts:
-        main_text(text, config)
+        extract_main_text(text, config)
 
 
 if __name__ == "__main__":

@@ -18,18 +18,18 @@ from benchmarks.pages import pages
 from benchmarks.report import claim, write
 from leanpipe.corpus.filters import (
     C4Config,
+    DocumentStatistics,
     Filters,
     FineWebConfig,
     QualityConfig,
     RepetitionConfig,
-    View,
     c4_clean,
-    filter_text,
-    fineweb_fault,
-    quality_fault,
-    repetition_fault,
+    filter_faults,
+    fineweb_faults,
+    quality_faults,
+    repetition_faults,
 )
-from leanpipe.corpus.normalize import normalise
+from leanpipe.corpus.normalize import normalize
 
 PARTS = 3
 SAMPLE = 600  # pages: stock datatrove takes a minute for them
@@ -62,7 +62,7 @@ def extract() -> list[str]:
     from resiliparse.extract.html2text import extract_plain_text
 
     raw = (path.read_text(errors="replace") for path in pages(SAMPLE))
-    texts = (normalise(extract_plain_text(html, main_content=True)) for html in raw)
+    texts = (normalize(extract_plain_text(html, main_content=True)) for html in raw)
     return [text for text in texts if text.strip()]
 
 
@@ -82,16 +82,21 @@ def contests() -> list[Contest]:
     ]
     quality, repetition, c4, fineweb = SETTINGS
     ours: list[Callable[[str], bool]] = [
-        lambda text: not quality_fault(View(text, "en"), quality),
-        lambda text: not repetition_fault(View(text, "en"), repetition),
-        lambda text: not c4_clean(View(text, "en"), c4)[1],
-        lambda text: not fineweb_fault(View(text, "en"), fineweb),
+        lambda text: not any(quality_faults(DocumentStatistics(text, "en"), quality)),
+        lambda text: not any(repetition_faults(DocumentStatistics(text, "en"), repetition)),
+        lambda text: not c4_clean(DocumentStatistics(text, "en"), c4)[1],
+        lambda text: not any(fineweb_faults(DocumentStatistics(text, "en"), fineweb)),
     ]
     names = ("Gopher quality", "Gopher repetition", "C4", "FineWeb")
     each = [Contest(name, own, keeps([peer]), 10) for name, own, peer in zip(names, ours, stock, strict=True)]
     return [
         *each,
-        Contest("four filters", lambda text: not filter_text(text, "en", SETTINGS)[1], keeps(stock), 15),
+        Contest(
+            "four filters",
+            lambda text: not any(filter_faults(DocumentStatistics(text, "en"), SETTINGS)),
+            keeps(stock),
+            15,
+        ),
     ]
 
 

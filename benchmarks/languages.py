@@ -1,7 +1,7 @@
 """`python -m benchmarks.languages`: repairing text, and telling its language, in the 26 languages of the Debian handbook.
 
-Repair: `normalise` against `ftfy.fix_text` with the same settings on the same texts, and how many texts come out the
-same. Language: `detect` on a sample of each page against py3langid on all of it; right is the language of the page's
+Repair: `normalize` against `ftfy.fix_text` with the same settings on the same texts, and how many texts come out the
+same. Language: `detect_language` on a sample of each page against py3langid on all of it; right is the language of the page's
 folder. Paragraphs that a translation left in English are taken out first. One core, medians of runs in turns.
 """
 
@@ -17,9 +17,9 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 from benchmarks.pages import folders
 from benchmarks.report import claim, interleaved, write
 from leanpipe.corpus import normalize as module
-from leanpipe.corpus.extract.main_text import ExtractConfig, main_text
-from leanpipe.corpus.filters.language import _identifier, detect
-from leanpipe.corpus.normalize import normalise
+from leanpipe.corpus.extract.main_text import ExtractConfig, extract_main_text
+from leanpipe.corpus.filters.language import _identifier, detect_language
+from leanpipe.corpus.normalize import normalize
 
 SAMPLE = 240  # characters
 PAGES = 40  # per language
@@ -49,7 +49,8 @@ def extracted(folder: Path) -> list[str]:
     pages = sorted(folder.glob("*.html"))
     config = ExtractConfig()
     return [
-        main_text(page.read_text(errors="replace"), config).text for page in pages[:: len(pages) // PAGES]
+        extract_main_text(page.read_text(errors="replace"), config).text
+        for page in pages[:: len(pages) // PAGES]
     ]
 
 
@@ -73,11 +74,11 @@ def repair(code: str, texts: list[str]) -> list[dict[str, Any]]:
 
     config = module._ftfy_config()
     size = sum(len(text.encode()) for text in texts) / 1e6
-    runs = [partial(each, normalise, texts), partial(each, partial(ftfy.fix_text, config=config), texts)]
+    runs = [partial(each, normalize, texts), partial(each, partial(ftfy.fix_text, config=config), texts)]
     ours, peer = (size / seconds for seconds in interleaved(runs, REPEATS))
     same = sum(module._repair(text) == ftfy.fix_text(text, config) for text in texts)
     return [
-        claim(f"normalise, {code}", ours, peer, "MB/s", 5),
+        claim(f"normalize, {code}", ours, peer, "MB/s", 5),
         claim(f"repaired as by ftfy, {code}", same, len(texts), "texts", 1),
     ]
 
@@ -86,10 +87,10 @@ def language(texts: dict[str, list[str]]) -> list[dict[str, Any]]:
     pages = [(code, text) for code, several in texts.items() for text in several]
     print(f"{len(pages)} pages in {sum(map(bool, texts.values()))} languages")
     whole = _identifier().classify
-    ours = sum(detect(text, SAMPLE) == code for code, text in pages) / len(pages)
+    ours = sum(detect_language(text, SAMPLE) == code for code, text in pages) / len(pages)
     peer = sum(whole(unicodedata.normalize("NFC", text))[0] == code for code, text in pages) / len(pages)
     some = [text for _, text in pages[::5]]
-    runs = [partial(each, partial(detect, sample=SAMPLE), some), partial(each, whole, some)]
+    runs = [partial(each, partial(detect_language, sample=SAMPLE), some), partial(each, whole, some)]
     seconds, peer_seconds = (taken / len(some) for taken in interleaved(runs, REPEATS))
     return [
         claim("language, share told rightly", ours, peer, "", 1),

@@ -23,9 +23,9 @@ from benchmarks.report import claim, interleaved, write
 from leanpipe.assets.packages import fetch
 from leanpipe.assets.samples import SMOLLM2
 from leanpipe.corpus.document import Document
-from leanpipe.corpus.tables import write_documents
 from leanpipe.tokens.encode import backend_of
 from leanpipe.tokens.token_shards import Packer, Shard
+from tests.cleaned import write_documents
 
 REPEATS = 5
 BLOCK_LENGTH = 1024

@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel
 
 from leanpipe.core.store import Artifact
-from leanpipe.evaluation.compare import comparison, size_against_quality, to_markdown
+from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
 from tasks.run import Run
 from tasks.tracking.registry import Registered
 
@@ -63,7 +63,7 @@ def _number(value: Any) -> str:
 def _picture(run: Run, rows: Mapping[str, Mapping[str, Any]]) -> None:
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "size_against_quality.png"
-        size_against_quality(rows, picture)  # type: ignore[arg-type]
+        draw_size_against_quality(rows, picture)  # type: ignore[arg-type]
         run.tracking.client.log_artifact(run.mlflow_run, str(picture))
 
 

@@ -16,8 +16,8 @@ from leanpipe.core.lineage import Result
 from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Store
 from leanpipe.corpus.report import find_document as lookup
-from leanpipe.corpus.report.find_document import Row
-from leanpipe.corpus.rule_names import bound
+from leanpipe.corpus.report.find_document import AccountRow
+from leanpipe.corpus.rule_names import rule_bound
 from tasks.tracking.versions import Version, all_versions
 
 _MODULES_OF_STAGES = ("leanpipe.settings.flows", "leanpipe.planning.preflight", "leanpipe.assets.resolve")
@@ -90,10 +90,10 @@ def trace(home: Home, wanted: str, most: int) -> Lineage:
 
 def _searches(
     corpora: Sequence[Result], wanted: str, most: int
-) -> Iterator[tuple[str, list[tuple[Result, Row]]]]:
+) -> Iterator[tuple[str, list[tuple[Result, AccountRow]]]]:
     """What each way of searching finds, the most certain way first; one more than `most` if there are more."""
 
-    def among(find: Any, *arguments: Any) -> list[tuple[Result, Row]]:
+    def among(find: Any, *arguments: Any) -> list[tuple[Result, AccountRow]]:
         rows = ((corpus, row) for corpus in corpora for row in find(corpus.path, wanted, *arguments))
         return list(itertools.islice(rows, most + 1))
 
@@ -156,14 +156,14 @@ def uses_of(stage: str, role: str) -> lineage.Uses:
     return known.uses(role) if known else lineage.TRAINED_ON
 
 
-def _fate(corpus: Result, row: Row, made: _Made) -> Fate:
+def _fate(corpus: Result, row: AccountRow, made: _Made) -> Fate:
     stayed = next(lookup.find_exactly(corpus.path, row.copy_of), None) if row.copy_of else None
     split = (stayed or row).split
     return Fate(
         corpus=corpus.key,
         published=corpus.published,
         document=row._asdict(),
-        bound=bound(corpus.config, row.rule) if row.rule else None,
+        bound=rule_bound(corpus.config, row.rule) if row.rule else None,
         kept_as=stayed.id if stayed else "",
         split=split,
         made=made.of(corpus, split),

@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanpipe.corpus.document import START
+from leanpipe.corpus.document import EXCERPT, Document
 from leanpipe.corpus.passes.publish import COUNTS
 from leanpipe.corpus.tables import ACCOUNT, DOCUMENTS, SKIPPED, TableWriter
 
@@ -21,7 +21,7 @@ def kept(number: int, text: str, split: str = "train", **more: Any) -> dict[str,
 
 def dropped(number: int, text: str, rule: str, value: float = 0.0, **more: Any) -> dict[str, Any]:
     """A document that `rule` dropped for measuring `value`."""
-    return _row(number, text) | {"rule": rule, "value": value, "detail": text[:START]} | more
+    return _row(number, text) | {"rule": rule, "value": value, "detail": text[:EXCERPT]} | more
 
 
 def identity(number: int) -> str:
@@ -53,6 +53,13 @@ def write_cleaned(
     counts = {"redacted": redacted or {}, "counted": {}, "skipped_by_reason": reasons}
     (folder / COUNTS).write_text(json.dumps(counts))
     return folder
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> None:
+    """The documents as one file of a split."""
+    with TableWriter(path, DOCUMENTS) as table:
+        for one in documents:
+            table.write({"id": one.id, "text": one.text, "source": one.source, "language": "en"})
 
 
 def _row(number: int, text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.report.dry_run_report import COLUMNS, INSPECTION, Inspection, rows, summary_sentence
-from leanpipe.corpus.rule_names import is_numeric, shown
+from leanpipe.corpus.rule_names import format_value, is_numeric_rule
 
 
 def print_inspection(result: Artifact, console: Console) -> None:
@@ -47,7 +47,7 @@ def _examples(found: Inspection) -> Table:
     table.add_column("begins", overflow="ellipsis", no_wrap=True)
     for one in found.rules:
         for number, example in enumerate(one.examples):
-            measured = shown(example.value) if is_numeric(one.rule) else ""
+            measured = format_value(example.value) if is_numeric_rule(one.rule) else ""
             text = " ".join(example.text.split())
             table.add_row("" if number else one.rule, escape(example.source), measured, escape(text))
     return table

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leanpipe.corpus.rule_names import is_numeric, shown
+from leanpipe.corpus.rule_names import format_value, is_numeric_rule
 from tasks.lineage import Fate, Lineage
 from tasks.tracking.versions import Version
 
@@ -60,8 +60,8 @@ def _outcome(fate: Fate) -> str:
     row = fate.document
     if row["outcome"] == "kept":
         return f"kept, in {row['split']}\n{row['characters']:,} characters, {row['language']}"
-    measured = f": {shown(row['value'])}" if is_numeric(row["rule"]) else ""
-    allowed = f", bound {shown(fate.bound)}" if fate.bound is not None else ""
+    measured = f": {format_value(row['value'])}" if is_numeric_rule(row["rule"]) else ""
+    allowed = f", bound {format_value(fate.bound)}" if fate.bound is not None else ""
     stayed = f"\n{fate.kept_as} stayed in its place, in {fate.split}" if fate.kept_as else ""
     return f"dropped by {row['rule']}{measured}{allowed}{stayed}"
 

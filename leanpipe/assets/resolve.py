@@ -12,7 +12,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.stage import Runner
 from leanpipe.core.store import Artifact, external
-from leanpipe.corpus.sources.file_index import check_corpus, list_corpus
+from leanpipe.corpus.sources.file_index import check_corpus, index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 
 CORPORA = {"sample": samples.web_and_wikipedia, "python-topics": samples.python_topics}
@@ -68,7 +68,7 @@ def _import(gguf: Path, reference: str, run: Runner) -> Artifact:
 
 
 def _listed(reference: str, place: str, roots: Roots, home: Home, number: int) -> Artifact:
-    return list_corpus(place, ReadLog(), roots, home.digests, number).artifact(reference, home.listings)
+    return index_corpus(place, ReadLog(), roots, home.digests, number).artifact(reference, home.listings)
 
 
 def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Home) -> tuple[str, Roots]:

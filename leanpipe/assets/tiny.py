@@ -16,7 +16,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Runner, Summary, stage
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.clean import CleanConfig, clean
-from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.file_index import index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 from leanpipe.training.distill.distill import DistillConfig, distill
@@ -69,9 +69,11 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
 
     from leanpipe.models.load import save_model
     from leanpipe.tokens.train_tokenizer import train_tokenizer
-    from leanpipe.tokens.training_text import Sample
+    from leanpipe.tokens.training_text import TrainingTextSample
 
-    tokenizer = train_tokenizer("bpe", Sample(inputs.documents, _TRAINING_BYTES), config.vocabulary)
+    tokenizer = train_tokenizer(
+        "bpe", TrainingTextSample(inputs.documents, _TRAINING_BYTES), config.vocabulary
+    )
     torch.manual_seed(0)
     seeded = seed_config(config)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -83,8 +85,8 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
 
 def train_tiny(home: Home, run: Runner) -> Artifact:
     """The model folder, from the store or made now by `run`."""
-    listing = list_corpus(str(python_topics(home.assets)), ReadLog(), cache=home.digests)
-    documents = run(clean, CleanConfig(), {"corpus": (listing.artifact("python-topics", home.listings),)})
+    file_index = index_corpus(str(python_topics(home.assets)), ReadLog(), cache=home.digests)
+    documents = run(clean, CleanConfig(), {"corpus": (file_index.artifact("python-topics", home.listings),)})
     seed = run(seed_model, SeedConfig(), {"documents": documents})
     blocks = run(tokenize, TokenizeConfig(block_length=128), {"documents": documents, "teacher": seed})
     # Distillation without a teacher's opinion, at full size, is training from scratch.

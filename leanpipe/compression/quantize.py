@@ -16,6 +16,7 @@ from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, ExpectedInputs, host_bytes, process_bytes
+from leanpipe.core.plots import NEUTRAL, picture
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT
@@ -251,16 +252,10 @@ def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
 
 
 def _write_report(sizes: dict[str, int], kept: list[str], quantized: list[str], folder: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     folder.mkdir(parents=True, exist_ok=True)
     rows = [f"{name},{name in kept}" for name in sorted([*kept, *quantized])]
     (folder / "modules.csv").write_text("module,full_precision\n" + "\n".join(rows) + "\n")
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    bars = axes.bar(list(sizes), [size / 1e6 for size in sizes.values()])
-    axes.bar_label(bars, [f"{size / 1e6:.1f} MB, {size / sizes['full']:.0%}" for size in sizes.values()])
-    axes.set(title="Weights on disk", ylabel="MB")
-    figure.savefig(folder / "size.png")
+    with picture(folder / "size.png", width=6, height=3.5) as axes:
+        bars = axes.bar(list(sizes), [size / 1e6 for size in sizes.values()], color=NEUTRAL)
+        axes.bar_label(bars, [f"{size / 1e6:.1f} MB, {size / sizes['full']:.0%}" for size in sizes.values()])
+        axes.set(title="Weights on disk", ylabel="MB")

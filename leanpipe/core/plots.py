@@ -1,9 +1,9 @@
 """One way to draw a picture: on a figure of its own, for pyplot's figures and backend are global."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 DPI = 110
 KEPT, DROPPED, NEUTRAL = "#2a7f62", "#c8553d", "#5b7db1"
 """Colours that mean the same in every picture, and differ for the colour-blind in lightness too."""
+_LOSSES = {"loss": "-", "kl": ":", "cross_entropy": "--", "validation_loss": "o-"}
 _LINE_HEIGHT = 0.33  # inches for one bar and its label
 
 
@@ -23,7 +24,7 @@ def picture(path: Path, width: float = 8.0, height: float = 4.0) -> Iterator["Ax
 
 @contextmanager
 def grid(path: Path, count: int, width: float = 8.0, height: float = 4.0) -> Iterator[Sequence["Axes"]]:
-    """As `picture`, with `count` axes, up to three beside each other; each row is `height` inches high."""
+    """Several axes to draw on, up to three beside each other, in rows of `height` inches; written to `path` at the end."""
     from matplotlib.figure import Figure
 
     columns = min(3, count)
@@ -52,3 +53,15 @@ def draw_bars(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.set(xlabel=unit, title=title)
+
+
+def draw_losses(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw training and validation loss over steps to `path`; `history` is that of transformers' Trainer."""
+    with picture(path, width=7) as axes:
+        for name, style in _LOSSES.items():
+            points = [(entry["step"], entry[name]) for entry in history if name in entry]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=name.replace("_", " "))
+        axes.set(xlabel="step", ylabel="nats per token")
+        axes.grid(alpha=0.3)
+        axes.legend()

@@ -1,7 +1,11 @@
 """Stage `clean`: text as it lies there to documents worth learning from, and an account of all the others.
 
-Three steps, each spread over the shards of the corpus by an executor, each continued where it was killed: what every
-document says by itself (`shard`), what they repeat of each other (`settle`), and the files of what is kept.
+Three steps, each in a module of `passes/`, each continued where it was killed; the first two are spread over the shards
+of the corpus by an executor:
+
+1. `per_document` reads, checks and redacts every document by itself.
+2. `across_documents` finds what they repeat of each other, and of the held-out ones.
+3. `publish` gives the files of what is kept their places, beside those of an earlier result.
 """
 
 import dataclasses
@@ -11,8 +15,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, ExpectedInputs, without_device
@@ -20,16 +22,21 @@ from leanpipe.core.lineage import NOTHING
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Dataset, Page, Summary, stage
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.decontam.decontaminate import OverlapIndex
-from leanpipe.corpus.incremental import find_base
-from leanpipe.corpus.passes.across_documents import SecondPass, Segments, find_duplicates
-from leanpipe.corpus.passes.column_files import read_column
+from leanpipe.corpus.decontam.decontaminate import index_evaluation_sets
+from leanpipe.corpus.incremental import find_base_corpus
+from leanpipe.corpus.passes.across_documents import (
+    AcrossDocumentsPass,
+    Segments,
+    find_duplicates,
+    index_held_out,
+)
 from leanpipe.corpus.passes.execution import check_execution, run_tasks
-from leanpipe.corpus.passes.per_document import FirstPass, make_shards
-from leanpipe.corpus.passes.publish import Held, Places, assemble, write_skipped
-from leanpipe.corpus.report.corpus_report import describe
-from leanpipe.corpus.report.stats import Totals, count
-from leanpipe.corpus.sources.file_index import Listing, SourceFile
+from leanpipe.corpus.passes.per_document import PerDocumentPass, make_shards
+from leanpipe.corpus.passes.publish import BaseCorpus, RunFolders, publish_result, write_skipped
+from leanpipe.corpus.report.corpus_report import write_corpus_report
+from leanpipe.corpus.report.stats import CorpusStats, compute_corpus_stats
+from leanpipe.corpus.rules import GROUPS
+from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import DOCUMENTS, count_documents
 
@@ -41,26 +48,16 @@ _TEXT_PROCESS = 460_000_000
 """Bytes of a process that cleans, beside the shard it works on. Measured, as is the factor of the shards, on 15 and 61 MB of
 source code."""
 
-GROUPS = (
-    "extract",
-    "empty",
-    "languages",
-    "c4",
-    "fineweb",
-    "quality",
-    "repetition",
-    "decontaminate",
-    "duplicates",
-)
-"""What rules begin with, in the order in which they are applied."""
-
 
 @dataclasses.dataclass(frozen=True)
 class CleanInputs:
+    """What `clean` reads."""
+
     corpus: tuple[Path, ...]
-    """Listings of what is to be read (see `leanpipe.text.listing`)."""
+    """File indexes of what is to be read (see `FileIndex`)."""
     base: Path | None = None
     """An earlier result with the same settings: what it holds is not read again, and what repeats it is dropped."""
+    # Elsewhere these are called evaluation sets; here the name is part of the keys of stored results, and stays.
     evaluations: tuple[Path, ...] = ()
     """Evaluation sets, of which no document may hold a passage."""
 
@@ -80,13 +77,13 @@ def estimate_clean(config: CleanConfig, inputs: ExpectedInputs, kind: Kind) -> E
 
 def _listed_bytes(listing: Path | None) -> int:
     """Bytes of the listed files as they lie there, compressed ones compressed."""
-    return sum(file.size for file in Listing.load(listing).files) if listing else 0
+    return sum(file.size for file in FileIndex.load(listing).files) if listing else 0
 
 
 @stage(
     version=2,
     estimate=estimate_clean,
-    base=find_base,
+    base=find_base_corpus,
     reads={"evaluations": NOTHING},
     pages=(Page("card.md", "data-card", "What is in the corpus, what was left out and why"),),
     dataset=Dataset("documents", tuple(DOCUMENTS), rows="documents_kept"),
@@ -96,32 +93,31 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
 
     Memory does not grow with the corpus's texts. Raises UserError if there is nothing to read or nothing left.
     """
-    listings = [Listing.load(path) for path in inputs.corpus]
-    new = clean_documents(config, inputs, listings, out, report)
-    roots = [listing.reference for listing in listings]
-    totals = describe(out / "report", out, config.model_dump(mode="json"), roots)
-    _warn_of_skipped(totals)
-    summary = _summary(totals, new)
+    file_indexes = [FileIndex.load(path) for path in inputs.corpus]
+    new = clean_documents(config, inputs, file_indexes, out, report)
+    roots = [file_index.reference for file_index in file_indexes]
+    stats = write_corpus_report(out / "report", out, config.model_dump(mode="json"), roots)
+    _warn_of_skipped(stats)
+    summary = _summary(stats, new)
     report.metrics(summary)
     return summary
 
 
 def clean_documents(
-    config: CleanConfig, inputs: CleanInputs, listings: Sequence[Listing], out: Path, report: Report
+    config: CleanConfig, inputs: CleanInputs, file_indexes: Sequence[FileIndex], out: Path, report: Report
 ) -> int:
-    """All that `clean` writes but its report; returns how many files were read."""
+    """Write all that `clean` writes but its report; returns how many files were read."""
     check_execution(config.execution)
-    places = Places(out)
-    held = Held.load(inputs.base)
-    new = [file for listing in listings for file in listing.files if not held.has(file)]
+    folders, base = RunFolders(out), BaseCorpus.load(inputs.base)
+    new = [file for file_index in file_indexes for file in file_index.files if not base.has(file)]
     shards = make_shards(new, config.execution.shard_megabytes)
-    names = [f"{len(held.shards) + number:05d}" for number in range(len(shards))]
-    _first_pass(shards, names, config, inputs, places, report)
-    _second_pass(names, config, inputs.base, held, places)
-    assemble(names, held, new, inputs.base, places)
-    write_skipped(out, listings)
-    _check_left(out, [listing.reference for listing in listings])
-    shutil.rmtree(places.work)
+    names = [f"{len(base.shards) + number:05d}" for number in range(len(shards))]
+    _first_pass(shards, names, config, inputs, folders, report)
+    _second_pass(names, config, base, folders)
+    publish_result(names, base, new, folders)
+    write_skipped(out, file_indexes)
+    _check_left(out, [file_index.reference for file_index in file_indexes])
+    shutil.rmtree(folders.work)
     return len(new)
 
 
@@ -130,65 +126,53 @@ def _first_pass(
     names: Sequence[str],
     config: CleanConfig,
     inputs: CleanInputs,
-    places: Places,
+    folders: RunFolders,
     report: Report,
 ) -> None:
     total = sum(file.size for shard in shards for file in shard) / 1e6
-    places.first.mkdir(parents=True, exist_ok=True)
-    evaluations = None
-    if config.decontaminate.enabled and inputs.evaluations:
-        evaluations = places.work / "evaluations"
-        OverlapIndex.of_files(inputs.evaluations, config.decontaminate).save(evaluations)
+    folders.first.mkdir(parents=True, exist_ok=True)
+    evaluation_index = index_evaluation_sets(
+        inputs.evaluations, config.decontaminate, folders.work / "evaluation_sets"
+    )
 
     def watch() -> None:
-        done = sum(int(path.read_text() or 0) for path in places.first.glob("*/bytes_read"))
+        done = sum(int(path.read_text() or 0) for path in folders.first.glob("*/bytes_read"))
         report.progress(done / 1e6, total, "MB of the corpus")
 
-    work = FirstPass(tuple(shards), tuple(names), config, evaluations, places.first)
-    run_tasks(work, len(shards), config.execution, places.work / "logs" / "first", watch)
+    work = PerDocumentPass(tuple(shards), tuple(names), config, evaluation_index, folders.first)
+    run_tasks(work, len(shards), config.execution, folders.work / "logs" / "first", watch)
 
 
-def _second_pass(
-    names: Sequence[str], config: CleanConfig, base: Path | None, held: Held, places: Places
-) -> None:
-    segments = Segments(
-        tuple(base / "index" / name for name in held.shards) if base else (),
-        tuple(places.first / name for name in names),
-        config.duplicates.permutations,
-    )
-    find_duplicates(segments, config, places.found)
-    held_out = None
-    if config.decontaminate.enabled and config.decontaminate.held_out:
-        held_out = places.work / "held_out"
-        folders = (*segments.held, *segments.new)
-        hashes = [read_column(path / "held_out.u64", np.uint64) for path in folders]
-        counts = [read_column(path / "held_out_counts.u32", np.uint32) for path in folders]
-        OverlapIndex.of_hashes("held out", hashes, config.decontaminate, counts).save(held_out)
-    work = SecondPass(segments, config, places.found, held_out, places.second)
-    places.second.mkdir(exist_ok=True)
-    run_tasks(work, len(names), config.execution, places.work / "logs" / "second")
+def _second_pass(names: Sequence[str], config: CleanConfig, base: BaseCorpus, folders: RunFolders) -> None:
+    new = tuple(folders.first / name for name in names)
+    segments = Segments(base.indexes(), new, config.duplicates.permutations)
+    find_duplicates(segments, config, folders.found)
+    held_out = index_held_out(segments, config.decontaminate, folders.work / "held_out")
+    work = AcrossDocumentsPass(segments, config, folders.found, held_out, folders.second)
+    folders.second.mkdir(exist_ok=True)
+    run_tasks(work, len(names), config.execution, folders.work / "logs" / "second")
 
 
 def _check_left(out: Path, corpus: Sequence[str]) -> None:
     kept = sum(count_documents(out, split) for split in SPLITS)
     if kept >= len(SPLITS):
         return
-    totals = count(out)
+    stats = compute_corpus_stats(out)
     where = ", ".join(corpus)
-    if not totals.documents:
-        listed = ", ".join(f"{number} × {reason}" for reason, number in totals.skipped.most_common(3))
+    if not stats.documents:
+        listed = ", ".join(f"{number} × {reason}" for reason, number in stats.skipped.most_common(3))
         raise UserError(
             f"no document could be read from {where} ({listed or 'its files hold none'}): check the files"
         )
-    left = f"only {kept} of {totals.documents}" if kept else f"none of {totals.documents}"
+    left = f"only {kept} of {stats.documents}" if kept else f"none of {stats.documents}"
     problem = (
         f"{left} documents from {where} left after cleaning, but train, validation and test need one each"
     )
-    if totals.documents < len(SPLITS):
+    if stats.documents < len(SPLITS):
         raise UserError(
             f"{problem}: add documents, or set clean.read.text_files to lines if each line of a file is one"
         )
-    rule, most = next(iter(totals.rules.items()))
+    rule, most = next(iter(stats.rules.items()))
     raise UserError(f"{problem}; most ({most.documents}) were dropped by {rule}: {_advice(rule)}")
 
 
@@ -202,27 +186,27 @@ def _advice(rule: str) -> str:
     return f"add other documents, or change clean.{rule}"
 
 
-def _warn_of_skipped(totals: Totals) -> None:
-    if totals.skipped:
-        reasons = ", ".join(f"{number} × {reason}" for reason, number in totals.skipped.most_common())
+def _warn_of_skipped(stats: CorpusStats) -> None:
+    if stats.skipped:
+        reasons = ", ".join(f"{number} × {reason}" for reason, number in stats.skipped.most_common())
         logger.warning(
-            "%d files or lines were skipped: %s (see skipped.parquet)", totals.skipped.total(), reasons
+            "%d files or lines were skipped: %s (see skipped.parquet)", stats.skipped.total(), reasons
         )
 
 
-def _summary(totals: Totals, new: int) -> Summary:
-    groups = totals.groups()
+def _summary(stats: CorpusStats, new: int) -> Summary:
+    groups = stats.groups()
     return {
-        "documents_in": totals.documents,
-        "documents_kept": totals.kept,
-        "documents_dropped": totals.dropped,
-        "kept_share": round(totals.kept / totals.documents, 4),
+        "documents_in": stats.documents,
+        "documents_kept": stats.kept,
+        "documents_dropped": stats.dropped,
+        "kept_share": round(stats.kept / stats.documents, 4),
         **{f"dropped_{group}": groups[group] for group in GROUPS},
-        "characters_kept": sum(split.characters for split in totals.splits.values()),
-        **{f"{name}_documents": totals.splits[name].documents for name in SPLITS},
+        "characters_kept": sum(split.characters for split in stats.splits.values()),
+        **{f"{name}_documents": stats.splits[name].documents for name in SPLITS},
         "files_read": new,
-        "files_or_lines_skipped": totals.skipped.total(),
-        "documents_repaired": totals.counted.get("documents repaired", 0),
-        "pages_rescued": totals.counted.get("pages rescued by another parser", 0),
-        "redactions": sum(totals.redacted.values()),
+        "files_or_lines_skipped": stats.skipped.total(),
+        "documents_repaired": stats.counted.get("documents repaired", 0),
+        "pages_rescued": stats.counted.get("pages rescued by another parser", 0),
+        "redactions": sum(stats.redacted.values()),
     }

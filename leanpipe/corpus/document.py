@@ -4,7 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-START = 300  # characters of a dropped document that are kept for a person to judge
+EXCERPT = 300
+"""Characters of a dropped document that are kept for a person to judge."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,6 @@ class Document:
     """Path of its file, relative to the corpus folder."""
     html: bool = False
     """Whether `text` is still HTML."""
-    language: str = ""
-    """ISO 639 code, once it has been told."""
 
 
 class Fault(NamedTuple):
@@ -29,5 +28,5 @@ class Fault(NamedTuple):
 
 
 def document_id(corpus: int, source: str, position: int) -> str:
-    """The same file, at the same place of the same corpus, always has the same ids. 24 hex digits."""
+    """Return 24 hex digits that are always the same for the same place of the same file of the same corpus."""
     return hashlib.sha256(f"{corpus}/{source}#{position}".encode(errors="surrogatepass")).hexdigest()[:24]

@@ -1,4 +1,7 @@
-"""Stage `inspect`: a dry run of cleaning. A sample goes through every rule, and nothing is dropped."""
+"""Stage `inspect`: a dry run of cleaning. A sample goes through every rule, and nothing is dropped.
+
+The rules are those of cleaning itself: of one document in `rules`, of several in `passes/across_documents`.
+"""
 
 import shutil
 from collections import Counter, defaultdict
@@ -15,10 +18,17 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.decontam.decontaminate import OverlapIndex
-from leanpipe.corpus.document import START, Fault
-from leanpipe.corpus.every_fault import Looked, compare, look
-from leanpipe.corpus.filters import View, fineweb_measures, quality_measures, repetition_measures
+from leanpipe.corpus.decontam.decontaminate import index_evaluation_sets
+from leanpipe.corpus.document import EXCERPT, Fault
+from leanpipe.corpus.filters import (
+    DocumentStatistics,
+    fineweb_measures,
+    quality_measures,
+    repetition_measures,
+)
+from leanpipe.corpus.passes.across_documents import Segments, Verdicts, find_duplicates, index_held_out
+from leanpipe.corpus.passes.document_columns import Columns
+from leanpipe.corpus.passes.execution import ExecutionConfig
 from leanpipe.corpus.report.dry_run_report import (
     INSPECTION,
     Example,
@@ -27,13 +37,14 @@ from leanpipe.corpus.report.dry_run_report import (
     draw_measured,
     page,
 )
-from leanpipe.corpus.report.quantile_sketch import Sketch
-from leanpipe.corpus.rule_names import bound
-from leanpipe.corpus.sources.file_index import Listing
+from leanpipe.corpus.report.quantile_sketch import QuantileSketch
+from leanpipe.corpus.rule_names import rule_bound
+from leanpipe.corpus.rules import CheckedDocument, DocumentRules
+from leanpipe.corpus.sources.file_index import FileIndex
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
 
-Measured = dict[str, Sketch]
+Measured = dict[str, QuantileSketch]
 """What was measured of all documents, by rule."""
 
 
@@ -47,7 +58,7 @@ class SampleConfig(StageConfig):
 
 
 class InspectConfig(SampleConfig):
-    """The sample, and the settings that are tried on it."""
+    """How large a sample is, and the settings that are tried on it."""
 
     clean: CleanConfig = CleanConfig()
     """The settings of `clean` that are tried."""
@@ -55,14 +66,17 @@ class InspectConfig(SampleConfig):
 
 @dataclass(frozen=True)
 class InspectInputs:
+    """What `inspect` reads."""
+
     corpus: tuple[Path, ...]
-    """Listings of what there is to read (see `leanpipe.text.listing`)."""
+    """File indexes of what there is to read (see `FileIndex`)."""
+    # Elsewhere these are called evaluation sets; here the name is part of the keys of stored results, and stays.
     evaluations: tuple[Path, ...] = ()
     """Evaluation sets, of which no document may hold a passage."""
 
 
 @stage(
-    version=1,
+    version=2,
     pages=(Page("inspection.md", "inspection", "What cleaning would drop of a sample, and why"),),
 )
 def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Report) -> Summary:
@@ -70,14 +84,16 @@ def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Rep
 
     Raises UserError if nothing can be read.
     """
-    listings = [Listing.load(path) for path in inputs.corpus]
+    file_indexes = [FileIndex.load(path) for path in inputs.corpus]
     work = out / ".work"
-    log = ReadLog(skipped_by_reason=Counter(one.reason for listing in listings for one in listing.skipped))
-    looked = _look_at_sample(config, inputs, listings, work, log, report)
-    compare([one for one in looked if not one.faults], config.clean, work / "columns")
+    log = ReadLog(
+        skipped_by_reason=Counter(one.reason for file_index in file_indexes for one in file_index.skipped)
+    )
+    checked = _check_sample(config, inputs, file_indexes, work, log, report)
+    _check_across([one for one in checked if not one.faults], config.clean, work)
     shutil.rmtree(work, ignore_errors=True)
-    measured = _measure(looked, config.clean)
-    found = _found(looked, measured, config, log, sum(len(listing.files) for listing in listings))
+    measured = _measure(checked, config.clean)
+    found = _found(checked, measured, config, log, sum(len(file_index.files) for file_index in file_indexes))
     (out / INSPECTION).write_text(found.model_dump_json(indent=1))
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,18 +104,20 @@ def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Rep
     return summary
 
 
-def _look_at_sample(
+def _check_sample(
     config: InspectConfig,
     inputs: InspectInputs,
-    listings: Sequence[Listing],
+    file_indexes: Sequence[FileIndex],
     work: Path,
     log: ReadLog,
     report: Report,
-) -> list[Looked]:
+) -> list[CheckedDocument]:
+    """Put documents of the corpus through every rule that needs no other document."""
+
     def watch(number: int) -> None:
         report.progress(number, 2 * config.documents, "documents read and looked at")
 
-    files = [file for listing in listings for file in listing.files]
+    files = [file for file_index in file_indexes for file in file_index.files]
     sample = take_sample(files, config.documents, config.clean.read, log, watch)
     if not sample:
         reasons = ", ".join(f"{count} × {reason}" for reason, count in log.skipped_by_reason.most_common(3))
@@ -107,32 +125,48 @@ def _look_at_sample(
             f"no document could be read from the {len(files)} files of the corpus ({reasons or 'they hold none'}): "
             "check the files"
         )
-    evaluations = _evaluations(config.clean, inputs.evaluations, work / "evaluations")
-    looked = []
+    index = index_evaluation_sets(inputs.evaluations, config.clean.decontaminate, work / "evaluation_sets")
+    rules = DocumentRules(config.clean, index)
+    checked = []
     for number, document in enumerate(sample, 1):
-        looked.append(look(document, config.clean, evaluations))
+        checked.append(rules.every_fault(document))
         report.progress(len(sample) + number, 2 * len(sample), "documents read and looked at")
-    return looked
+    return checked
 
 
-def _evaluations(config: CleanConfig, paths: Sequence[Path], folder: Path) -> OverlapIndex | None:
-    if not (paths and config.decontaminate.enabled):
-        return None
-    OverlapIndex.of_files(paths, config.decontaminate).save(folder)
-    return OverlapIndex.load(folder)
+def _check_across(checked: Sequence[CheckedDocument], config: CleanConfig, work: Path) -> None:
+    """Add a fault to those that repeat an earlier one, or part of a held-out one, by the second pass of `clean`."""
+    if not checked:
+        return
+    with Columns(work / "first" / "00000", config) as columns:
+        for one in checked:
+            columns.append(one.document.id, one.text)
+    segments = Segments((), (work / "first" / "00000",), config.duplicates.permutations)
+    # A sample is no work for a cluster.
+    here = config.model_copy(update={"execution": ExecutionConfig(workers=1)})
+    find_duplicates(segments, here, work / "found")
+    held_out = index_held_out(segments, config.decontaminate, work / "held_out")
+    verdicts = Verdicts(segments, 0, here, work / "found", held_out)
+    sources = {one.document.id: one.document.source for one in checked}
+    for row, one in enumerate(checked):
+        verdict = verdicts.of(row, one.text)
+        if verdict.rule:
+            detail = f"of {sources[verdict.copy_of]}" if verdict.copy_of else verdict.detail
+            repeats = verdict.rule.startswith("duplicates.")
+            one.add(verdict.rule, verdict.value, f"{detail}: {one.text}" if repeats else detail)
 
 
-def _measure(looked: Sequence[Looked], config: CleanConfig) -> Measured:
+def _measure(checked: Sequence[CheckedDocument], config: CleanConfig) -> Measured:
     """What the rules that are switched on measure of every text."""
-    measured: Measured = defaultdict(Sketch)
-    for one in looked:
+    measured: Measured = defaultdict(QuantileSketch)
+    for one in checked:
         if one.language:
-            for rule, value in _measures(View(one.readable, one.language), config):
+            for rule, value in _measures(DocumentStatistics(one.readable, one.language), config):
                 measured[rule].add(np.array([value], dtype=np.float64))
     return measured
 
 
-def _measures(view: View, config: CleanConfig) -> Iterator[tuple[str, float]]:
+def _measures(view: DocumentStatistics, config: CleanConfig) -> Iterator[tuple[str, float]]:
     for group, measures in (
         ("quality", quality_measures(view, config.quality.punctuation)),
         ("repetition", repetition_measures(view)),
@@ -143,33 +177,37 @@ def _measures(view: View, config: CleanConfig) -> Iterator[tuple[str, float]]:
 
 
 def _found(
-    looked: Sequence[Looked], measured: Measured, config: InspectConfig, log: ReadLog, files: int
+    checked: Sequence[CheckedDocument], measured: Measured, config: InspectConfig, log: ReadLog, files: int
 ) -> Inspection:
-    broken: dict[str, list[tuple[Fault, Looked]]] = {rule: [] for rule in measured}
-    for one in looked:
+    broken: dict[str, list[tuple[Fault, CheckedDocument]]] = {rule: [] for rule in measured}
+    for one in checked:
         for fault in one.faults:
             broken.setdefault(fault.rule, []).append((fault, one))
     settings = config.clean.model_dump(mode="json")
     rules = [
-        _rule(rule, bound(settings, rule), breaking, measured.get(rule), config.examples)
+        _rule(rule, rule_bound(settings, rule), breaking, measured.get(rule), config.examples)
         for rule, breaking in broken.items()
     ]
     redacted: Counter[str] = Counter()
-    for one in looked:
+    for one in checked:
         redacted.update(one.redacted)
     return Inspection(
-        sampled=len(looked),
-        would_stay=sum(not one.faults for one in looked),
+        sampled=len(checked),
+        would_stay=sum(not one.faults for one in checked),
         rules=sorted(rules, key=lambda rule: -rule.documents),
         redacted=dict(redacted.most_common()),
-        languages=dict(Counter(one.language for one in looked if one.language).most_common()),
+        languages=dict(Counter(one.language for one in checked if one.language).most_common()),
         skipped=dict(log.skipped_by_reason.most_common()),
         files=files,
     )
 
 
 def _rule(
-    rule: str, limit: Any, broken: list[tuple[Fault, Looked]], sketch: Sketch | None, examples: int
+    rule: str,
+    limit: Any,
+    broken: list[tuple[Fault, CheckedDocument]],
+    sketch: QuantileSketch | None,
+    examples: int,
 ) -> RuleFound:
     return RuleFound(
         rule=rule,
@@ -182,14 +220,14 @@ def _rule(
     )
 
 
-def _examples(broken: list[tuple[Fault, Looked]], limit: Any, most: int) -> Iterator[Example]:
+def _examples(broken: list[tuple[Fault, CheckedDocument]], limit: Any, most: int) -> Iterator[Example]:
     """Evenly spread from the document nearest to the bound to the one farthest from it."""
     middle = limit if isinstance(limit, int | float) else 0
     ordered = sorted(broken, key=lambda pair: (abs(pair[0].value - middle), pair[1].document.id))
     count = min(most, len(ordered))
     places = {round(number * (len(ordered) - 1) / max(1, count - 1)) for number in range(count)}
     for fault, one in (ordered[place] for place in sorted(places)):
-        text = one.details.get(fault.rule, one.text)[:START]
+        text = one.details.get(fault.rule, one.text)[:EXCERPT]
         yield Example(source=one.document.source, value=fault.value, text=text)
 
 

@@ -3,25 +3,27 @@
 from leanpipe.core.stage import Inputs, Stage, results, several
 from leanpipe.core.store import Artifact, Manifest, Store
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.passes.publish import Held, identity
-from leanpipe.corpus.sources.file_index import Listing
+from leanpipe.corpus.passes.publish import BaseCorpus, file_identity
+from leanpipe.corpus.sources.file_index import FileIndex
 
 
-def find_base(stage: Stage, store: Store, config: CleanConfig, inputs: Inputs) -> Artifact | None:
-    """The earlier result of `clean` that holds most of the listings in the input `corpus`; None if there is none.
+def find_base_corpus(stage: Stage, store: Store, config: CleanConfig, inputs: Inputs) -> Artifact | None:
+    """Find the earlier result of `clean` that holds most of the files in the input `corpus`; None if there is none.
 
     It has the same settings and evaluation sets, and all of its files are still in the corpus, unchanged: text that
     somebody took away must not stay. Of several, the one that holds most. If one holds all, that one's own base, so
     that the same result is found in the store.
     """
     wanted = {
-        identity(file) for artifact in several(inputs, "corpus") for file in Listing.load(artifact.path).files
+        file_identity(file)
+        for artifact in several(inputs, "corpus")
+        for file in FileIndex.load(artifact.path).files
     }
     sets = [one.digest for one in several(inputs, "evaluations")]
     found: list[tuple[int, float, Manifest]] = []
     for path, manifest in results(stage, config, store):
         same = manifest.inputs.get("evaluations", []) == sets
-        if same and (held := Held.load(path).files) <= wanted:
+        if same and (held := BaseCorpus.load(path).files) <= wanted:
             found.append((len(held), path.stat().st_mtime, manifest))
     if not found:
         return None

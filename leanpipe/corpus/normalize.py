@@ -25,8 +25,8 @@ _GAPS = re.compile("\n{4,}")
 _REACH = 6  # characters of the longest pattern by which ftfy tells mojibake
 
 
-def normalise(text: str) -> str:
-    """`text` in NFC with mojibake repaired, plain line ends and spaces, and at most two empty lines in a row."""
+def normalize(text: str) -> str:
+    """Return `text` in NFC with mojibake repaired, plain line ends and spaces, and at most two empty lines in a row."""
     if not text.isascii():
         text = _repair(text).replace("\u00a0", " ")
     text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -8,16 +8,16 @@ _THRESHOLDS = {
 }  # the setting named for the rule only switches it on
 
 
-def bound(config: Mapping[str, Any], rule: str) -> Any:
-    """The bound that `rule` holds documents to, in the settings `config` of `clean` (nested); None if it has none."""
+def rule_bound(config: Mapping[str, Any], rule: str) -> Any:
+    """Find the bound that `rule` holds documents to, in the settings `config` of `clean` (nested); None if it has none."""
     value: Any = config
     for name in _THRESHOLDS.get(rule, rule).split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return None if isinstance(value, bool | Mapping) else value
 
 
-def shown(value: Any) -> str:
-    """A bound or a measured value for people."""
+def format_value(value: Any) -> str:
+    """Write a bound or a measured value for people."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     if isinstance(value, int | float):
@@ -25,11 +25,11 @@ def shown(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def about(value: float) -> str:
-    """A figure that is right to half a percent, in no more digits than that."""
+def format_rounded(value: float) -> str:
+    """Write a figure that is right to half a percent, in no more digits than that."""
     return f"{round(value):,}" if value >= 10 else f"{value:.2g}"
 
 
-def is_numeric(rule: str) -> bool:
+def is_numeric_rule(rule: str) -> bool:
     """Whether what `rule` measures is a figure that says more than that the rule applied."""
     return rule.rpartition(".")[2].startswith(("min_", "max_")) or rule in _THRESHOLDS

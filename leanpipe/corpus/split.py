@@ -23,8 +23,11 @@ class SplitConfig(StageConfig):
 
 
 def split_of(text_hash: bytes, config: SplitConfig) -> int:
-    """The place in `SPLITS`, by the hash's first 8 bytes, read as a number between 0 and 1: test, then validation,
-    then train. It follows from the text alone, so it is the same in every run and every corpus."""
+    """Return the split of a text as a place in `SPLITS`: it follows from the text's hash alone.
+
+    The hash's first 8 bytes are read as a number between 0 and 1: test, then validation, then train. So it is the same in
+    every run and every corpus.
+    """
     position = int.from_bytes(text_hash[:8], "big") / 2**64
     if position < config.test:
         return 2
@@ -32,7 +35,7 @@ def split_of(text_hash: bytes, config: SplitConfig) -> int:
 
 
 def fill_empty_splits(splits: "NDArray[np.uint8]", hashes: "NDArray[np.uint64]") -> "NDArray[np.uint8]":
-    """Where chance leaves a split without a document, the one with the least hash of the largest split moves there.
+    """Move, where chance leaves a split without a document, the one with the least hash of the largest split there.
 
     Both are of shape (documents,).
     """

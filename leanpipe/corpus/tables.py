@@ -1,10 +1,8 @@
 """The Parquet files that cleaning leaves: the same documents give the same bytes, and nobody needs all of them in memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from leanpipe.corpus.document import Document
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +31,7 @@ SKIPPED = {"source": "string", "reason": "string", "detail": "string"}
 
 
 class TableWriter:
-    """Rows to a Parquet file, a row group at a time. A file without rows is not written."""
+    """Writes rows to a Parquet file, a row group at a time. A file without rows is not written."""
 
     def __init__(self, path: Path, columns: Mapping[str, str]):
         self._path = path
@@ -81,32 +79,25 @@ class TableWriter:
         self._writer.write_table(table)
 
 
-def write_documents(path: Path, documents: Iterable[Document]) -> None:
-    """A row of `DOCUMENTS` per document."""
-    with TableWriter(path, DOCUMENTS) as table:
-        for one in documents:
-            table.write({"id": one.id, "text": one.text, "source": one.source, "language": one.language})
-
-
 def split_files(documents: Path, split: str) -> list[Path]:
-    """The Parquet files of a split ("train", "validation", "test") in what `clean` wrote to `documents`, in order."""
+    """List the Parquet files of a split ("train", "validation", "test") in what `clean` wrote to `documents`, in order."""
     return sorted((documents / split).glob("*.parquet"))
 
 
 def read_texts(documents: Path, split: str) -> Iterator[str]:
-    """Every text of a split, a row group in memory at a time."""
+    """Yield every text of a split, a row group in memory at a time."""
     for path in split_files(documents, split):
         yield from read_column(path, "text")
 
 
 def read_column(path: Path, column: str) -> Iterator[Any]:
-    """The values of one column of a Parquet file, a row group in memory at a time."""
+    """Yield the values of one column of a Parquet file, a row group in memory at a time."""
     for batch in read_batches(path, [column]):
         yield from batch.column(0).to_pylist()
 
 
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator["pyarrow.RecordBatch"]:
-    """The rows of a Parquet file, a row group at a time; a file that is not there has none."""
+    """Yield the rows of a Parquet file, a row group at a time; a file that is not there has none."""
     import pyarrow.parquet
 
     if not path.exists():
@@ -118,20 +109,20 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator["pyar
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file as dictionaries, a batch in memory at a time."""
+    """Yield the rows of a Parquet file as dictionaries, a batch in memory at a time."""
     for batch in read_batches(path):
         yield from batch.to_pylist()
 
 
 def count_documents(documents: Path, split: str) -> int:
-    """Rows of all files of a split."""
+    """Count the rows of all files of a split."""
     import pyarrow.parquet
 
     return sum(pyarrow.parquet.read_metadata(path).num_rows for path in split_files(documents, split))
 
 
 def read_account(documents: Path) -> Iterator["pyarrow.RecordBatch"]:
-    """The account of every document that was read, in batches with the columns `ACCOUNT`."""
+    """Yield the account of every document that was read, in batches with the columns `ACCOUNT`."""
     for path in sorted((documents / "account").glob("*.parquet")):
         yield from read_batches(path)
 
@@ -146,7 +137,7 @@ def _array(values: list[Any], kind: "pyarrow.DataType") -> "pyarrow.Array":
 
 
 def printable(value: Any) -> Any:
-    """Text as UTF-8 can hold it: names of files may hold bytes that are none, and texts half of a surrogate pair."""
+    """Return text as UTF-8 can hold it: names of files may hold bytes that are none, and texts half of a surrogate pair."""
     if not isinstance(value, str):
         return value
     try:

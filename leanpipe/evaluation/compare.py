@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leanpipe.core import markdown
+from leanpipe.core.plots import picture
 from leanpipe.core.stage import Summary
 
 if TYPE_CHECKING:
@@ -22,12 +24,11 @@ def comparison(rows: Mapping[str, Summary]) -> "DataFrame":
 
 
 def to_markdown(table: "DataFrame") -> str:
-    """The table of `comparison` as GitHub markdown, each figure with as many digits as mean something."""
-    head = [str(table.index.name or ""), *table.columns]
-    lines = [_line(head), _line(["---", *["---:"] * len(table.columns)])]
-    for label, row in table.iterrows():
-        lines.append(_line([str(label), *(formatted(name, row[name]) for name in table.columns)]))
-    return "\n".join(lines) + "\n"
+    """Return the table of `comparison` in GitHub's Markdown, each figure with as many digits as mean something."""
+    rows = (
+        (label, *(formatted(name, row[name]) for name in table.columns)) for label, row in table.iterrows()
+    )
+    return markdown.table((str(table.index.name or ""), *table.columns), rows, "l" + "r" * len(table.columns))
 
 
 def formatted(column: str, value: float) -> str:
@@ -35,30 +36,22 @@ def formatted(column: str, value: float) -> str:
     return _FORMATS[column](value)
 
 
-def size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
-    """Picture of every model by its size on disk and its bits per byte, with error bars; left and low is good."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    seen: list[float] = []
-    for label, summary in sorted(rows.items(), key=lambda row: -row[1]["bits_per_byte"]):
-        size, bits = summary["size_bytes"] / _MB, summary["bits_per_byte"]
-        axes.errorbar(size, bits, yerr=summary["bits_per_byte_error"], fmt="o", capsize=3)
-        # A student and its adapted form are equally large: the better one's name goes below the other's.
-        lower = any(abs(size - other) < 0.01 * size for other in seen)
-        seen.append(size)
-        axes.annotate(label, (size, bits), xytext=(7, -14 if lower else 5), textcoords="offset points")
-    axes.margins(x=0.15)
-    axes.set(
-        title="Size against quality", xlabel="weights on disk, MB", ylabel="bits per byte (± standard error)"
-    )
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+def draw_size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
+    """Draw every model by its size on disk and its bits per byte, with error bars; left and low is good."""
+    with picture(path, width=7, height=4.5) as axes:
+        seen: list[float] = []
+        for label, summary in sorted(rows.items(), key=lambda row: -row[1]["bits_per_byte"]):
+            size, bits = summary["size_bytes"] / _MB, summary["bits_per_byte"]
+            axes.errorbar(size, bits, yerr=summary["bits_per_byte_error"], fmt="o", capsize=3)
+            # A student and its adapted form are equally large: the better one's name goes below the other's.
+            lower = any(abs(size - other) < 0.01 * size for other in seen)
+            seen.append(size)
+            axes.annotate(label, (size, bits), xytext=(7, -14 if lower else 5), textcoords="offset points")
+        axes.margins(x=0.15)
+        axes.set(title="Size against quality", xlabel="weights on disk, MB")
+        axes.set_ylabel("bits per byte (± standard error)")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
 
 
 def _row(summary: Summary) -> dict[str, float]:
@@ -86,7 +79,3 @@ _FORMATS = {
     "first token, s": "{:.3f}".format,
     "peak memory, MB": "{:,.0f}".format,
 }
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

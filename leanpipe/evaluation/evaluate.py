@@ -20,6 +20,7 @@ from leanpipe.core.estimate import (
     process_bytes,
 )
 from leanpipe.core.lineage import MEASURES, TESTED_ON
+from leanpipe.core.plots import NEUTRAL, picture
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT, content_digest, digest_file
@@ -231,20 +232,10 @@ def generations_markdown(generations: list[Generation]) -> str:
 
 
 def _plot_documents(scores: list[Score], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.bar(range(1, len(scores) + 1), sorted(score.bits_per_byte for score in scores))
-    axes.axhline(
-        bits_per_byte(scores), color="black", linestyle="--", label=f"all: {bits_per_byte(scores):.3f}"
-    )
-    axes.set(
-        title="Bits per byte of each held-out document",
-        xlabel="documents, easiest first",
-        ylabel="bits per byte",
-    )
-    axes.legend()
-    figure.savefig(path)
+    total = bits_per_byte(scores)
+    with picture(path, width=6, height=3.5) as axes:
+        axes.bar(range(1, len(scores) + 1), sorted(score.bits_per_byte for score in scores), color=NEUTRAL)
+        axes.axhline(total, color="black", linestyle="--", label=f"all: {total:.3f}")
+        axes.set(xlabel="documents, easiest first", ylabel="bits per byte")
+        axes.set_title("Bits per byte of each held-out document")
+        axes.legend()

@@ -28,7 +28,7 @@ class Blocks:
 
     @property
     def block_length(self) -> int:
-        """Tokens per block, T."""
+        """Number of tokens per block, T."""
         return self._tokens[0].shape[1]
 
     def __len__(self) -> int:

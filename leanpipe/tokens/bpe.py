@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from leanpipe.tokens.vocabulary import SPECIAL, fit
+from leanpipe.tokens.vocabulary import SPECIAL_TOKENS, fit_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int, min_occurrences: int) -> "Tokenizer":
-    """Radford et al. 2019, section 2.2. Pairs that occur less often than `min_occurrences` are not merged."""
+    """Train a BPE tokenizer (Radford et al. 2019, section 2.2); pairs rarer than `min_occurrences` are not merged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -19,8 +19,8 @@ def train_bpe(texts: Iterable[str], vocabulary: int, min_occurrences: int) -> "T
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         min_frequency=min_occurrences,
-        special_tokens=SPECIAL,
+        special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    return fit(tokenizer, trainer, texts, vocabulary, "bpe", min_occurrences)
+    return fit_tokenizer(tokenizer, trainer, texts, vocabulary, "bpe", min_occurrences)

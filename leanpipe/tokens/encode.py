@@ -34,7 +34,7 @@ _PROBE = (
 )
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """A text, or a part of a long one."""
 
     text: str
@@ -42,8 +42,8 @@ class Part(NamedTuple):
     last: bool
 
 
-class Batch(NamedTuple):
-    """Documents as tokens."""
+class TokenBatch(NamedTuple):
+    """Documents as tokens, end to end."""
 
     tokens: np.ndarray
     """uint32, all documents end to end, each with a separator before and after it."""
@@ -58,7 +58,7 @@ class Batch(NamedTuple):
 
 
 def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
-    """A copy of what encodes, without truncation and padding.
+    """Copy the part of a tokenizer that encodes, without truncation and padding.
 
     A special token that is spelt out in a text, as in an article about chat templates, is encoded as the characters
     that it consists of: only we may end a document.
@@ -72,7 +72,7 @@ def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     return backend
 
 
-class Words(NamedTuple):
+class WordBatch(NamedTuple):
     """Texts, cut into words."""
 
     texts: list[list[str]]
@@ -82,12 +82,12 @@ class Words(NamedTuple):
     """The tokens of every word, 4 bytes each; None until `learn` is through."""
 
     def tokens(self) -> Iterator[bytes]:
-        """Of each text."""
+        """Yield the tokens of each text, 4 bytes each."""
         return (b"".join(map(self.known.__getitem__, words)) for words in self.texts)  # type: ignore[arg-type]
 
 
 class Encoder:
-    """Remembers the tokens of words. One should serve all texts."""
+    """Encodes texts, and remembers the tokens of words. One should serve all texts."""
 
     def __init__(self, backend: "Tokenizer"):
         self._backend = backend
@@ -95,7 +95,7 @@ class Encoder:
         self._known: dict[str, bytes | None] = {}
         self._remembered = 0
 
-    def split(self, texts: Sequence[str]) -> Words:
+    def split(self, texts: Sequence[str]) -> WordBatch:
         """Cut `texts` into words, and say which are to be learnt before their tokens can be looked up."""
         if self._remembered > _REMEMBERED:
             self._known, self._remembered = {}, 0  # another, for words that are being learnt need the old one
@@ -103,9 +103,9 @@ class Encoder:
         new = list(set(filterfalse(self._known.__contains__, chain.from_iterable(words))))
         self._known.update(dict.fromkeys(new))
         self._remembered += sum(map(len, new)) + 100 * len(new)
-        return Words(words, new, self._known)
+        return WordBatch(words, new, self._known)
 
-    def learn(self, words: Words) -> None:
+    def learn(self, words: WordBatch) -> None:
         """Encode the new words; meant for another thread, because the tokenizer leaves Python to others meanwhile."""
         # It computes no offsets. Of all ways from its lists to bytes an array is the fastest.
         encodings = self._backend.encode_batch_fast(words.new, add_special_tokens=False)
@@ -113,12 +113,12 @@ class Encoder:
         words.known.update(zip(words.new, tokens, strict=True))
 
 
-def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Iterator[Batch]:
-    """The tokens of `texts`, in their order, in batches. Without a `separator`, only those of the texts.
+def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Iterator[TokenBatch]:
+    """Yield the tokens of `texts`, in their order, in batches. Without a `separator`, only those of the texts.
 
     A text of more than 262,144 characters is encoded in parts, and may differ in a token or two where they meet.
     """
-    waiting: deque[tuple[list[Part], Words, Future[None]]] = deque()
+    waiting: deque[tuple[list[TextPart], WordBatch, Future[None]]] = deque()
     with ThreadPoolExecutor(1) as thread:
         for batch in _batches(texts):
             words = encoder.split([part.text for part in batch])
@@ -129,22 +129,22 @@ def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Ite
             yield _collect(*waiting.popleft(), separator)
 
 
-def parts(texts: Iterable[str]) -> Iterator[Part]:
-    """Each text in parts of at most 262,144 characters, cut before white space where there is any."""
+def split_long_texts(texts: Iterable[str]) -> Iterator[TextPart]:
+    """Yield each text in parts of at most 262,144 characters, cut before white space where there is any."""
     for text in texts:
         begin = 0
         while len(text) - begin > _PART:
             end = max(text.rfind(" ", begin + 1, begin + _PART), text.rfind("\n", begin + 1, begin + _PART))
             end = end if end > 0 else begin + _PART
-            yield Part(text[begin:end], begin == 0, False)
+            yield TextPart(text[begin:end], begin == 0, False)
             begin = end
-        yield Part(text[begin:], begin == 0, True)
+        yield TextPart(text[begin:], begin == 0, True)
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[Part]]:
-    batch: list[Part] = []
+def _batches(texts: Iterable[str]) -> Iterator[list[TextPart]]:
+    batch: list[TextPart] = []
     size = 0
-    for part in parts(texts):
+    for part in split_long_texts(texts):
         batch.append(part)
         size += len(part.text)
         if size >= _BATCH:
@@ -175,14 +175,16 @@ def _may_cut(backend: "Tokenizer", cut: re.Pattern[str]) -> bool:
     )
 
 
-def _collect(batch: list[Part], words: Words, learnt: Future[None], separator: int | None) -> Batch:
+def _collect(
+    batch: list[TextPart], words: WordBatch, learnt: Future[None], separator: int | None
+) -> TokenBatch:
     learnt.result()
     end = b"" if separator is None else separator.to_bytes(4, sys.byteorder)
     documents = [
         (end if part.first else b"") + tokens + (end if part.last else b"")
         for part, tokens in zip(batch, words.tokens(), strict=True)
     ]
-    return Batch(
+    return TokenBatch(
         np.frombuffer(b"".join(documents), np.uint32),
         np.array([len(tokens) // 4 for tokens in documents], np.int64),
         sum(part.first for part in batch),

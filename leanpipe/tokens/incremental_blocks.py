@@ -5,8 +5,8 @@ from leanpipe.core.stage import Inputs, Stage, results
 from leanpipe.core.store import Artifact, Store
 
 
-def find_base(stage: Stage, store: Store, config: StageConfig, inputs: Inputs) -> Artifact | None:
-    """The newest result of `tokenize` with these settings and this teacher; None if there is none.
+def find_base_blocks(stage: Stage, store: Store, config: StageConfig, inputs: Inputs) -> Artifact | None:
+    """Find the newest result of `tokenize` with these settings and this teacher; None if there is none.
 
     Which of its blocks fit the documents at hand is told by their shards' keys.
     """

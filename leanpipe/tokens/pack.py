@@ -17,7 +17,7 @@ _AT_ONCE = 2**20  # tokens that are laid out at once: what it takes in memory is
 Packing = Literal["best_fit", "concatenate"]
 
 
-class Plan(NamedTuple):
+class PackingPlan(NamedTuple):
     """Which piece goes into which block. One entry per piece; blocks are numbered in the order of their first piece."""
 
     starts: "NDArray[np.int64]"
@@ -28,12 +28,14 @@ class Plan(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Blocks, N."""
+        """Number of blocks, N."""
         return int(self.blocks[-1]) + 1 if len(self.blocks) else 0
 
 
-def plan(lengths: "NDArray[np.int64]", size: int, packing: Packing, max_padding: float) -> Plan:
-    """A place for every token of documents of these `lengths` in blocks of `size`.
+def plan_packing(
+    lengths: "NDArray[np.int64]", size: int, packing: Packing, max_padding: float
+) -> PackingPlan:
+    """Find a place for every token of documents of these `lengths` in blocks of `size`.
 
     `best_fit` (Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section 3): a document is cut only
     where it is longer than a block, and the rest goes where it fills a block best. Where more than `max_padding` of all
@@ -48,7 +50,7 @@ def plan(lengths: "NDArray[np.int64]", size: int, packing: Packing, max_padding:
 
 
 def best_fit(lengths: "NDArray[np.int64]", size: int) -> "NDArray[np.int64]":
-    """The number of a block for each length: the longest first, each into the fullest block that has room for it.
+    """Choose the number of a block for each length: the longest first, each into the fullest block that has room for it.
 
     Lengths are from 1 to `size`. Equal ones are placed together, so that a million short documents take no longer than
     a thousand: O(n log n) to sort, and a step for each length and each amount of free space that it meets.
@@ -125,7 +127,7 @@ def _fill_emptiest(
     size: int,
     max_padding: float,
 ) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
-    """The same pieces with at most `max_padding` of padding, or as little as can be, for as few more cuts as can be."""
+    """Join and cut the emptiest blocks, so that padding is at most `max_padding`, or as little as can be, with few cuts."""
     used = np.bincount(blocks, lengths).astype(np.int64)
     emptiest = np.argsort(used, kind="stable")
     content = np.concatenate([[0], np.cumsum(used[emptiest])])
@@ -143,20 +145,22 @@ def _fill_emptiest(
     )
 
 
-def _in_order(starts: "NDArray[np.int64]", lengths: "NDArray[np.int64]", blocks: "NDArray[np.int64]") -> Plan:
+def _in_order(
+    starts: "NDArray[np.int64]", lengths: "NDArray[np.int64]", blocks: "NDArray[np.int64]"
+) -> PackingPlan:
     """Blocks in the order of their first token in the documents, and so are the pieces within each."""
     order = np.argsort(starts)
     starts, lengths, blocks = starts[order], lengths[order], blocks[order]
     _, first, inverse = np.unique(blocks, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
     order = np.argsort(rank[inverse], kind="stable")
-    return Plan(starts[order], lengths[order], rank[inverse][order])
+    return PackingPlan(starts[order], lengths[order], rank[inverse][order])
 
 
-def lay_out(
-    row: np.ndarray, plan: Plan, size: int, separator: int, vocabulary: int
+def lay_out_blocks(
+    row: np.ndarray, plan: PackingPlan, size: int, separator: int, vocabulary: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens and positions, both (n, T), of some of the blocks after another, in their order.
+    """Yield tokens and positions, both (n, T), of some of the blocks after another, in their order.
 
     `row` is all documents end to end. Positions are 0 where a piece begins, and throughout the padding, which consists
     of separators: so each of them is a document of its own, and nobody learns it.
@@ -180,5 +184,5 @@ def lay_out(
 
 
 def token_type(count: int) -> type[np.unsignedinteger]:
-    """The smaller of the two types that hold the numbers below `count`."""
+    """Choose the smaller of the two types that hold the numbers below `count`."""
     return np.uint16 if count <= 2**16 else np.uint32

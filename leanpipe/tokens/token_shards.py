@@ -17,8 +17,8 @@ from leanpipe.core.files import link_or_copy, write_text
 from leanpipe.core.store import digest_file, digest_json
 from leanpipe.corpus.tables import read_column
 from leanpipe.models.load import document_separator
-from leanpipe.tokens.encode import Batch, Encoder, backend_of, encode
-from leanpipe.tokens.pack import Packing, lay_out, plan, token_type
+from leanpipe.tokens.encode import Encoder, TokenBatch, backend_of, encode
+from leanpipe.tokens.pack import Packing, lay_out_blocks, plan_packing, token_type
 from leanpipe.tokens.row_writer import RowWriter
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Shard(BaseModel):
 
 
 class Packer:
-    """One tokenizer and one way of packing. Words that it met in one file it knows in the next."""
+    """Makes blocks with one tokenizer and one way of packing. Words that it met in one file it knows in the next."""
 
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", block_length: int, packing: Packing, max_padding: float
@@ -80,9 +80,9 @@ class Packer:
             batches = encode(self._encoder, read_column(source, "text"), separator)
             for row, each in _windows(_counted(batches, counts, progress), size):
                 lengths.update((2 ** np.log2(each.clip(1)).astype(int)).tolist())
-                pieces = plan(each, size, self._packing, self._max_padding)
+                pieces = plan_packing(each, size, self._packing, self._max_padding)
                 counts["blocks"] += pieces.total
-                for tokens, positions in lay_out(row, pieces, size, separator, vocabulary):
+                for tokens, positions in lay_out_blocks(row, pieces, size, separator, vocabulary):
                     tokens_file.append(tokens)
                     positions_file.append(positions)
         names = ("documents", "bytes", "words", "tokens", "blocks")
@@ -93,7 +93,7 @@ class Packer:
 def make_shard(
     packer: Packer, source: Path, place: Path, known: Mapping[str, Path], progress: Callable[[int], None]
 ) -> Shard:
-    """The shard at `place`: left as it is or linked if it is `known` where shards of its key are, or else made."""
+    """Return the shard at `place`: left as it is or linked if it is `known` where shards of its key are, or else made."""
     key = packer.key(source)
     if key not in known:
         shard = packer.make(source, place, key, progress)
@@ -107,7 +107,7 @@ def make_shard(
 
 
 def find_shards(folder: Path) -> dict[str, Path]:
-    """Where the shards of one split are, by their keys, in an earlier result or in what a killed attempt left."""
+    """Find where the shards of one split are, by their keys, in an earlier result or in what a killed attempt left."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         try:
@@ -118,20 +118,22 @@ def find_shards(folder: Path) -> dict[str, Path]:
 
 
 def read_shard(place: Path) -> Shard:
+    """Read what is known of the shard at `place` (a path without ending)."""
     return Shard.model_validate_json(place.with_suffix(".json").read_text())
 
 
 def with_ending(place: Path, ending: str) -> Path:
+    """Return the path of one of a shard's files."""
     return place.with_name(place.name + ending)
 
 
 def _write(shard: Shard, place: Path) -> None:
-    """Last, because it says that the blocks are whole."""
+    """Write what is known of the shard, which says that its blocks are whole: so it comes last."""
     write_text(place.with_suffix(".json"), shard.model_dump_json(indent=2))
 
 
 def _link(earlier: Path, place: Path) -> None:
-    """The same files, which take no space of their own where the file system can have it so."""
+    """Put an earlier shard's files in place: by links, which take no space, where the file system can have it so."""
     place.parent.mkdir(parents=True, exist_ok=True)
     for ending in (TOKENS, POSITIONS):
         source, target = with_ending(earlier, ending), with_ending(place, ending)
@@ -143,8 +145,8 @@ def _link(earlier: Path, place: Path) -> None:
 
 
 def _counted(
-    batches: Iterable[Batch], counts: Counter[str], progress: Callable[[int], None]
-) -> Iterator[Batch]:
+    batches: Iterable[TokenBatch], counts: Counter[str], progress: Callable[[int], None]
+) -> Iterator[TokenBatch]:
     for batch in batches:
         counts.update(
             documents=batch.documents, bytes=batch.bytes, words=batch.words, tokens=len(batch.tokens)
@@ -153,9 +155,9 @@ def _counted(
         yield batch
 
 
-def _windows(batches: Iterable[Batch], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _windows(batches: Iterable[TokenBatch], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens and lengths of batches together, as many as are packed together."""
-    window: list[Batch] = []
+    window: list[TokenBatch] = []
     for batch in batches:
         window.append(batch)
         if sum(len(one.tokens) for one in window) >= max(_WINDOW, _WINDOW_BLOCKS * size):
@@ -165,5 +167,5 @@ def _windows(batches: Iterable[Batch], size: int) -> Iterator[tuple[np.ndarray, 
         yield _joined(window)
 
 
-def _joined(window: list[Batch]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(window: list[TokenBatch]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([one.tokens for one in window]), np.concatenate([one.lengths for one in window])

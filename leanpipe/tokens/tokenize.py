@@ -18,12 +18,12 @@ from leanpipe.core.stage import Summary, stage
 from leanpipe.corpus.tables import count_documents, read_texts, split_files
 from leanpipe.models.load import load_tokenizer
 from leanpipe.tokens.encode import Encoder, backend_of, encode
-from leanpipe.tokens.incremental_blocks import find_base
+from leanpipe.tokens.incremental_blocks import find_base_blocks
 from leanpipe.tokens.pack import Packing
-from leanpipe.tokens.token_report import describe
+from leanpipe.tokens.token_report import write_token_report
 from leanpipe.tokens.token_shards import Packer, Shard, find_shards, make_shard
 from leanpipe.tokens.train_tokenizer import train_tokenizer
-from leanpipe.tokens.training_text import Sample
+from leanpipe.tokens.training_text import TrainingTextSample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +62,8 @@ class TokenizeConfig(StageConfig):
 
 @dataclass(frozen=True)
 class TokenizeInputs:
+    """What `tokenize` reads."""
+
     documents: Path
     """What stage `clean` wrote."""
     teacher: Path
@@ -98,7 +100,7 @@ def _teachers_vocabulary(inputs: ExpectedInputs) -> int:
     version=2,
     shortcuts=("base",),
     estimate=estimate_tokenize,
-    base=find_base,
+    base=find_base_blocks,
     reads={"documents": PREPARED_FROM, "teacher": NOTHING},
 )
 def tokenize(config: TokenizeConfig, inputs: TokenizeInputs, out: Path, report: Report) -> Summary:
@@ -115,14 +117,14 @@ def tokenize(config: TokenizeConfig, inputs: TokenizeInputs, out: Path, report: 
     summary = _summary(shards["train"], shards["validation"], config.block_length, len(tokenizer))
     if config.tokenizer != "teacher":
         summary |= _teachers(teacher, read_texts(inputs.documents, "validation"))
-    describe(out / "report", shards["train"], config.block_length, summary)
+    write_token_report(out / "report", shards["train"], config.block_length, summary)
     report.metrics(summary)
     return summary
 
 
 def _train(config: TokenizeConfig, documents: Path) -> "PreTrainedTokenizerBase":
     assert config.tokenizer != "teacher"
-    sample = Sample(documents, config.training_bytes)
+    sample = TrainingTextSample(documents, config.training_bytes)
     return train_tokenizer(config.tokenizer, sample, config.vocabulary, config.min_occurrences)
 
 

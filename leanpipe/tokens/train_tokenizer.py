@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from leanpipe.tokens.bpe import train_bpe
 from leanpipe.tokens.unigram import train_unigram
-from leanpipe.tokens.vocabulary import SEPARATOR, TURN_END, TURN_START, UNKNOWN, Kind
+from leanpipe.tokens.vocabulary import SEPARATOR, TURN_END, TURN_START, UNKNOWN, TokenizerKind
 from leanpipe.tokens.wordpiece import train_wordpiece
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ CHATML = (
 
 
 def train_tokenizer(
-    kind: Kind, texts: Iterable[str], vocabulary: int, min_occurrences: int = 1
+    kind: TokenizerKind, texts: Iterable[str], vocabulary: int, min_occurrences: int = 1
 ) -> "PreTrainedTokenizerFast":
-    """A tokenizer of exactly `vocabulary` tokens, learnt from `texts`, which are iterated more than once.
+    """Train a tokenizer of exactly `vocabulary` tokens on `texts`, which are iterated more than once.
 
     `bpe` works on bytes as GPT-2's does (Radford et al. 2019, section 2.2). `unigram` is SentencePiece's (Kudo 2018)
     with bytes for rare characters; trained twice, its scores may differ in the third digit. Both give back every text
@@ -34,7 +34,7 @@ def train_tokenizer(
 
 
 def _wrap(tokenizer: "Tokenizer") -> "PreTrainedTokenizerFast":
-    """With the roles that transformers asks for. Turns begin and end with their own tokens, as in SmolLM2."""
+    """Give the tokenizer the roles that transformers asks for. Turns begin and end with their own tokens, as in SmolLM2."""
     from transformers import PreTrainedTokenizerFast
 
     unknown = UNKNOWN if tokenizer.token_to_id(UNKNOWN) is not None else SEPARATOR

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanpipe.corpus.tables import read_texts, split_files
-from leanpipe.tokens.encode import parts
+from leanpipe.tokens.encode import split_long_texts
 
 
 @dataclass(frozen=True)
-class Sample:
-    """About `limit` bytes of the training text of `documents`, of the beginning as of the end. Can be iterated again.
+class TrainingTextSample:
+    """Yields about `limit` bytes of the training text of `documents`, evenly from all of it. Can be iterated again.
 
     Very long texts come in parts, for a tokenizer needs many times a text's size to take it in.
     """
@@ -21,7 +21,7 @@ class Sample:
     def __iter__(self) -> Iterator[str]:
         share = self.limit / max(1, _text_bytes(self.documents))
         taken = seen = 0
-        for part in parts(read_texts(self.documents, "train")):
+        for part in split_long_texts(read_texts(self.documents, "train")):
             if share >= 1 or taken <= share * seen:
                 taken += len(part.text)
                 yield part.text

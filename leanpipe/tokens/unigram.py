@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leanpipe.tokens.encode import Encoder, encode
-from leanpipe.tokens.vocabulary import SPECIAL, UNKNOWN, characters, check_alphabet, too_large, without
+from leanpipe.tokens.vocabulary import (
+    SPECIAL_TOKENS,
+    UNKNOWN,
+    check_alphabet,
+    rare_and_common_characters,
+    replace_characters,
+    vocabulary_too_large,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -15,7 +22,7 @@ if TYPE_CHECKING:
 
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 _BYTE_SCORE = -1000.0  # so bad that no text which merely spells out "<0x41>" becomes that token
-_NAMES = [*SPECIAL, UNKNOWN]
+_NAMES = [*SPECIAL_TOKENS, UNKNOWN]
 _MAX_RARE = 0.05  # of the pieces; Gowda and May 2020 ask for 95 % of the vocabulary to be frequent
 # What may be one piece: letters, digits or other signs, with a space before them, as SentencePiece's own trainer has it
 # by default (split_by_unicode_script, split_by_number). The trainer's time goes by the number and length of different
@@ -24,24 +31,25 @@ _WORDS = r"▁?[\p{L}\p{M}]{1,64}|▁?\p{N}{1,64}|▁?[^\p{L}\p{M}\p{N}▁\s]{1,
 
 
 def train_unigram(texts: Iterable[str], vocabulary: int, min_occurrences: int) -> "Tokenizer":
-    """Kudo 2018, "Subword Regularization", section 3.2. Raises UserError as `train_tokenizer` does.
+    """Train a Unigram tokenizer (Kudo 2018, "Subword Regularization", section 3.2).
 
     The trainer keeps pieces that hardly occur. Where they are more than 5 %, it is tried how many the text supports.
+    Raises UserError as `train_tokenizer` does.
     """
-    rare, common = characters(texts)
+    rare, common = rare_and_common_characters(texts)
     check_alphabet("unigram", len(_NAMES) + len(_BYTES) + len(common), vocabulary)
     size = vocabulary - len(_BYTES)
     while True:
-        tokenizer = _fit(without(rare, texts), size)
+        tokenizer = _fit(replace_characters(rare, texts), size)
         reached, supported = (
             tokenizer.get_vocab_size(),
-            _supported(tokenizer, without(rare, texts), min_occurrences),
+            _supported(tokenizer, replace_characters(rare, texts), min_occurrences),
         )
         if reached - supported <= _MAX_RARE * reached:
             break
         size = supported
     if reached + len(_BYTES) < vocabulary:
-        raise too_large("unigram", reached + len(_BYTES), vocabulary, min_occurrences)
+        raise vocabulary_too_large("unigram", reached + len(_BYTES), vocabulary, min_occurrences)
     return _with_bytes(tokenizer)
 
 
@@ -68,7 +76,7 @@ def _supported(tokenizer: "Tokenizer", texts: Iterable[str], min_occurrences: in
 
 
 def _with_bytes(tokenizer: "Tokenizer") -> "Tokenizer":
-    """The same pieces, best first, after special tokens and bytes."""
+    """Make a tokenizer of the pieces, best first, after special tokens and bytes."""
     from tokenizers import Tokenizer, decoders, models
 
     learnt = json.loads(tokenizer.to_str())["model"]["vocab"][len(_NAMES) :]

@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from tokenizers.trainers import Trainer
 
 SEPARATOR, TURN_START, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"
-SPECIAL = [SEPARATOR, TURN_START, TURN_END]
+SPECIAL_TOKENS = [SEPARATOR, TURN_START, TURN_END]
 COVERAGE = 0.9995  # SentencePiece's character_coverage: rarer characters get no token of their own
 LEAST = 300  # the smallest vocabulary that may be asked for
 
-Kind = Literal["bpe", "wordpiece", "unigram"]
+TokenizerKind = Literal["bpe", "wordpiece", "unigram"]
 
 
-def fit(
+def fit_tokenizer(
     tokenizer: "Tokenizer",
     trainer: "Trainer",
     texts: Iterable[str],
     vocabulary: int,
-    kind: Kind,
+    kind: TokenizerKind,
     min_occurrences: int,
 ) -> "Tokenizer":
-    """Train, and refuse a result that is not of the size that was asked for."""
+    """Train `tokenizer`, and refuse a result that is not of the size that was asked for."""
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < vocabulary:
-        raise too_large(kind, tokenizer.get_vocab_size(), vocabulary, min_occurrences)
+        raise vocabulary_too_large(kind, tokenizer.get_vocab_size(), vocabulary, min_occurrences)
     return tokenizer
 
 
-def too_large(kind: Kind, size: int, vocabulary: int, min_occurrences: int) -> UserError:
-    """Says that the corpus supports no more than `size` tokens."""
+def vocabulary_too_large(kind: TokenizerKind, size: int, vocabulary: int, min_occurrences: int) -> UserError:
+    """Say that the corpus supports no more than `size` tokens."""
     often = f", if each is to occur {min_occurrences} times" if min_occurrences > 1 else ""
     advice = (
         f"set tokenize.vocabulary to {size} or less, or give more text" if size >= LEAST else "give more text"
@@ -45,8 +45,8 @@ def too_large(kind: Kind, size: int, vocabulary: int, min_occurrences: int) -> U
     )
 
 
-def check_alphabet(kind: Kind, least: int, vocabulary: int) -> None:
-    """Raises UserError if the characters alone, of which there are `least`, leave no room for anything else."""
+def check_alphabet(kind: TokenizerKind, least: int, vocabulary: int) -> None:
+    """Raise UserError if the characters alone, of which there are `least`, leave no room for anything else."""
     if least > vocabulary:
         raise UserError(
             f"the corpus needs a {kind} vocabulary of more than {least} tokens for its characters alone, "
@@ -54,8 +54,8 @@ def check_alphabet(kind: Kind, least: int, vocabulary: int) -> None:
         )
 
 
-def characters(texts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The characters so rare that `COVERAGE` is reached without them, and all others, sorted."""
+def rare_and_common_characters(texts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Divide the characters into those so rare that `COVERAGE` is reached without them, and all others, each sorted."""
     counts: np.ndarray = np.zeros(0x110000, np.int64)
     for text in texts:
         codes, found = np.unique(np.frombuffer(text.encode("utf-32-le"), np.uint32), return_counts=True)
@@ -66,7 +66,7 @@ def characters(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     return [chr(code) for code in np.sort(rarest[spare])], [chr(code) for code in np.sort(rarest[~spare])]
 
 
-def without(rare: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
-    """The texts with spaces for the characters in `rare`."""
+def replace_characters(rare: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts with spaces for the characters in `rare`."""
     table = str.maketrans(dict.fromkeys(rare, " "))
     return (text.translate(table) for text in texts)

@@ -4,18 +4,18 @@ from pathlib import Path
 
 from leanpipe.corpus.document import Document
 from leanpipe.corpus.readers import ReadConfig, read_file
-from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.file_index import index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 
 
 def read(place: Path | str, **settings) -> tuple[list[Document], ReadLog]:
     """Its documents, and the log. Every byte is accounted for, and no two documents have one id."""
     log = ReadLog()
-    listing = list_corpus(str(place), log)
+    file_index = index_corpus(str(place), log)
     documents = [
-        document for file in listing.files for document in read_file(file, log, ReadConfig(**settings))
+        document for file in file_index.files for document in read_file(file, log, ReadConfig(**settings))
     ]
-    assert log.bytes_read == log.bytes_total == sum(file.size for file in listing.files)
+    assert log.bytes_read == log.bytes_total == sum(file.size for file in file_index.files)
     assert len({document.id for document in documents}) == len(documents)
     return documents, log
 

@@ -1,6 +1,7 @@
 """The dry run on texts of which every figure is known, and on hopeless ones."""
 
 import json
+import pydoc_data.topics
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from leanpipe.corpus.document import document_id
 from leanpipe.corpus.dry_run import InspectConfig, inspect
 from leanpipe.corpus.readers import ReadConfig
 from leanpipe.corpus.report.dry_run_report import COLUMNS, INSPECTION, Inspection, RuleFound, page, rows
-from leanpipe.corpus.report.stats import count
-from leanpipe.corpus.sources.file_index import Listing, list_corpus
+from leanpipe.corpus.report.stats import compute_corpus_stats
+from leanpipe.corpus.rules import GROUPS
+from leanpipe.corpus.sources.file_index import FileIndex, index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
 from leanpipe.processes.run_stage import run_stage
-from tests.flows.material import write_corpus
+from tests.flows.material import write_corpus, write_evaluation
 from tests.listings import listed
 
 OFF = {"repetition": {"enabled": False}, "duplicates": {"near": False}}
@@ -168,28 +170,63 @@ def test_nothing_to_read_is_one_sentence(tmp_path: Path):
         run(tmp_path, texts)
 
 
-def test_what_it_foretells_is_what_cleaning_does(tmp_path: Path):
-    corpus = listed(write_corpus(tmp_path / "corpus"), tmp_path / "listings")
-    store = Store(tmp_path / "store")
-    settings = CleanConfig(languages=("en",))
-    foretold = found(
-        run_stage(inspect, InspectConfig(clean=settings), {"corpus": (corpus,)}, store, Silent())
-    )
-    done = count(run_stage(clean, settings, {"corpus": (corpus,)}, store, Silent()).path)
+WEB = {
+    "c4": {"enabled": True, "terminal_punctuation": False},
+    "fineweb": {"enabled": True},
+    "extract": {"max_characters": 4_000},
+}
+HOUSE = {"quality": {"max_words": 900}, "decontaminate": {"max_overlap": 0.1}, "split": {"validation": 0.2}}
+FORETOLD = [
+    ({"languages": ("en",)}, {"languages", "quality.min_words", "duplicates.exact", "duplicates.near"}),
+    ({"duplicates": {"paragraphs": True}}, {"duplicates.paragraphs", "repetition.max_top_4_gram"}),
+    (WEB, {"c4.lorem_ipsum", "c4.curly_brackets", "fineweb.min_terminal_lines", "extract.max_characters"}),
+    (HOUSE, {"quality.max_words", "decontaminate.max_overlap", "empty", "extract.nothing"}),
+]
+"""Settings, and rules for which `clean` drops documents with them. Which of two texts goes may differ (a sample is in the
+order of ids, not of files), how many go does not."""
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus in which every rule finds something, and texts for the rules that it has nothing for."""
+    folder = write_corpus(tmp_path_factory.mktemp("material") / "corpus")
+    topics = pydoc_data.topics.topics
+    borrowed = [part for name in ("booleans", "return") for part in topics[name].strip().split("\n\n")[-3:]]
+    (folder / "z-borrowed.txt").write_text("\n\n".join(part for part in borrowed if len(part) > 60))
+    (folder / "z-blank.txt").write_text(" \n ")
+    (folder / "z-nothing.html").write_text("<frameset><title>All in a frame")
+    (folder / "z-large.html").write_text(f"<p>{topics['truth']}</p>" * 5)
+    return folder
+
+
+@pytest.mark.parametrize(("settings", "rules"), FORETOLD)
+def test_what_it_foretells_is_what_cleaning_does(tmp_path: Path, material: Path, settings: dict, rules: set):
+    sets = write_evaluation(tmp_path / "set.jsonl")
+    inputs = {
+        "corpus": (listed(material, tmp_path / "listings"),),
+        "evaluations": (Artifact(name="set", path=sets, digest="set"),),
+    }
+    store, clean_config = Store(tmp_path / "store"), CleanConfig.model_validate(settings)
+    foretold = found(run_stage(inspect, InspectConfig(clean=clean_config), inputs, store, Silent()))
+    done = compute_corpus_stats(run_stage(clean, clean_config, inputs, store, Silent()).path)
+    assert rules <= set(done.rules)
     assert (foretold.sampled, foretold.would_stay) == (done.documents, done.kept)
     first = {one.rule: one.first for one in foretold.rules if one.first}
     assert first == {name: rule.documents for name, rule in done.rules.items()}
-    assert {"languages", "quality.min_words", "duplicates.exact", "duplicates.near"} <= set(first)
     assert foretold.redacted == {kind: number for kind, number in done.redacted.items() if number}
 
 
-def listing(folder: Path) -> Listing:
-    return list_corpus(str(folder), ReadLog())
+def test_every_group_of_rules_is_foretold():
+    assert {rule.split(".")[0] for _, rules in FORETOLD for rule in rules} == set(GROUPS)
+
+
+def file_index(folder: Path) -> FileIndex:
+    return index_corpus(str(folder), ReadLog())
 
 
 def sample(folder: Path, wanted: int) -> list[str]:
     log = ReadLog()
-    return [one.source for one in take_sample(listing(folder).files, wanted, ReadConfig(), log)]
+    return [one.source for one in take_sample(file_index(folder).files, wanted, ReadConfig(), log)]
 
 
 @pytest.fixture
@@ -225,7 +262,7 @@ def test_only_the_beginning_of_a_large_file_is_read(files: Path):
 
 def test_no_more_files_are_opened_than_documents_are_wanted(tmp_path: Path):
     folder = write(tmp_path / "corpus", {f"{number}.txt": f"text {number}" for number in range(30)})
-    files, log = listing(folder).files, ReadLog()
+    files, log = file_index(folder).files, ReadLog()
     chosen = {one.source for one in take_sample(files, 3, ReadConfig(), log)}
     for name in {file.source for file in files} - chosen:
         (folder / name).unlink()

@@ -15,7 +15,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.core.store import Artifact, Store, content_digest, digest_files
 from leanpipe.corpus.clean import CleanConfig, clean
-from leanpipe.corpus.incremental import find_base
+from leanpipe.corpus.incremental import find_base_corpus
 from leanpipe.corpus.passes.execution import ExecutionConfig, slurm_executor
 from leanpipe.processes.run_stage import run_stage
 from tests.listings import listed
@@ -41,7 +41,7 @@ def cleaned(corpus: Path, root: Path, **execution) -> Artifact:
     sections = {"read": lines, "quality": off, "repetition": off}
     config = CleanConfig.model_validate(sections | {"execution": {"workers": 1} | execution})
     given = (listed(corpus, root / "listings"),)
-    base = find_base(clean, store, config, {"corpus": given})
+    base = find_base_corpus(clean, store, config, {"corpus": given})
     inputs = {"corpus": given} | ({"base": base} if base else {})
     return run_stage(clean, config, inputs, store, Silent())
 

@@ -4,7 +4,7 @@ import ftfy
 import pytest
 
 from leanpipe.corpus import normalize as module
-from leanpipe.corpus.normalize import normalise
+from leanpipe.corpus.normalize import normalize
 
 UNTOUCHED = [
     "def f(x):\n\tif x:\n        return  x   # two  spaces\n\n\nclass A: ...",
@@ -20,7 +20,7 @@ UNTOUCHED = [
 
 @pytest.mark.parametrize("text", UNTOUCHED)
 def test_what_carries_meaning_stays(text: str):
-    assert normalise(text) == text
+    assert normalize(text) == text
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_mojibake_is_undone(text: str, times: int):
     for _ in range(times):
         broken = broken.encode().decode("sloppy-windows-1252")
     assert broken != text
-    assert normalise(broken) == text
+    assert normalize(broken) == text
 
 
 @pytest.mark.parametrize(
@@ -53,21 +53,21 @@ def test_mojibake_is_undone(text: str, times: int):
     ],
 )
 def test_loose_ends_go(text: str, expected: str):
-    assert normalise(text) == expected
+    assert normalize(text) == expected
 
 
 @pytest.mark.parametrize("text", [*UNTOUCHED, "a\r\r\nb\x85c", "x \u00a0\n\u2028\n\n\n\ny", "cafÃ© e\u0301"])
 def test_normal_text_is_normal(text: str):
-    assert normalise(normalise(text)) == normalise(text)
+    assert normalize(normalize(text)) == normalize(text)
 
 
 def test_long_runs_of_spaces_take_linear_time():
     # In quadratic time this would not end before the time-out of the tests.
-    assert normalise("a" + " " * 400_000 + "b" + "\n" * 400_000 + "c").startswith("a  ")
+    assert normalize("a" + " " * 400_000 + "b" + "\n" * 400_000 + "c").startswith("a  ")
 
 
 def test_a_line_of_mojibake_takes_linear_time():
-    assert normalise("Ã©" * 200_000) == "é" * 200_000
+    assert normalize("Ã©" * 200_000) == "é" * 200_000
 
 
 # Real sentences with what makes mojibake hard to tell: accents in pairs, quotes, currencies, spaces that do not break.
@@ -119,4 +119,4 @@ def test_the_short_cut_around_ftfy_gives_what_ftfy_gives():
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_real_sentences_are_not_touched(sentence: str):
-    assert normalise(sentence) == sentence.replace("\u00a0", " ").replace("\u202f", " ")
+    assert normalize(sentence) == sentence.replace("\u00a0", " ").replace("\u202f", " ")

@@ -2,7 +2,7 @@
 
 import yaml
 
-from leanpipe.evaluation.compare import comparison, size_against_quality, to_markdown
+from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
 from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.model_card import model_card
 
@@ -40,7 +40,7 @@ def test_markdown():
 
 
 def test_picture(tmp_path):
-    size_against_quality(ROWS, tmp_path / "new" / "picture.png")
+    draw_size_against_quality(ROWS, tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 

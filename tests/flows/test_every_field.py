@@ -12,7 +12,12 @@ import pytest
 from pydantic import Field, ValidationError
 
 from flows.deployments import FLOWS, config_type
-from leanpipe.assets.resolve import resolve_corpus, resolve_evaluations, resolve_instructions, resolve_model
+from leanpipe.assets.resolve import (
+    resolve_corpus,
+    resolve_evaluation_sets,
+    resolve_instructions,
+    resolve_model,
+)
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
@@ -139,7 +144,7 @@ def given_digests(name: str, place: str, root: Path) -> list[str]:
     if name == "corpus":
         return [one.digest for one in resolve_corpus(given, home)]
     if name == "evaluation_sets":
-        return [one.digest for one in resolve_evaluations(given, home)]
+        return [one.digest for one in resolve_evaluation_sets(given, home)]
     if name == "instructions":
         return [resolve_instructions(given, home).digest]
     references = given if name == "models" else (given,)

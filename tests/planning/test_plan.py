@@ -15,7 +15,7 @@ from leanpipe.core.stage import Stage
 from leanpipe.core.store import Store, content_digest, digest_files, external
 from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.passes.execution import ExecutionConfig
-from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.file_index import index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.models.count import count_parameters, empty_model, read_config
@@ -346,7 +346,7 @@ def test_the_size_of_a_corpus_is_known_before_it_is_read(tmp_path):
     for name, size in (("a.txt", 100), ("in/b.txt", 50)):
         (tmp_path / name).write_text("x" * size)
     assert referred_bytes([str(tmp_path), str(tmp_path / "a.txt"), "sample"]) == 250
-    listing = list_corpus(str(tmp_path), ReadLog())
+    listing = index_corpus(str(tmp_path), ReadLog())
     listing.save(tmp_path / "listing.json")
     given = RunInputs((external("listing", tmp_path / "listing.json"),), known().models, Expected())
     (cleaned, *_) = steps_of(data_to_deployment.stages, PipelineConfig(), given, "cpu")

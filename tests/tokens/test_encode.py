@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from leanpipe.tokens.encode import _CUTS, _PART, Encoder, backend_of, encode, parts
+from leanpipe.tokens.encode import _CUTS, _PART, Encoder, backend_of, encode, split_long_texts
 from tests.tiny import tiny_text, tiny_tokenizer
 
 ENCODER = Encoder(backend_of(tiny_tokenizer()))
@@ -149,14 +149,16 @@ def test_words_are_forgotten_before_they_are_too_many(monkeypatch: pytest.Monkey
 
 def test_a_very_long_text_is_encoded_in_parts_and_comes_back():
     long = "word " * (_PART // 2)  # 2.5 parts
-    assert [(part.first, part.last) for part in parts([long])] == [
+    assert [(part.first, part.last) for part in split_long_texts([long])] == [
         (True, False),
         (False, False),
         (False, True),
     ]
-    assert "".join(part.text for part in parts([long])) == long
-    assert all(part.text.startswith(" ") for part in list(parts([long]))[1:])  # cut before white space
-    assert [len(part.text) for part in parts(["x" * (_PART + 1)])] == [_PART, 1]
+    assert "".join(part.text for part in split_long_texts([long])) == long
+    assert all(
+        part.text.startswith(" ") for part in list(split_long_texts([long]))[1:]
+    )  # cut before white space
+    assert [len(part.text) for part in split_long_texts(["x" * (_PART + 1)])] == [_PART, 1]
     batches = list(encode(ENCODER, ["a", long, "b"], 0))
     tokens = np.concatenate([batch.tokens for batch in batches])
     assert (tokens == 0).sum() == 6  # no separator where parts meet

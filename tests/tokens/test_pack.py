@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from leanpipe.tokens.pack import best_fit, lay_out, plan, token_type
+from leanpipe.tokens.pack import best_fit, lay_out_blocks, plan_packing, token_type
 from tests.tiny import tiny_llama
 
 S = 0  # the separator
@@ -13,8 +13,8 @@ DOCUMENTS = [[S, 11, 12, S], [S, 21, 22, 23, 24, S], [S, S], [S, 31, S]]
 
 def packed(size: int, packing="best_fit", max_padding=1.0, documents=DOCUMENTS, vocabulary=100):
     row = np.concatenate([np.array(tokens, np.uint32) for tokens in documents])
-    pieces = plan(np.array([len(tokens) for tokens in documents]), size, packing, max_padding)
-    arrays = zip(*lay_out(row, pieces, size, S, vocabulary), strict=True)
+    pieces = plan_packing(np.array([len(tokens) for tokens in documents]), size, packing, max_padding)
+    arrays = zip(*lay_out_blocks(row, pieces, size, S, vocabulary), strict=True)
     return tuple(np.concatenate(array) for array in arrays)
 
 
@@ -109,13 +109,16 @@ def test_what_holds_for_all_documents(seed: int):
 
 def test_a_million_short_documents_are_packed_as_those_of_a_few_lengths():
     lengths = np.random.default_rng(0).integers(2, 40, 1_000_000)
-    pieces = plan(lengths, 2048, "best_fit", 0.01)
+    pieces = plan_packing(lengths, 2048, "best_fit", 0.01)
     assert pieces.total == -(-int(lengths.sum()) // 2048)
     assert np.bincount(pieces.blocks, pieces.lengths).max() == 2048
 
 
 def test_nothing_gives_no_block():
-    assert list(lay_out(np.array([], int), plan(np.array([], int), 4, "best_fit", 0), 4, S, 100)) == []
+    assert (
+        list(lay_out_blocks(np.array([], int), plan_packing(np.array([], int), 4, "best_fit", 0), 4, S, 100))
+        == []
+    )
 
 
 def test_numbers_take_the_smallest_type_that_holds_them():

@@ -11,9 +11,9 @@ import pytest
 from leanpipe.core.report import Silent
 from leanpipe.core.store import content_digest, digest_files
 from leanpipe.corpus.document import Document
-from leanpipe.corpus.tables import write_documents
 from leanpipe.tokens.token_shards import Packer, Shard, find_shards, make_shard, read_shard
 from leanpipe.tokens.tokenize import TokenizeConfig, TokenizeInputs, tokenize
+from tests.cleaned import write_documents
 from tests.tiny import tiny_text, tiny_tokenizer
 
 

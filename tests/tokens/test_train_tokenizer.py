@@ -6,11 +6,11 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.document import Document
-from leanpipe.corpus.tables import write_documents
 from leanpipe.tokens.encode import Encoder, backend_of, encode
 from leanpipe.tokens.train_tokenizer import train_tokenizer
-from leanpipe.tokens.training_text import Sample
-from leanpipe.tokens.vocabulary import COVERAGE, characters
+from leanpipe.tokens.training_text import TrainingTextSample
+from leanpipe.tokens.vocabulary import COVERAGE, rare_and_common_characters
+from tests.cleaned import write_documents
 from tests.tiny import tiny_text
 from tests.tokens.test_encode import TRICKY
 
@@ -54,10 +54,10 @@ def test_wordpiece_keeps_words_and_forgets_white_space():
 
 
 def test_rare_characters_get_no_token():
-    rare, common = characters(["ab" * 5000, "é"])
+    rare, common = rare_and_common_characters(["ab" * 5000, "é"])
     assert COVERAGE == 0.9995 and (rare, common) == (["é"], ["a", "b"])
-    assert characters(["abc"]) == ([], ["a", "b", "c"])
-    assert characters(["aab", "", "😀"]) == ([], ["a", "b", "😀"])
+    assert rare_and_common_characters(["abc"]) == ([], ["a", "b", "c"])
+    assert rare_and_common_characters(["aab", "", "😀"]) == ([], ["a", "b", "😀"])
 
 
 def largest(kind: str, vocabulary: int, min_occurrences: int) -> int:
@@ -95,13 +95,13 @@ def test_a_sample_is_of_all_the_text(tmp_path: Path):
         texts = [f"{shard} {n} ".ljust(1000, "x") for n in range(10)]
         documents = [Document(f"{shard}-{n}", text, "a") for n, text in enumerate(texts)]
         write_documents(tmp_path / f"train/0000{shard}.parquet", documents)
-    everything = Sample(tmp_path, 10**6)
+    everything = TrainingTextSample(tmp_path, 10**6)
     assert len(list(everything)) == len(list(everything)) == 40
-    some = [text.split()[0] for text in Sample(tmp_path, 8_000)]
+    some = [text.split()[0] for text in TrainingTextSample(tmp_path, 8_000)]
     assert 6 <= len(some) <= 9 and {some.count(shard) for shard in "0123"} <= {1, 2, 3}
 
 
 def test_a_sample_holds_a_very_long_text_in_parts(tmp_path: Path):
     write_documents(tmp_path / "train/00000.parquet", [Document("0", "word " * 200_000, "a")])
-    assert [len(text) for text in Sample(tmp_path, 10**7)][:3] == [262_139, 262_140, 262_140]
-    assert sum(map(len, Sample(tmp_path, 10**7))) == 1_000_000
+    assert [len(text) for text in TrainingTextSample(tmp_path, 10**7)][:3] == [262_139, 262_140, 262_140]
+    assert sum(map(len, TrainingTextSample(tmp_path, 10**7))) == 1_000_000

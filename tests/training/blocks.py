@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from leanpipe.tokens.blocks import Blocks
-from leanpipe.tokens.pack import lay_out, plan
+from leanpipe.tokens.pack import lay_out_blocks, plan_packing
 from tests.tiny import tiny_text, tiny_tokenizer
 
 
@@ -25,9 +25,10 @@ def save_blocks(place: Path, documents: Sequence[Sequence[int]], length: int, vo
     place.parent.mkdir(parents=True, exist_ok=True)
     row = np.concatenate([[0, *tokens, 0] for tokens in documents])
     # What fills no block is dropped, unless it is all there is.
-    pieces = plan(np.array([len(tokens) + 2 for tokens in documents]), length, "concatenate", 0)
+    pieces = plan_packing(np.array([len(tokens) + 2 for tokens in documents]), length, "concatenate", 0)
     tokens, positions = (
-        np.concatenate(arrays) for arrays in zip(*lay_out(row, pieces, length, 0, vocabulary), strict=True)
+        np.concatenate(arrays)
+        for arrays in zip(*lay_out_blocks(row, pieces, length, 0, vocabulary), strict=True)
     )
     whole = max(1, len(row) // length)
     np.save(f"{place}.tokens.npy", tokens[:whole])

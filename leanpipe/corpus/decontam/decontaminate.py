@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from leanpipe.core.config import StageConfig
-from leanpipe.corpus.decontam import ngram_index as ngrams
+from leanpipe.corpus.decontam import ngram_index
 from leanpipe.corpus.dedup.word_hashes import shingles, shingles_of_sizes, word_hashes, word_spans
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class DecontaminateConfig(StageConfig):
 
 
 class Overlap(NamedTuple):
-    """Why a document is dropped."""
+    """The evaluation text that a document holds too much of, and how much of it."""
 
     name: str
     """The evaluation set of whose text the document has most."""
@@ -55,22 +55,30 @@ class Overlap(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """The config field whose bound the document broke."""
+        """Name the config field whose bound the document broke."""
         return "decontaminate.max_overlap"
 
     @property
     def detail(self) -> str:
-        """For the account: set and passage."""
+        """Return what the account says of it: set and passage."""
         return f"{self.name}: {self.passage}"
 
 
 def ngram_hashes(text: str, n: int) -> "NDArray[np.uint64]":
-    """uint64 of shape (words - n + 1,): one number for every run of `n` words, regardless of case and punctuation.
+    """Return one number for every run of `n` words, regardless of case and punctuation: uint64 of shape (words - n + 1,).
 
     A text of fewer words has none.
     """
     words = word_hashes(text)
     return shingles(words, n) if len(words) >= n else words[:0]
+
+
+def index_evaluation_sets(paths: Sequence[Path], config: DecontaminateConfig, folder: Path) -> Path | None:
+    """Write the index of evaluation sets to `folder`; None if there are none, or they are not looked for."""
+    if not (paths and config.enabled):
+        return None
+    OverlapIndex.of_files(paths, config).save(folder)
+    return folder
 
 
 class _Facts(NamedTuple):
@@ -91,24 +99,24 @@ class OverlapIndex:
     def __init__(self, folder: Path):
         self._facts = _Facts(**json.loads((folder / "index.json").read_text()))
         self._texts = np.load(folder / "texts.npy", mmap_mode="r").view(np.ndarray)
-        self._ngrams = ngrams.Ngrams(folder)
+        self._ngrams = ngram_index.NgramIndex(folder)
 
     @classmethod
     def load(cls, folder: Path) -> "OverlapIndex":
-        """The index that was saved to `folder`; it is mapped, not read, into memory."""
+        """Open the index that was saved to `folder`; it is mapped, not read, into memory."""
         return cls(folder)
 
     @staticmethod
-    def of_texts(texts: Iterable[tuple[str, str]], config: DecontaminateConfig) -> "Unsaved":
-        """The index of evaluation texts, each with the name of its set. Needs 16 bytes of memory per word."""
+    def of_texts(texts: Iterable[tuple[str, str]], config: DecontaminateConfig) -> "UnsavedIndex":
+        """Make the index of evaluation texts, each with the name of its set. Needs 16 bytes of memory per word."""
         return _collect(texts, config)
 
     @staticmethod
-    def of_files(paths: Sequence[Path], config: DecontaminateConfig) -> "Unsaved":
-        """The index of the evaluation sets in files and folders. Raises UserError for a file that cannot be read."""
-        from leanpipe.corpus.decontam.evaluation_sets import read_evaluation
+    def of_files(paths: Sequence[Path], config: DecontaminateConfig) -> "UnsavedIndex":
+        """Make the index of the evaluation sets in files and folders. Raises UserError for a file that cannot be read."""
+        from leanpipe.corpus.decontam.evaluation_sets import read_evaluation_set
 
-        texts = (item for path in paths for item in read_evaluation(path, config.min_words))
+        texts = (item for path in paths for item in read_evaluation_set(path, config.min_words))
         return _collect(texts, config)
 
     @staticmethod
@@ -117,8 +125,8 @@ class OverlapIndex:
         hashes: Sequence["NDArray[np.uint64]"],
         config: DecontaminateConfig,
         counts: Sequence["NDArray[np.integer]"] | None = None,
-    ) -> "Unsaved":
-        """The index of texts of which only the `ngram_hashes` are there; arrays on disk are read piece by piece.
+    ) -> "UnsavedIndex":
+        """Make the index of texts of which only the `ngram_hashes` are there; arrays on disk are read piece by piece.
 
         `counts[i]` says how many of `hashes[i]`, in order, belong to each text. Without it the texts count as one of
         unknown length, so that only a document's own share is judged, not how much of a text it holds.
@@ -130,7 +138,7 @@ class OverlapIndex:
         return len(self._texts)
 
     def overlap(self, text: str) -> Overlap | None:
-        """What `text` shares with the texts of the index, if that is more than `max_overlap`."""
+        """Find what `text` shares with the texts of the index; None if that is no more than `max_overlap`."""
         words = word_hashes(text)
         lengths = np.array([length for length in self._facts.lengths if length <= len(words)], np.int64)
         runs, places = self._ngrams.find(shingles_of_sizes(words, lengths.tolist()))
@@ -158,26 +166,26 @@ class OverlapIndex:
         return self._facts.names[self._texts[found[best], 1]], float(shares[best])
 
 
-class Unsaved(NamedTuple):
+class UnsavedIndex(NamedTuple):
     """An index that is still to be written."""
 
     facts: _Facts
     texts: "NDArray[np.uint32]"
     """Shape (texts, 2): words, 0 if they are not known, and index of the name."""
-    chunks: Callable[[], Iterable[ngrams.Chunk]]
+    chunks: Callable[[], Iterable[ngram_index.Chunk]]
     """Gives the runs, each at text << 32 | first word."""
     runs: int
 
     def save(self, folder: Path) -> None:
-        """Write it to `folder`, which is replaced."""
+        """Write the index to `folder`, which is replaced."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        ngrams.write(folder, self.chunks(), self.runs)
+        ngram_index.write_ngram_index(folder, self.chunks(), self.runs)
         np.save(folder / "texts.npy", self.texts)
         (folder / "index.json").write_text(json.dumps(self.facts._asdict()))
 
 
-def _collect(texts: Iterable[tuple[str, str]], config: DecontaminateConfig) -> Unsaved:
+def _collect(texts: Iterable[tuple[str, str]], config: DecontaminateConfig) -> UnsavedIndex:
     n = config.ngram_words
     rows: list[tuple[int, int]] = []
     names: dict[str, int] = {}
@@ -194,11 +202,11 @@ def _collect(texts: Iterable[tuple[str, str]], config: DecontaminateConfig) -> U
     lengths = sorted({min(words, n) for words, _ in rows})
     facts = _Facts(n, config.max_overlap, lengths, list(names), ignored)
     table = np.array(rows, np.uint32).reshape(-1, 2)
-    return Unsaved(facts, table, partial(_joined, chunks), sum(len(runs) for runs, _ in chunks))
+    return UnsavedIndex(facts, table, partial(_joined, chunks), sum(len(runs) for runs, _ in chunks))
 
 
-def _joined(chunks: Sequence[ngrams.Chunk]) -> Iterator[ngrams.Chunk]:
-    """The same in fewer and larger chunks: evaluation texts are many and short."""
+def _joined(chunks: Sequence[ngram_index.Chunk]) -> Iterator[ngram_index.Chunk]:
+    """Join chunks to fewer and larger ones: evaluation texts are many and short."""
     step = 10_000
     for start in range(0, len(chunks), step):
         hashes, places = zip(*chunks[start : start + step], strict=True)
@@ -207,28 +215,28 @@ def _joined(chunks: Sequence[ngrams.Chunk]) -> Iterator[ngrams.Chunk]:
 
 def _noted(
     name: str, hashes: Sequence[Any], config: DecontaminateConfig, counts: Sequence[Any] | None
-) -> Unsaved:
+) -> UnsavedIndex:
     n = config.ngram_words
     sizes = np.concatenate([np.empty(0, np.int64), *(counts or [])]).astype(np.int64)
     words = np.where(sizes > 0, sizes + n - 1, 0) if counts is not None else np.zeros(1, np.int64)
     table = np.stack([words, np.zeros_like(words)], axis=1).astype(np.uint32)
     facts = _Facts(n, config.max_overlap, [n], [name], 0)
     chunks = partial(_placed, hashes, np.cumsum(sizes) if counts is not None else None)
-    return Unsaved(facts, table, chunks, sum(map(len, hashes)))
+    return UnsavedIndex(facts, table, chunks, sum(map(len, hashes)))
 
 
-def _placed(hashes: Sequence[Any], ends: "NDArray[np.int64] | None") -> Iterator[ngrams.Chunk]:
+def _placed(hashes: Sequence[Any], ends: "NDArray[np.int64] | None") -> Iterator[ngram_index.Chunk]:
     """Pieces of the arrays with their places, from where each text's runs end in all of them together."""
     before = 0
     for one in hashes:
-        for start in range(0, len(one), ngrams.BATCH):
-            part = one[start : start + ngrams.BATCH]
+        for start in range(0, len(one), ngram_index.BATCH):
+            part = one[start : start + ngram_index.BATCH]
             yield part, _places(before + start, len(part), ends)
         before += len(one)
 
 
 def _places(start: int, count: int, ends: "NDArray[np.int64] | None") -> "NDArray[np.uint64]":
-    """Of runs number `start` and on: all 0, if it is not known where texts end."""
+    """Number the places of runs number `start` and on: all 0, if it is not known where texts end."""
     if ends is None:
         return np.zeros(count, np.uint64)
     at: Any = np.arange(start, start + count)

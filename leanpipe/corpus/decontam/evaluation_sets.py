@@ -11,7 +11,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.corpus.dedup.word_hashes import word_hashes
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import decode
-from leanpipe.corpus.readers.stream import BadFile, lines, open_bytes, open_file, open_lines, read_whole
+from leanpipe.corpus.readers.stream import BadFile, open_bytes, open_file, open_lines, read_lines, read_whole
 from leanpipe.corpus.sources.file_index import COMPRESSIONS, SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -19,8 +19,8 @@ _CONFIG = ReadConfig()
 _BATCH = 1000  # rows of a Parquet file at once
 
 
-def read_evaluation(path: Path, min_words: int = 8) -> Iterator[tuple[str, str]]:
-    """(name of the set, text) for every text in a file, or in all files of a folder that can hold an evaluation set.
+def read_evaluation_set(path: Path, min_words: int = 8) -> Iterator[tuple[str, str]]:
+    """Yield (name of the set, text) for every text in a file, or in all files of a folder that can hold an evaluation set.
 
     Texts are the strings of each row (.jsonl, .json, .csv, .tsv, .parquet) or the paragraphs (.txt, .md; lines, if no
     line is empty), plain or compressed. A row that has only strings of fewer than `min_words` words is one text.
@@ -110,7 +110,7 @@ def _paragraphs(file: SourceFile) -> Iterator[str]:
 
 def _json_lines(file: SourceFile) -> Iterator[Any]:
     with open_lines(file, ReadLog(), _CONFIG) as (stream, encoding):
-        for number, line in lines(stream, _CONFIG.max_document_bytes):
+        for number, line in read_lines(stream, _CONFIG.max_document_bytes):
             if line is None:
                 raise BadFile(f"line {number + 1} is longer than {_CONFIG.max_document_bytes:,} bytes")
             if line.strip():

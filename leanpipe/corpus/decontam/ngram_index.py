@@ -30,8 +30,8 @@ Chunk = tuple["NDArray[np.uint64]", "NDArray[np.uint64]"]
 """Numbers of runs and their places: two arrays of one length, in any order."""
 
 
-class Ngrams:
-    """The table in a folder, as `write` left it."""
+class NgramIndex:
+    """Finds runs of words in the table that `write_ngram_index` left in a folder."""
 
     def __init__(self, folder: Path):
         self._hashes = _mapped(folder / "hashes.bin")
@@ -45,7 +45,7 @@ class Ngrams:
         return len(self._hashes)
 
     def find(self, runs: "NDArray[np.uint64]") -> tuple["NDArray[np.int64]", "NDArray[np.uint64]"]:
-        """(which of `runs` are in the table, as indices; the places of those, each once, at most 16 of one run)."""
+        """Return which of `runs` are in the table, as indices, and the places of those, each once, at most 16 of one run."""
         maybe = np.flatnonzero(self._may_hold(runs))
         if not len(maybe):
             return maybe, _NONE
@@ -66,7 +66,7 @@ class Ngrams:
         return (self._filter[slots >> 3] & _bit(slots)) != 0
 
 
-def write(folder: Path, chunks: Iterable[Chunk], count: int) -> None:
+def write_ngram_index(folder: Path, chunks: Iterable[Chunk], count: int) -> None:
     """Write the table of all runs of `chunks`, about `count` of them, to `folder`, which must exist."""
     buckets = folder / ".buckets"
     buckets.mkdir()

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from leanpipe.core.config import StageConfig
+from leanpipe.corpus.dedup.column_files import read_column
 from leanpipe.corpus.dedup.minhash import band_keys, bands, similarity
-from leanpipe.corpus.passes.column_files import read_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,32 +52,32 @@ class Segment:
 
     @cached_property
     def hashes(self) -> "NDArray[np.uint64]":
-        """(n, 2): the first 16 bytes of the SHA-256 of each text."""
+        """Map the first 16 bytes of the SHA-256 of each text: shape (n, 2)."""
         return read_column(self.folder / "hashes.u64", np.uint64, 2)
 
     @cached_property
     def signatures(self) -> "NDArray[np.uint32]":
-        """(n, P); (0, P) if near duplicates are not looked for."""
+        """Map the MinHash signatures: shape (n, P), or (0, P) if near duplicates are not looked for."""
         return read_column(self.folder / "signatures.u32", np.uint32, self._permutations)
 
     @cached_property
     def ids(self) -> "NDArray[Any]":
-        """(n,): 24 hex digits of each."""
+        """Map the ids of the documents, 24 hex digits each: shape (n,)."""
         return read_column(self.folder / "ids.s24", "S24")
 
     @cached_property
     def splits(self) -> "NDArray[np.uint8]":
-        """(n,): place in `SPLITS` of the split that the text's hash decides."""
+        """Map the places in `SPLITS` of the splits that the texts' hashes decide: shape (n,)."""
         return read_column(self.folder / "splits.u8", np.uint8)
 
     @cached_property
     def paragraphs(self) -> "NDArray[np.uint64]":
-        """(all paragraphs that count,): their hashes, in order."""
+        """Map the hashes of all paragraphs that count, in order: shape (paragraphs,)."""
         return read_column(self.folder / "paragraphs.u64", np.uint64)
 
     @cached_property
     def paragraph_counts(self) -> "NDArray[np.uint32]":
-        """(n,): how many of them each document has."""
+        """Map how many of these paragraphs each document has: shape (n,)."""
         return read_column(self.folder / "paragraph_counts.u32", np.uint32)
 
     def __len__(self) -> int:
@@ -92,8 +92,8 @@ class Pairs(NamedTuple):
     similarity: "NDArray[np.float64]"
 
     @classmethod
-    def together(cls, pairs: Sequence["Pairs"]) -> "Pairs":
-        """All of them, each later document once, with its earliest match."""
+    def merge(cls, pairs: Sequence["Pairs"]) -> "Pairs":
+        """Join several lists of pairs to one that has each later document once, with its earliest match."""
         if not pairs:
             return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
         later, earlier, similarity = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
@@ -102,30 +102,31 @@ class Pairs(NamedTuple):
         return cls(later[first], earlier[first], similarity[first])
 
 
-class Index:
-    """All segments as one: those of earlier runs first, then the new ones."""
+class DocumentIndex:
+    """The documents of all segments, numbered through: those of earlier runs first, then the new ones."""
 
-    def __init__(self, segments: Sequence[Segment], held: int):
-        """`held`: how many of `segments` are of earlier runs; their documents stay, whatever comes."""
+    def __init__(self, segments: Sequence[Segment], base: int):
+        """`base`: how many of `segments` are of earlier runs; their documents stay, whatever comes."""
         self.segments = segments
         self.starts = np.cumsum([0, *map(len, segments)])
-        self.new = int(self.starts[held])
+        self.new = int(self.starts[base])
         """The first document that is new."""
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def place(self, number: int) -> tuple[Segment, int]:
-        """The segment of a document, and its row there."""
+        """Find the segment of a document, and its row there."""
         at = int(np.searchsorted(self.starts, number, "right")) - 1
         return self.segments[at], number - int(self.starts[at])
 
     def id(self, number: int) -> str:
+        """Return the id of a document, by its number."""
         segment, row = self.place(number)
         return bytes(segment.ids[row]).decode()
 
     def signatures(self, numbers: "NDArray[np.int64]") -> "NDArray[np.uint32]":
-        """(len(numbers), P)"""
+        """Return the signatures of the documents with these numbers: shape (len(numbers), P)."""
         at = np.searchsorted(self.starts, numbers, "right") - 1
         result = np.empty((len(numbers), self.segments[0].signatures.shape[1]), np.uint32)
         for segment in np.unique(at):
@@ -134,8 +135,8 @@ class Index:
         return result
 
 
-def exact_pairs(index: Index) -> Pairs:
-    """Documents with the very text of an earlier one."""
+def exact_pairs(index: DocumentIndex) -> Pairs:
+    """Find the documents with the very text of an earlier one."""
     found = []
     for numbers, keys in _parts(index, lambda segment: segment.hashes[:, 0]):
         order = np.argsort(keys, kind="stable")
@@ -145,26 +146,26 @@ def exact_pairs(index: Index) -> Pairs:
         leader = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
         later = np.flatnonzero(np.concatenate([[False], same]))
         found.append(Pairs(numbers[order[later]], numbers[order[leader[later]]], np.ones(len(later))))
-    pairs = Pairs.together(found)
+    pairs = Pairs.merge(found)
     new = pairs.later >= index.new
     return Pairs(*(column[new] for column in pairs))
 
 
 def near_pairs(
-    index: Index, gone: "NDArray[np.bool_]", config: DuplicatesConfig, task: int, of: int
+    index: DocumentIndex, gone: "NDArray[np.bool_]", config: DuplicatesConfig, task: int, of: int
 ) -> Pairs:
-    """Documents that are nearly an earlier one, by the bands that fall to `task` of `of`; not those in `gone` (n,)."""
+    """Find documents that are nearly an earlier one, by the bands that fall to `task` of `of`; not those in `gone` (n,)."""
     count, rows = bands(config.threshold, config.permutations)
     found = []
     for band in range(task, count, of):
         for numbers, keys in _parts(index, lambda segment, band=band: _keys(segment, band, rows), gone):  # type: ignore[misc]
             for bucket in _buckets(numbers, keys, index.new):
                 found += list(_compare(index, bucket, config.threshold))
-    return Pairs.together(found)
+    return Pairs.merge(found)
 
 
-def repeated_paragraphs(index: Index, gone: "NDArray[np.bool_]") -> list["NDArray[np.bool_]"]:
-    """For each segment, which of its paragraphs were there before in a document that is not `gone`."""
+def repeated_paragraphs(index: DocumentIndex, gone: "NDArray[np.bool_]") -> list["NDArray[np.bool_]"]:
+    """Mark, for each segment, which of its paragraphs were there before in a document that is not `gone`."""
     hashes = np.concatenate([segment.paragraphs for segment in index.segments])
     kept = np.concatenate([
         np.repeat(~gone[start:end], segment.paragraph_counts)
@@ -186,7 +187,7 @@ def _keys(segment: Segment, band: int, rows: int) -> "NDArray[np.uint64]":
 
 
 def _parts(
-    index: Index, keys_of: Any, gone: "NDArray[np.bool_] | None" = None
+    index: DocumentIndex, keys_of: Any, gone: "NDArray[np.bool_] | None" = None
 ) -> Iterator[tuple["NDArray[np.int64]", "NDArray[np.uint64]"]]:
     """(numbers, keys) of all documents that are not gone, in as many parts, by key, as memory asks for."""
     count = -(-len(index) // _IN_MEMORY)
@@ -219,7 +220,7 @@ def _buckets(
             yield numbers[order[start:end]]
 
 
-def _compare(index: Index, bucket: "NDArray[np.int64]", threshold: float) -> Iterator[Pairs]:
+def _compare(index: DocumentIndex, bucket: "NDArray[np.int64]", threshold: float) -> Iterator[Pairs]:
     """Pairs with the first document of the bucket, then, among those unlike it, with the first of them, and so on."""
     for _ in range(_REPRESENTATIVES):
         if len(bucket) < 2:

@@ -14,7 +14,7 @@ _RECALL = 0.99  # a pair that is just as similar as the threshold is found so of
 
 
 def signature(shingles: "NDArray[np.uint64]", permutations: int) -> "NDArray[np.uint32]":
-    """uint32 of shape (P,): for each of P hash functions its least value over the shingles.
+    """Return for each of P hash functions its least value over the shingles: uint32 of shape (P,).
 
     The share of places at which two signatures agree estimates the Jaccard similarity of their shingles. The hash
     functions are multiply-shift (Dietzfelbinger et al. 1997), for shingles are well mixed numbers already.
@@ -29,12 +29,12 @@ def signature(shingles: "NDArray[np.uint64]", permutations: int) -> "NDArray[np.
 
 
 def similarity(ones: "NDArray[np.uint32]", others: "NDArray[np.uint32]") -> "NDArray[np.float64]":
-    """Estimated Jaccard similarity of signatures (n, P) with signatures (n, P) or (P,)."""
+    """Estimate the Jaccard similarity of signatures (n, P) with signatures (n, P) or (P,)."""
     return (ones == others).mean(axis=1)
 
 
 def bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """(bands, rows of each): as many rows as still find 99 of 100 pairs at the threshold, so that few others are."""
+    """Choose (bands, rows of each): as many rows as still find 99 of 100 pairs at the threshold, so that few others are."""
     for rows in range(permutations, 0, -1):
         count = permutations // rows
         if 1 - (1 - threshold**rows) ** count >= _RECALL:
@@ -43,7 +43,7 @@ def bands(threshold: float, permutations: int) -> tuple[int, int]:
 
 
 def band_keys(signatures: "NDArray[np.uint32]", band: int, rows: int) -> "NDArray[np.uint64]":
-    """uint64 of shape (n,): documents with the same key agree, but for chance, in all rows of the band."""
+    """Return keys that documents share, but for chance, if they agree in all rows of the band: uint64 of shape (n,)."""
     keys: np.ndarray = np.full(len(signatures), band, np.uint64)
     for row in range(band * rows, (band + 1) * rows):
         keys = (keys ^ signatures[:, row]) * np.uint64(0x9E3779B97F4A7C15)

@@ -59,19 +59,19 @@ class _Words(NamedTuple):
 
 
 def word_hashes(text: str) -> "NDArray[np.uint64]":
-    """uint64 of shape (words,): the same word has the same number, in whatever case, place and text it stands."""
+    """Return a number for each word, the same in whatever case, place and text it stands: uint64 of shape (words,)."""
     found = [_hash(_find(chunk)) for _, chunk in _chunks(text)]
     return np.concatenate(found) if found else np.empty(0, np.uint64)
 
 
 def word_spans(text: str) -> "NDArray[np.int64]":
-    """int64 of shape (words, 2): where each word that `word_hashes` hashes starts and ends in `text`, in characters."""
+    """Return where each word that `word_hashes` hashes starts and ends, in characters: int64 of shape (words, 2)."""
     found = [np.stack(_find(chunk)[3:], axis=1) + start for start, chunk in _chunks(text)]
     return np.concatenate(found) if found else np.empty((0, 2), np.int64)
 
 
 def shingles(hashes: "NDArray[np.uint64]", size: int) -> "NDArray[np.uint64]":
-    """uint64 of shape (words - size + 1,): one number for every run of `size` words.
+    """Return one number for every run of `size` words: uint64 of shape (words - size + 1,).
 
     Fewer words than that are one run, whose number no longer run has; no words have none.
     """
@@ -80,7 +80,7 @@ def shingles(hashes: "NDArray[np.uint64]", size: int) -> "NDArray[np.uint64]":
 
 
 def shingles_of_sizes(hashes: "NDArray[np.uint64]", sizes: Sequence[int]) -> "NDArray[np.uint64]":
-    """What `shingles` gives for each of `sizes`, one after the other, but faster.
+    """Return what `shingles` gives for each of `sizes`, one after the other, but faster.
 
     `sizes` are in ascending order, and none is larger than the number of words.
     """
@@ -94,7 +94,7 @@ def shingles_of_sizes(hashes: "NDArray[np.uint64]", sizes: Sequence[int]) -> "ND
 
 
 def _sums(hashes: "NDArray[np.uint64]", size: int) -> "NDArray[np.uint64]":
-    """For every run of `size` words, the value of the polynomial with their hashes as coefficients."""
+    """Return for every run of `size` words the value of the polynomial with their hashes as coefficients."""
     sums, done = hashes, 1
     for bit in bin(size)[3:]:  # a run of 2k words is two of k, one of 2k + 1 a word more
         sums = sums[:-done] * _power(done) + sums[done:]
@@ -139,7 +139,7 @@ def _find(text: str) -> _Words:
 
 
 def _runs(kinds: "NDArray[np.uint8]") -> tuple[Any, Any]:
-    """Where runs of characters that are not 0 start and end."""
+    """Find where runs of characters that are not 0 start and end."""
     inside: Any = np.zeros(len(kinds) + 2, np.bool_)
     np.not_equal(kinds, 0, out=inside[1:-1])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
@@ -147,7 +147,7 @@ def _runs(kinds: "NDArray[np.uint8]") -> tuple[Any, Any]:
 
 
 def _runs_alone(kinds: "NDArray[np.uint8]") -> tuple[Any, Any]:
-    """The same where some characters are runs of their own."""
+    """Find where runs start and end if some characters are runs of their own."""
     padded: Any = np.zeros(len(kinds) + 2, np.uint8)
     padded[1:-1] = kinds
     edge = (padded[1:] != padded[:-1]) | (padded[1:] == _ALONE)

@@ -16,8 +16,8 @@ _WHOLE = (
 )
 
 
-class Nature(IntEnum):
-    """What an element says that it is."""
+class ElementRole(IntEnum):
+    """What part of a page an element says that it is."""
 
     CONTENT = 0
     """Nothing in particular."""
@@ -33,7 +33,7 @@ class Nature(IntEnum):
     """The text of the page."""
 
 
-class Text(NamedTuple):
+class TextLength(NamedTuple):
     """How much text there is, and how much of it is links."""
 
     length: int
@@ -41,6 +41,7 @@ class Text(NamedTuple):
 
     @property
     def unlinked(self) -> int:
+        """Length of the text that is not links."""
         return self.length - self.linked
 
 
@@ -70,19 +71,19 @@ _WORD = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
 _SAYING = _WEAK_NAMES | _STRONG_NAMES | _FOOTER_NAMES | _COMMENT_NAMES | _PLACES
 
 
-def nature_of(tag: bytes, attributes: bytes, *, comments: bool, tables: bool) -> Nature:
-    """By its tag, role, class and id; whether readers' `comments` and `tables` count as text is the user's choice."""
+def classify_element(tag: bytes, attributes: bytes, *, comments: bool, tables: bool) -> ElementRole:
+    """Tell the role of an element by its tag, role, class and id; `comments` and `tables` count as text if the user says so."""
     if tag in (b"nav", b"dialog", b"menu") or (tag == b"table" and not tables) or _HIDDEN.search(attributes):
-        return Nature.GONE
+        return ElementRole.GONE
     if tag == b"main" or _MARKED_MAIN.search(attributes):
-        return Nature.MAIN
+        return ElementRole.MAIN
     words, of_id = _words(_CLASS, attributes), _words(_ID, attributes)
     words |= of_id if of_id <= _SAYING else frozenset()
     if tag == b"footer" or words & _FOOTER_NAMES or (not comments and words & _COMMENT_NAMES):
-        return Nature.FOOTER
+        return ElementRole.FOOTER
     if words & _STRONG_NAMES:
-        return Nature.STRONG
-    return Nature.WEAK if tag in (b"aside", b"header") or words & _WEAK_NAMES else Nature.CONTENT
+        return ElementRole.STRONG
+    return ElementRole.WEAK if tag in (b"aside", b"header") or words & _WEAK_NAMES else ElementRole.CONTENT
 
 
 def _words(name: re.Pattern[bytes], attributes: bytes) -> set[bytes]:
@@ -90,13 +91,13 @@ def _words(name: re.Pattern[bytes], attributes: bytes) -> set[bytes]:
     return {word.lower() for word in _WORD.findall(found[1])} if found else set()
 
 
-def goes(nature: Nature, inside: Text, page: Text) -> bool:
+def is_boilerplate(nature: ElementRole, inside: TextLength, page: TextLength) -> bool:
     """Whether an element is left out, by the text in it and the text of the page up to its end."""
-    if nature == Nature.GONE:
+    if nature == ElementRole.GONE:
         return True
     if inside.unlinked > max(_WHOLE, page.unlinked / 2):
         return False
-    if nature == Nature.FOOTER:
+    if nature == ElementRole.FOOTER:
         return inside.length < _FOOTER_SHORT or inside.linked > _FOOTER_LINKED * inside.length
-    is_short = nature == Nature.STRONG and inside.length < _SHORT
+    is_short = nature == ElementRole.STRONG and inside.length < _SHORT
     return is_short or inside.linked > _LINKED * inside.length

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from leanpipe.corpus.extract.boilerplate import Nature, Text, goes, nature_of
+from leanpipe.corpus.extract.boilerplate import ElementRole, TextLength, classify_element, is_boilerplate
 
 _LEAST = 200  # unlinked bytes that trimming must leave, and …
 _LEAST_SHARE = 0.7  # … of all: else the page is a list, and stays
@@ -29,7 +29,7 @@ _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u00a0"), ("&amp;", "&"))
 _BREAK = b"\0"  # a line end within a block: no parser lets this character through
 
 
-class Block(NamedTuple):
+class HtmlBlock(NamedTuple):
     """Text that stands on lines of its own, as HTML escapes it."""
 
     text: bytes
@@ -42,7 +42,7 @@ class Block(NamedTuple):
 
 
 class Page:
-    """What of a page has been read so far."""
+    """What of a page has been read so far: its blocks, and where among its elements the reader is."""
 
     __slots__ = (
         "_elements", "_gap", "_heading", "_item", "_length", "_link", "_linked", "_links", "_mains",
@@ -50,10 +50,10 @@ class Page:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.blocks: list[Block] = []
+        self.blocks: list[HtmlBlock] = []
         self.parts: list[bytes] = []
         self.pre = False
-        self._elements: list[tuple[Nature, int, int, int] | None] = []
+        self._elements: list[tuple[ElementRole, int, int, int] | None] = []
         self._mains: list[tuple[int, int, int]] = []
         self._length = self._linked = 0
         self._gap = 0
@@ -62,19 +62,20 @@ class Page:
         self._item = self._heading = False
 
     def element(self) -> None:
-        """One that says nothing of itself."""
+        """Begin an element that says nothing of itself."""
         if self.parts:
             self._add()
         if not self._item:
             self._gap = 2
         self._elements.append(None)
 
-    def saying(self, nature: Nature) -> None:
-        """One that may go as a whole: what it says it is, and where the page stands as it begins."""
+    def saying(self, nature: ElementRole) -> None:
+        """Begin an element that may go as a whole, by what it says it is, and note where the page stands."""
         self.paragraph()
         self._elements.append((nature, len(self.blocks), self._length, self._linked))
 
     def end_element(self) -> None:
+        """End the innermost element, and leave it out if it is boilerplate."""
         if self.parts:
             self._add()
         if not self._item:
@@ -82,69 +83,81 @@ class Page:
         if element := self._elements.pop():
             self._judge(*element)
 
-    def _judge(self, nature: Nature, first: int, length: int, linked: int) -> None:
-        inside = Text(self._length - length, self._linked - linked)
-        if nature == Nature.MAIN:
+    def _judge(self, nature: ElementRole, first: int, length: int, linked: int) -> None:
+        inside = TextLength(self._length - length, self._linked - linked)
+        if nature == ElementRole.MAIN:
             self._mains.append((first, len(self.blocks), inside.unlinked))
-        elif goes(nature, inside, Text(self._length, self._linked)):
+        elif is_boilerplate(nature, inside, TextLength(self._length, self._linked)):
             del self.blocks[first:]
             while self._mains and self._mains[-1][1] > first:
                 self._mains.pop()
             self._length, self._linked, self._gap = length, linked, 2
 
     def paragraph(self) -> None:
+        """Begin a block that an empty line parts from the one before."""
         if self.parts:
             self._add()
         if not self._item:
             self._gap = 2
 
     def line(self) -> None:
+        """Begin a block on a line of its own."""
         if self.parts:
             self._add()
         if not self._gap:
             self._gap = 1
 
     def item(self) -> None:
+        """Begin an item of a list."""
         self.line()
         self._item = True
 
     def end_item(self) -> None:
+        """End an item of a list."""
         self.line()
         self._item = False
 
     def heading(self) -> None:
+        """Begin a heading."""
         self.paragraph()
         self._heading = True
 
     def end_heading(self) -> None:
+        """End a heading."""
         self.paragraph()
         self._heading = False
 
     def preformatted(self) -> None:
+        """Begin text of which white space counts."""
         self.paragraph()
         self.pre = True
 
     def end_preformatted(self) -> None:
+        """End text of which white space counts."""
         self.paragraph()
         self.pre = False
 
     def cell(self) -> None:
+        """Part a cell of a table from the one before."""
         if self.parts:
             self.parts.append(b" | ")
 
     def link(self) -> None:
+        """Begin a link."""
         self._link = len(self.parts)
 
     def end_link(self) -> None:
+        """End a link, and count its text."""
         if self._link >= 0:
             self._links += sum(map(len, self.parts[self._link :]))
             self._link = -1
 
     def line_break(self) -> None:
+        """Begin a new line within the block."""
         self.parts.append(b"\n" if self.pre else _BREAK)
 
     def finish(self, trim: bool) -> None:
-        """The end of the page: what is marked as its main part is all of it, and the ends are trimmed of the rest."""
+        """End the page: what is marked as its main part is all of it, and the ends are trimmed of the rest."""
         self.paragraph()
         if not trim:
             return
@@ -166,13 +179,13 @@ class Page:
         if length < _BLANK and not text.replace(b"&nbsp;", b"").strip(b"\0 \t\n"):
             return
         shown = b"- " + text if self._item else text
-        self.blocks.append(Block(shown, self._gap, length, linked, self._heading))
+        self.blocks.append(HtmlBlock(shown, self._gap, length, linked, self._heading))
         self._length += length
         self._linked += linked
         self._gap, self._item = 0, False
 
 
-def _trimmed(blocks: list[Block]) -> list[Block]:
+def _trimmed(blocks: list[HtmlBlock]) -> list[HtmlBlock]:
     """The run of blocks that says most (its headings with it), or all of them if much is said outside of it."""
     best, first, last, start, total = 0, 0, 0, 0, 0
     for position, block in enumerate(blocks):
@@ -187,7 +200,7 @@ def _trimmed(blocks: list[Block]) -> list[Block]:
     return run if _unlinked(run) >= max(_LEAST, _LEAST_SHARE * _unlinked(blocks)) else blocks
 
 
-def _unlinked(blocks: Sequence[Block]) -> int:
+def _unlinked(blocks: Sequence[HtmlBlock]) -> int:
     return sum(block.length - block.linked for block in blocks)
 
 
@@ -225,7 +238,7 @@ _UNREAD = frozenset(b"noscript select textarea button noframes".split())
 """Elements that have text, but none of the page's own."""
 
 
-def _opener(nature: Nature) -> Action:
+def _opener(nature: ElementRole) -> Action:
     return lambda page: page.saying(nature)
 
 
@@ -237,11 +250,14 @@ def _comment(page: Page) -> bytes:
     return _COMMENT_END
 
 
-_OPENERS = {Nature.CONTENT: Page.element} | {nature: _opener(nature) for nature in Nature if nature}
+_OPENERS = {ElementRole.CONTENT: Page.element} | {nature: _opener(nature) for nature in ElementRole if nature}
 
 
-class Rules(dict[bytes, Action | None]):
-    """What every tag does, by all that stands between its `<` and `>`; None does nothing. Most tags are seen many times."""
+class TagRules(dict[bytes, Action | None]):
+    """Tells what every tag does, by all that stands between its `<` and `>`; None does nothing.
+
+    Most tags are seen many times, so what they do is remembered.
+    """
 
     def __init__(self, *, comments: bool = False, tables: bool = True, everything: bool = False):
         super().__init__()
@@ -262,9 +278,9 @@ class Rules(dict[bytes, Action | None]):
     def _action(self, tag: bytes, attributes: bytes) -> Action | None:
         if tag in _ELEMENTS:
             return _OPENERS[
-                Nature.CONTENT
+                ElementRole.CONTENT
                 if self.everything
-                else nature_of(tag, attributes, comments=self._comments, tables=self._tables)
+                else classify_element(tag, attributes, comments=self._comments, tables=self._tables)
             ]
         if tag in _ELEMENT_ENDS:
             return Page.end_element
@@ -273,8 +289,8 @@ class Rules(dict[bytes, Action | None]):
         return _comment if tag.startswith(b"!--") else _OF_TAG.get(tag)
 
 
-def text(body: str, rules: Rules) -> str:
-    """What `rules` let stay of a page's body, as plain text.
+def extract_text(body: str, rules: TagRules) -> str:
+    """Return what `rules` let stay of a page's body, as plain text.
 
     The body is what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too.
     """
@@ -283,7 +299,7 @@ def text(body: str, rules: Rules) -> str:
     return _render(page.blocks)
 
 
-def _read(pieces: Iterator[bytes], rules: Rules) -> Page:
+def _read(pieces: Iterator[bytes], rules: TagRules) -> Page:
     page = Page()
     parts = page.parts
     for piece in pieces:
@@ -324,7 +340,7 @@ def _text_after_comment(piece: bytes, pieces: Iterator[bytes]) -> bytes:
     return b""
 
 
-def _render(blocks: Sequence[Block]) -> str:
+def _render(blocks: Sequence[HtmlBlock]) -> str:
     """The blocks as plain text."""
     text = b"".join(b"\n" * block.gap + block.text for block in blocks).decode()
     if _BREAK.decode() in text:

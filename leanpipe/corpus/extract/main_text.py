@@ -13,7 +13,7 @@ from pydantic import Field
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.document import Fault
-from leanpipe.corpus.extract import html_blocks as blocks
+from leanpipe.corpus.extract import html_blocks
 
 Method = Literal["blocks", "resiliparse", "selectolax", "trafilatura"]
 
@@ -54,9 +54,10 @@ class Extracted(NamedTuple):
     """Why nothing was found where there is something to be found. A page without any text has no fault, and no text."""
 
 
-def main_text(html: str, config: ExtractConfig) -> Extracted:
-    """The page's text, paragraphs apart, code indented, cells parted by bars. No parser is given a page that would break
-    it: time grows with the page's length alone.
+def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
+    """Find a page's text: paragraphs apart, code indented, cells parted by bars.
+
+    No parser is given a page that would break it: time grows with the page's length alone.
 
     Raises UserError if the method's package is not installed.
     """
@@ -85,25 +86,25 @@ def _second_try(text: str, html: str, config: ExtractConfig) -> Extracted:
 
 
 def _blocks(html: str, config: ExtractConfig) -> str:
-    return blocks.text(_body(html), _rules(config.comments, config.tables))
+    return html_blocks.extract_text(_body(html), _rules(config.comments, config.tables))
 
 
 @cache
-def _rules(comments: bool, tables: bool) -> blocks.Rules:
-    return blocks.Rules(comments=comments, tables=tables)
+def _rules(comments: bool, tables: bool) -> html_blocks.TagRules:
+    return html_blocks.TagRules(comments=comments, tables=tables)
 
 
 @cache
-def _all_rules() -> blocks.Rules:
-    return blocks.Rules(everything=True)
+def _all_rules() -> html_blocks.TagRules:
+    return html_blocks.TagRules(everything=True)
 
 
 def _everything(html: str, _: ExtractConfig) -> str:
-    return blocks.text(_body(html), _all_rules())
+    return html_blocks.extract_text(_body(html), _all_rules())
 
 
 def _body(html: str) -> str:
-    """As resiliparse's parser repairs it. Its time is linear even in elements nested 100,000 deep."""
+    """Parse a page with resiliparse, and return the body as it repairs it. Its time is linear even in elements nested 100,000 deep."""
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(html)
@@ -137,7 +138,7 @@ def _selectolax(html: str, _: ExtractConfig) -> str:
         return ""
     tree = LexborHTMLParser(html)
     root = tree.body or tree.root
-    return blocks.text(root.html or "", _all_rules()) if root else ""
+    return html_blocks.extract_text(root.html or "", _all_rules()) if root else ""
 
 
 def _trafilatura(html: str, config: ExtractConfig) -> str:

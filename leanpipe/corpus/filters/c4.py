@@ -11,7 +11,7 @@ from pydantic import Field
 
 from leanpipe.core.config import StageConfig
 from leanpipe.corpus.document import Fault
-from leanpipe.corpus.filters.document_statistics import View
+from leanpipe.corpus.filters.document_statistics import DocumentStatistics
 from leanpipe.corpus.filters.word_split import TERMINALS, count_sentences
 
 _CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
@@ -60,17 +60,17 @@ class C4Config(StageConfig):
     Lao."""
 
 
-def c4_clean(view: View, config: C4Config) -> tuple[str, Fault | None]:
-    """(the text that C4 leaves of the document, why it is dropped). The text of a dropped one is left alone."""
+def c4_clean(document: DocumentStatistics, config: C4Config) -> tuple[str, list[Fault]]:
+    """Return the text that C4 leaves of the document, and every reason to drop it; the text of such a one is left alone."""
     if not config.enabled:
-        return view.text, None
-    lines, faults = c4_faults(view, config)
-    return (view.text, faults[0]) if faults else ("\n".join(lines), None)
+        return document.text, []
+    lines, faults = _judge_lines(document, config)
+    return (document.text, faults) if faults else ("\n".join(lines), [])
 
 
-def c4_faults(view: View, config: C4Config) -> tuple[list[str], list[Fault]]:
+def _judge_lines(document: DocumentStatistics, config: C4Config) -> tuple[list[str], list[Fault]]:
     """(the lines that are left, all reasons to drop the document)."""
-    lines, faults = _well_formed(view, config), []
+    lines, faults = _well_formed(document, config), []
     lowered = "\n".join(lines).lower()
     if config.lorem_ipsum and (count := lowered.count("lorem ipsum")):
         faults.append(Fault("c4.lorem_ipsum", float(count)))
@@ -80,21 +80,21 @@ def c4_faults(view: View, config: C4Config) -> tuple[list[str], list[Fault]]:
         faults.append(Fault("c4.curly_brackets", float(count)))
     if config.policies:
         lines = _without(lines, lowered, _POLICIES)
-    sentences = _sentences(lines, view, config.min_sentences)
-    if sentences < config.min_sentences and view.language not in _UNMARKED:
+    sentences = _sentences(lines, document, config.min_sentences)
+    if sentences < config.min_sentences and document.language not in _UNMARKED:
         faults.append(Fault("c4.min_sentences", float(sentences)))
     return lines, faults
 
 
-def _well_formed(view: View, config: C4Config) -> list[str]:
+def _well_formed(document: DocumentStatistics, config: C4Config) -> list[str]:
     """The lines that end as sentences do and are long enough, without citations."""
-    lines = list(map(str.strip, view.lines))
-    if config.citations and "[" in view.text:
+    lines = list(map(str.strip, document.lines))
+    if config.citations and "[" in document.text:
         lines = [_CITATION.sub("", line) for line in lines]
-    if config.terminal_punctuation and view.language not in _UNMARKED:
+    if config.terminal_punctuation and document.language not in _UNMARKED:
         lines = [line for line in lines if line[-1:] in _ENDS and not line.endswith("...")]
     least, longest = config.min_words_per_line, config.max_word_length
-    if view.spaceless:
+    if document.spaceless:
         return [line for line in lines if sum(map(str.isalnum, line)) >= least]
     lines = [line for line in lines if len(line.split(None, least)) >= least]
     return [line for line in lines if len(line) <= longest or max(map(len, line.split())) <= longest]
@@ -108,13 +108,13 @@ def _without(lines: list[str], lowered: str, phrases: tuple[str, ...]) -> list[s
     return [line for line in lines if not any(phrase in line.lower() for phrase in found)]
 
 
-def _sentences(lines: list[str], view: View, enough: int) -> int:
+def _sentences(lines: list[str], document: DocumentStatistics, enough: int) -> int:
     """How many sentences there are, counted up to `enough`. Every line holds one at least."""
     count = len(lines)
     for line in lines:
         if count >= enough:
             break
-        if view.spaceless:
+        if document.spaceless:
             count += max(0, sum(map(bool, map(str.strip, _SENTENCE_ENDS.split(line)))) - 1)
         else:
             count += count_sentences(line, enough - count + 1) - 1

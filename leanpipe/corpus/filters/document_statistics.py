@@ -55,9 +55,11 @@ class Words(NamedTuple):
     """Sums of `_REAL`, `_ALPHABETIC` and the bits of stop words."""
 
 
-class View:
-    """`text` in `language` (ISO 639 code), for the filters to measure. In languages without spaces, every letter
-    and digit is a word, and marks are none."""
+class DocumentStatistics:
+    """What the filters measure of `text` in `language` (ISO 639 code), each figure counted once.
+
+    In languages without spaces, every letter and digit is a word, and marks are none.
+    """
 
     def __init__(self, text: str, language: str):
         self.text = text
@@ -66,24 +68,25 @@ class View:
 
     @cached_property
     def lines(self) -> list[str]:
-        """Those with something in them."""
+        """List the lines with something in them."""
         return list(filter(str.strip, self.text.split("\n")))
 
     @cached_property
     def paragraphs(self) -> list[str]:
-        """What stands between empty lines."""
+        """List what stands between empty lines."""
         pieces = (piece.strip("\n") for piece in self.text.split("\n\n"))
         return [piece for piece in pieces if piece]
 
     @cached_property
     def least_words(self) -> int:
-        """At least so many words have a letter or digit, if the text is so long that it is better not to count."""
+        """Count words with a letter or digit from below, if the text is so long that it is better not to count all; else 0."""
         if len(self.text) <= _BLOCK or self.spaceless:
             return 0
         return sum(sum(map(str.isalnum, block.split())) for block in _blocks(self.text))
 
     @cached_property
     def counts(self) -> Counts:
+        """Count the words, and their characters, by kind."""
         words = self.words
         real = (words.kinds & _REAL).astype(np.bool_)
         return Counts(
@@ -96,6 +99,7 @@ class View:
 
     @cached_property
     def words(self) -> Words:
+        """Find the words in order."""
         return _letters(self.text) if self.spaceless else _vocabulary().words(self.text)
 
 
@@ -103,14 +107,14 @@ _own = threading.local()
 
 
 def _vocabulary() -> "_Vocabulary":
-    """This thread's."""
+    """Return this thread's table of pieces."""
     if not hasattr(_own, "vocabulary") or _own.vocabulary.is_full:
         _own.vocabulary = _Vocabulary()
     return _own.vocabulary
 
 
 class _Vocabulary(dict[str, tuple[int, ...]]):
-    """For each piece between white space, the numbers of the words that it is made of."""
+    """Holds, for each piece between white space, the numbers of the words that it is made of."""
 
     def __init__(self) -> None:
         self._numbers = _Numbers()
@@ -126,7 +130,7 @@ class _Vocabulary(dict[str, tuple[int, ...]]):
         return numbers
 
     def words(self, text: str) -> Words:
-        """Those of `text`, in memory of a few times its size."""
+        """Find the words of `text`, in memory of a few times its size."""
         chunks = chain.from_iterable(map(str.split, _blocks(text)))
         numbers = np.fromiter(chain.from_iterable(map(self.__getitem__, chunks)), np.int64)
         lengths, kinds = self._numbers.lengths, self._numbers.kinds

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from leanpipe.core.config import StageConfig
 from leanpipe.corpus.document import Fault
-from leanpipe.corpus.filters.document_statistics import View
-from leanpipe.corpus.filters.thresholds import Measure, faults, repeated
+from leanpipe.corpus.filters.document_statistics import DocumentStatistics
+from leanpipe.corpus.filters.thresholds import Measure, count_repeated, exceeded_bounds
 from leanpipe.corpus.filters.word_split import TERMINALS
 
 
@@ -33,27 +33,30 @@ class FineWebConfig(StageConfig):
     """Most line ends per word (from the code that Penedo et al. 2024 published: 0.3; not in the paper)."""
 
 
-def fineweb_fault(view: View, config: FineWebConfig) -> Fault | None:
-    """The first bound that the document breaks."""
+def fineweb_faults(document: DocumentStatistics, config: FineWebConfig) -> Iterator[Fault]:
+    """Yield the bounds that the document breaks, measuring only as far as is asked."""
     if not config.enabled:
-        return None
-    fault = next(faults("fineweb", _line_measures(view, config.short_line), config), None)
+        return
+    yield from exceeded_bounds("fineweb", _line_measures(document, config.short_line), config)
     # There are at least as many words as pieces between white space, which are found in a fraction of the time.
-    if fault or view.text.count("\n") <= config.max_newlines_per_word * len(view.text.split()):
-        return fault
-    return next(faults("fineweb", fineweb_measures(view, config.short_line), config), None)
+    if document.text.count("\n") > config.max_newlines_per_word * len(document.text.split()):
+        yield from exceeded_bounds("fineweb", [_newlines(document)], config)
 
 
-def fineweb_measures(view: View, short_line: int) -> Iterator[Measure]:
-    """What `FineWebConfig` bounds, in its order. Of no lines, every share is 0."""
-    yield from _line_measures(view, short_line)
-    yield Measure("max_newlines_per_word", view.text.count("\n") / max(1, view.counts.words))
+def fineweb_measures(document: DocumentStatistics, short_line: int) -> Iterator[Measure]:
+    """Measure what `FineWebConfig` bounds, in its order. Of no lines, every share is 0."""
+    yield from _line_measures(document, short_line)
+    yield _newlines(document)
 
 
-def _line_measures(view: View, short_line: int) -> Iterator[Measure]:
-    lines = view.lines
+def _line_measures(document: DocumentStatistics, short_line: int) -> Iterator[Measure]:
+    lines = document.lines
     count = max(1, len(lines))
     yield Measure("min_terminal_lines", sum(line[-1] in TERMINALS for line in lines) / count)
     yield Measure("max_short_lines", sum(len(line) <= short_line for line in lines) / count)
-    characters = len(view.text) - view.text.count("\n")
-    yield Measure("max_duplicate_line_characters", repeated(lines)[1] / max(1, characters))
+    characters = len(document.text) - document.text.count("\n")
+    yield Measure("max_duplicate_line_characters", count_repeated(lines)[1] / max(1, characters))
+
+
+def _newlines(document: DocumentStatistics) -> Measure:
+    return Measure("max_newlines_per_word", document.text.count("\n") / max(1, document.counts.words))

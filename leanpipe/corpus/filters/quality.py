@@ -9,8 +9,8 @@ from pydantic import Field
 
 from leanpipe.core.config import StageConfig
 from leanpipe.corpus.document import Fault
-from leanpipe.corpus.filters.document_statistics import View
-from leanpipe.corpus.filters.thresholds import Measure, faults
+from leanpipe.corpus.filters.document_statistics import DocumentStatistics
+from leanpipe.corpus.filters.thresholds import Measure, exceeded_bounds
 from leanpipe.corpus.filters.word_split import STOP_WORDS
 
 _BULLETS = ("•", "●", "◦", "▪", "‣", "-", "*")
@@ -50,39 +50,40 @@ class QualityConfig(StageConfig):
     """Greatest share of its lines that end with an ellipsis (Rae et al. 2021, A.1.1: 0.3)."""
 
 
-def quality_fault(view: View, config: QualityConfig) -> Fault | None:
-    """The first bound that the document breaks."""
+def quality_faults(document: DocumentStatistics, config: QualityConfig) -> Iterator[Fault]:
+    """Yield the bounds that the document breaks, measuring only as far as is asked."""
     if not config.enabled:
-        return None
-    return too_long(view, config) or next(
-        faults("quality", quality_measures(view, config.punctuation), config), None
-    )
+        return
+    if fault := too_long(document, config):
+        yield fault
+    else:
+        yield from exceeded_bounds("quality", quality_measures(document, config.punctuation), config)
 
 
-def too_long(view: View, config: QualityConfig) -> Fault | None:
-    """That a huge document has too many words, by how many it has at least: its words are not held in memory."""
-    if config.enabled and view.least_words > max(config.min_words, config.max_words):
-        return Fault("quality.max_words", float(view.least_words))
+def too_long(document: DocumentStatistics, config: QualityConfig) -> Fault | None:
+    """Tell that a huge document has too many words, by how many it has at least: its words are not held in memory."""
+    if config.enabled and document.least_words > max(config.min_words, config.max_words):
+        return Fault("quality.max_words", float(document.least_words))
     return None
 
 
-def quality_measures(view: View, punctuation: bool = False) -> Iterator[Measure]:
-    """What `QualityConfig` bounds, in its order. Of no words or lines, every share is 0."""
-    counts = view.counts
+def quality_measures(document: DocumentStatistics, punctuation: bool = False) -> Iterator[Measure]:
+    """Measure what `QualityConfig` bounds, in its order. Of no words or lines, every share is 0."""
+    counts = document.counts
     real = max(1, counts.real)
     words = max(1, counts.words) if punctuation else real
     yield Measure("min_words", counts.real)
     yield Measure("max_words", counts.real)
-    if not view.spaceless:
+    if not document.spaceless:
         yield Measure("min_mean_word_length", counts.characters / real)
         yield Measure("max_mean_word_length", counts.characters / real)
-    yield Measure("max_hashes_per_word", view.text.count("#") / words)
-    ellipses = sum(map(view.text.count, _ELLIPSES))
+    yield Measure("max_hashes_per_word", document.text.count("#") / words)
+    ellipses = sum(map(document.text.count, _ELLIPSES))
     yield Measure("max_ellipses_per_word", ellipses / words)
     yield Measure("min_alphabetic_words", counts.alphabetic / words)
-    if view.language == "en":
+    if document.language == "en":
         yield Measure("min_stop_words", counts.stop_words)
-    lines = view.lines
+    lines = document.lines
     yield Measure(
         "max_bullet_lines", sum(line.lstrip()[:1] in _BULLETS for line in lines) / max(1, len(lines))
     )

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from leanpipe.core.config import StageConfig
 from leanpipe.corpus.document import Fault
-from leanpipe.corpus.filters.document_statistics import View, Words
-from leanpipe.corpus.filters.thresholds import Measure, faults, repeated
+from leanpipe.corpus.filters.document_statistics import DocumentStatistics, Words
+from leanpipe.corpus.filters.thresholds import Measure, count_repeated, exceeded_bounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,27 +65,26 @@ class Repeats(NamedTuple):
     """For each word, if the run that begins there is such a one, the first place where it stands; else -1."""
 
 
-def repetition_fault(view: View, config: RepetitionConfig) -> Fault | None:
-    """The first bound that the document breaks."""
-    return (
-        next(faults("repetition", repetition_measures(view, config), config), None)
-        if config.enabled
-        else None
-    )
+def repetition_faults(document: DocumentStatistics, config: RepetitionConfig) -> Iterator[Fault]:
+    """Yield the bounds that the document breaks, measuring only as far as is asked."""
+    if config.enabled:
+        yield from exceeded_bounds("repetition", repetition_measures(document, config), config)
 
 
-def repetition_measures(view: View, config: RepetitionConfig | None = None) -> Iterator[Measure]:
-    """What `RepetitionConfig` bounds, in its order; with a `config`, only what may break its bounds.
+def repetition_measures(
+    document: DocumentStatistics, config: RepetitionConfig | None = None
+) -> Iterator[Measure]:
+    """Measure what `RepetitionConfig` bounds, in its order; with a `config`, only what may break its bounds.
 
     Shares of characters are of all the text's, white space included.
     """
-    total = max(1, len(view.text))
-    for name, parts in (("paragraph", view.paragraphs), ("line", view.lines)):
-        count, characters = repeated(parts)
+    total = max(1, len(document.text))
+    for name, parts in (("paragraph", document.paragraphs), ("line", document.lines)):
+        count, characters = count_repeated(parts)
         yield Measure(f"max_duplicate_{name}s", count / max(1, len(parts)))
         yield Measure(f"max_duplicate_{name}_characters", characters / total)
     least = {n: getattr(config, field) * total if config else -1.0 for n, field in _FIELDS.items()}
-    for n, characters in _gram_characters(view.words, least):
+    for n, characters in _gram_characters(document.words, least):
         yield Measure(_FIELDS[n], min(1.0, characters / total))  # for runs of one word may overlap
 
 

@@ -1,4 +1,4 @@
-"""From what was measured to why a document is dropped."""
+"""Measures of a document, and the faults that they are beyond their bounds."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -14,16 +14,16 @@ class Measure(NamedTuple):
     value: float
 
 
-def faults(group: str, measures: Iterable[Measure], config: StageConfig) -> Iterator[Fault]:
-    """Those of `measures` that lie beyond their bounds; a bound itself is allowed. Lazy, as `measures` may be."""
+def exceeded_bounds(group: str, measures: Iterable[Measure], config: StageConfig) -> Iterator[Fault]:
+    """Yield a fault for each of `measures` beyond its bound; a bound itself is allowed. Lazy, as `measures` may be."""
     for field, value in measures:
         bound = getattr(config, field)
         if value < bound if field.startswith("min_") else value > bound:
             yield Fault(f"{group}.{field}", float(value))
 
 
-def repeated(parts: list[str]) -> tuple[int, int]:
-    """(count, characters) of those of `parts` that were there before."""
+def count_repeated(parts: list[str]) -> tuple[int, int]:
+    """Count those of `parts` that were there before: (number, characters)."""
     if len(set(parts)) == len(parts):
         return 0, 0
     seen: set[str] = set()

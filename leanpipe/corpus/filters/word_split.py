@@ -49,7 +49,7 @@ _WITHIN = re.compile(
 
 
 def split_chunk(chunk: str) -> list[str]:
-    """The words of `chunk`, which holds no white space. Joined they are `chunk`. In linear time."""
+    """Cut `chunk`, which holds no white space, into words that joined are `chunk`. In linear time."""
     if chunk.isidentifier():
         return [chunk]
     before, after = (_ASCII_BEFORE, _ASCII_AFTER) if chunk.isascii() else (_BEFORE, _AFTER)
@@ -90,7 +90,7 @@ def _inner(core: str) -> list[str]:
 
 
 def count_sentences(line: str, enough: int) -> int:
-    """How many sentences `line` has, counted up to `enough`: one ends where something follows a terminal mark.
+    """Count the sentences of `line`, up to `enough`: one ends where something follows a terminal mark.
 
     Full stops within abbreviations and numbers end none, for they are not words of their own.
     """

@@ -1,4 +1,9 @@
-"""The second pass: what documents say about each other, and what becomes of each. Every shard writes its own files."""
+"""The second step of cleaning: what documents say about each other, and what becomes of each.
+
+1. `find_duplicates` compares the columns of all documents, and decides their splits. No text is read.
+2. `index_held_out` makes an index of the held-out documents' runs of words.
+3. `AcrossDocumentsPass` reads the texts again, a shard a task, and writes what `Verdicts` decides of each.
+"""
 
 import json
 import shutil
@@ -12,9 +17,10 @@ import numpy as np
 
 from leanpipe.core.files import publish_folder, written_whole
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.decontam.decontaminate import Overlap, OverlapIndex
+from leanpipe.corpus.decontam.decontaminate import DecontaminateConfig, OverlapIndex
+from leanpipe.corpus.dedup.column_files import ColumnWriter, read_column
 from leanpipe.corpus.dedup.duplicates import (
-    Index,
+    DocumentIndex,
     Pairs,
     Segment,
     exact_pairs,
@@ -22,9 +28,8 @@ from leanpipe.corpus.dedup.duplicates import (
     repeated_paragraphs,
 )
 from leanpipe.corpus.dedup.minhash import bands
-from leanpipe.corpus.passes.column_files import ColumnWriter
-from leanpipe.corpus.passes.execution import run_tasks, workers
-from leanpipe.corpus.passes.per_document import COLUMNS, paragraphs
+from leanpipe.corpus.passes.document_columns import COLUMNS, paragraphs
+from leanpipe.corpus.passes.execution import run_tasks, worker_count
 from leanpipe.corpus.split import SPLITS, fill_empty_splits
 from leanpipe.corpus.tables import ACCOUNT, DOCUMENTS, TableWriter, read_batches, read_rows
 
@@ -34,14 +39,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segments:
-    """Where the numbers of all documents lie: those of earlier runs, then the new shards'."""
+    """Where the columns of all documents lie: those of earlier runs, then the new shards'."""
 
-    held: tuple[Path, ...]
+    base: tuple[Path, ...]
     new: tuple[Path, ...]
     permutations: int
 
-    def index(self) -> Index:
-        return Index([Segment(path, self.permutations) for path in (*self.held, *self.new)], len(self.held))
+    def index(self) -> DocumentIndex:
+        """Map the columns of all documents into memory."""
+        folders = (*self.base, *self.new)
+        return DocumentIndex([Segment(path, self.permutations) for path in folders], len(self.base))
 
 
 @dataclass(frozen=True)
@@ -66,46 +73,65 @@ class _NearDuplicates:
 
 def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> None:
     """Write to `folder` what repeats what: `exact.npz`, `near.npz` (see `Pairs`), `repeated.npz`, `splits.npz`."""
-    folder.mkdir(exist_ok=True)
-    index, nothing = segments.index(), Pairs.together([])
+    folder.mkdir(parents=True, exist_ok=True)
+    index, nothing = segments.index(), Pairs.merge([])
+
+    # Whole documents: the very same text first, then, among what is left, almost the same.
     exact = exact_pairs(index) if config.duplicates.exact else nothing
     _save(folder / "exact.npz", **exact._asdict())
     near = _near(segments, config, folder) if config.duplicates.near and len(index) else nothing
     _save(folder / "near.npz", **near._asdict())
     gone: np.ndarray = np.zeros(len(index), np.bool_)
     gone[exact.later] = gone[near.later] = True
+
+    # Paragraphs, of the documents that stay.
     if config.duplicates.paragraphs:
-        repeated = repeated_paragraphs(index, gone)[len(segments.held) :]
+        repeated = repeated_paragraphs(index, gone)[len(segments.base) :]
         _save(
             folder / "repeated.npz",
             **{path.name: one for path, one in zip(segments.new, repeated, strict=True)},
         )
+
+    # The split of each, which the documents that stay decide together where chance leaves one empty.
     _save(folder / "splits.npz", **_splits(index, gone, segments))
+
+
+def index_held_out(segments: Segments, config: DecontaminateConfig, folder: Path) -> Path | None:
+    """Write the index of the held-out documents to `folder`; None if documents are not compared with them."""
+    if not (config.enabled and config.held_out):
+        return None
+    folders = (*segments.base, *segments.new)
+    hashes = [read_column(path / "held_out.u64", np.uint64) for path in folders]
+    counts = [read_column(path / "held_out_counts.u32", np.uint32) for path in folders]
+    OverlapIndex.of_hashes("held out", hashes, config, counts).save(folder)
+    return folder
 
 
 def _near(segments: Segments, config: CleanConfig, folder: Path) -> Pairs:
     count, _ = bands(config.duplicates.threshold, config.duplicates.permutations)
     # What one more process would find is not worth its start, but for many documents.
-    tasks = min(count, workers(config.execution)) if len(segments.index()) > 100_000 else 1
+    tasks = min(count, worker_count(config.execution)) if len(segments.index()) > 100_000 else 1
     run_tasks(_NearDuplicates(segments, config, tasks, folder), tasks, config.execution, folder / "logs")
-    return Pairs.together([Pairs(**np.load(folder / f"near-{task:05d}.npz")) for task in range(tasks)])
+    return Pairs.merge([Pairs(**np.load(folder / f"near-{task:05d}.npz")) for task in range(tasks)])
 
 
-def _splits(index: Index, gone: "NDArray[np.bool_]", segments: Segments) -> dict[str, "NDArray[np.uint8]"]:
-    """The split of each new document, by shard. What earlier runs hold stays where it is."""
+def _splits(
+    index: DocumentIndex, gone: "NDArray[np.bool_]", segments: Segments
+) -> dict[str, "NDArray[np.uint8]"]:
+    """Decide the split of each new document, by shard. What earlier runs hold stays where it is."""
     if not len(index):
         return {}
     splits = np.concatenate([segment.splits for segment in index.segments])
-    if not segments.held:
+    if not segments.base:
         hashes = np.concatenate([segment.hashes[:, 0] for segment in index.segments])
         splits[~gone] = fill_empty_splits(splits[~gone], hashes[~gone])
-    parts = np.split(splits, index.starts[1:-1])[len(segments.held) :]
+    parts = np.split(splits, index.starts[1:-1])[len(segments.base) :]
     return {path.name: part for path, part in zip(segments.new, parts, strict=True)}
 
 
 @dataclass(frozen=True)
-class SecondPass:
-    """Work for an executor: task i writes what becomes of shard i's documents to `folder/NNNNN`.
+class AcrossDocumentsPass:
+    """The second pass as work for an executor: task i writes what becomes of shard i's documents to `folder/NNNNN`.
 
     There: `<split>.parquet`, `account.parquet`, `index/` (the columns of what is kept) and `kept.json`.
     """
@@ -126,23 +152,26 @@ class SecondPass:
         partial = final.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        verdicts = _Verdicts(self, task)
+        verdicts = Verdicts(self.segments, task, self.config, self.found, self.held_out)
         _write(shard, partial, verdicts, self.segments.permutations)
         publish_folder(partial, final)
 
 
-class _Verdict(NamedTuple):
+class Verdict(NamedTuple):
     """What becomes of one document."""
 
     text: str
+    """Without the paragraphs that were there before."""
     split: str
     """Nothing if it is dropped."""
     rule: str = ""
     value: float = 0.0
     detail: str = ""
+    copy_of: str = ""
+    """The id of the document that it repeats, if it is dropped for that."""
 
     def columns(self) -> dict[str, Any]:
-        """Those columns of the account that it decides."""
+        """Return those columns of the account that it decides."""
         outcome = {
             "outcome": "dropped" if self.rule else "kept",
             "split": self.split,
@@ -151,42 +180,50 @@ class _Verdict(NamedTuple):
         return outcome | {"rule": self.rule, "value": self.value, "detail": self.detail}
 
 
-class _Verdicts:
-    """What was found out about the documents of one shard."""
+class Verdicts:
+    """The rules on what documents say about each other, in their order, for the documents of one new shard."""
 
-    def __init__(self, work: SecondPass, task: int):
-        self._config = work.config
-        self._index = work.segments.index()
-        self._start = int(self._index.starts[len(work.segments.held) + task])
-        shard = work.segments.new[task].name
+    def __init__(
+        self, segments: Segments, shard: int, config: CleanConfig, found: Path, held_out: Path | None
+    ):
+        """`found` is what `find_duplicates` wrote, `held_out` what `index_held_out` did."""
+        self._config = config
+        self._index = segments.index()
+        self._start = int(self._index.starts[len(segments.base) + shard])
+        name = segments.new[shard].name
         self._pairs = {
-            rule: Pairs(**np.load(work.found / f"{name}.npz"))
-            for rule, name in (("duplicates.exact", "exact"), ("duplicates.near", "near"))
+            rule: Pairs(**np.load(found / f"{kind}.npz"))
+            for rule, kind in (("duplicates.exact", "exact"), ("duplicates.near", "near"))
         }
-        self._splits = np.load(work.found / "splits.npz")[shard] if len(self._index) else []
+        self._splits = np.load(found / "splits.npz")[name] if len(self._index) else []
         self._counts = self._index.place(self._start)[0].paragraph_counts if len(self._index) else []
-        repeated = work.found / "repeated.npz"
-        self._repeated = np.load(repeated)[shard] if repeated.exists() else None
+        repeated = found / "repeated.npz"
+        self._repeated = np.load(repeated)[name] if repeated.exists() else None
         self._paragraph = 0
-        self._held_out = OverlapIndex.load(work.held_out) if work.held_out else None
+        self._held_out = OverlapIndex.load(held_out) if held_out else None
 
-    def of(self, row: int, text: str) -> _Verdict:
-        """The verdict on the shard's document number `row`; rows must come in their order."""
+    def of(self, row: int, text: str) -> Verdict:
+        """Decide on the shard's document number `row`; rows must come in their order."""
         split = SPLITS[self._splits[row]]
         repeated = self._next_repeated(row)
+
+        # Repetitions of a whole document.
         for rule, pairs in self._pairs.items():
             at = int(np.searchsorted(pairs.later, self._start + row))
             if at < len(pairs.later) and pairs.later[at] == self._start + row:
-                detail = f"of {self._index.id(int(pairs.earlier[at]))}"
-                return _Verdict(text, "", rule, float(pairs.similarity[at]), detail)
+                original = self._index.id(int(pairs.earlier[at]))
+                return Verdict(text, "", rule, float(pairs.similarity[at]), f"of {original}", original)
+
+        # Repeated paragraphs are taken out; a document that has no others goes.
         if repeated is not None and repeated.any():
             text = self._without(text, repeated)
             if not text.strip():
-                return _Verdict(text, "", "duplicates.paragraphs", 1.0, "every paragraph was there before")
-        overlap = self._held_out.overlap(text) if self._held_out and split == "train" else None
-        if overlap:
-            return _contaminated(text, overlap)
-        return _Verdict(text, split)
+                return Verdict(text, "", "duplicates.paragraphs", 1.0, "every paragraph was there before")
+
+        # What is measured on must not be learnt, so this is asked of what is left, and of training documents alone.
+        if self._held_out and split == "train" and (overlap := self._held_out.overlap(text)):
+            return Verdict(text, "", overlap.rule, overlap.value, overlap.detail)
+        return Verdict(text, split)
 
     def _next_repeated(self, row: int) -> "NDArray[np.bool_] | None":
         if self._repeated is None:
@@ -200,11 +237,8 @@ class _Verdicts:
         return "\n\n".join(one for one in paragraphs(text) if len(one) < least or not next(flags))
 
 
-def _contaminated(text: str, overlap: Overlap) -> _Verdict:
-    return _Verdict(text, "", overlap.rule, overlap.value, overlap.detail)
-
-
-def _write(shard: Path, folder: Path, verdicts: _Verdicts, permutations: int) -> None:
+def _write(shard: Path, folder: Path, verdicts: Verdicts, permutations: int) -> None:
+    # The account names every document, `documents.parquet` holds those of which something is left to be decided.
     documents = read_rows(shard / "documents.parquet")
     kept: list[str] = []
     with ExitStack() as stack:
@@ -225,6 +259,8 @@ def _write(shard: Path, folder: Path, verdicts: _Verdicts, permutations: int) ->
                     if verdict.split:
                         splits[verdict.split].write(document | {"text": verdict.text})
                 account.write(row)
+
+    # What the runs that come after this one compare their documents with.
     _write_index(
         Segment(shard, permutations), folder / "index", np.array([bool(split) for split in kept], np.bool_)
     )
@@ -232,7 +268,7 @@ def _write(shard: Path, folder: Path, verdicts: _Verdicts, permutations: int) ->
 
 
 def _write_index(segment: Segment, folder: Path, kept: "NDArray[np.bool_]") -> None:
-    """The numbers of the documents that are kept, for the runs that come after this one."""
+    """Write the columns of the documents that are kept."""
     paragraphs_kept = np.repeat(kept, segment.paragraph_counts) if len(segment.paragraph_counts) else kept[:0]
     columns = {
         "ids.s24": segment.ids,

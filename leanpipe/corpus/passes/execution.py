@@ -64,15 +64,15 @@ def run_tasks(
             _run_on_ray(work, tasks, config, folder)
         elif config.executor == "slurm":
             _run_on_slurm(work, tasks, config, folder)
-        elif tasks == 1 or workers(config) == 1:
+        elif tasks == 1 or worker_count(config) == 1:
             for task in range(tasks):  # a process of its own would only cost its start
                 work(task)
         else:
             _run_locally(work, tasks, config, folder)
 
 
-def workers(config: ExecutionConfig) -> int:
-    """How many tasks run at once."""
+def worker_count(config: ExecutionConfig) -> int:
+    """Tell how many tasks run at once."""
     return config.workers or len(os.sched_getaffinity(0))
 
 
@@ -95,26 +95,26 @@ def check_execution(config: ExecutionConfig) -> None:
 
 
 def _run_locally(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> None:
-    from leanpipe.corpus.passes.quiet_executors import Local
+    from leanpipe.corpus.passes.quiet_executors import QuietLocalExecutor
 
-    count = min(tasks, workers(config))
+    count = min(tasks, worker_count(config))
     # What is done is seen by its result, not by datatrove's notes of it.
-    Local([_Step(work)], tasks, count, str(folder), skip_completed=False).run()
+    QuietLocalExecutor([_Step(work)], tasks, count, str(folder), skip_completed=False).run()
 
 
 def _run_on_ray(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> None:
     import ray
 
-    from leanpipe.corpus.passes.quiet_executors import Ray
+    from leanpipe.corpus.passes.quiet_executors import QuietRayExecutor
 
     ours = not ray.is_initialized()
     if ours:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     try:
-        executor = Ray(
+        executor = QuietRayExecutor(
             [_Step(work)],
             tasks,
-            workers(config),
+            worker_count(config),
             logging_dir=str(folder),
             skip_completed=False,
             mem_per_cpu_gb=1,
@@ -126,7 +126,7 @@ def _run_on_ray(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -
 
 
 def slurm_executor(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> Any:
-    """datatrove's, which submits the tasks as one array of jobs."""
+    """Make datatrove's executor for Slurm, which submits the tasks as one array of jobs."""
     from datatrove.executor.slurm import SlurmPipelineExecutor
 
     return SlurmPipelineExecutor(
@@ -134,7 +134,7 @@ def slurm_executor(work: Work, tasks: int, config: ExecutionConfig, folder: Path
         tasks,
         time=f"{config.slurm_hours}:00:00",
         partition=config.slurm_partition,
-        workers=workers(config),
+        workers=worker_count(config),
         logging_dir=str(folder),
         job_name="leanpipe",
         mem_per_cpu_gb=2,

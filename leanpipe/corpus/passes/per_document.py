@@ -1,7 +1,7 @@
-"""The first pass: what each document says by itself. A shard is some files; its result is a folder, whole or not there.
+"""The first step of cleaning: what each document says by itself.
 
-Written per shard: `documents.parquet` (what may stay), `account.parquet` (every document), numbers of what may stay for
-the second pass (see `Segment`), and `log.json`.
+A shard is some files; its result is a folder, whole or not there, of `documents.parquet` (what may stay),
+`account.parquet` (every document), the columns of what may stay (see `document_columns`), and `log.json`.
 """
 
 import hashlib
@@ -14,37 +14,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from leanpipe.core.files import publish_folder
 from leanpipe.corpus.config import CleanConfig
-from leanpipe.corpus.dedup.minhash import signature
-from leanpipe.corpus.dedup.word_hashes import shingles, word_hashes
 from leanpipe.corpus.document import Document
-from leanpipe.corpus.passes.column_files import ColumnWriter
+from leanpipe.corpus.passes.document_columns import Columns
 from leanpipe.corpus.readers import read_file
-from leanpipe.corpus.rules import Judge, Judged
+from leanpipe.corpus.rules import CheckedDocument, DocumentRules
 from leanpipe.corpus.sources.file_index import ReadLog, SourceFile
-from leanpipe.corpus.split import SPLITS, split_of
+from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import ACCOUNT, DOCUMENTS, TableWriter
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 _EVERY = 50  # documents between two notes of how far the shard is
 _REMEMBERED = 1 << 14  # texts whose outcome is remembered: some 15 MB
 
 
 @dataclass(frozen=True)
-class FirstPass:
-    """Work for an executor: task i reads shard i."""
+class PerDocumentPass:
+    """The first pass as work for an executor: task i reads shard i."""
 
     shards: tuple[tuple[SourceFile, ...], ...]
     names: tuple[str, ...]
     """Of the shards' folders."""
     config: CleanConfig
-    evaluations: Path | None
-    """Index of the evaluation sets."""
+    evaluation_index: Path | None
+    """Where the index of the evaluation sets is."""
     folder: Path
 
     def __call__(self, task: int) -> None:
@@ -53,12 +49,12 @@ class FirstPass:
             return
         partial = final.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
-        read_shard(self.shards[task], self.config, self.evaluations, partial)
+        read_shard(self.shards[task], self.config, self.evaluation_index, partial)
         publish_folder(partial, final)
 
 
 def make_shards(files: Sequence[SourceFile], megabytes: float) -> tuple[tuple[SourceFile, ...], ...]:
-    """Files in their order, until a shard has `megabytes`. The same files give the same shards."""
+    """Group files, in their order, until a shard has `megabytes`. The same files give the same shards."""
     shards: list[tuple[SourceFile, ...]] = []
     shard: list[SourceFile] = []
     size = 0
@@ -72,17 +68,20 @@ def make_shards(files: Sequence[SourceFile], megabytes: float) -> tuple[tuple[So
 
 
 def read_shard(
-    files: Sequence[SourceFile], config: CleanConfig, evaluations: Path | None, folder: Path
+    files: Sequence[SourceFile], config: CleanConfig, evaluation_index: Path | None, folder: Path
 ) -> None:
-    """Every document of `files` through every rule that needs no other document. Writes `folder`."""
+    """Put every document of `files` through every rule that needs no other document, and write `folder`."""
+    # Read, check and write, a document at a time.
     folder.mkdir(parents=True)
-    log, judge = ReadLog(), Judge(config, evaluations)
+    log, rules = ReadLog(), DocumentRules(config, evaluation_index)
     redacted: Counter[str] = Counter()
     with _Writers(folder, config) as writers:
         for number, document in enumerate(_read(files, log, config)):
-            redacted.update(writers.write(document, judge))
+            redacted.update(writers.write(document, rules))
             if number % _EVERY == 0:
                 (folder / "bytes_read").write_text(str(log.bytes_read))
+
+    # How far the shard is, for the last time, and what happened while reading.
     (folder / "bytes_read").write_text(str(sum(file.size for file in files)))
     (folder / "log.json").write_text(
         json.dumps(
@@ -90,7 +89,7 @@ def read_shard(
                 "skipped": log.skipped,
                 "skipped_by_reason": log.skipped_by_reason,
                 "repaired": log.repaired,
-                "counted": log.counters | Counter({"pages rescued by another parser": judge.rescued}),
+                "counted": log.counters | Counter({"pages rescued by another parser": rules.rescued}),
                 "redacted": redacted,
             }
         )
@@ -111,7 +110,7 @@ class _Writers:
         self._stack = ExitStack()
         self._documents = self._stack.enter_context(TableWriter(folder / "documents.parquet", DOCUMENTS))
         self._account = self._stack.enter_context(TableWriter(folder / "account.parquet", ACCOUNT))
-        self._columns = {name: self._column(folder / name) for name in COLUMNS}
+        self._columns = self._stack.enter_context(Columns(folder, config))
 
     def __enter__(self) -> "_Writers":
         return self
@@ -119,20 +118,23 @@ class _Writers:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def write(self, document: Document, judge: Judge) -> dict[str, int]:
-        """Judge the document and write what it comes to; returns how much of which personal data was replaced."""
+    def write(self, document: Document, rules: DocumentRules) -> dict[str, int]:
+        """Check the document and write what it comes to; returns how much of which personal data was replaced."""
+        # A text that was met before has its outcome already.
         digest = hashlib.sha256(document.text.encode(errors="surrogatepass")).hexdigest()
         row = {"id": document.id, "source": document.source, "digest": digest}
         if known := self._known.get((digest, document.html)):
             self._account.write(row | known)
             return {}
-        judged = judge(document)
-        row |= _outcome(document, judged)
-        if not judged.fault:
-            row["split"] = self._keep(document, judged)
+
+        # Others go through the rules. What may stay is noted for the second pass, which decides its outcome.
+        checked = rules.first_fault(document)
+        row |= _outcome(checked)
+        if not checked.faults:
+            row["split"] = self._keep(checked)
         self._account.write(row)
         self._remember(document, row)
-        return judged.redacted
+        return checked.redacted
 
     def _remember(self, document: Document, row: dict[str, Any]) -> None:
         """A text that comes again, as some do a million times, need not be judged again."""
@@ -146,85 +148,24 @@ class _Writers:
             columns |= {"redactions": 0, "detail": f"of {document.id}"}
         self._known[row["digest"], document.html] = columns
 
-    def _keep(self, document: Document, judged: Judged) -> str:
+    def _keep(self, checked: CheckedDocument) -> str:
         """Write what the second pass needs to know; returns the split."""
-        self._documents.write(
-            {"id": document.id, "text": judged.text, "source": document.source, "language": judged.language}
-        )
-        text_hash = hashlib.sha256(judged.text.encode(errors="surrogatepass")).digest()
-        split = split_of(text_hash, self._config.split)
-        for name, values in columns_of(document.id, judged.text, text_hash, split, self._config).items():
-            self._columns[name].append(values)
-        return SPLITS[split]
-
-    def _column(self, path: Path) -> ColumnWriter:
-        writer = ColumnWriter(path, COLUMNS[path.name])
-        self._stack.callback(writer.close)
-        return writer
+        id, text, source = checked.document.id, checked.text, checked.document.source
+        self._documents.write({"id": id, "text": text, "source": source, "language": checked.language})
+        return SPLITS[self._columns.append(id, text)]
 
 
-def _outcome(document: Document, judged: Judged) -> dict[str, Any]:
+def _outcome(checked: CheckedDocument) -> dict[str, Any]:
     """The columns of the account that follow from the document alone."""
-    fault = judged.fault
+    fault = checked.faults[0] if checked.faults else None
     return {
         "outcome": "dropped" if fault else "",
         "rule": fault.rule if fault else "",
         "value": float(fault.value) if fault else 0.0,
         "split": "",
-        "language": judged.language,
-        "characters_read": len(document.text),
-        "characters": len(judged.text),
-        "redactions": sum(judged.redacted.values()),
-        "detail": judged.detail if fault else "",
+        "language": checked.language,
+        "characters_read": len(checked.document.text),
+        "characters": len(checked.text),
+        "redactions": sum(checked.redacted.values()),
+        "detail": checked.details[fault.rule] if fault else "",
     }
-
-
-COLUMNS: dict[str, Any] = {
-    "ids.s24": "S24",
-    "hashes.u64": np.uint64,
-    "splits.u8": np.uint8,
-    "signatures.u32": np.uint32,
-    "paragraphs.u64": np.uint64,
-    "paragraph_counts.u32": np.uint32,
-    "held_out.u64": np.uint64,
-    "held_out_counts.u32": np.uint32,
-}
-"""What is noted of each document that may stay; see `Segment`. `held_out`: the runs of words of held-out documents."""
-
-
-def columns_of(id: str, text: str, text_hash: bytes, split: int, config: CleanConfig) -> dict[str, Any]:
-    """The values of one document, by column."""
-    columns: dict[str, Any] = {
-        "ids.s24": [id.encode()],
-        "hashes.u64": np.frombuffer(text_hash[:16], np.uint64),
-        "splits.u8": [split],
-    }
-    words: NDArray[np.uint64] = np.empty(0, np.uint64)
-    held_out = config.decontaminate.enabled and config.decontaminate.held_out and split > 0
-    if config.duplicates.near or held_out:
-        words = word_hashes(text)
-    if config.duplicates.near:
-        runs = shingles(words, config.duplicates.shingle_words)
-        columns["signatures.u32"] = signature(runs, config.duplicates.permutations)
-    if held_out and len(words) >= config.decontaminate.ngram_words:
-        runs = shingles(words, config.decontaminate.ngram_words)
-        columns |= {"held_out.u64": runs, "held_out_counts.u32": [len(runs)]}
-    if config.duplicates.paragraphs:
-        hashes = [
-            paragraph_hash(one)
-            for one in paragraphs(text)
-            if len(one) >= config.duplicates.paragraph_characters
-        ]
-        columns |= {"paragraphs.u64": hashes, "paragraph_counts.u32": [len(hashes)]}
-    return columns
-
-
-def paragraphs(text: str) -> list[str]:
-    """What stands between empty lines."""
-    return text.split("\n\n")
-
-
-def paragraph_hash(paragraph: str) -> int:
-    """64 bits of a paragraph, whatever white space is around it."""
-    data = paragraph.strip().encode(errors="surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""The result of cleaning, put together from its shards and from what an earlier result holds: by links, not by copies."""
+"""The third step of cleaning: its result put together from its shards and an earlier result's, by links, not by copies."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanpipe.core.files import link_or_copy
-from leanpipe.corpus.sources.file_index import Listing, SourceFile
+from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import SKIPPED, TableWriter
 
@@ -16,80 +16,101 @@ COUNTS = "counts.json"
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the parts of one run lie."""
+class RunFolders:
+    """Where one run of `clean` puts what it has on the way to its result."""
 
     out: Path
 
     @property
     def work(self) -> Path:
-        """All that is gone at the end."""
+        """The folder of all that is gone at the end."""
         return self.out / ".work"
 
     @property
     def first(self) -> Path:
-        """A folder per shard: what its documents say by themselves."""
+        """The folder of the first pass: a folder per shard, what its documents say by themselves."""
         return self.work / "first"
 
     @property
     def found(self) -> Path:
-        """What repeats what."""
+        """The folder of what `find_duplicates` finds."""
         return self.work / "found"
 
     @property
     def second(self) -> Path:
-        """A folder per shard: what becomes of its documents."""
+        """The folder of the second pass: a folder per shard, what becomes of its documents."""
         return self.work / "second"
 
 
 @dataclass(frozen=True)
-class Held:
-    """Which files an earlier result was made of."""
+class BaseCorpus:
+    """An earlier result of `clean` that a run starts from, and which files it was made of."""
 
     files: frozenset[tuple[int, str, str]] = frozenset()
     """(corpus, source, digest) of each."""
     shards: tuple[str, ...] = ()
+    """Names of its shards."""
+    folder: Path | None = None
+    """Where it lies; None if there is none."""
 
     @classmethod
-    def load(cls, result: Path | None) -> "Held":
-        """Of a result of `clean`; of none, nothing."""
+    def load(cls, result: Path | None) -> "BaseCorpus":
+        """Read which files `result` was made of; without a result there are none."""
         if result is None:
             return cls()
         content = json.loads((result / _HELD).read_text())
-        return cls(frozenset(map(tuple, content["files"])), tuple(content["shards"]))
+        return cls(frozenset(map(tuple, content["files"])), tuple(content["shards"]), result)
 
     def has(self, file: SourceFile) -> bool:
-        return identity(file) in self.files
+        """Whether the result holds this file as it is now."""
+        return file_identity(file) in self.files
+
+    def indexes(self) -> tuple[Path, ...]:
+        """Return the folders of the columns of its shards (see `Segment`)."""
+        return tuple(self.folder / "index" / name for name in self.shards) if self.folder else ()
 
     def save(self, folder: Path) -> None:
+        """Write which files the result in `folder` was made of."""
         content = {"files": sorted(self.files), "shards": self.shards}
         (folder / _HELD).write_text(json.dumps(content, indent=1))
 
 
-def assemble(
-    names: Sequence[str], held: Held, new: Sequence[SourceFile], base: Path | None, places: Places
+def publish_result(
+    names: Sequence[str], base: BaseCorpus, new: Sequence[SourceFile], folders: RunFolders
 ) -> None:
     """Give every shard's files their places in the result, beside those of `base`."""
-    if base:
+    # What the earlier result holds.
+    if base.folder:
         for folder in (*SPLITS, "account", "index"):
-            _link_all(base / folder, places.out / folder)
+            _link_all(base.folder / folder, folders.out / folder)
+
+    # What this run adds: texts and account from the second pass, and the log of reading from the first.
     for name in names:
         for table in (*SPLITS, "account"):
-            _link(places.second / name / f"{table}.parquet", places.out / table / f"{name}.parquet")
-        _link_all(places.second / name / "index", places.out / "index" / name)
-        _link(places.first / name / "log.json", places.out / "index" / name / "log.json")
-    files = held.files | {identity(file) for file in new}
-    Held(files, (*held.shards, *names)).save(places.out)
+            _link(folders.second / name / f"{table}.parquet", folders.out / table / f"{name}.parquet")
+        _link_all(folders.second / name / "index", folders.out / "index" / name)
+        _link(folders.first / name / "log.json", folders.out / "index" / name / "log.json")
+
+    # From which files it was made, for the run that comes after this one.
+    files = base.files | {file_identity(file) for file in new}
+    BaseCorpus(files, (*base.shards, *names)).save(folders.out)
 
 
-def write_skipped(out: Path, listings: Sequence[Listing]) -> None:
-    """`skipped.parquet`: the files that were passed over, and what in the others could not be read. `counts.json`: how
-    many of them for which reason, and all else that was counted while reading."""
+def write_skipped(out: Path, file_indexes: Sequence[FileIndex]) -> None:
+    """Write `skipped.parquet`, the files passed over and what in others could not be read, and `counts.json`.
+
+    The latter says how many of them for which reason, and all else that was counted while reading.
+    """
     counts = {kind: _sum(out, kind) for kind in ("redacted", "counted", "skipped_by_reason")}
-    counts["skipped_by_reason"].update(one.reason for listing in listings for one in listing.skipped)
+    counts["skipped_by_reason"].update(
+        one.reason for file_index in file_indexes for one in file_index.skipped
+    )
     (out / COUNTS).write_text(json.dumps(counts, sort_keys=True))
     with TableWriter(out / "skipped.parquet", SKIPPED) as table:
-        for rows in (*(listing.skipped for listing in listings), *(log["skipped"] for log in _logs(out))):
+        for rows in (
+            *(file_index.skipped for file_index in file_indexes),
+            *(log["skipped"] for log in _logs(out)),
+        ):
             for source, reason, detail in rows:
                 table.write({"source": source, "reason": reason, "detail": detail})
 
@@ -105,8 +126,8 @@ def _logs(out: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((out / "index").glob("*/log.json"))]
 
 
-def identity(file: SourceFile) -> tuple[int, str, str]:
-    """(corpus, source, digest): which text this is, and where."""
+def file_identity(file: SourceFile) -> tuple[int, str, str]:
+    """Return (corpus, source, digest): which text this is, and where."""
     # As JSON can hold it: names of files may hold bytes that are no UTF-8.
     return file.corpus, file.source.encode(errors="surrogateescape").decode(errors="replace"), file.digest
 

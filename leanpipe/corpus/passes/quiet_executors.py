@@ -23,9 +23,9 @@ class _Quiet:
         return super()._run_for_rank(*arguments, **options)  # type: ignore[misc]
 
 
-class Local(_Quiet, LocalPipelineExecutor):
-    """Processes of this machine."""
+class QuietLocalExecutor(_Quiet, LocalPipelineExecutor):
+    """datatrove's executor on processes of this machine, without its log on standard error."""
 
 
-class Ray(_Quiet, RayPipelineExecutor):
-    """A Ray cluster."""
+class QuietRayExecutor(_Quiet, RayPipelineExecutor):
+    """datatrove's executor on a Ray cluster, without its log on standard error."""

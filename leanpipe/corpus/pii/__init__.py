@@ -11,7 +11,7 @@ from leanpipe.core.config import StageConfig
 from leanpipe.corpus.pii import email, iban, ip, phone, ssn
 from leanpipe.corpus.pii import payment_card as card
 from leanpipe.corpus.pii import secrets as keys
-from leanpipe.corpus.pii.pattern import Kind, Span, merged, replaced
+from leanpipe.corpus.pii.pattern import Kind, Span, merge_spans, replace_spans
 
 __all__ = ["KINDS", "RedactConfig", "Redacted", "redact", "redacted_start"]
 
@@ -46,6 +46,8 @@ class RedactConfig(StageConfig):
 
 
 class Redacted(NamedTuple):
+    """A text without personal data, and how many there were."""
+
     text: str
     """The very same string if nothing was found."""
     counts: dict[str, int]
@@ -53,20 +55,20 @@ class Redacted(NamedTuple):
 
 
 def redact(text: str, config: RedactConfig) -> Redacted:
-    """`text` without the personal data and secrets that `config` names."""
+    """Replace the personal data and secrets in `text` that `config` names."""
     data = text.encode("utf-8", "surrogatepass")
     possible, counts = _possible(data), {}
     for kind in KINDS:
         if kind.name in possible and getattr(config, kind.name):
             spans = _find(kind, data)
             if spans:
-                data = replaced(data, spans, kind.tag if config.replacement == "tag" else kind.example)
+                data = replace_spans(data, spans, kind.tag if config.replacement == "tag" else kind.example)
                 counts[kind.name] = len(spans)
     return Redacted(data.decode("utf-8", "surrogatepass") if counts else text, counts)
 
 
 def redacted_start(text: str, config: RedactConfig, length: int) -> str:
-    """The first `length` characters of what `redact` gives, without redacting all of a long text.
+    """Return the first `length` characters of what `redact` gives, without redacting all of a long text.
 
     A text that is cut before it is redacted may end with half an address, which is not recognised any more.
     """
@@ -74,8 +76,8 @@ def redacted_start(text: str, config: RedactConfig, length: int) -> str:
 
 
 def _find(kind: Kind, data: bytes) -> list[Span]:
-    """Where something of this kind stands, in bytes, in order and apart."""
-    return merged(
+    """Find where something of this kind stands, in bytes, in order and apart."""
+    return merge_spans(
         span
         for pattern, regex in zip(kind.patterns, _compiled().regexes[kind.name], strict=True)
         for match in regex.finditer(data)

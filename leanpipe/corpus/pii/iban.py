@@ -47,7 +47,7 @@ def _check(data: bytes, start: int, end: int) -> Iterator[Span]:
 
 
 def _end(data: bytes, start: int, end: int) -> int:
-    """Where the account that starts here ends; 0 if none does."""
+    """Find where the account that starts here ends; 0 if none does."""
     length = _LENGTHS.get(data[start : start + 2].decode(), 0)
     positions = [at for at in range(start, end) if data[at] not in b" -"][:length]
     number = bytes(data[at] for at in positions)

@@ -13,18 +13,22 @@ _DIGITS = frozenset(b"0123456789")
 _WORD = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 
 
-def whole(data: bytes, start: int, end: int) -> Iterator[Span]:
-    """The check of a pattern that needs none."""
+def match_whole(data: bytes, start: int, end: int) -> Iterator[Span]:
+    """Accept every candidate whole: the check of a pattern that needs none."""
     yield start, end
 
 
 class Pattern(NamedTuple):
+    """A regular expression that finds candidates, and the check that judges them."""
+
     regex: bytes
     """RE2 on bytes, without groups that capture. Its match is a candidate."""
-    check: Check = whole
+    check: Check = match_whole
 
 
 class Kind(NamedTuple):
+    """A kind of personal data: how it is found, and what stands in its place."""
+
     name: str
     """The field of `RedactConfig` that switches it."""
     tag: bytes
@@ -39,12 +43,12 @@ def is_digit(data: bytes, at: int) -> bool:
 
 
 def is_word(data: bytes, at: int) -> bool:
-    """Whether there is an ASCII letter, a digit or an underscore."""
+    """Whether there is an ASCII letter, a digit or an underscore at this byte."""
     return 0 <= at < len(data) and data[at] in _WORD
 
 
 def stands_alone(data: bytes, start: int, end: int) -> bool:
-    """Whether it is no part of a longer word or number: 0.5…, …-1234, 12.34.…"""
+    """Whether a candidate is no part of a longer word or number: 0.5…, …-1234, 12.34.…"""
     if is_word(data, start - 1) or is_word(data, end):
         return False
     before, after = data[start - 1 : start], data[end : end + 1]
@@ -53,8 +57,8 @@ def stands_alone(data: bytes, start: int, end: int) -> bool:
     return not (after in (b".", b"-") and is_digit(data, end + 1))
 
 
-def merged(spans: Iterable[Span]) -> list[Span]:
-    """In order, those that overlap made one."""
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
+    """Sort spans, and make one of those that overlap."""
     apart: list[Span] = []
     for start, end in sorted(spans):
         if apart and start < apart[-1][1]:
@@ -64,7 +68,8 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     return apart
 
 
-def replaced(data: bytes, spans: Iterable[Span], by: bytes) -> bytes:
+def replace_spans(data: bytes, spans: Iterable[Span], by: bytes) -> bytes:
+    """Write `by` in the place of every span; `spans` are in order and apart."""
     parts: list[bytes] = []
     done = 0
     for start, end in spans:

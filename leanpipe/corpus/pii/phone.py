@@ -1,4 +1,10 @@
-"""Telephone numbers, where their form or a label shows that they are. Bare rows of digits stay: most are none."""
+"""Telephone numbers, where their form or a label shows that they are. Bare rows of digits stay: most are none.
+
+Google's phonenumbers knows every country's plan, but must be told a country, and takes what only looks alike. On our test
+cases (tests/corpus/pii/test_pii.py; version 9.0.43, region US, leniency VALID) both find 10 of 10 numbers; it finds none
+of 3 that a label shows ("Tel.: 030 1234567"; we: 3), and takes 4 of 94 look-alikes for numbers (we: none). Without a region
+it finds 5 of 10. On text full of numbers it reads 0.5 MB/s (we: 35), on prose 11 (we: 370).
+"""
 
 import re
 from collections.abc import Iterator

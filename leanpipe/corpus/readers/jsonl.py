@@ -5,7 +5,7 @@ from typing import Any
 
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import decode
-from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, lines, open_lines
+from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, open_lines, read_lines
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -13,10 +13,10 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each line that holds a text."""
+    """Read one piece for each line that holds a text."""
     blank = True
     with open_lines(file, log, config) as (stream, encoding):
-        for number, line in lines(stream, config.max_document_bytes):
+        for number, line in read_lines(stream, config.max_document_bytes):
             if line is None:
                 log.skip(file.source, TOO_LONG, position=number)
             elif line := line.strip():
@@ -51,7 +51,7 @@ def _read_line(
 
 
 def first_text(row: Any, columns: tuple[str, ...]) -> str | None:
-    """The text in the first of `columns` that `row` has."""
+    """Return the text in the first of `columns` that `row` has."""
     value = next((row[name] for name in columns if name in row), None) if isinstance(row, dict) else None
     return value if isinstance(value, str) else None
 

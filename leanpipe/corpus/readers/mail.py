@@ -43,14 +43,14 @@ class _Counts:
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece: plain text where the mail has it, else HTML."""
+    """Read one piece: plain text where the mail has it, else HTML."""
     data = read_whole(file, log, config)
     if data is not None:
         yield read_mail(data, file, log)
 
 
 def read_mail(data: bytes, file: SourceFile, log: ReadLog, position: int | None = None) -> Piece:
-    """The text of one mail. Raises BadFile if it has none or is made to be slow."""
+    """Find the text of one mail. Raises BadFile if it has none or is made to be slow."""
     counts, (message, content) = _Counts(), _split(data)
     bodies = [body for body in _bodies(message, content, 0, counts) if body.text.strip()]
     if counts.attachments:

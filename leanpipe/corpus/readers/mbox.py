@@ -6,7 +6,7 @@ from typing import Any
 
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.mail import read_mail
-from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, lines, open_bytes
+from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, open_bytes, read_lines
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -16,7 +16,7 @@ _SEPARATOR = b"From "  # at the start of a line that follows an empty one (RFC 4
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each mail that holds text."""
+    """Read one piece for each mail that holds text."""
     with open_bytes(file, log, config) as stream:
         start = stream.peek(len(_SEPARATOR))
         if not start.startswith(_SEPARATOR):
@@ -38,7 +38,7 @@ def _mails(stream: Any, limit: int) -> Iterator[bytes | None]:
     stream.readline(limit)
     mail: list[bytes] = []
     size, blank = 0, False
-    for _, line in lines(stream, limit):
+    for _, line in read_lines(stream, limit):
         if blank and line and line.startswith(_SEPARATOR):
             yield b"".join(mail) if size <= limit else None
             mail, size, blank = [], 0, False

@@ -7,7 +7,7 @@ from typing import Any
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import decode
 from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, open_file
-from leanpipe.corpus.readers.unpack import damage
+from leanpipe.corpus.readers.unpack import as_bad_file
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -17,8 +17,8 @@ _EXPANDS = "expands more than read.max_expansion times"
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each row that holds a text. However large a row group is, only some rows of it are in memory."""
-    with damage("Parquet file"), open_file(file) as raw:
+    """Read one piece for each row that holds a text. However large a row group is, only some rows of it are in memory."""
+    with as_bad_file("Parquet file"), open_file(file) as raw:
         yield from _read(raw, file, log, config)
 
 

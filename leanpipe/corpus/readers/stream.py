@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 from leanpipe.core.allowed_paths import local_path
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import SAMPLE, guess, is_binary, wide_encoding
-from leanpipe.corpus.readers.unpack import CODECS, BadFile, Counted, Narrowed, Unpacked
+from leanpipe.corpus.readers.unpack import CODECS, BadFile, CountingStream, DecompressedStream, Utf8Stream
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -28,20 +28,20 @@ class Piece(NamedTuple):
 
 @contextmanager
 def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[io.BufferedReader]:
-    """The unpacked bytes of a file. `log.bytes_read` follows how far into the file on disk they are.
+    """Open the unpacked bytes of a file. `log.bytes_read` follows how far into the file on disk they are.
 
     Reading raises BadFile when the file turns out to be damaged or unfolds to more than `max_expansion` permits.
     """
     with open_file(file) as raw:
-        counted = Counted(raw, log)
+        counted = CountingStream(raw, log)
         if not file.compression:
             yield io.BufferedReader(counted, _BUFFER)
             return
-        yield io.BufferedReader(Unpacked(counted, CODECS[file.compression], config), _BUFFER)
+        yield io.BufferedReader(DecompressedStream(counted, CODECS[file.compression], config), _BUFFER)
 
 
 def open_file(file: SourceFile) -> IO[bytes]:
-    """A file as it lies there, local or remote."""
+    """Open a file as it lies there, local or remote."""
     if path := local_path(file.url):
         return path.open("rb", buffering=0)
     import fsspec
@@ -51,7 +51,7 @@ def open_file(file: SourceFile) -> IO[bytes]:
 
 
 def read_whole(file: SourceFile, log: ReadLog, config: ReadConfig) -> bytes | None:
-    """All bytes of a file; None, and a note in the log, if there are none, too many, or they are no text."""
+    """Read all bytes of a file; None, and a note in the log, if there are none, too many, or they are no text."""
     with open_bytes(file, log, config) as stream:
         data = read_up_to(stream, config.max_document_bytes)
     if data is None:
@@ -66,7 +66,7 @@ def read_whole(file: SourceFile, log: ReadLog, config: ReadConfig) -> bytes | No
 
 
 def read_up_to(stream: Any, limit: int) -> bytes | None:
-    """All that `stream` has left; None if that is more than `limit` bytes, of which no more than that are then read."""
+    """Read all that `stream` has left; None if that is more than `limit` bytes, of which no more than that are then read."""
     parts, size = [], 0
     while part := stream.read(_BUFFER):
         parts.append(part)
@@ -78,7 +78,7 @@ def read_up_to(stream: Any, limit: int) -> bytes | None:
 
 @contextmanager
 def open_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[tuple[Any, str | None]]:
-    """A stream whose lines end with byte 10, and in which encoding they are if they are no UTF-8.
+    """Open a stream whose lines end with byte 10, and tell in which encoding they are if they are no UTF-8.
 
     UTF-16 comes as UTF-8. Raises BadFile if the file is empty or no text.
     """
@@ -89,13 +89,13 @@ def open_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[t
         if is_binary(head):
             raise BadFile("binary, not text")
         if wide := wide_encoding(head):
-            yield io.BufferedReader(Narrowed(stream, wide), _BUFFER), None
+            yield io.BufferedReader(Utf8Stream(stream, wide), _BUFFER), None
         else:
             yield stream, None if _is_utf8(head) else guess(head)
 
 
-def lines(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """(number from 0, line with its end); None instead of a line longer than `limit`, which is read over."""
+def read_lines(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (number from 0, line with its end); None instead of a line longer than `limit`, which is read over."""
     for number in count():
         line = stream.readline(limit + 1)
         if not line:

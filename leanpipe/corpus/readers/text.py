@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import decode
-from leanpipe.corpus.readers.stream import TOO_LONG, Piece, lines, open_lines, read_whole
+from leanpipe.corpus.readers.stream import TOO_LONG, Piece, open_lines, read_lines, read_whole
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece, or one for each line that is not blank."""
+    """Read one piece, or one for each line that is not blank."""
     if config.text_files == "lines":
         yield from _read_lines(file, log, config)
         return
@@ -24,7 +24,7 @@ def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
 
 def _read_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
     with open_lines(file, log, config) as (stream, encoding):
-        for number, line in lines(stream, config.max_document_bytes):
+        for number, line in read_lines(stream, config.max_document_bytes):
             if line is None:
                 log.skip(file.source, TOO_LONG, position=number)
             elif line.strip():

@@ -16,7 +16,7 @@ _STEP = 1024  # bytes: where an archive is damaged, Arrow keeps what it was just
 
 
 class BadFile(Exception):
-    """The rest of a file cannot be read."""
+    """Raised when the rest of a file cannot be read."""
 
     def __init__(self, reason: str, detail: object = ""):
         super().__init__(reason, detail)
@@ -24,7 +24,7 @@ class BadFile(Exception):
 
 
 @contextmanager
-def damage(what: str) -> Iterator[None]:
+def as_bad_file(what: str) -> Iterator[None]:
     """Raise BadFile for what a library finds wrong in a file. What the operating system finds has an errno."""
     import pyarrow
 
@@ -48,23 +48,24 @@ class _Stream(io.RawIOBase):
         return self._position
 
 
-class Counted(_Stream):
-    """A file as it lies there."""
+class CountingStream(_Stream):
+    """A file as it lies there, which notes in the log how much of it was read."""
 
     def __init__(self, raw: IO[bytes], log: ReadLog):
         self._raw, self._log = raw, log
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`, and count what was read."""
         size = self._raw.readinto(buffer) or 0  # type: ignore[attr-defined]
         self._position += size
         self._log.bytes_read += size
         return size
 
 
-class Unpacked(_Stream):
+class DecompressedStream(_Stream):
     """What a compressed file holds, however many archives follow each other in it."""
 
-    def __init__(self, packed: Counted, codec: str, config: ReadConfig):
+    def __init__(self, packed: CountingStream, codec: str, config: ReadConfig):
         import pyarrow
 
         # Unlike Python's gzip and zstandard, Arrow is fast with both, and notices when a file ends too early.
@@ -73,11 +74,12 @@ class Unpacked(_Stream):
         self._error: BadFile | None = None
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with unpacked bytes. Raises BadFile at damage, and where the file unfolds to too much."""
         if self._error:
             raise self._error
         before = self._position
         try:
-            with damage("archive"):
+            with as_bad_file("archive"):
                 self._fill(memoryview(buffer))
         except BadFile as error:
             self._error = error
@@ -98,8 +100,8 @@ class Unpacked(_Stream):
                 return
 
 
-class Narrowed(_Stream):
-    """UTF-16 or UTF-32 as UTF-8."""
+class Utf8Stream(_Stream):
+    """A stream of UTF-16 or UTF-32, read as UTF-8."""
 
     def __init__(self, stream: io.BufferedReader, encoding: str):
         self._stream = stream
@@ -107,6 +109,7 @@ class Narrowed(_Stream):
         self._left = b""
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with UTF-8."""
         while not self._left:
             wide = self._stream.read(_BUFFER)
             self._left = self._decoder.decode(wide, final=not wide).encode()

@@ -7,7 +7,7 @@ from typing import Any
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import decode, is_binary
 from leanpipe.corpus.readers.stream import TOO_LONG, BadFile, Piece, open_bytes, read_up_to
-from leanpipe.corpus.readers.unpack import damage
+from leanpipe.corpus.readers.unpack import as_bad_file
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
@@ -17,7 +17,7 @@ PAGES = (*_HTML, "text/plain", "text/markdown")
 
 
 def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
-    """One piece for each response or resource of HTML or text; a position is the number of a record, of whatever type.
+    """Read one piece for each response or resource of HTML or text; a position is a record's number, of whatever type.
 
     FastWARC (Bevendorff et al. 2018, "Elastic ChatNoir") reads twelve times as fast as warcio.
     """
@@ -40,7 +40,7 @@ def _records(stream: Any) -> Iterator[Any]:
 
     records = ArchiveIterator(stream, parse_http=False, stream_detect=False)
     while True:
-        with damage("web archive"):
+        with as_bad_file("web archive"):
             record = next(records, None)
         if record is None:
             return
@@ -66,7 +66,7 @@ def _content(record: Any, limit: int) -> tuple[str, str | None, bytes]:
         kind, _, rest = (record.headers.get("Content-Type") or "").lower().partition(";")
         charset = rest.partition("charset=")[2].strip("\"' ") or None
         return kind.strip(), charset, _read(record, limit) if kind.strip() in PAGES else b""
-    with damage("record"):
+    with as_bad_file("record"):
         record.parse_http(auto_decode="none")
     kind = (record.http_content_type or "").lower()
     if kind not in PAGES or not 200 <= (record.http_headers.status_code or 0) < 300:
@@ -83,7 +83,7 @@ def _unpacked(record: Any, limit: int) -> bytes:
     copy = WarcRecord()
     copy.set_bytes_content(headers.getvalue() + _read(record, limit))
     copy.is_http = True
-    with damage("record"):
+    with as_bad_file("record"):
         copy.parse_http(auto_decode="all")
         return _bounded(copy.reader, limit)
 

@@ -7,8 +7,9 @@ Its front matter is that of Hugging Face's dataset cards; its questions follow G
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from leanpipe.corpus.report.stats import Sample, Totals
-from leanpipe.corpus.rule_names import about, bound, is_numeric, shown
+from leanpipe.core import markdown
+from leanpipe.corpus.report.stats import CorpusStats, SampleDocument
+from leanpipe.corpus.rule_names import format_rounded, format_value, is_numeric_rule, rule_bound
 from leanpipe.corpus.split import SPLITS
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -28,19 +29,19 @@ This card was written from the documents. Before you share them or a model made 
 """
 
 
-def data_card(totals: Totals, config: Mapping[str, Any], corpus: Sequence[str] = ()) -> str:
-    """Markdown. `config` holds the settings of `clean`, nested; `corpus` what the person named as corpora."""
+def data_card(stats: CorpusStats, config: Mapping[str, Any], corpus: Sequence[str] = ()) -> str:
+    """Write the data card in Markdown. `config` holds the settings of `clean`, nested; `corpus` what was named as corpora."""
     parts = (
-        _front_matter(totals),
-        f"# Data card\n\n{_opening(totals)}\n\n![What became of every document](flow.png)\n",
-        f"## Sources\n\n{_sources(totals, corpus)}",
-        f"## Composition\n\n{_composition(totals)}",
-        f"## What was left out\n\n{_dropped(totals, config)}",
-        _duplicates(totals, config),
-        _contamination(totals),
-        _redactions(totals),
-        _skipped(totals),
-        f"## Samples\n\n{samples(totals, most=1)}",
+        _front_matter(stats),
+        f"# Data card\n\n{_opening(stats)}\n\n![What became of every document](flow.png)\n",
+        f"## Sources\n\n{_sources(stats, corpus)}",
+        f"## Composition\n\n{_composition(stats)}",
+        f"## What was left out\n\n{_dropped(stats, config)}",
+        _duplicates(stats, config),
+        _contamination(stats),
+        _redactions(stats),
+        _skipped(stats),
+        f"## Samples\n\n{samples(stats, most=1)}",
         _settings(config),
         _OWNER,
     )
@@ -48,39 +49,31 @@ def data_card(totals: Totals, config: Mapping[str, Any], corpus: Sequence[str] =
 
 
 def for_a_page(card: str) -> str:
-    """The card where neither front matter nor pictures are shown."""
+    """Return the card for a place where neither front matter nor pictures are shown."""
     body = card.split("\n---\n", 1)[-1] if card.startswith("---\n") else card
     return "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip() + "\n"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A GitHub markdown table; columns after the first are aligned to the right where they hold numbers."""
-    lines = [list(map(_cell, row)) for row in rows]
-    numeric = [bool(lines) and all(_is_number(line[column]) for line in lines) for column in range(len(head))]
-    rule = ["---:" if number else "---" for number in numeric]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (list(head), rule, *lines))
-
-
-def samples(totals: Totals, most: int) -> str:
-    """`most` documents of what was kept and of what each rule dropped, as their beginnings."""
-    parts = [f"### Kept ({totals.kept:,})\n", *map(_sample, totals.samples[:most])]
-    for name, rule in totals.rules.items():
+def samples(stats: CorpusStats, most: int) -> str:
+    """Show the beginnings of `most` documents of what was kept and of what each rule dropped."""
+    parts = [f"### Kept ({stats.kept:,})\n", *map(_sample, stats.samples[:most])]
+    for name, rule in stats.rules.items():
         parts.append(f"### Dropped by `{name}` ({rule.documents:,})\n")
-        parts += [_sample(one, is_numeric(name)) for one in rule.samples[:most]]
+        parts += [_sample(one, is_numeric_rule(name)) for one in rule.samples[:most]]
     return "\n".join(parts)
 
 
-def _sample(sample: Sample, measured: bool = False) -> str:
-    value = f", measured {shown(sample.value)}" if measured else ""
+def _sample(sample: SampleDocument, measured: bool = False) -> str:
+    value = f", measured {format_value(sample.value)}" if measured else ""
     text = "\n".join(f"    {line}" for line in sample.text.splitlines()) or "    (nothing)"
-    return f"**{_cell(sample.source)}**{value}\n\n{text}\n"
+    return f"**{markdown.plain(sample.source)}**{value}\n\n{text}\n"
 
 
-def _front_matter(totals: Totals) -> str:
+def _front_matter(stats: CorpusStats) -> str:
     import yaml
 
-    known = [language for language, _ in totals.languages_kept.most_common() if language]
-    thousands = max(0, len(str(totals.kept)) - 3)  # each category of the hub has one digit more
+    known = [language for language, _ in stats.languages_kept.most_common() if language]
+    thousands = max(0, len(str(stats.kept)) - 3)  # each category of the hub has one digit more
     facts = {
         "language": known[:_LANGUAGES],
         "license": "unknown",
@@ -93,7 +86,7 @@ def _front_matter(totals: Totals) -> str:
                 "data_files": [
                     {"split": name, "path": f"{name}/*.parquet"}
                     for name in SPLITS
-                    if totals.splits[name].documents
+                    if stats.splits[name].documents
                 ],
             }
         ],
@@ -101,109 +94,109 @@ def _front_matter(totals: Totals) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---\n"
 
 
-def _opening(totals: Totals) -> str:
+def _opening(stats: CorpusStats) -> str:
     return (
-        f"{totals.documents:,} documents were read. {totals.kept:,} ({_share(totals.kept, totals.documents)}) were kept, "
-        f"{totals.dropped:,} dropped for the reasons below, each with its row in `account/`. "
-        f"{sum(totals.skipped.values()):,} files or lines could not be read."
+        f"{stats.documents:,} documents were read. {stats.kept:,} ({_share(stats.kept, stats.documents)}) were kept, "
+        f"{stats.dropped:,} dropped for the reasons below, each with its row in `account/`. "
+        f"{sum(stats.skipped.values()):,} files or lines could not be read."
     )
 
 
-def _sources(totals: Totals, corpus: Sequence[str]) -> str:
-    named = "".join(f"- `{_cell(one)}`\n" for one in corpus)
-    kinds = ((ending, f"{count:,}") for ending, count in totals.kinds.most_common())
-    counted = "".join(f"- {name}: {count:,}\n" for name, count in sorted(totals.counted.items()) if count)
-    return f"{named}\n{table(('kind of file', 'documents read'), kinds)}\n{counted}"
+def _sources(stats: CorpusStats, corpus: Sequence[str]) -> str:
+    named = "".join(f"- `{markdown.plain(one)}`\n" for one in corpus)
+    kinds = ((ending, f"{count:,}") for ending, count in stats.kinds.most_common())
+    counted = "".join(f"- {name}: {count:,}\n" for name, count in sorted(stats.counted.items()) if count)
+    return f"{named}\n{_table(('kind of file', 'documents read'), kinds)}\n{counted}"
 
 
-def _composition(totals: Totals) -> str:
-    splits = [(name, *_sizes(totals, name)) for name in SPLITS]
+def _composition(stats: CorpusStats) -> str:
+    splits = [(name, *_sizes(stats, name)) for name in SPLITS]
     languages = [
-        (language or "(not told)", f"{count:,}", f"{totals.languages_kept[language]:,}")
-        for language, count in totals.languages.most_common(_LANGUAGES)
+        (language or "(not told)", f"{count:,}", f"{stats.languages_kept[language]:,}")
+        for language, count in stats.languages.most_common(_LANGUAGES)
     ]
     lengths = [
         (name, *(f"{round(sketch.quantile(share)):,}" for share in QUANTILES), f"{round(sketch.largest):,}")
-        for name, sketch in (("read", totals.lengths_read), ("kept", totals.lengths_kept))
+        for name, sketch in (("read", stats.lengths_read), ("kept", stats.lengths_kept))
     ]
     head = ("characters per document", *(f"{share:.0%}" for share in QUANTILES), "longest")
     return (
-        f"{table(('split', 'documents', 'characters', 'bytes'), splits)}\n"
-        f"{table(head, lengths)}\nQuantiles are right to half a percent.\n\n![Lengths](lengths.png)\n\n"
-        f"{table(('language', 'documents read', 'kept'), languages)}\n![Languages](languages.png)\n"
+        f"{_table(('split', 'documents', 'characters', 'bytes'), splits)}\n"
+        f"{_table(head, lengths)}\nQuantiles are right to half a percent.\n\n![Lengths](lengths.png)\n\n"
+        f"{_table(('language', 'documents read', 'kept'), languages)}\n![Languages](languages.png)\n"
     )
 
 
-def _sizes(totals: Totals, name: str) -> tuple[str, ...]:
-    split = totals.splits[name]
+def _sizes(stats: CorpusStats, name: str) -> tuple[str, ...]:
+    split = stats.splits[name]
     return f"{split.documents:,}", f"{split.characters:,}", f"{split.bytes:,}"
 
 
-def _dropped(totals: Totals, config: Mapping[str, Any]) -> str:
+def _dropped(stats: CorpusStats, config: Mapping[str, Any]) -> str:
     rows = [
         (
             f"`{name}`",
-            shown(bound(config, name)),
+            format_value(rule_bound(config, name)),
             f"{rule.documents:,}",
-            _share(rule.documents, totals.documents),
-            about(rule.measured.quantile(0.5)) if is_numeric(name) else "",
+            _share(rule.documents, stats.documents),
+            format_rounded(rule.measured.quantile(0.5)) if is_numeric_rule(name) else "",
         )
-        for name, rule in totals.rules.items()
+        for name, rule in stats.rules.items()
     ]
     if not rows:
         return "Nothing.\n"
     head = ("rule", "bound", "documents", "of all", "measured (median)")
     return (
-        f"{table(head, rows)}\nRules are settings of `clean`. A document counts for the first rule that it broke.\n\n"
+        f"{_table(head, rows)}\nRules are settings of `clean`. A document counts for the first rule that it broke.\n\n"
         "![Reasons](dropped.png)\n"
     )
 
 
-def _duplicates(totals: Totals, config: Mapping[str, Any]) -> str:
-    rules = {name: rule for name, rule in totals.rules.items() if name.startswith("duplicates.")}
+def _duplicates(stats: CorpusStats, config: Mapping[str, Any]) -> str:
+    rules = {name: rule for name, rule in stats.rules.items() if name.startswith("duplicates.")}
     if not rules:
         return "## Duplicates\n\nNone were found.\n"
     rows = [
         (name.partition(".")[2], f"{rule.documents:,}", f"{rule.characters:,}")
         for name, rule in rules.items()
     ]
-    threshold = shown(bound(config, "duplicates.near"))
+    threshold = format_value(rule_bound(config, "duplicates.near"))
     note = f"\nNear means an estimated resemblance of at least {threshold}.\n" if threshold else ""
-    return f"## Duplicates\n\n{table(('kind', 'documents dropped', 'characters read'), rows)}{note}"
+    return f"## Duplicates\n\n{_table(('kind', 'documents dropped', 'characters read'), rows)}{note}"
 
 
-def _contamination(totals: Totals) -> str:
-    rules = [name for name in totals.rules if name.startswith("decontaminate.")]
-    count = sum(totals.rules[name].documents for name in rules)
+def _contamination(stats: CorpusStats) -> str:
+    rules = [name for name in stats.rules if name.startswith("decontaminate.")]
+    count = sum(stats.rules[name].documents for name in rules)
     if not count:
         return "## Evaluation sets\n\nNo document was dropped for holding part of one.\n"
-    rows = [(one.source, shown(one.value), one.text) for one in totals.passages]
+    rows = [(one.source, format_value(one.value), one.text) for one in stats.passages]
     shown_of = f"{len(rows)} of {count:,}" if count > len(rows) else f"{count:,}"
     return (
         f"## Evaluation sets\n\n{shown_of} documents that held part of one, and the passage:\n\n"
-        f"{table(('source', 'measured', 'passage'), rows)}"
+        f"{_table(('source', 'measured', 'passage'), rows)}"
     )
 
 
-def _redactions(totals: Totals) -> str:
-    rows = [(kind, f"{count:,}") for kind, count in totals.redacted.items() if count]
+def _redactions(stats: CorpusStats) -> str:
+    rows = [(kind, f"{count:,}") for kind, count in stats.redacted.items() if count]
     if not rows:
         return "## Personal data\n\nNone was found to redact.\n"
     return (
-        f"## Personal data\n\nReplaced in {totals.documents_redacted:,} of the documents that were kept; what stood there "
-        f"was not written down.\n\n{table(('kind', 'replaced'), rows)}"
+        f"## Personal data\n\nReplaced in {stats.documents_redacted:,} of the documents that were kept; what stood there "
+        f"was not written down.\n\n{_table(('kind', 'replaced'), rows)}"
     )
 
 
-def _skipped(totals: Totals) -> str:
+def _skipped(stats: CorpusStats) -> str:
     rows = [
-        (reason, f"{count:,}", " — ".join(filter(None, totals.skipped_examples.get(reason, ()))))
-        for reason, count in totals.skipped.most_common()
+        (reason, f"{count:,}", " — ".join(filter(None, stats.skipped_examples.get(reason, ()))))
+        for reason, count in stats.skipped.most_common()
     ]
     if not rows:
         return ""
     return (
-        f"## What could not be read\n\n{table(('reason', 'files or lines', 'for example'), rows)}\n"
+        f"## What could not be read\n\n{_table(('reason', 'files or lines', 'for example'), rows)}\n"
         "They are listed in `skipped.parquet`, of each file the first hundred for each reason.\n"
     )
 
@@ -218,11 +211,6 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def _cell(value: Any) -> str:
-    """On one line, and unable to end its cell or to begin an HTML element."""
-    text = " ".join(str(value).split())
-    return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _is_number(cell: str) -> bool:
-    return cell.rstrip("%").replace(",", "").replace(".", "").isdigit() or cell in ("", "–")
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table of which no cell can begin an HTML element: sources and passages are other people's text."""
+    return markdown.table(header, ([markdown.plain(cell) for cell in row] for row in rows))

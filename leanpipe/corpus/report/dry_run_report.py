@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
+from leanpipe.core import markdown
 from leanpipe.core.plots import DROPPED, NEUTRAL, grid
-from leanpipe.corpus.report.data_card import table
-from leanpipe.corpus.report.quantile_sketch import ACCURACY, Sketch
-from leanpipe.corpus.rule_names import about, is_numeric, shown
+from leanpipe.corpus.report.quantile_sketch import ACCURACY, QuantileSketch
+from leanpipe.corpus.rule_names import format_rounded, format_value, is_numeric_rule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,10 +66,11 @@ class Inspection(BaseModel):
 
     @property
     def would_go(self) -> int:
+        """Count the documents that would be dropped."""
         return self.sampled - self.would_stay
 
     def share(self, documents: int) -> str:
-        """Of the sample."""
+        """Write a number of documents as a share of the sample."""
         return f"{documents / self.sampled:.1%}" if self.sampled else "–"
 
 
@@ -77,13 +78,14 @@ COLUMNS = ("rule", "bound", "would go", "first", "only", "measured: 5% / median 
 
 
 def rows(found: Inspection) -> Iterator[tuple[str, ...]]:
-    """A row of `COLUMNS` for every rule."""
+    """Yield a row of `COLUMNS` for every rule."""
     for one in found.rules:
         counts = (f"{one.documents:,} ({found.share(one.documents)})", f"{one.first:,}", f"{one.only:,}")
-        yield (one.rule, shown(one.bound), *counts, " / ".join(map(about, one.quantiles)))
+        yield (one.rule, format_value(one.bound), *counts, " / ".join(map(format_rounded, one.quantiles)))
 
 
 def summary_sentence(found: Inspection) -> str:
+    """Say in a sentence how much of the sample would stay."""
     return (
         f"Of a sample of {found.sampled:,} documents from {found.files:,} files, {found.would_stay:,} would stay "
         f"({found.share(found.would_stay)}) and {found.would_go:,} would go. Nothing was dropped."
@@ -91,11 +93,11 @@ def summary_sentence(found: Inspection) -> str:
 
 
 def page(found: Inspection) -> str:
-    """Markdown."""
+    """Write the whole finding as a page in Markdown."""
     named = ((f"`{row[0]}`", *row[1:]) for row in rows(found))
     parts = [
         f"# What cleaning would do\n\n{summary_sentence(found)}\n",
-        f"{table(COLUMNS, named)}\n{_HELP}\n\n![What was measured](measured.png)\n",
+        f"{markdown.table(COLUMNS, named)}\n{_HELP}\n\n![What was measured](measured.png)\n",
         f"## Personal data that would be replaced\n\n{_counted(found.redacted, 'kind')}",
         f"## Languages\n\n{_counted(found.languages, 'language')}",
         f"## What could not be read\n\n{_counted(found.skipped, 'reason')}",
@@ -112,8 +114,8 @@ _HELP = (
 )
 
 
-def draw_measured(path: Path, found: Inspection, measured: dict[str, Sketch]) -> None:
-    """A histogram of what was measured for each rule that has a bound, with the bound; those that drop most first."""
+def draw_measured(path: Path, found: Inspection, measured: dict[str, QuantileSketch]) -> None:
+    """Draw a histogram of what each rule with a bound measured, with the bound; those that drop most first."""
     drawn = [one for one in found.rules if one.quantiles and isinstance(one.bound, int | float)][:_PICTURES]
     if not drawn:
         return
@@ -122,7 +124,7 @@ def draw_measured(path: Path, found: Inspection, measured: dict[str, Sketch]) ->
             _draw_rule(axes, one, measured[one.rule])
 
 
-def _draw_rule(axes: "Axes", found: RuleFound, sketch: Sketch) -> None:
+def _draw_rule(axes: "Axes", found: RuleFound, sketch: QuantileSketch) -> None:
     """What lies beyond the bound in another colour. The outermost bars hold what lies further out too."""
     limit, edges = float(found.bound), _edges(sketch, float(found.bound))
     values, counts = np.clip(sketch.values(), edges[0], edges[-1]), sketch.counts()
@@ -132,7 +134,9 @@ def _draw_rule(axes: "Axes", found: RuleFound, sketch: Sketch) -> None:
         bars, _ = np.histogram(values[mine], edges, weights=counts[mine])
         axes.stairs(bars, edges, fill=True, color=color)
     axes.axvline(limit, color="black", linestyle="--", linewidth=1)
-    axes.set_title(f"{found.rule}\nbound {shown(found.bound)}: {found.documents:,} would go", fontsize=9)
+    axes.set_title(
+        f"{found.rule}\nbound {format_value(found.bound)}: {found.documents:,} would go", fontsize=9
+    )
     axes.set_yscale("symlog", linthresh=1)  # what is near the bound is rare
     axes.set_ylim(bottom=0)
     if limit >= _LARGE:
@@ -140,8 +144,8 @@ def _draw_rule(axes: "Axes", found: RuleFound, sketch: Sketch) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _edges(sketch: Sketch, limit: float) -> np.ndarray:
-    """Of the bars: of even width around a share or a small number, growing for a large one. The bound ends one."""
+def _edges(sketch: QuantileSketch, limit: float) -> np.ndarray:
+    """Choose the edges of the bars: of even width around a share or a small number, growing for a large one. The bound ends one."""
     top = max(sketch.quantile(0.98), 1.3 * limit, 1e-3)
     if limit >= _LARGE:
         return np.geomspace(1, max(sketch.largest, top), 41)
@@ -152,19 +156,15 @@ def _edges(sketch: Sketch, limit: float) -> np.ndarray:
 def _examples(found: RuleFound) -> str:
     parts = [f"## `{found.rule}` would drop {found.documents}\n"]
     for example in found.examples:
-        value = f", measured {shown(example.value)}" if is_numeric(found.rule) else ""
+        value = f", measured {format_value(example.value)}" if is_numeric_rule(found.rule) else ""
         text = "\n".join(f"    {line}" for line in example.text.splitlines()) or "    (nothing)"
-        parts.append(f"**{_plain(example.source)}**{value}\n\n{text}\n")
+        parts.append(f"**{markdown.plain(example.source)}**{value}\n\n{text}\n")
     return "\n".join(parts)
 
 
 def _counted(counts: dict[str, int], what: str) -> str:
     return (
-        table((what, "number"), ((name, f"{count:,}") for name, count in counts.items()))
+        markdown.table((what, "number"), ((name, f"{count:,}") for name, count in counts.items()))
         if counts
         else "None.\n"
     )
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).replace("<", "&lt;")

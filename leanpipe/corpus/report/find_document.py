@@ -25,8 +25,8 @@ Mask = Callable[["pyarrow.Table"], "pyarrow.ChunkedArray"]
 """Which rows of a table are meant."""
 
 
-class Row(NamedTuple):
-    """One row of the account: see `leanpipe.text.tables.ACCOUNT`."""
+class AccountRow(NamedTuple):
+    """One row of the account: see `leanpipe.corpus.tables.ACCOUNT`."""
 
     id: str
     source: str
@@ -43,12 +43,12 @@ class Row(NamedTuple):
 
     @property
     def copy_of(self) -> str:
-        """The id of the document that it repeats, if it was dropped for that; else nothing."""
+        """Return the id of the document that it repeats, if it was dropped for that; else nothing."""
         return self.detail.removeprefix("of ").strip() if self.rule.startswith("duplicates.") else ""
 
 
-def find_exactly(documents: Path, wanted: str) -> Iterator[Row]:
-    """Rows whose id or digest begins with `wanted` (8 hex digits or more), or whose file it is, wherever that lies now.
+def find_exactly(documents: Path, wanted: str) -> Iterator[AccountRow]:
+    """Find rows whose id or digest begins with `wanted` (8 hex digits or more), or whose file it is, wherever that lies now.
 
     `documents` is what `clean` wrote; a path is compared with where its corpora lay.
     """
@@ -69,8 +69,8 @@ def find_exactly(documents: Path, wanted: str) -> Iterator[Row]:
     return _rows(documents, ["id", "digest", "source"], mask)
 
 
-def find_by_path(documents: Path, wanted: str) -> Iterator[Row]:
-    """Rows whose source is the end of the path `wanted`, or ends with it. `#3` at its end means that document of the file."""
+def find_by_path(documents: Path, wanted: str) -> Iterator[AccountRow]:
+    """Find rows whose source is the end of the path `wanted`, or ends with it; `#3` at its end means that document of the file."""
     import pyarrow.compute as pc
 
     parts = PurePosixPath(wanted).parts
@@ -86,8 +86,8 @@ def find_by_path(documents: Path, wanted: str) -> Iterator[Row]:
     return _rows(documents, ["source"], mask) if ends else iter(())
 
 
-def find_by_phrase(documents: Path, wanted: str, most: int) -> Iterator[Row]:
-    """Rows of up to `most` kept documents with the phrase in their text, then of dropped ones with it in their detail.
+def find_by_phrase(documents: Path, wanted: str, most: int) -> Iterator[AccountRow]:
+    """Find up to `most` kept documents with the phrase in their text, then dropped ones with it in their detail.
 
     Case and white space do not matter. RE2 searches in linear time. Raises UserError for a phrase over 1,000 characters.
     """
@@ -127,7 +127,7 @@ def _kept_with(documents: Path, pattern: str, most: int) -> list[str]:
     return ids
 
 
-def _rows(documents: Path, columns: list[str], mask: Mask) -> Iterator[Row]:
+def _rows(documents: Path, columns: list[str], mask: Mask) -> Iterator[AccountRow]:
     """The rows of the account for which `mask`, which looks at `columns`, is true. Others are not read whole."""
     import pyarrow.parquet
 
@@ -136,8 +136,8 @@ def _rows(documents: Path, columns: list[str], mask: Mask) -> Iterator[Row]:
             for group in range(table.num_row_groups):
                 found = mask(table.read_row_group(group, columns))
                 if any(chunk.true_count for chunk in found.chunks):
-                    rows = table.read_row_group(group, list(Row._fields)).filter(found)
-                    yield from (Row(**row) for row in rows.to_pylist())
+                    rows = table.read_row_group(group, list(AccountRow._fields)).filter(found)
+                    yield from (AccountRow(**row) for row in rows.to_pylist())
 
 
 def _groups(path: Path, columns: list[str]) -> Iterator["pyarrow.Table"]:

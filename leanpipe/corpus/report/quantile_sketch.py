@@ -8,7 +8,7 @@ _GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
 _SMALLEST = 1e-6  # what is smaller counts as 0
 
 
-class Sketch:
+class QuantileSketch:
     """Counts figures ≥ 0 in bins whose width is a fixed share of the figure; quantiles are right to half a percent.
 
     Masson, Rim and Lee 2019, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees",
@@ -23,10 +23,12 @@ class Sketch:
 
     @property
     def count(self) -> int:
+        """Count all figures."""
         return int(self._bins.sum())
 
     @property
     def mean(self) -> float:
+        """Return the mean of all figures; 0 if there are none."""
         return self.total / self.count if self.count else 0.0
 
     def add(self, figures: np.ndarray) -> None:
@@ -43,18 +45,18 @@ class Sketch:
         self.largest = max(self.largest, float(figures.max()))
 
     def quantile(self, share: float) -> float:
-        """The figure that `share` of all figures do not exceed (0 is the smallest, 1 the largest); 0 if there are none."""
+        """Return the figure that `share` of all figures do not exceed (0 is the smallest, 1 the largest); 0 if there are none."""
         if share >= 1 or not self.count:
             return self.largest
         rank = int(share * (self.count - 1))
         return float(self.values()[np.searchsorted(np.cumsum(self._bins), rank, side="right")])
 
     def values(self) -> np.ndarray:
-        """The figure that each bin stands for."""
+        """Return the figure that each bin stands for."""
         values = _SMALLEST * 2 * _GAMMA ** np.arange(len(self._bins)) / (_GAMMA + 1)
         values[0] = 0
         return values
 
     def counts(self) -> np.ndarray:
-        """How many figures fell into each of `values`."""
+        """Return how many figures fell into each of `values`."""
         return self._bins

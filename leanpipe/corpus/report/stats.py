@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leanpipe.corpus.document import START
+from leanpipe.corpus.document import EXCERPT
 from leanpipe.corpus.passes.publish import COUNTS
-from leanpipe.corpus.report.quantile_sketch import Sketch
+from leanpipe.corpus.report.quantile_sketch import QuantileSketch
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import count_documents, read_account, read_batches, split_files
 
@@ -22,7 +22,7 @@ _KINDS = 30  # endings of file names that are told apart
 _ENDING = r"^.*?(\.[A-Za-z0-9]{1,8}(?:\.(?:gz|zst))?)?(?:#\d+)?$"
 
 
-class Sample(NamedTuple):
+class SampleDocument(NamedTuple):
     """A document for a person to judge. Those with the smallest ids are as good as drawn by chance, and stay the same."""
 
     id: str
@@ -32,18 +32,18 @@ class Sample(NamedTuple):
 
 
 @dataclass
-class Rule:
+class RuleStats:
     """What one rule dropped."""
 
     documents: int = 0
     characters: int = 0
     """As they were read."""
-    measured: Sketch = field(default_factory=Sketch)
-    samples: list[Sample] = field(default_factory=list)
+    measured: QuantileSketch = field(default_factory=QuantileSketch)
+    samples: list[SampleDocument] = field(default_factory=list)
 
 
 @dataclass
-class Split:
+class SplitStats:
     """One split, as it lies on disk; bytes are of UTF-8."""
 
     documents: int = 0
@@ -52,22 +52,22 @@ class Split:
 
 
 @dataclass
-class Totals:
+class CorpusStats:
     """Everything that a person is told about a cleaned corpus."""
 
     documents: int = 0
     kept: int = 0
-    rules: dict[str, Rule] = field(default_factory=dict)
+    rules: dict[str, RuleStats] = field(default_factory=dict)
     """By name, the one that dropped most first."""
-    splits: dict[str, Split] = field(default_factory=dict)
+    splits: dict[str, SplitStats] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     """Documents by the ending of their file's name."""
     languages: Counter[str] = field(default_factory=Counter)
     """Documents read, by language."""
     languages_kept: Counter[str] = field(default_factory=Counter)
-    lengths_read: Sketch = field(default_factory=Sketch)
+    lengths_read: QuantileSketch = field(default_factory=QuantileSketch)
     """Characters of every document as it was read, markup included."""
-    lengths_kept: Sketch = field(default_factory=Sketch)
+    lengths_kept: QuantileSketch = field(default_factory=QuantileSketch)
     """Characters of every document that was kept, as it was kept."""
     redacted: dict[str, int] = field(default_factory=dict)
     """Personal data that was replaced, by kind."""
@@ -78,47 +78,48 @@ class Totals:
     """How many files, or lines of them, could not be read, by reason."""
     skipped_examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(source, detail) of the first, by reason."""
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[SampleDocument] = field(default_factory=list)
     """Of what was kept."""
-    passages: list[Sample] = field(default_factory=list)
+    passages: list[SampleDocument] = field(default_factory=list)
     """Documents that hold part of an evaluation set, with the passage."""
 
     @property
     def dropped(self) -> int:
+        """Count the documents that any rule dropped."""
         return sum(rule.documents for rule in self.rules.values())
 
     def groups(self) -> Counter[str]:
-        """Documents dropped, by what their rule's name begins with."""
+        """Count documents dropped by what their rule's name begins with."""
         groups: Counter[str] = Counter()
         for name, rule in self.rules.items():
             groups[name.split(".")[0]] += rule.documents
         return groups
 
 
-def count(documents: Path) -> Totals:
-    """The totals of what `clean` wrote to `documents`.
+def compute_corpus_stats(documents: Path) -> CorpusStats:
+    """Count what `clean` wrote to `documents`.
 
     Raises RuntimeError if a document is neither kept nor dropped, or is not where the account says: a mistake of ours.
     """
-    totals = Totals()
+    stats = CorpusStats()
     for batch in read_account(documents):
-        _count_account(totals, batch)
-    totals.rules = dict(sorted(totals.rules.items(), key=lambda item: (-item[1].documents, item[0])))
-    in_account = {name: split.documents for name, split in totals.splits.items()}
+        _count_account(stats, batch)
+    stats.rules = dict(sorted(stats.rules.items(), key=lambda item: (-item[1].documents, item[0])))
+    in_account = {name: split.documents for name, split in stats.splits.items()}
     for name in SPLITS:
-        _count_split(totals, documents, name)
-    _check(totals, in_account, documents)
-    _show_skipped(totals, documents / "skipped.parquet")
+        _count_split(stats, documents, name)
+    _check(stats, in_account, documents)
+    _show_skipped(stats, documents / "skipped.parquet")
     counts = json.loads((documents / COUNTS).read_text())
-    totals.redacted, totals.counted = counts["redacted"], counts["counted"]
-    totals.skipped = Counter(counts["skipped_by_reason"])
-    return totals
+    stats.redacted, stats.counted = counts["redacted"], counts["counted"]
+    stats.skipped = Counter(counts["skipped_by_reason"])
+    return stats
 
 
-def _check(totals: Totals, in_account: dict[str, int], documents: Path) -> None:
-    if totals.documents != totals.kept + totals.dropped:
+def _check(stats: CorpusStats, in_account: dict[str, int], documents: Path) -> None:
+    if stats.documents != stats.kept + stats.dropped:
         raise RuntimeError(
-            f"{documents}: {totals.documents} documents were read, but {totals.kept} kept and {totals.dropped} dropped"
+            f"{documents}: {stats.documents} documents were read, but {stats.kept} kept and {stats.dropped} dropped"
         )
     on_disk = {name: number for name in SPLITS if (number := count_documents(documents, name))}
     if on_disk != in_account:
@@ -127,29 +128,29 @@ def _check(totals: Totals, in_account: dict[str, int], documents: Path) -> None:
         )
 
 
-def _count_account(totals: Totals, batch: "pyarrow.RecordBatch") -> None:
+def _count_account(stats: CorpusStats, batch: "pyarrow.RecordBatch") -> None:
     import pyarrow.compute as pc
 
     kept = batch.filter(pc.equal(batch["outcome"], "kept"))
     dropped = batch.filter(pc.equal(batch["outcome"], "dropped"))
-    totals.documents += batch.num_rows
-    totals.kept += kept.num_rows
-    totals.lengths_read.add(_numbers(batch["characters_read"]))
-    totals.lengths_kept.add(_numbers(kept["characters"]))
-    totals.documents_redacted += pc.sum(pc.greater(kept["redactions"], 0)).as_py() or 0
-    totals.languages.update(_counted(batch["language"]))
-    totals.languages_kept.update(_counted(kept["language"]))
-    _count_kinds(totals.kinds, batch["source"])
+    stats.documents += batch.num_rows
+    stats.kept += kept.num_rows
+    stats.lengths_read.add(_numbers(batch["characters_read"]))
+    stats.lengths_kept.add(_numbers(kept["characters"]))
+    stats.documents_redacted += pc.sum(pc.greater(kept["redactions"], 0)).as_py() or 0
+    stats.languages.update(_counted(batch["language"]))
+    stats.languages_kept.update(_counted(kept["language"]))
+    _count_kinds(stats.kinds, batch["source"])
     for name, documents in _counted(kept["split"]).items():
-        totals.splits.setdefault(name, Split()).documents += documents
+        stats.splits.setdefault(name, SplitStats()).documents += documents
     for name in _counted(dropped["rule"]):
         rows = dropped.filter(pc.equal(dropped["rule"], name))
-        _count_rule(totals.rules.setdefault(name, Rule()), rows)
+        _count_rule(stats.rules.setdefault(name, RuleStats()), rows)
         if name.startswith("decontaminate."):
-            totals.passages = _smallest(totals.passages, _PASSAGES, rows, "detail")
+            stats.passages = _smallest(stats.passages, _PASSAGES, rows, "detail")
 
 
-def _count_rule(rule: Rule, rows: "pyarrow.RecordBatch") -> None:
+def _count_rule(rule: RuleStats, rows: "pyarrow.RecordBatch") -> None:
     import pyarrow.compute as pc
 
     rule.documents += rows.num_rows
@@ -166,33 +167,35 @@ def _count_kinds(kinds: Counter[str], sources: "pyarrow.Array") -> None:
         kinds[(ending or "none") if known else "other"] += documents
 
 
-def _count_split(totals: Totals, documents: Path, name: str) -> None:
+def _count_split(stats: CorpusStats, documents: Path, name: str) -> None:
     """Characters and bytes come from the texts themselves, for nobody but they can know."""
     import pyarrow.compute as pc
 
-    split = totals.splits[name] = Split()
+    split = stats.splits[name] = SplitStats()
     for path in split_files(documents, name):
         for batch in read_batches(path, ["id", "source", "text"]):
             split.documents += batch.num_rows
             split.characters += pc.sum(pc.utf8_length(batch["text"])).as_py()
             split.bytes += pc.sum(pc.binary_length(batch["text"])).as_py()
-            totals.samples = _smallest(totals.samples, SAMPLES, batch, "text")
+            stats.samples = _smallest(stats.samples, SAMPLES, batch, "text")
 
 
-def _show_skipped(totals: Totals, path: Path) -> None:
+def _show_skipped(stats: CorpusStats, path: Path) -> None:
     for batch in read_batches(path):
         for row in batch.to_pylist():
-            totals.skipped_examples.setdefault(row["reason"], (row["source"], row["detail"]))
+            stats.skipped_examples.setdefault(row["reason"], (row["source"], row["detail"]))
 
 
-def _smallest(samples: list[Sample], most: int, rows: "pyarrow.RecordBatch", text: str) -> list[Sample]:
+def _smallest(
+    samples: list[SampleDocument], most: int, rows: "pyarrow.RecordBatch", text: str
+) -> list[SampleDocument]:
     """The `most` samples with the smallest ids, of those so far and `rows`."""
     import pyarrow.compute as pc
 
     first = rows.take(pc.select_k_unstable(rows["id"], most, sort_keys=[("", "ascending")]))
-    texts = pc.utf8_slice_codeunits(first[text], 0, START).to_pylist()
+    texts = pc.utf8_slice_codeunits(first[text], 0, EXCERPT).to_pylist()
     values = first["value"].to_pylist() if "value" in first.schema.names else [0.0] * len(texts)
-    new = map(Sample, first["id"].to_pylist(), first["source"].to_pylist(), values, texts)
+    new = map(SampleDocument, first["id"].to_pylist(), first["source"].to_pylist(), values, texts)
     return heapq.nsmallest(most, [*samples, *new])
 
 

@@ -15,7 +15,9 @@ _TABLE = (
 
 
 class DigestCache:
-    """SHA-256 of local files, read again only if size, times of change or inode differ. In one SQLite file, or in none.
+    """Remembers the SHA-256 of local files, read again only if size, times of change or inode differ.
+
+    They lie in one SQLite file, or in none.
 
     Several processes may share it. A damaged one is begun anew: nothing is lost but time.
     """
@@ -33,7 +35,7 @@ class DigestCache:
             self._database.close()
 
     def digest(self, path: str, status: os.stat_result) -> str:
-        """SHA-256 of the file at `path`, whose `status` was just taken. Raises OSError if it cannot be read."""
+        """Return the SHA-256 of the file at `path`, whose `status` was just taken. Raises OSError if it cannot be read."""
         key, stamp = os.fsencode(path), _stamp(status)
         if known := self._known(key, stamp):
             return known

@@ -15,7 +15,7 @@ from leanpipe.corpus.sources.read_log import ReadLog
 _VERSION = ("size", "ETag", "etag", "md5", "mtime", "LastModified", "last_modified", "generation")
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file below a corpus folder, before it is looked at."""
 
     url: str
@@ -26,13 +26,13 @@ class Found(NamedTuple):
     """What tells whether it has changed: `os.stat_result` of a local file, a text for a remote one."""
 
 
-def walk(reference: str, roots: Roots, log: ReadLog) -> Iterator[Found]:
-    """Every file below a folder or URL, or itself, in the order of names. Raises UserError if it does not exist."""
+def discover_files(reference: str, roots: Roots, log: ReadLog) -> Iterator[FoundFile]:
+    """Yield every file below a folder or URL, or itself, in the order of names. Raises UserError if it does not exist."""
     path = local_path(reference)
     return _remote(reference, log) if path is None else _local(path, reference, roots, log)
 
 
-def _local(root: Path, reference: str, roots: Roots, log: ReadLog) -> Iterator[Found]:
+def _local(root: Path, reference: str, roots: Roots, log: ReadLog) -> Iterator[FoundFile]:
     """Files below `root`, or itself. Links to folders are followed, each folder once, so that a loop of links ends."""
     _check_there(root, reference)
     root = root.absolute()
@@ -48,7 +48,7 @@ def _local(root: Path, reference: str, roots: Roots, log: ReadLog) -> Iterator[F
                 # Last in, first out: the first name of a folder is the next to be looked at.
                 pending += reversed(list(_children(path, source, status, seen, log)))
             elif stat.S_ISREG(status.st_mode):
-                yield Found(str(path), source or root.name, status.st_size, status)
+                yield FoundFile(str(path), source or root.name, status.st_size, status)
             else:
                 log.skip(source or root.name, "broken link or special file")
         except OSError as error:
@@ -84,7 +84,7 @@ def _children(
             yield path, inside
 
 
-def _remote(reference: str, log: ReadLog) -> Iterator[Found]:
+def _remote(reference: str, log: ReadLog) -> Iterator[FoundFile]:
     """Files below a URL, or itself, in the order in which a local folder with the same names would have them."""
     files, root, fs = _find(reference)
     if not files:
@@ -100,7 +100,7 @@ def _remote(reference: str, log: ReadLog) -> Iterator[Found]:
         else:
             info = files[name]
             version = json.dumps([fs.ukey(name), *(str(info.get(key)) for key in _VERSION)])
-            yield Found(url, source or name.rsplit("/", 1)[-1], info.get("size"), version)
+            yield FoundFile(url, source or name.rsplit("/", 1)[-1], info.get("size"), version)
 
 
 def _find(reference: str) -> tuple[dict[str, Any], str, Any]:

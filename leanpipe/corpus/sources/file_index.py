@@ -12,7 +12,7 @@ from leanpipe.core.allowed_paths import Roots, local_path
 from leanpipe.core.errors import UserError
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.sources.digest_cache import DigestCache
-from leanpipe.corpus.sources.discover import Found, walk
+from leanpipe.corpus.sources.discover import FoundFile, discover_files
 from leanpipe.corpus.sources.read_log import ReadLog, Skipped
 
 KINDS = {
@@ -28,7 +28,7 @@ KINDS = {
     ".mbox": "mbox",
     ".warc": "warc",
 }
-"""The reader of each ending of a file name: a file in `leanpipe/text/readers/`."""
+"""The reader of each ending of a file name: a file in `leanpipe/corpus/readers/`."""
 COMPRESSIONS = (".gz", ".zst", ".bz2")
 
 
@@ -53,7 +53,7 @@ class SourceFile(BaseModel):
     """SHA-256 of its bytes; for a remote file, of what the file system says by which version it is."""
 
 
-class Listing(BaseModel):
+class FileIndex(BaseModel):
     """The files of a corpus in the order of their names, and what lay beside them."""
 
     model_config = ConfigDict(frozen=True)
@@ -64,27 +64,29 @@ class Listing(BaseModel):
     """The folder, file or URL, as it was given."""
 
     def artifact(self, name: str, folder: Path) -> Artifact:
-        """This listing written into `folder`, as an input of a stage. Its digest is that of the files' contents."""
-        digest = listing_digest(self)
+        """Write the index into `folder`, as an input of a stage. Its digest is that of the files' contents."""
+        digest = file_index_digest(self)
         corpus = self.files[0].corpus if self.files else 0
         path = folder / f"{digest[:32]}-{corpus}.json"
         self.save(path)
         return Artifact(name=name, path=path, digest=digest)
 
     def save(self, path: Path) -> None:
+        """Write the index to `path`, as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.model_dump(), indent=1))  # escapes what is no UTF-8
 
     @classmethod
-    def load(cls, path: Path) -> "Listing":
+    def load(cls, path: Path) -> "FileIndex":
+        """Read the index that `save` wrote to `path`."""
         content = json.loads(path.read_text())
         return cls(**content | {"skipped": tuple(Skipped(*one) for one in content["skipped"])})
 
 
-def list_corpus(
+def index_corpus(
     reference: str, log: ReadLog, roots: Roots | None = None, cache: Path | None = None, corpus: int = 0
-) -> Listing:
-    """Every readable file of a folder, a file or a URL, in an order that depends on names alone; the rest goes to `log`.
+) -> FileIndex:
+    """List every readable file of a folder, file or URL, in an order that depends on names alone; the rest goes to `log`.
 
     `cache` is a file that remembers digests between runs. Raises UserError if the corpus does not exist or `roots` do
     not permit it.
@@ -102,13 +104,13 @@ def list_corpus(
                 SourceFile(url=found.url, source=found.source, size=found.size or 0, digest=digest, **given)
             )
     log.bytes_total += sum(file.size for file in files)
-    return Listing(files=tuple(files), skipped=tuple(log.skipped[before:]), reference=reference)
+    return FileIndex(files=tuple(files), skipped=tuple(log.skipped[before:]), reference=reference)
 
 
-def listing_digest(listing: Listing) -> str:
-    """SHA-256 over names and contents: the same files have the same digest wherever they lie."""
+def file_index_digest(file_index: FileIndex) -> str:
+    """Digest names and contents (SHA-256): the same files have the same digest wherever they lie."""
     digest = hashlib.sha256()
-    for file in listing.files:
+    for file in file_index.files:
         digest.update(json.dumps([file.source, file.digest]).encode())
     return digest.hexdigest()
 
@@ -123,17 +125,17 @@ def check_corpus(references: Sequence[str], roots: Roots | None = None) -> None:
             raise UserError(_nothing_in(reference, log))
 
 
-def _readable(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[Found, str, str]]:
+def _readable(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[FoundFile, str, str]]:
     """The files of a corpus that a reader knows, each with its kind and compression."""
     roots.check("corpus", reference)
-    for found in walk(reference, roots, log):
+    for found in discover_files(reference, roots, log):
         if kind := _kind(found.source):
             yield found, *kind
         else:
             log.skip(found.source, "unknown kind of file")
 
 
-def _digest(found: Found, digests: DigestCache) -> str:
+def _digest(found: FoundFile, digests: DigestCache) -> str:
     if isinstance(found.version, os.stat_result):
         return digests.digest(found.url, found.version)
     return hashlib.sha256(found.version.encode()).hexdigest()

@@ -20,7 +20,7 @@ class Skipped(NamedTuple):
 
 @dataclass
 class ReadLog:
-    """What happened while the corpus was read."""
+    """Notes what happened while the corpus was read: what was passed over, repaired, left out."""
 
     skipped: list[Skipped] = field(default_factory=list)
     """Every file that was passed over, and of each file the first hundred lines for each reason."""

@@ -21,7 +21,7 @@ def take_sample(
     log: ReadLog,
     watch: Callable[[int], None] = lambda number: None,
 ) -> list[Document]:
-    """Up to `wanted` documents of as many files as can be: of each file those first whose ids are smallest.
+    """Draw up to `wanted` documents of as many files as can be: of each file those first whose ids are smallest.
 
     The same corpus gives the same sample. Of a large file only the beginning is read, and of many files only so many as
     there are documents wanted; in memory there are no more documents than are wanted of all files, and of one.
@@ -44,7 +44,7 @@ def _order(file: SourceFile) -> str:
 
 
 def _first(file: SourceFile, depth: int, wanted: int, config: ReadConfig, log: ReadLog) -> list[Document]:
-    """Of the file's first `depth` documents the `wanted` with the smallest ids, in the order of these."""
+    """Read the file's first `depth` documents; returns the `wanted` with the smallest ids, in the order of these."""
     with closing(read_file(file, log, config)) as documents:  # type: ignore[type-var]
         sample = heapq.nsmallest(wanted, islice(documents, depth), key=lambda document: document.id)
     log.end_of_file(file.source)

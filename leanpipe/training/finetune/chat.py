@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from leanpipe.core import markdown
 from leanpipe.core.errors import UserError
 from leanpipe.training.finetune.instructions import Message
 from leanpipe.training.losses.chunked_loss import IGNORED
@@ -107,20 +108,14 @@ def _render(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", a
 
 def describe_mask(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return a Markdown page that shows each token of the example and whether it is learnt."""
-    lines = [
-        "# What is learnt",
-        "",
-        "One conversation as the model reads it. **Bold** tokens are learnt, others are read only.",
-        "",
-    ]
-    lines += ["| | token | text | |", "| ---: | ---: | --- | --- |"]
+    rows = []
     for place, (token, label) in enumerate(zip(example.tokens, example.labels, strict=True)):
-        text = f"`{_visible(tokenizer.decode([token]))}`"
-        learned = label != IGNORED
-        lines.append(
-            f"| {place} | {token} | {f'**{text}**' if learned else text} | {'learnt' if learned else ''} |"
-        )
-    return "\n".join(lines) + "\n"
+        text, learned = f"`{_visible(tokenizer.decode([token]))}`", label != IGNORED
+        rows.append((place, token, f"**{text}**" if learned else text, "learnt" if learned else ""))
+    return (
+        "# What is learnt\n\nOne conversation as the model reads it. **Bold** tokens are learnt, others are read only.\n\n"
+        + markdown.table(("", "token", "text", ""), rows, "rrll")
+    )
 
 
 def learned_runs(example: Example, tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, bool]]:

@@ -22,6 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerControl
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.plots import draw_losses
 from leanpipe.core.report import Report
 from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.finetune.chat import Example
@@ -33,7 +34,6 @@ from leanpipe.training.on_policy.on_policy import OnPolicyConfig, Turn, Turns
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.arguments import on_one_device, shared_arguments
 from leanpipe.training.trainer.data import ShuffledEpochs, scored_tokens
-from leanpipe.training.trainer.loss_curves import draw_losses
 
 if TYPE_CHECKING:
     from trl import DistillationTrainer

@@ -23,6 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.plots import draw_losses
 from leanpipe.core.report import Report
 from leanpipe.models.unwrap import unwrap_adapters
 from leanpipe.processes.launcher import leave
@@ -43,7 +44,6 @@ from leanpipe.training.trainer.data import (
 from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
 from leanpipe.training.trainer.flops import flops_per_token
 from leanpipe.training.trainer.kernels import fast_kernels
-from leanpipe.training.trainer.loss_curves import draw_losses
 from leanpipe.training.trainer.optimizers import muon_and_adamw
 from leanpipe.training.trainer.rewinds import Rewinds
 from leanpipe.training.trainer.schedule import Schedule, best_step, validations

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from leanpipe.core.errors import UserError
-from leanpipe.corpus.decontam import ngram_index as ngrams
+from leanpipe.corpus.decontam import ngram_index
 from leanpipe.corpus.decontam.decontaminate import DecontaminateConfig, OverlapIndex, ngram_hashes
-from leanpipe.corpus.decontam.evaluation_sets import read_evaluation
+from leanpipe.corpus.decontam.evaluation_sets import read_evaluation_set
 
 CONFIG = DecontaminateConfig()
 
@@ -145,7 +145,7 @@ def test_an_index_written_piece_by_piece_is_the_same(tmp_path, monkeypatch, batc
     noted(tmp_path, held_out, counted=True)
     whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(whole) == 10
-    monkeypatch.setattr(ngrams, "BATCH", batch)
+    monkeypatch.setattr(ngram_index, "BATCH", batch)
     OverlapIndex.of_texts(texts, CONFIG).save(tmp_path / "index0")
     noted(tmp_path, held_out, counted=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole
@@ -155,8 +155,8 @@ def test_every_run_of_the_table_is_found_and_no_other(tmp_path):
     rng = np.random.default_rng(0)
     runs = rng.integers(0, 2**64, 10_000, np.uint64, endpoint=False)
     runs[:3] = 0, 2**64 - 1, 1 << 63
-    ngrams.write(tmp_path, [(runs, np.arange(10_000, dtype=np.uint64))], 10_000)
-    table = ngrams.Ngrams(tmp_path)
+    ngram_index.write_ngram_index(tmp_path, [(runs, np.arange(10_000, dtype=np.uint64))], 10_000)
+    table = ngram_index.NgramIndex(tmp_path)
     found, places = table.find(runs)
     assert found.tolist() == places.tolist() == list(range(10_000))
     assert len(table.find(rng.integers(0, 2**64, 10_000, np.uint64, endpoint=False))[0]) == 0
@@ -182,7 +182,7 @@ LONG = [words(0, 9, "q"), words(0, 8, "s")]
 
 
 def read(path) -> list[str]:
-    return [text for _, text in read_evaluation(path)]
+    return [text for _, text in read_evaluation_set(path)]
 
 
 def test_every_text_of_a_row_is_read(tmp_path):
@@ -200,7 +200,7 @@ def test_every_text_of_a_row_is_read(tmp_path):
     assert read(tmp_path / "e.txt") == ["One\nparagraph.", "Another."]
     (tmp_path / "f.md").write_text("One prompt\nAnother prompt\n")
     assert read(tmp_path / "f.md") == ["One prompt", "Another prompt"]
-    assert {name for name, _ in read_evaluation(tmp_path)} == {path.name for path in tmp_path.iterdir()}
+    assert {name for name, _ in read_evaluation_set(tmp_path)} == {path.name for path in tmp_path.iterdir()}
 
 
 def test_every_text_of_a_parquet_row_is_read(tmp_path):

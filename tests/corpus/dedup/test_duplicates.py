@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leanpipe.corpus.dedup.column_files import ColumnWriter
 from leanpipe.corpus.dedup.duplicates import (
+    DocumentIndex,
     DuplicatesConfig,
-    Index,
     Pairs,
     Segment,
     exact_pairs,
@@ -16,7 +17,6 @@ from leanpipe.corpus.dedup.duplicates import (
 )
 from leanpipe.corpus.dedup.minhash import bands, signature, similarity
 from leanpipe.corpus.dedup.word_hashes import shingles, word_hashes
-from leanpipe.corpus.passes.column_files import ColumnWriter
 
 P = 128
 WORDS = [f"word{number}" for number in range(400)]
@@ -42,7 +42,7 @@ def segment(folder: Path, texts: list[str], paragraphs: list[list[int]] | None =
     return Segment(folder, P)
 
 
-def near(index: Index, threshold: float = 0.8, gone: np.ndarray | None = None) -> Pairs:
+def near(index: DocumentIndex, threshold: float = 0.8, gone: np.ndarray | None = None) -> Pairs:
     config = DuplicatesConfig(threshold=threshold, permutations=P)
     return near_pairs(index, np.zeros(len(index), bool) if gone is None else gone, config, 0, 1)
 
@@ -71,13 +71,13 @@ def test_bands_find_99_of_100_pairs_at_the_threshold(threshold: float):
 def test_the_first_of_exact_duplicates_stays_wherever_it_is(tmp_path: Path):
     held = segment(tmp_path / "a", ["one", "two"])
     new = segment(tmp_path / "b", ["three", "two", "three", "four"])
-    pairs = exact_pairs(Index([held, new], held=1))
+    pairs = exact_pairs(DocumentIndex([held, new], base=1))
     assert list(zip(pairs.later.tolist(), pairs.earlier.tolist(), strict=True)) == [(3, 1), (4, 2)]
 
 
 def test_what_earlier_runs_hold_is_never_dropped(tmp_path: Path):
     held = segment(tmp_path / "a", [text(), text(), text(1)])
-    index = Index([held, segment(tmp_path / "b", [text(7, step=3)])], held=1)
+    index = DocumentIndex([held, segment(tmp_path / "b", [text(7, step=3)])], base=1)
     assert not len(exact_pairs(index).later)
     assert not len(near(index).later)
 
@@ -85,31 +85,31 @@ def test_what_earlier_runs_hold_is_never_dropped(tmp_path: Path):
 def test_near_duplicates_across_segments_are_found_with_their_similarity(tmp_path: Path):
     first = segment(tmp_path / "a", [text(), text(7, step=3)])
     second = segment(tmp_path / "b", [text(200, 150), text(2), text(5, 199, 7)])
-    index = Index([first, second], held=0)
+    index = DocumentIndex([first, second], base=0)
     pairs = near(index)
     assert pairs.later.tolist() == [3] and pairs.earlier.tolist() == [0]
     assert pairs.similarity[0] == similarity(signed(text())[None], signed(text(2)))[0] >= 0.8
     assert index.id(3) == "b-1"
     # Whatever the tasks, together they find the same.
     config = DuplicatesConfig(permutations=P)
-    apart = Pairs.together([near_pairs(index, np.zeros(5, bool), config, task, 3) for task in range(3)])
+    apart = Pairs.merge([near_pairs(index, np.zeros(5, bool), config, task, 3) for task in range(3)])
     assert apart.later.tolist() == [3]
 
 
 def test_a_higher_threshold_keeps_what_a_lower_one_drops(tmp_path: Path):
-    index = Index([segment(tmp_path / "a", [text(), text(20)])], held=0)  # 0.81
+    index = DocumentIndex([segment(tmp_path / "a", [text(), text(20)])], base=0)  # 0.81
     assert len(near(index, 0.6).later) == 1
     assert len(near(index, 0.95).later) == 0
 
 
 def test_documents_that_are_gone_drop_no_others(tmp_path: Path):
-    index = Index([segment(tmp_path / "a", [text(), text(1)])], held=0)
+    index = DocumentIndex([segment(tmp_path / "a", [text(), text(1)])], base=0)
     assert near(index).later.tolist() == [1]
     assert not len(near(index, gone=np.array([True, False])).later)
 
 
 def test_ten_thousand_copies_are_one_bucket_and_no_trouble(tmp_path: Path):
-    index = Index([segment(tmp_path / "a", [text(number % 2) for number in range(10_000)])], held=0)
+    index = DocumentIndex([segment(tmp_path / "a", [text(number % 2) for number in range(10_000)])], base=0)
     pairs = near(index)
     assert len(pairs.later) == 9_999 and set(pairs.earlier.tolist()) == {0}
 
@@ -118,7 +118,7 @@ def test_paragraphs_that_were_there_before_are_marked(tmp_path: Path):
     held = segment(tmp_path / "a", ["x", "y"], [[1, 2], [3]])
     new = segment(tmp_path / "b", ["z", "w", "v"], [[4, 2], [4, 5, 5], [6, 7]])
     gone = np.array([False, False, False, False, True])
-    marked = repeated_paragraphs(Index([held, new], held=1), gone)
+    marked = repeated_paragraphs(DocumentIndex([held, new], base=1), gone)
     assert [one.tolist() for one in marked] == [
         [False, False, False],
         [False, True, True, False, True, False, False],

@@ -4,7 +4,7 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.extract import main_text as extract
-from leanpipe.corpus.extract.main_text import ExtractConfig, Extracted, main_text
+from leanpipe.corpus.extract.main_text import ExtractConfig, Extracted, extract_main_text
 
 METHODS = ("blocks", "resiliparse", "selectolax", "trafilatura")
 BEES = "Bees are flying insects that make honey and pollinate the flowers of the meadow in summer. " * 5
@@ -19,7 +19,7 @@ PAGE = """<html><head><title>T</title><style>p {{}}</style><script>alert("<p>1</
 
 
 def found(html: str, **settings) -> Extracted:
-    return main_text(html, ExtractConfig(**settings))
+    return extract_main_text(html, ExtractConfig(**settings))
 
 
 def installed(method: str) -> str:

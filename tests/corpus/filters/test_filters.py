@@ -2,22 +2,24 @@
 
 import pytest
 
+from leanpipe.corpus.document import Fault
 from leanpipe.corpus.filters import (
     C4Config,
+    DocumentStatistics,
     Filters,
     FineWebConfig,
     QualityConfig,
     RepetitionConfig,
-    View,
-    all_faults,
-    filter_text,
-    fineweb_fault,
+    c4_clean,
+    filter_faults,
+    fineweb_faults,
     fineweb_measures,
-    quality_fault,
+    quality_faults,
     quality_measures,
-    repetition_fault,
+    repetition_faults,
+    repetition_measures,
 )
-from leanpipe.corpus.filters.language import detect
+from leanpipe.corpus.filters.language import detect_language
 from tests.tiny import tiny_text
 
 ALL = Filters(c4=C4Config(enabled=True), fineweb=FineWebConfig(enabled=True))
@@ -25,12 +27,29 @@ OPEN = QualityConfig(min_words=0, min_alphabetic_words=0, min_stop_words=0, min_
 """Quality rules that a few words pass."""
 
 
+def filter_text(text: str, language: str, filters: Filters) -> tuple[str, Fault | None]:
+    """(what is left of the text, the first fault), as cleaning asks: nothing is measured after a fault."""
+    faults = filter_faults(DocumentStatistics(text, language), filters)
+    try:
+        return text, next(faults)
+    except StopIteration as end:
+        return end.value, None
+
+
+def all_faults(text: str, language: str, filters: Filters) -> list[Fault]:
+    """Every fault, as a dry run asks."""
+    return list(filter_faults(DocumentStatistics(text, language), filters))
+
+
 def quality(text: str, punctuation: bool = False) -> dict[str, float]:
-    return {measure.field: measure.value for measure in quality_measures(View(text, "en"), punctuation)}
+    return {
+        measure.field: measure.value
+        for measure in quality_measures(DocumentStatistics(text, "en"), punctuation)
+    }
 
 
 def fineweb(text: str) -> dict[str, float]:
-    return {measure.field: measure.value for measure in fineweb_measures(View(text, "en"), 30)}
+    return {measure.field: measure.value for measure in fineweb_measures(DocumentStatistics(text, "en"), 30)}
 
 
 @pytest.mark.parametrize(
@@ -101,15 +120,20 @@ def test_fineweb_measures(text: str, field: str, value: float):
     ],
 )
 def test_fineweb_names_what_is_broken(field: str, text: str, value: float):
-    fault = fineweb_fault(View(text, "en"), FineWebConfig(enabled=True))
+    fault = next(fineweb_faults(DocumentStatistics(text, "en"), FineWebConfig(enabled=True)), None)
     assert fault == (f"fineweb.{field}", pytest.approx(value))
-    assert fineweb_fault(View(text, "en"), FineWebConfig()) is None  # off by default
+    assert (
+        next(fineweb_faults(DocumentStatistics(text, "en"), FineWebConfig()), None) is None
+    )  # off by default
 
 
 def test_a_line_is_short_up_to_the_set_length():
     config = FineWebConfig(enabled=True, short_line=10)
-    assert fineweb_fault(View("Eleven chars.", "en"), config) is None
-    assert fineweb_fault(View("Ten chars.", "en"), config) == ("fineweb.max_short_lines", 1)
+    assert next(fineweb_faults(DocumentStatistics("Eleven chars.", "en"), config), None) is None
+    assert next(fineweb_faults(DocumentStatistics("Ten chars.", "en"), config), None) == (
+        "fineweb.max_short_lines",
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,12 +148,18 @@ def test_every_bound_is_measured_in_its_order(config, fields):
 
 
 def test_bounds_themselves_are_allowed():
-    view = View("one two three the and", "en")
+    document = DocumentStatistics("one two three the and", "en")
     within = OPEN.model_copy(update={"min_words": 5, "max_words": 5})
-    assert quality_fault(view, within) is None
-    assert quality_fault(view, within.model_copy(update={"min_words": 6})) == ("quality.min_words", 5)
-    assert quality_fault(view, within.model_copy(update={"max_words": 4})) == ("quality.max_words", 5)
-    assert quality_fault(view, QualityConfig(enabled=False)) is None
+    assert next(quality_faults(document, within), None) is None
+    assert next(quality_faults(document, within.model_copy(update={"min_words": 6})), None) == (
+        "quality.min_words",
+        5,
+    )
+    assert next(quality_faults(document, within.model_copy(update={"max_words": 4})), None) == (
+        "quality.max_words",
+        5,
+    )
+    assert next(quality_faults(document, QualityConfig(enabled=False)), None) is None
 
 
 def test_a_document_far_too_long_is_dropped_by_how_many_words_it_has_at_least():
@@ -137,7 +167,12 @@ def test_a_document_far_too_long_is_dropped_by_how_many_words_it_has_at_least():
     expected = [("quality.max_words", 200_000)]  # those with a comma are not looked at
     assert all_faults(text, "en", ALL) == expected
     assert filter_text(text, "en", ALL) == (text, expected[0])
-    assert quality_fault(View(text, "en"), OPEN.model_copy(update={"max_words": 10**9})) is None
+    assert (
+        next(
+            quality_faults(DocumentStatistics(text, "en"), OPEN.model_copy(update={"max_words": 10**9})), None
+        )
+        is None
+    )
 
 
 GERMAN = (
@@ -165,11 +200,11 @@ THAI = (
     [(GERMAN, "de"), (CHINESE, "zh"), (JAPANESE, "ja"), (THAI, "th"), (tiny_text()[0] * 3, "en")],
 )
 def test_languages_are_told_and_not_judged_by_english_words(text: str, language: str):
-    assert detect(text, 1200) == language
+    assert detect_language(text, 1200) == language
     if language != "en":
-        view = View(text, language)
-        assert quality_fault(view, QualityConfig()) is None
-        assert repetition_fault(view, RepetitionConfig()) is None
+        document = DocumentStatistics(text, language)
+        assert next(quality_faults(document, QualityConfig()), None) is None
+        assert next(repetition_faults(document, RepetitionConfig()), None) is None
 
 
 @pytest.mark.parametrize(("text", "language"), [(CHINESE, "zh"), (JAPANESE, "ja"), (THAI, "th")])
@@ -179,17 +214,42 @@ def test_english_rules_on_lines_leave_other_scripts_alone(text: str, language: s
 
 
 def test_language_is_told_by_the_middle_and_the_end_too():
-    assert detect("Home About Contact\n" + GERMAN * 20, 300) == "de"
+    assert detect_language("Home About Contact\n" + GERMAN * 20, 300) == "de"
+
+
+def every_measure(text: str, filters: Filters) -> list[Fault]:
+    """The bounds that are broken if every rule measures all that it can, and none takes a short cut."""
+    document = DocumentStatistics(text, "en")
+    cleaned, found = c4_clean(document, filters.c4)
+    measures = {
+        "fineweb": fineweb_measures(DocumentStatistics(cleaned, "en"), filters.fineweb.short_line),
+        "quality": quality_measures(document, filters.quality.punctuation),
+        "repetition": repetition_measures(document),
+    }
+    for group, measured in measures.items():
+        config = getattr(filters, group)
+        for field, value in measured if config.enabled else ():
+            bound = getattr(config, field)
+            if value < bound if field.startswith("min_") else value > bound:
+                found.append(Fault(f"{group}.{field}", value))
+    return found
 
 
 @pytest.mark.parametrize("filters", [Filters(), ALL, Filters(QualityConfig(punctuation=True), *ALL[1:])])
-def test_the_first_of_all_faults_is_the_one_that_is_named(filters: Filters):
+def test_cleaning_names_the_first_of_the_faults_that_a_dry_run_lists(filters: Filters):
     texts = [*tiny_text(), GERMAN, "", "one", "a b\n" * 500, "word " * 1000]
-    named = [filter_text(text, "en", filters)[1] for text in texts]
     listed = [all_faults(text, "en", filters) for text in texts]
+    assert listed == [every_measure(text, filters) for text in texts]
+    named = [filter_text(text, "en", filters)[1] for text in texts]
     assert named == [faults[0] if faults else None for faults in listed]
     assert len({fault.rule for fault in named if fault}) >= 3 and None in named
     assert max(map(len, listed)) > 3
+
+
+def test_what_comes_after_the_first_fault_is_not_measured():
+    document = DocumentStatistics("one two\n" * 3, "en")
+    assert next(filter_faults(document, ALL)).rule == "c4.min_sentences"
+    assert "words" not in vars(document) and "counts" not in vars(document)
 
 
 def test_a_dry_run_lists_every_bound_that_is_broken():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leanpipe.corpus.filters import C4Config, View, c4_clean
+from leanpipe.corpus.filters import C4Config, DocumentStatistics, c4_clean
 
 ONLY = C4Config(
     enabled=True,
@@ -23,7 +23,8 @@ def only(**rules) -> C4Config:
 
 
 def clean(text: str, config: C4Config, language: str = "en"):
-    return c4_clean(View(text, language), config)
+    left, faults = c4_clean(DocumentStatistics(text, language), config)
+    return left, faults[0] if faults else None
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,21 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from leanpipe.corpus.filters import RepetitionConfig, View, repetition_fault, repetition_measures
+from leanpipe.corpus.filters import (
+    DocumentStatistics,
+    RepetitionConfig,
+    repetition_faults,
+    repetition_measures,
+)
 from leanpipe.corpus.filters.repetition import _sorted
 from leanpipe.corpus.filters.word_split import split_chunk
 from tests.tiny import tiny_text
 
 
 def repetition(text: str, language: str = "en") -> dict[str, float]:
-    return {measure.field: measure.value for measure in repetition_measures(View(text, language))}
+    return {
+        measure.field: measure.value for measure in repetition_measures(DocumentStatistics(text, language))
+    }
 
 
 @pytest.mark.parametrize(
@@ -97,17 +104,17 @@ def test_all_runs_are_found():
     ],
 )
 def test_what_is_skipped_breaks_no_bound(config: RepetitionConfig):
-    """Most measures are not taken where they cannot break a bound: the fault is that of taking them all."""
+    """Most measures are not taken where they cannot break a bound: the faults are those of taking them all."""
     named = set()
     for text in texts():
-        view = View(text, "en")
-        broken = (
-            (field, value) for field, value in repetition_measures(view) if value > getattr(config, field)
-        )
-        field, value = next(broken, (None, 0))
-        fault = repetition_fault(view, config)
-        assert fault == ((f"repetition.{field}", pytest.approx(value)) if field else None)
-        named.add(field)
+        document = DocumentStatistics(text, "en")
+        broken = [
+            (f"repetition.{field}", pytest.approx(value))
+            for field, value in repetition_measures(document)
+            if value > getattr(config, field)
+        ]
+        assert list(repetition_faults(document, config)) == broken
+        named.add(broken[0][0] if broken else None)
     assert None in named and len(named) > 2
 
 
@@ -117,9 +124,12 @@ def test_every_bound_is_measured_in_its_order():
 
 
 def test_repetition_names_its_field():
-    view = View("same line\n" * 4, "en")
-    assert repetition_fault(view, RepetitionConfig()) == ("repetition.max_duplicate_lines", 0.75)
-    assert repetition_fault(view, RepetitionConfig(enabled=False)) is None
+    document = DocumentStatistics("same line\n" * 4, "en")
+    assert next(repetition_faults(document, RepetitionConfig()), None) == (
+        "repetition.max_duplicate_lines",
+        0.75,
+    )
+    assert next(repetition_faults(document, RepetitionConfig(enabled=False)), None) is None
 
 
 def test_the_papers_thresholds_are_the_defaults():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leanpipe.corpus.filters import View
+from leanpipe.corpus.filters import DocumentStatistics
 from leanpipe.corpus.filters.document_statistics import _BLOCK
 from leanpipe.corpus.filters.word_split import count_sentences, split_chunk
 
@@ -80,7 +80,7 @@ def test_sentences_are_counted_only_as_far_as_needed():
 
 
 def test_what_is_counted():
-    counts = View("The cat, the dog and 12 (e.g. 3)", "en").counts
+    counts = DocumentStatistics("The cat, the dog and 12 (e.g. 3)", "en").counts
     assert counts.words == 11  # The cat , the dog and 12 ( e.g. 3 )
     assert counts.real == 8  # The cat the dog and 12 e.g. 3
     assert counts.characters == 3 + 3 + 3 + 3 + 3 + 2 + 4 + 1
@@ -93,25 +93,25 @@ def test_what_is_counted():
     [("你好，a1", "zh", "你好a1"), ("こんにちは。", "ja", "こんにちは"), ("สวัสดี 12", "th", "สวสด12")],
 )
 def test_in_languages_without_spaces_every_letter_is_a_word(text: str, language: str, letters: str):
-    view = View(text, language)
-    assert "".join(map(chr, view.words.numbers)) == letters
-    assert view.counts.words == view.counts.real == view.counts.characters == len(letters)
-    assert view.counts.alphabetic == sum(map(str.isalpha, letters))
+    document = DocumentStatistics(text, language)
+    assert "".join(map(chr, document.words.numbers)) == letters
+    assert document.counts.words == document.counts.real == document.counts.characters == len(letters)
+    assert document.counts.alphabetic == sum(map(str.isalpha, letters))
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("text", ["", " \n\n\t ", "...", "\ud800"])
 def test_texts_without_words(text: str, language: str):
-    view = View(text, language)
-    assert view.counts.real == 0
-    assert len(view.words.numbers) == view.counts.words == len(view.words.lengths)
+    document = DocumentStatistics(text, language)
+    assert document.counts.real == 0
+    assert len(document.words.numbers) == document.counts.words == len(document.words.lengths)
 
 
 def test_the_same_word_has_the_same_number_across_blocks():
     count = _BLOCK // 6
     text = "one two " * count
     assert len(text) > _BLOCK
-    numbers = View(text, "en").words.numbers
+    numbers = DocumentStatistics(text, "en").words.numbers
     assert len(numbers) == 2 * count
     assert set(numbers[::2]) == {numbers[0]} != set(numbers[1::2]) == {numbers[1]}
 
@@ -120,5 +120,5 @@ def test_tables_do_not_grow_for_ever(monkeypatch):
     monkeypatch.setattr("leanpipe.corpus.filters.document_statistics._MOST_CHUNKS", 100)
     for start in range(0, 2000, 50):
         words = [f"w{number}" for number in range(start, start + 50)]
-        assert len(set(View(" ".join(words), "en").words.numbers)) == 50
-    assert View("w1999 w1999", "en").words.numbers.max() < 150
+        assert len(set(DocumentStatistics(" ".join(words), "en").words.numbers)) == 50
+    assert DocumentStatistics("w1999 w1999", "en").words.numbers.max() < 150

@@ -1,6 +1,6 @@
 import pytest
 
-from leanpipe.corpus.filters.language import SPACELESS, detect, known_languages
+from leanpipe.corpus.filters.language import SPACELESS, detect_language, known_languages
 
 SENTENCES = {
     "ar": "تقع المدينة القديمة على ضفة النهر، وكان الناس يزرعون القمح والشعير في الحقول المجاورة لها منذ قرون.",
@@ -28,15 +28,15 @@ SENTENCES = {
 
 @pytest.mark.parametrize("language", SENTENCES)
 def test_a_sentence_tells_its_language(language: str):
-    assert detect(SENTENCES[language], 300) == language
-    assert detect(SENTENCES[language] * 50, 60) == language
+    assert detect_language(SENTENCES[language], 300) == language
+    assert detect_language(SENTENCES[language] * 50, 60) == language
 
 
 def test_the_sample_is_of_the_start_the_middle_and_the_end():
     german = SENTENCES["de"] * 20
-    assert detect(f"Home About Contact Log in\n{german}", 300) == "de"
-    assert detect(SENTENCES["ru"] + german + SENTENCES["ru"], 60) == "ru"
-    assert detect(SENTENCES["ru"] + german + SENTENCES["ru"], 100_000) == "de"
+    assert detect_language(f"Home About Contact Log in\n{german}", 300) == "de"
+    assert detect_language(SENTENCES["ru"] + german + SENTENCES["ru"], 60) == "ru"
+    assert detect_language(SENTENCES["ru"] + german + SENTENCES["ru"], 100_000) == "de"
 
 
 def test_every_answer_is_known():
@@ -45,4 +45,4 @@ def test_every_answer_is_known():
 
 @pytest.mark.parametrize("text", ["", " ", "123 456", "\ud800"])
 def test_no_text_has_some_language(text: str):
-    assert detect(text, 300) in known_languages()
+    assert detect_language(text, 300) in known_languages()

@@ -15,7 +15,7 @@ import zstandard
 
 from leanpipe.corpus.document import document_id
 from leanpipe.corpus.readers import ReadConfig, read_file
-from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.file_index import index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from tests.corpus.reading import read, read_one, reasons
 
@@ -114,7 +114,7 @@ def test_one_byte(tmp_path: Path, ending: str):
 
 def test_ids_depend_on_place_and_not_on_the_folder(tmp_path: Path):
     def ids(folder: str, corpus: int) -> list[str]:
-        files = list_corpus(str(tmp_path / folder), ReadLog(), corpus=corpus).files
+        files = index_corpus(str(tmp_path / folder), ReadLog(), corpus=corpus).files
         return [document.id for file in files for document in read_file(file, ReadLog(), ReadConfig())]
 
     for folder in ("x", "y"):
@@ -215,13 +215,13 @@ def test_the_log_stays_small_when_every_line_is_bad(tmp_path: Path):
 
 MEMORY = """
 import resource, sys, time
-from leanpipe.corpus.sources.file_index import list_corpus
+from leanpipe.corpus.sources.file_index import index_corpus
 from leanpipe.corpus.readers import ReadConfig, read_file
 from leanpipe.corpus.sources.read_log import ReadLog
 
 def read(path, **settings):
     log = ReadLog()
-    [file] = list_corpus(path, log).files
+    [file] = index_corpus(path, log).files
     count = sum(1 for _ in read_file(file, log, ReadConfig(**settings)))
     return f"{count} {[one.reason for one in log.skipped]}"
 

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from leanpipe.core.errors import UserError
-from leanpipe.corpus.report.find_document import CORPUS, Row, find_by_path, find_by_phrase, find_exactly
+from leanpipe.corpus.report.find_document import (
+    CORPUS,
+    AccountRow,
+    find_by_path,
+    find_by_phrase,
+    find_exactly,
+)
 from tests.cleaned import dropped, identity, kept, write_cleaned
 
 ROWS = [
@@ -26,7 +32,7 @@ def cleaned(tmp_path: Path) -> Path:
     return write_cleaned(folder, [kept(7, "In another shard."), kept(8, "the dance again")], shard="00001")
 
 
-def numbers(rows: Iterator[Row]) -> list[int]:
+def numbers(rows: Iterator[AccountRow]) -> list[int]:
     return [int(row.id, 16) for row in rows]
 
 

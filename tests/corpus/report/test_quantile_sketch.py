@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from leanpipe.corpus.report.quantile_sketch import Sketch
+from leanpipe.corpus.report.quantile_sketch import QuantileSketch
 
 
-def sketch(*batches: list[float]) -> Sketch:
-    made = Sketch()
+def sketch(*batches: list[float]) -> QuantileSketch:
+    made = QuantileSketch()
     for batch in batches:
         made.add(np.array(batch, dtype=float))
     return made
@@ -13,7 +13,7 @@ def sketch(*batches: list[float]) -> Sketch:
 
 def test_quantiles_are_within_half_a_percent():
     figures = np.random.default_rng(0).lognormal(7, 2, 10_000)
-    made = Sketch()
+    made = QuantileSketch()
     for start in range(0, len(figures), 999):
         made.add(figures[start : start + 999])
     for share in (0, 0.05, 0.5, 0.95, 0.999):
@@ -36,7 +36,7 @@ def test_nothing_and_what_is_no_number():
 
 
 def test_memory_does_not_grow_with_the_number_of_figures():
-    made = Sketch()
+    made = QuantileSketch()
     for _ in range(50):
         made.add(np.geomspace(1e-6, 1e15, 10_000))
     assert made.count == 500_000 and len(made.counts()) < 5_000

@@ -14,7 +14,7 @@ from leanpipe.core.allowed_paths import Roots
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.readers import READERS
 from leanpipe.corpus.sources import digest_cache as digests
-from leanpipe.corpus.sources.file_index import KINDS, Listing, check_corpus, list_corpus, listing_digest
+from leanpipe.corpus.sources.file_index import KINDS, FileIndex, check_corpus, file_index_digest, index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from tests.corpus.reading import read, reasons
 
@@ -31,9 +31,9 @@ def fill(folder: Path) -> Path:
 def listed(place: Path | str, **options) -> tuple[list[str], list[tuple[str, str]]]:
     """Sources of the files, and what was passed over."""
     log = ReadLog()
-    listing = list_corpus(str(place), log, **options)
-    assert listing.skipped == tuple(log.skipped)
-    return [file.source for file in listing.files], reasons(log)
+    file_index = index_corpus(str(place), log, **options)
+    assert file_index.skipped == tuple(log.skipped)
+    return [file.source for file in file_index.files], reasons(log)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_folder_and_a_bucket_with_the_same_names_have_the_same_order(tmp_path:
 
 def test_what_is_known_of_a_file(tmp_path: Path):
     (tmp_path / "a.TSV.Zst").write_bytes(b"abc")
-    [file] = list_corpus(str(tmp_path / "a.TSV.Zst"), ReadLog(), corpus=3).files
+    [file] = index_corpus(str(tmp_path / "a.TSV.Zst"), ReadLog(), corpus=3).files
     assert (file.url, file.source) == (str(tmp_path / "a.TSV.Zst"), "a.TSV.Zst")
     assert (file.kind, file.compression, file.corpus, file.size) == ("csv", ".zst", 3, 3)
     assert file.digest == hashlib.sha256(b"abc").hexdigest()
@@ -80,10 +80,10 @@ def test_the_digest_of_a_remote_file_follows_its_content():
 
     def digest(content: bytes) -> str:
         fs.pipe("/changing/a.txt", content)
-        return list_corpus("memory://changing/a.txt", ReadLog()).files[0].digest
+        return index_corpus("memory://changing/a.txt", ReadLog()).files[0].digest
 
     first = digest(b"one")
-    assert first == list_corpus("memory://changing", ReadLog()).files[0].digest
+    assert first == index_corpus("memory://changing", ReadLog()).files[0].digest
     assert first != digest(b"three")
 
 
@@ -91,19 +91,19 @@ def test_the_same_files_have_the_same_digest_wherever_they_lie(tmp_path: Path):
     for name in ("x", "y", "z"):
         fill(tmp_path / name)
     (tmp_path / "z" / "a.txt").write_text("changed")
-    x, y, z = (listing_digest(list_corpus(str(tmp_path / name), ReadLog())) for name in ("x", "y", "z"))
+    x, y, z = (file_index_digest(index_corpus(str(tmp_path / name), ReadLog())) for name in ("x", "y", "z"))
     assert x == y != z
     (tmp_path / "y" / "a.txt").rename(tmp_path / "y" / "a2.txt")
-    assert listing_digest(list_corpus(str(tmp_path / "y"), ReadLog())) != x
+    assert file_index_digest(index_corpus(str(tmp_path / "y"), ReadLog())) != x
 
 
 def test_a_listing_survives_its_file_also_with_names_that_are_no_text(tmp_path: Path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("coffee")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_text("picture")
-    listing = list_corpus(str(tmp_path), ReadLog())
-    listing.save(tmp_path / "new" / "listing.json")
-    loaded = Listing.load(tmp_path / "new" / "listing.json")
-    assert loaded == listing
+    file_index = index_corpus(str(tmp_path), ReadLog())
+    file_index.save(tmp_path / "new" / "listing.json")
+    loaded = FileIndex.load(tmp_path / "new" / "listing.json")
+    assert loaded == file_index
     assert loaded.files[0].source == "caf\udce9.txt" and loaded.skipped[0].source == "caf\udce9.png"
     assert [one.text for one in read(loaded.files[0].url)[0]] == ["coffee"]
 
@@ -152,7 +152,7 @@ def test_links_that_lead_outside_the_permitted_folders_are_not_followed(tmp_path
     )
     for place in (tmp_path / "secret", tmp_path / "corpus" / "b", "/", "memory://x"):
         with pytest.raises(UserError, match="outside the permitted folders"):
-            list_corpus(str(place), ReadLog(), roots)
+            index_corpus(str(place), ReadLog(), roots)
         with pytest.raises(UserError, match="outside the permitted folders"):
             check_corpus([str(place)], roots)
 
@@ -184,7 +184,7 @@ def test_a_file_that_vanishes_after_listing_is_passed_over(tmp_path: Path):
     for name in KINDS:
         (tmp_path / f"a{name}").write_text("text")
     log = ReadLog()
-    for file in list_corpus(str(tmp_path), ReadLog()).files:
+    for file in index_corpus(str(tmp_path), ReadLog()).files:
         Path(file.url).unlink()
         assert list(read_file(file, log, ReadConfig())) == []
     assert reasons(log) == [(f"a{name}", "not readable") for name in sorted(KINDS)]
@@ -219,7 +219,7 @@ def test_a_file_is_digested_again_only_if_it_changed(tmp_path: Path, counted: li
     file.write_text("one")
 
     def digest() -> str:
-        return list_corpus(str(file), ReadLog(), cache=cache).files[0].digest
+        return index_corpus(str(file), ReadLog(), cache=cache).files[0].digest
 
     assert digest() == digest() == hashlib.sha256(b"one").hexdigest()
     assert counted == [file]
@@ -233,7 +233,7 @@ def test_a_file_is_digested_again_only_if_it_changed(tmp_path: Path, counted: li
 def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path: Path, counted: list[Path]):
     cache, file = tmp_path / "digests", settled(tmp_path / "a.txt", "one", age=3600)
     for _ in range(2):  # the time of the inode's change cannot be set back
-        list_corpus(str(file), ReadLog(), cache=cache)
+        index_corpus(str(file), ReadLog(), cache=cache)
     assert counted == [file, file]
 
 
@@ -243,7 +243,7 @@ def test_a_damaged_cache_is_begun_anew(tmp_path: Path, counted: list[Path], monk
     file.write_text("one")
     cache.write_bytes(b"no database" * 1000)
     for _ in range(2):
-        list_corpus(str(file), ReadLog(), cache=cache)
+        index_corpus(str(file), ReadLog(), cache=cache)
     assert counted == [file]
     assert sqlite3.connect(cache).execute("SELECT COUNT(*) FROM digests").fetchone() == (1,)
 

@@ -129,11 +129,11 @@ def test_gradients_through_an_nf4_base_are_those_of_its_weights_in_full_even_aft
 def test_what_was_forgotten_is_measured_on_general_text(tmp_path, model):
     """By hand: the loss of the base and of the merged model on the held-out documents."""
     from leanpipe.corpus.document import Document
-    from leanpipe.corpus.tables import write_documents
+    from tests.cleaned import write_documents
 
     text = "A list holds what you put into it, in that order."
     documents = tmp_path / "documents"
-    write_documents(documents / "validation" / "00000.parquet", [Document("a", text, "here", "en")])
+    write_documents(documents / "validation" / "00000.parquet", [Document("a", text, "here")])
     out = tmp_path / "out"
     out.mkdir()
     inputs = FinetuneInputs(model, write_instructions(tmp_path / "colours.jsonl"), documents)

@@ -19,14 +19,16 @@ class ColumnWriter:
         self._file: BinaryIO = path.open("wb")
 
     def append(self, values: "NDArray | Sequence[int]") -> None:
+        """Add `values` at the end of the file."""
         self._file.write(np.ascontiguousarray(values, self._kind).tobytes())
 
     def close(self) -> None:
+        """Close the file: only now all of it is there."""
         self._file.close()
 
 
 def read_column(path: Path, kind: "DTypeLike", width: int = 0) -> "NDArray":
-    """What was appended to `path`, mapped into memory: of shape (n,), or (n, width) if a width is given."""
+    """Map what was appended to `path` into memory: of shape (n,), or (n, width) if a width is given."""
     kind = np.dtype(kind)
     count = path.stat().st_size // kind.itemsize if path.exists() else 0
     shape = (count // width, width) if width else (count,)
