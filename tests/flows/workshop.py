@@ -14,7 +14,7 @@ from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
 from leanpipe.corpus.clean import CleanConfig, CleanInputs, clean, clean_documents
 from leanpipe.corpus.dry_run import inspect
-from leanpipe.corpus.sources.file_index import Listing
+from leanpipe.corpus.sources.file_index import FileIndex
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.tokens.tokenize import tokenize
@@ -32,8 +32,8 @@ from tests.tiny import tiny_model
 @stage(version=1)
 def clean_without_report(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -> Summary:
     """All of `clean` but its report, which is no evidence, and of so small a corpus three quarters of the work."""
-    listings = [Listing.load(path) for path in inputs.corpus]
-    return {"files_read": clean_documents(config, inputs, listings, out, report)}
+    file_indexes = [FileIndex.load(path) for path in inputs.corpus]
+    return {"files_read": clean_documents(config, inputs, file_indexes, out, report)}
 
 
 STAGES: dict[str, Stage] = {
