@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= true
 # Images often forbid Python to keep what it compiles, and then every start compiles hundreds of files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run up serve test check install clean
+.PHONY: run up serve test quick check install clean
 
 run: .venv/installed
 	$(BIN)/leanpipe run $(ARGS)
@@ -22,8 +22,12 @@ serve: .venv/installed
 test: .venv/installed-dev lint chromium
 	$(BIN)/pytest $(ARGS)
 
+# What fits between two thoughts: lint, the house, the forms, and the tests of what changed since main.
+quick: lint
+	$(BIN)/python -m tests.changed
+
 check: lint
-	$(BIN)/pytest tests/test_layers.py tests/flows/test_forms.py
+	$(BIN)/pytest tests/test_house.py tests/test_layers.py tests/flows/test_forms.py
 
 # Stages killed at random steps, many times over: minutes.
 .PHONY: chaos

@@ -1,9 +1,13 @@
 """What every test stands on: nothing leaves this machine, one thread (a second only makes models this small wait), and real servers where a test asks for them."""
 
+import gc
 import os
 import signal
+import sys
 
 import pytest
+
+from tests.changed import is_slow
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -15,6 +19,25 @@ os.environ |= {
 }
 # A shell ignores Ctrl-C for what it runs in the background, and so would every server that a test starts and ends with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first: one that is begun last runs on while the other worker has nothing left to do."""
+    items.sort(key=lambda item: not is_slow(item.nodeid.partition("::")[0]))
+
+
+_MANY = 200  # modules
+_frozen = 0
+
+
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Take what was imported out of the garbage collector's sight: every training has it look through everything, and
+    looking through these libraries is half of a training this small."""
+    global _frozen
+    if nextitem and len(sys.modules) > _frozen + _MANY:
+        _frozen = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ BASES: dict[str, Overrides] = {
         "validation_share": 0.3,
         "validations": 2,
         "validation_tokens": 96,
+        "general_tokens": 200,
         "log_every_steps": 2,
     },
     "quantize": {},

@@ -5,6 +5,7 @@ import subprocess
 import time
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -33,8 +34,8 @@ def test_a_run_ends_with_every_stage_and_every_model_in_a_table(first_run: subpr
     assert "leanpipe serve" in first_run.stdout
 
 
-def test_a_second_run_finds_everything_in_the_store(home: Path, first_run):
-    second = leanpipe(home, "run", "--preset", "smoke")
+def test_a_second_run_finds_everything_in_the_store(first_run, servers: Servers):
+    second = leanpipe(servers.home, "run", "--preset", "smoke")
     assert second.returncode == 0, second.stderr
     for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS)):
         assert f"{name:<18} from the store" in second.stderr
@@ -271,7 +272,9 @@ def _figures(page, metric: str) -> list[float]:
     return cell.evaluate(_FIGURES_BESIDE)
 
 
-def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(servers: Servers):
+@pytest.fixture(scope="module")
+def scheduled_run(servers: Servers) -> dict[str, Any]:
+    """The final state of a run that the scheduler made, with the smallest settings."""
     nightly = servers.deployment("nightly")
     (schedule,) = nightly["schedules"]
     assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 2 * * *"
@@ -284,9 +287,12 @@ def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(s
         run = _first_scheduled(servers)
     finally:
         servers.api(f"{path}/schedules/{schedule['id']}", {"active": False}, "PATCH")
-    final = servers.wait_until_final(run)
-    assert final["state_type"] == "COMPLETED", final["state"]["message"]
-    assert final["auto_scheduled"]
+    return servers.wait_until_final(run)
+
+
+def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(scheduled_run: dict[str, Any]):
+    assert scheduled_run["state_type"] == "COMPLETED", scheduled_run["state"]["message"]
+    assert scheduled_run["auto_scheduled"]
 
 
 def _first_scheduled(servers: Servers) -> str:

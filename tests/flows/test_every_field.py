@@ -3,9 +3,7 @@
 The values are in tests/flows/alternatives.py; what counts as something else is in tests/flows/workshop.py.
 """
 
-import gc
-import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +56,8 @@ def bases() -> list:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory) -> Iterator[Workshop]:
-    for library in ("transformers.trainer", "peft", "matplotlib.figure"):
-        importlib.import_module(library)
-    # Every training collects garbage. Looking through all that was imported would be half of this file's time.
-    gc.freeze()
-    yield Workshop(tmp_path_factory.mktemp("workshop"))
-    gc.unfreeze()
+def workshop(tmp_path_factory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 def test_every_setting_of_every_flow_has_other_values():

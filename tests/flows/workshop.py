@@ -9,11 +9,12 @@ from typing import Any
 
 from leanpipe.compression.quantize import quantize
 from leanpipe.core.config import StageConfig
-from leanpipe.core.report import Silent
-from leanpipe.core.stage import Inputs, Stage
+from leanpipe.core.report import Report, Silent
+from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
-from leanpipe.corpus.clean import clean
+from leanpipe.corpus.clean import CleanConfig, CleanInputs, clean, clean_documents
 from leanpipe.corpus.dry_run import inspect
+from leanpipe.corpus.sources.file_index import FileIndex
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.tokens.tokenize import tokenize
@@ -27,10 +28,17 @@ from tests.flows.material import write_corpus, write_evaluation, write_instructi
 from tests.listings import listed
 from tests.tiny import tiny_model
 
+
+@stage(version=1)
+def clean_without_report(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -> Summary:
+    """All of `clean` but its report, which is no evidence, and of so small a corpus three quarters of the work."""
+    file_indexes = [FileIndex.load(path) for path in inputs.corpus]
+    return {"files_read": clean_documents(config, inputs, file_indexes, out, report)}
+
+
 STAGES: dict[str, Stage] = {
-    one.name: one
-    for one in (clean, inspect, tokenize, distill, on_policy, pretrain, finetune, quantize, evaluate)
-} | {"cache": cache_teacher}
+    one.name: one for one in (inspect, tokenize, distill, on_policy, pretrain, finetune, quantize, evaluate)
+} | {"clean": clean_without_report, "cache": cache_teacher}
 _MEASURED = (
     "per_second",
     "seconds",

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -227,15 +226,3 @@ def test_too_few_conversations_are_refused(tmp_path):
         read_turns(
             settings(max_prompt_tokens=8), write_conversations(tmp_path / "colours.jsonl"), tiny_tokenizer()
         )
-
-
-def test_trl_brings_neither_mlflow_nor_prefect_into_the_library():
-    code = (
-        "import sys\n"
-        "from leanpipe.training.on_policy import on_policy_trainer\n"
-        "assert 'trl' not in sys.modules\n"
-        "on_policy_trainer._trainer_type()\n"
-        "assert 'trl.trainer.distillation_trainer' in sys.modules\n"
-        "assert not {'mlflow', 'prefect'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
