@@ -47,7 +47,7 @@ def environment(home: Home) -> dict[str, str]:
 
 
 def terminal_environment(in_place: bool) -> dict[str, str]:
-    """For a run that a person watches: our lines instead of Prefect's, which still go to the Prefect server."""
+    """Return the environment of a run that a person watches: our lines instead of Prefect's, which still go to the Prefect server."""
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "LEANPIPE_TERMINAL": "1"}
     return quiet | ({"LEANPIPE_IN_PLACE": "1"} if in_place else {})
 

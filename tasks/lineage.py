@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from leanpipe.core import lineage
-from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.lineage import Result
 from leanpipe.core.stage import known_stages
@@ -18,7 +16,7 @@ from leanpipe.core.store import Store
 from leanpipe.corpus.report import find_document as lookup
 from leanpipe.corpus.report.find_document import AccountRow
 from leanpipe.corpus.rule_names import rule_bound
-from tasks.tracking.versions import Version, all_versions
+from tasks.tracking.versions import Version, known_versions
 
 _MODULES_OF_STAGES = ("leanpipe.settings.flows", "leanpipe.planning.preflight", "leanpipe.assets.resolve")
 """What imports every stage there is: those with settings, the check, and those that make a model that was asked for by name."""
@@ -70,13 +68,13 @@ class Lineage(BaseModel):
 
 
 def trace(home: Home, wanted: str, most: int) -> Lineage:
-    """Up to `most` documents that answer to `wanted`, each in every corpus that it was in."""
+    """Find up to `most` documents that answer to `wanted`, each in every corpus that it was in."""
     results = lineage.read_results(Store(home.store))
     corpora = [result for result in results if result.stage == "clean"]
     found_by, found = next(((by, rows) for by, rows in _searches(corpora, wanted, most) if rows), ("", []))
     if not found:
         return Lineage(asked=wanted, corpora=len(corpora))
-    versions = _versions(home)
+    versions = known_versions(home)
     made = _Made(results, versions)
     return Lineage(
         asked=wanted,
@@ -169,18 +167,3 @@ def _fate(corpus: Result, row: AccountRow, made: _Made) -> Fate:
         made=made.of(corpus, split),
         models=made.models(corpus, split),
     )
-
-
-def _versions(home: Home) -> list[Version]:
-    """Every version in the registry; none if nothing was ever tracked in `home`. Raises UserError if it does not answer."""
-    place = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if str(home.mlflow_database) in place and not home.mlflow_database.exists():
-        return []
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return all_versions()
-    except MlflowException as error:
-        raise UserError(
-            f"the model registry at {place} does not answer: start it, or set MLFLOW_TRACKING_URI"
-        ) from error

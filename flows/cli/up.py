@@ -1,24 +1,22 @@
 """`leanpipe up`: the Prefect server, the MLflow server and one GPU worker, started and stopped together."""
 
 import contextlib
-import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
+from leanpipe.processes.parent_death import die_with_parent
+from leanpipe.processes.servers import check_port, wait_until_ready
 from tasks.environment import addresses, environment, running_servers, write_servers
 
-_PR_SET_PDEATHSIG = 1
 _START_SECONDS = 180
 
 
@@ -90,18 +88,14 @@ class Servers:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is ours to pass on
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(die_with_parent, signal.SIGTERM),
             )
 
     def _wait_for(self, address: str) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            self._check_alive()
-            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                urllib.request.urlopen(address, timeout=5)
-                return
-            time.sleep(0.3)
-        raise UserError(f"{address} did not answer within {_START_SECONDS} s: see {self._home.root / 'logs'}")
+        try:
+            wait_until_ready(address, self._check_alive, _START_SECONDS)
+        except UserError as error:
+            raise UserError(f"{error}: see {self._home.root / 'logs'}") from error
 
     def _watch(self) -> None:
         while True:
@@ -122,15 +116,7 @@ class Servers:
                 f"leanpipe up runs already for {self._home.root}: stop it first, or set LEANPIPE_HOME"
             )
         for name, port in self._ports.items():
-            with socket.socket() as server:
-                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    server.bind(("127.0.0.1", port))
-                except OSError as error:
-                    option = f"--{name.lower()}-port"
-                    raise UserError(
-                        f"port {port} for {name} is taken: choose another with {option}"
-                    ) from error
+            check_port("127.0.0.1", port, f"--{name.lower()}-port")
 
     def _say(self, prefect: int, mlflow: int, names: list[str]) -> None:
         self._console.print(
@@ -156,10 +142,6 @@ class Servers:
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -25,6 +25,7 @@ class Roots:
 
     @classmethod
     def from_environment(cls) -> "Roots":
+        """Read what LEANPIPE_ROOTS permits."""
         places = tuple(place.strip() for place in os.environ.get(VARIABLE, "").split(";") if place.strip())
         return cls(places or None)
 

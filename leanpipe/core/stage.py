@@ -151,6 +151,7 @@ def known_stages() -> Mapping[str, Stage]:
 
 
 def find_stage(address: str) -> Stage:
+    """Import the stage at `module:function`."""
     module, name = address.split(":")
     return getattr(importlib.import_module(module), name)
 
@@ -180,4 +181,5 @@ def several(inputs: Inputs, role: str) -> Sequence[Artifact]:
 
 
 def paths_of(value: Artifact | Sequence[Artifact]) -> Path | tuple[Path, ...]:
+    """Return the path of an artifact, or those of several."""
     return value.path if isinstance(value, Artifact) else tuple(one.path for one in value)

@@ -70,6 +70,7 @@ class Manifest(BaseModel):
 
 
 def digest_file(path: Path) -> str:
+    """Compute the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -46,7 +46,7 @@ _PICTURES = 200_000
 
 
 class EvaluateConfig(StageConfig):
-    """On how much text a model is judged, what it is asked, and how its speed is measured."""
+    """How much text a model is judged on, what it is asked, and how its speed is measured."""
 
     text_bytes: int = Field(20_000, ge=200, le=1_000_000_000)
     """Bytes of held-out text to score: more make the figures more certain and take longer."""

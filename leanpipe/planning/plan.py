@@ -33,7 +33,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Of one flow on one machine."""
+    """What one flow will take on one machine."""
 
     machine: Machine
     stages: tuple[StagePlan, ...]

@@ -82,6 +82,7 @@ class Step(NamedTuple):
     estimate: Estimate
 
     def portable(self) -> StepConfig:
+        """Return the step as it is told to another process."""
         origins = {
             role: value.origin if isinstance(value, Expected) else [one.origin for one in value]
             for role, value in self.inputs.items()

@@ -31,7 +31,12 @@ class StageDied(RuntimeError):
 
 
 class ForkServer:
-    """The helper process. One stage at a time; start it early and its imports cost no waiting."""
+    """A helper process that has imported the heavy libraries, and forks a child for each stage, one at a time.
+
+    multiprocessing's `forkserver` is not used, for its children import the parent's main module again, which is Prefect;
+    nor `torchrun`, whose processes are fresh interpreters, 12 s of imports each. Start it early
+    and its imports cost no waiting.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,7 +64,7 @@ class ForkServer:
     def run(
         self, stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report
     ) -> Artifact:
-        """As `leanpipe.stage.run_stage`, elsewhere. Raises what the stage raised, or StageDied.
+        """Run a stage in a child of the helper. Raises what the stage raised, or StageDied.
 
         The helper is started only to compute: what the store has is taken from it here.
         """

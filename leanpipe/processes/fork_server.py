@@ -31,7 +31,8 @@ _HEAVY = ("torch", "transformers.trainer", "transformers.models.llama.modeling_l
 
 
 def main() -> None:
-    wire = events_to_parent()
+    """Fork a child for each job that comes on standard input, until that closes."""
+    events = events_to_parent()
     quiet()
     # Importing these may touch the CUDA driver, and a forked child cannot use a driver that its parent has touched.
     if not device.has_nvidia_driver():
@@ -40,26 +41,26 @@ def main() -> None:
     while line := _read_line(sys.stdin.fileno()):
         child = os.fork()
         if child == 0:
-            _run_in_child(json.loads(line), wire)
-        wire.send(exit=_wait(child))
+            _run_in_child(json.loads(line), events)
+        events.send(exit=_wait(child))
 
 
-def _run_in_child(job: dict[str, Any], wire: EventStream) -> None:
+def _run_in_child(job: dict[str, Any], events: EventStream) -> None:
     die_with_parent()
-    send_logs(wire, job["log_level"])
+    send_logs(events, job["log_level"])
     try:
         stage = find_stage(job["stage"])
         config = stage.config_type.model_validate(job["config"])
         inputs = {name: _artifacts(value) for name, value in job["inputs"].items()}
-        artifact = run_stage(stage, config, inputs, Store(Path(job["store"])), wire)
-        wire.send(artifact=artifact.model_dump(mode="json"))
+        artifact = run_stage(stage, config, inputs, Store(Path(job["store"])), events)
+        events.send(artifact=artifact.model_dump(mode="json"))
     except UserError as error:
-        wire.send(user_error=str(error))
+        events.send(user_error=str(error))
     except RankDied as error:
         logging.getLogger(__name__).error("%s", error)
         os._exit(1)  # as if this process had been killed itself
     except BaseException:  # noqa: BLE001 - whatever it was, the parent is told, and raises it
-        wire.send(error=traceback.format_exc())
+        events.send(error=traceback.format_exc())
     os._exit(0)
 
 

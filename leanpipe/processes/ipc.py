@@ -19,6 +19,7 @@ class EventStream:
         self._stream = stream
 
     def send(self, **event: Any) -> None:
+        """Write one event as a line of JSON."""
         self._stream.write(json.dumps(event) + "\n")
         self._stream.flush()
 
@@ -30,11 +31,11 @@ class EventStream:
 
 
 class EventLogHandler(logging.Handler):
-    """Sends what is logged, too."""
+    """A logging handler that sends each record as an event."""
 
-    def __init__(self, wire: EventStream):
+    def __init__(self, events: EventStream):
         super().__init__()
-        self._wire = wire
+        self._wire = events
 
     def emit(self, record: logging.LogRecord) -> None:
         self._wire.send(log=[record.name, record.levelno, record.getMessage()])
@@ -47,11 +48,11 @@ def events_to_parent() -> EventStream:
     return EventStream(events)
 
 
-def send_logs(wire: EventStream, level: int) -> None:
-    """Let what leanpipe logs in this process go over the wire, and nowhere else."""
+def send_logs(events: EventStream, level: int) -> None:
+    """Send what leanpipe logs in this process as events, and nowhere else."""
     logger = logging.getLogger("leanpipe")
     logger.setLevel(level)
-    logger.handlers, logger.propagate = [EventLogHandler(wire)], False
+    logger.handlers, logger.propagate = [EventLogHandler(events)], False
 
 
 def quiet() -> None:
@@ -63,7 +64,7 @@ def quiet() -> None:
 
 
 def forward_event(event: dict[str, Any], report: Report) -> bool:
-    """Tell `report`, or the log, what came over a wire; False if it is for neither."""
+    """Tell `report`, or the log, what came over a events; False if it is for neither."""
     match event:
         case {"metrics": values, "step": step}:
             report.metrics(values, step)

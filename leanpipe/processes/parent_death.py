@@ -8,6 +8,6 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
-    """Let the kernel send this signal to this process when the thread that started it ends. Linux only; elsewhere nothing."""
+    """Ask the kernel to send this signal to this process when the thread that started it ends. Elsewhere than on Linux, do nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

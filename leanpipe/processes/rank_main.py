@@ -18,20 +18,21 @@ from leanpipe.processes.parent_death import die_with_parent
 
 
 def main() -> None:
+    """Run the job that comes on standard input as one rank, and tell the parent what comes of it."""
     die_with_parent()
-    wire = events_to_parent()
+    events = events_to_parent()
     job = json.load(sys.stdin)
-    send_logs(wire, job["log_level"] if rank() == 0 else logging.CRITICAL)
+    send_logs(events, job["log_level"] if rank() == 0 else logging.CRITICAL)
     quiet()
     try:
-        summary = _run(job, Silent() if rank() else wire)
-        wire.send(summary=summary, peak_memory=device.peak_memory())
+        summary = _run(job, Silent() if rank() else events)
+        events.send(summary=summary, peak_memory=device.peak_memory())
     except Done:
         pass
     except UserError as error:
-        wire.send(user_error=str(error))
+        events.send(user_error=str(error))
     except BaseException:  # noqa: BLE001 - whatever it was, the parent is told, and raises it
-        wire.send(error=traceback.format_exc())
+        events.send(error=traceback.format_exc())
     # Other threads, of torch.distributed, would wait for processes that are gone.
     os._exit(0)
 

@@ -12,7 +12,8 @@ class Terminated(Exception):
 
 
 class DeferredSigterm:
-    """Within it, SIGTERM is remembered instead of ending the process. Does nothing in a thread: signals go to the main one."""
+    """A context in which SIGTERM is remembered instead of ending the process; in a thread it does nothing, for signals go to the
+    main one."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -168,6 +168,7 @@ class MlflowReport:
         return self._last_steps[name]
 
     def flush(self) -> None:
+        """Send what is waiting now."""
         for start in range(0, len(self._waiting), 500):
             self._client.log_batch(self._run_id, metrics=self._waiting[start : start + 500])
         self._waiting = []

@@ -1,9 +1,13 @@
 """What the model registry holds, for who asks. Asking needs no Prefect."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
+
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
 
 DIGEST, DOCUMENTS = "leanpipe.digest", "leanpipe.documents"
 """Tags of a version: digests of its files, and of the cleaned corpus that it was made from."""
@@ -22,7 +26,7 @@ class Version(BaseModel):
 
 
 def all_versions() -> list[Version]:
-    """Every version of every registered model, in the order of their names and numbers."""
+    """List every version of every registered model, in the order of their names and numbers."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
@@ -41,6 +45,21 @@ def all_versions() -> list[Version]:
         for version in _all(client.search_model_versions)
     )
     return sorted(versions, key=lambda one: (one.name, int(one.version)))
+
+
+def known_versions(home: Home) -> list[Version]:
+    """List every version in the registry; none if nothing was ever tracked in `home`. Raises UserError if it does not answer."""
+    place = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if str(home.mlflow_database) in place and not home.mlflow_database.exists():
+        return []
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return all_versions()
+    except MlflowException as error:
+        raise UserError(
+            f"the model registry at {place} does not answer: start it, or set MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def _all(search: Callable[..., Any]) -> Iterator[Any]:
