@@ -1,28 +1,23 @@
 """Runs single stages on tiny inputs and writes down everything by which two runs can be told apart."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from leanpipe.compression.quantize import quantize
 from leanpipe.core.config import StageConfig
 from leanpipe.core.report import Report, Silent
-from leanpipe.core.stage import Inputs, Stage, Summary, stage
+from leanpipe.core.stage import Inputs, Stage, Summary, known_stages, stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, external
 from leanpipe.corpus.clean import CleanConfig, CleanInputs, clean, clean_documents
-from leanpipe.corpus.dry_run import inspect
 from leanpipe.corpus.sources.file_index import FileIndex
-from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.processes.run_stage import run_stage
+from leanpipe.settings import flows as _  # noqa: F401 - brings in every stage that has settings
 from leanpipe.tokens.tokenize import tokenize
-from leanpipe.training.distill.distill import distill
 from leanpipe.training.distill.teacher_cache import cache_teacher
-from leanpipe.training.finetune.finetune import finetune
-from leanpipe.training.on_policy.on_policy import on_policy
-from leanpipe.training.pretrain.pretrain import pretrain
 from tests.flows.alternatives import BASES, Overrides
 from tests.flows.material import write_corpus, write_evaluation, write_instructions
 from tests.listings import listed
@@ -36,9 +31,15 @@ def clean_without_report(config: CleanConfig, inputs: CleanInputs, out: Path, re
     return {"files_read": clean_documents(config, inputs, file_indexes, out, report)}
 
 
+_STAGE_OF = {"clean": clean_without_report.name, "cache": "cache_teacher"}
+"""Stages whose section in the settings has another name."""
 STAGES: dict[str, Stage] = {
-    one.name: one for one in (inspect, tokenize, distill, on_policy, pretrain, finetune, quantize, evaluate)
-} | {"clean": clean_without_report, "cache": cache_teacher}
+    section: known_stages()[_STAGE_OF.get(section, section)]
+    for section in BASES
+    if _STAGE_OF.get(section, section) in known_stages()
+}
+"""By section of the settings: all that the flows' settings bring in."""
+_MADE_AS = {"teacher": "model", "evaluations": "evaluation"}
 _MEASURED = (
     "per_second",
     "seconds",
@@ -107,32 +108,14 @@ class Workshop:
         config = configured(STAGES[stage].config_type, settings)
         return fingerprint(STAGES[stage], config, self._inputs(stage), self._new_store())
 
-    def _inputs(self, stage: str) -> Inputs:
-        made: dict[str, Callable[[], Inputs]] = {
-            "clean": lambda: {"corpus": (self.corpus,), "evaluations": (self.evaluation,)},
-            "inspect": lambda: {"corpus": (self.corpus,)},
-            "tokenize": lambda: {"documents": self.documents, "teacher": self.model},
-            "cache": lambda: {"teacher": self.model, "blocks": self.blocks},
-            "distill": lambda: {
-                "teacher": self.model,
-                "blocks": self.blocks,
-                "teacher_logprobs": self.teacher_logprobs,
-            },
-            "on_policy": lambda: {
-                "teacher": self.model,
-                "student": self.student,
-                "instructions": self.instructions,
-            },
-            "pretrain": lambda: {"blocks": self.blocks},
-            "finetune": lambda: {
-                "model": self.model,
-                "instructions": self.instructions,
-                "documents": self.documents,
-            },
-            "quantize": lambda: {"model": self.model},
-            "evaluate": lambda: {"model": self.model, "documents": self.documents},
+    def _inputs(self, section: str) -> Inputs:
+        """What the stage asks for by its inputs class: each of its roles is something that is made here, or left out."""
+        roles = (one.name for one in dataclasses.fields(STAGES[section].inputs_type))
+        found = {role: getattr(self, _MADE_AS.get(role, role), None) for role in roles}
+        several = {"corpus", "evaluations"}
+        return {
+            role: (value,) if role in several else value for role, value in found.items() if value is not None
         }
-        return made[stage]()
 
     def _new_store(self) -> Store:
         self._runs += 1
