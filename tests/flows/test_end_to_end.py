@@ -161,8 +161,6 @@ def run_from_form(servers: Servers, browser) -> str:
     """A run that a person started in the Prefect UI with preset smoke and another rank; the id of its flow run."""
     form = Form(servers, browser, "default")
     form.choose("Preset", "smoke")
-    form.write("Teacher", "tin")
-    form.write("Teacher", "")  # a person changes their mind
     form.add("Other Settings", f"finetune.rank={RANK}")
     form.picture(servers.home / "form.png")
     form.submit()
