@@ -49,9 +49,6 @@ class Form:
         self._field(label).locator(".p-select-button__icon").click()
         self.page.locator(".p-select-option").filter(has_text=option).click()
 
-    def write(self, label: str, text: str) -> None:
-        self._field(label).locator("input, textarea").first.fill(text)
-
     def add(self, label: str, text: str) -> None:
         field = self._field(label)
         field.get_by_role("button", name="Add item").click()
