@@ -25,8 +25,8 @@ from leanpipe.training.on_policy.on_policy import on_policy
 from leanpipe.training.pretrain.pretrain import pretrain
 from tests.flows.alternatives import BASES, Overrides
 from tests.flows.material import write_corpus, write_evaluation, write_instructions
-from tests.listings import listed
-from tests.tiny import tiny_model
+from tests.support.file_indexes import listed
+from tests.support.tiny_models import tiny_model
 
 
 @stage(version=1)
