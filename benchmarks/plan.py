@@ -30,7 +30,7 @@ from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from leanpipe.training.pretrain.pretrain import PretrainConfig, pretrain
 from tests.evaluation.test_evaluate import write_documents
 from tests.flows.material import write_instructions
-from tests.tiny import tiny_text, tiny_tokenizer
+from tests.support.tiny_models import tiny_text, tiny_tokenizer
 from tests.training.blocks import write_blocks
 
 GOAL = 0.15

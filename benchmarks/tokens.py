@@ -25,7 +25,7 @@ from leanpipe.assets.samples import SMOLLM2
 from leanpipe.corpus.document import Document
 from leanpipe.tokens.encode import backend_of
 from leanpipe.tokens.token_shards import Packer, Shard
-from tests.cleaned import write_documents
+from tests.support.cleaned_corpus import write_documents
 
 REPEATS = 5
 BLOCK_LENGTH = 1024

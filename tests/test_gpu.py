@@ -12,7 +12,7 @@ from leanpipe.core.store import Store, external
 from leanpipe.models.load import load_for_inference, load_model
 from leanpipe.processes.fork_client import ForkServer
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 
 pytestmark = [
     pytest.mark.gpu,

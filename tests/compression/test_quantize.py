@@ -15,7 +15,7 @@ from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
-from tests.tiny import tiny_llama, tiny_model
+from tests.support.tiny_models import tiny_llama, tiny_model
 
 
 @pytest.fixture(scope="module")

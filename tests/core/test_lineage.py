@@ -7,7 +7,7 @@ import pytest
 from leanpipe.core.lineage import Result, read_results, uses
 from leanpipe.core.store import Artifact, Store, external
 from tasks.lineage import uses_of
-from tests.made import publish
+from tests.support.published_results import publish
 
 
 @pytest.fixture

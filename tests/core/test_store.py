@@ -5,7 +5,7 @@ import pytest
 from leanpipe.core.report import Silent
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.processes.run_stage import run_stage
-from tests.stages import CountConfig, count
+from tests.support.sample_stages import CountConfig, count
 
 
 @pytest.fixture

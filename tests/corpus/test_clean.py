@@ -13,8 +13,8 @@ from leanpipe.core.store import content_digest, digest_files
 from leanpipe.corpus.clean import GROUPS, CleanConfig, CleanInputs, clean
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import split_files
-from tests.listings import listed
-from tests.tiny import tiny_text
+from tests.support.file_indexes import listed
+from tests.support.tiny_models import tiny_text
 
 OFF = {"quality": {"enabled": False}, "repetition": {"enabled": False}}
 

@@ -22,7 +22,7 @@ from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
 from leanpipe.processes.run_stage import run_stage
 from tests.flows.material import write_corpus, write_evaluation
-from tests.listings import listed
+from tests.support.file_indexes import listed
 
 OFF = {"repetition": {"enabled": False}, "duplicates": {"near": False}}
 QUALITY = {"min_words": 6, "min_stop_words": 2, "min_alphabetic_words": 0, "min_mean_word_length": 0}

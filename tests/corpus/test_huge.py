@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.listings import listed
+from tests.support.file_indexes import listed
 
 _CLEAN = """
 import json, re, sys

@@ -18,8 +18,8 @@ from leanpipe.corpus.clean import CleanConfig, clean
 from leanpipe.corpus.incremental import find_base_corpus
 from leanpipe.corpus.passes.execution import ExecutionConfig, slurm_executor
 from leanpipe.processes.run_stage import run_stage
-from tests.listings import listed
-from tests.tiny import tiny_text
+from tests.support.file_indexes import listed
+from tests.support.tiny_models import tiny_text
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import pytest
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.document import EXCERPT, Document
 from leanpipe.corpus.rules import GROUPS, DocumentRules
-from tests.tiny import tiny_text
+from tests.support.tiny_models import tiny_text
 
 MAIL = "Write to bee@hive.org soon."
 HTML = "<html><body><p>Bees dance.</p></body></html>"

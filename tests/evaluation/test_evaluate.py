@@ -9,7 +9,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
 from leanpipe.evaluation.held_out import held_out, text_digest
-from tests.tiny import tiny_model, tiny_text
+from tests.support.tiny_models import tiny_model, tiny_text
 
 CONFIG = EvaluateConfig(
     text_bytes=2_000,

@@ -15,7 +15,7 @@ from leanpipe.evaluation.perplexity import (
     score_documents,
     windows,
 )
-from tests.tiny import tiny_llama, tiny_text, tiny_tokenizer
+from tests.support.tiny_models import tiny_llama, tiny_text, tiny_tokenizer
 
 TEXTS = [text[:700] for text in tiny_text()[:3]]
 

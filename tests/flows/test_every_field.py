@@ -28,7 +28,7 @@ from leanpipe.settings.flows import SETTINGS as OF_EACH_FLOW
 from tests.flows.alternatives import BASES, GIVEN, MISSING, ROWS, SECTIONS
 from tests.flows.schemas import leaves
 from tests.flows.workshop import STAGES, Workshop, fingerprint
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 
 SETTINGS = set(OF_EACH_FLOW.values())
 DECIDED_BY_THE_DEVICE = "auto"  # is one of the other values, and which one depends on the machine

@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.cli.mask import show_mask
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 
 
 @pytest.fixture(scope="module")

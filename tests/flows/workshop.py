@@ -20,8 +20,8 @@ from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill.teacher_cache import cache_teacher
 from tests.flows.alternatives import BASES, Overrides
 from tests.flows.material import write_corpus, write_evaluation, write_instructions
-from tests.listings import listed
-from tests.tiny import tiny_model
+from tests.support.file_indexes import listed
+from tests.support.tiny_models import tiny_model
 
 
 @stage(version=1)

@@ -11,7 +11,7 @@ from leanpipe.training.finetune.lora import lora_config
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.kernels import fast_kernels
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 from tests.training.trainer.test_kernels import batch
 
 DEVICE = device.name()

@@ -19,7 +19,7 @@ from leanpipe.models.offload import input_device, loaded_bytes, room
 from leanpipe.models.student import student_from_teacher
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 from tests.evaluation.test_evaluate import CONFIG, write_documents
-from tests.tiny import tiny_llama, tiny_model, tiny_text, tiny_tokenizer
+from tests.support.tiny_models import tiny_llama, tiny_model, tiny_text, tiny_tokenizer
 from tests.training.blocks import Recorder, write_blocks
 
 TOKENS = torch.arange(5, 45)[None]

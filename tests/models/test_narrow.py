@@ -12,7 +12,7 @@ from leanpipe.models.student import most_important, random_student
 from leanpipe.planning.references import describe_model
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.data import collate
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 from tests.training.blocks import tiny_blocks
 
 

@@ -10,7 +10,7 @@ from leanpipe.models import sparse_layout
 from leanpipe.models.attention_patterns import AttentionConfig
 from leanpipe.models.build import Shape, decoder_config, random_decoder
 from leanpipe.models.load import load_model, save_model
-from tests.tiny import tiny_tokenizer
+from tests.support.tiny_models import tiny_tokenizer
 
 PATTERNS = {
     "sliding_window": AttentionConfig(pattern="sliding_window", window=7),

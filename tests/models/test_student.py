@@ -4,7 +4,7 @@ import torch
 from leanpipe.core.errors import UserError
 from leanpipe.models.count import count_parameters, empty_model, layers_for_size, with_layers
 from leanpipe.models.student import change_vocabulary, evenly_spaced, first_and_last, student_from_teacher
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.support.tiny_models import tiny_llama, tiny_tokenizer
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from leanpipe.training.pretrain.pretrain import PretrainConfig
 from leanpipe.training.pretrain.pretrain import pretrain as pretrain_stage
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.memory import lora_parameters, size_of, training_memory
-from tests.tiny import tiny_llama, tiny_model
+from tests.support.tiny_models import tiny_llama, tiny_model
 
 GIGABYTE = 10**9
 TINY = tiny_llama().config

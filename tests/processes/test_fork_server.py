@@ -17,7 +17,7 @@ from leanpipe.core.stage import Stage
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
-from tests import stages
+from tests.support import sample_stages as stages
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,7 +102,7 @@ def test_stage_and_helper_die_with_a_parent_that_is_killed(tmp_path: Path):
         "from leanpipe.processes.fork_client import ForkServer\n"
         "from leanpipe.core.report import Silent\n"
         "from leanpipe.core.store import Store, external\n"
-        "from tests import stages\n"
+        "from tests.support import sample_stages as stages\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "inputs = {'texts': (external('t', root / 'text.txt'),)}\n"
         "ForkServer().run(stages.endless, stages.CountConfig(), inputs, Store(root / 'store'), Silent())\n"

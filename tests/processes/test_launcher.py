@@ -15,7 +15,7 @@ from leanpipe.core.report import Silent
 from leanpipe.core.store import Store, external
 from leanpipe.processes.launcher import RankDied
 from leanpipe.processes.run_stage import run_stage
-from tests import stages
+from tests.support import sample_stages as stages
 from tests.training.blocks import Recorder
 
 ROOT = Path(__file__).parents[2]

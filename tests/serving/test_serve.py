@@ -13,7 +13,7 @@ from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, quanti
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.serving.serve import running_server, serve, wait_for_engine
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 
 TURNS = [{"role": "user", "content": "What is a list?"}]
 

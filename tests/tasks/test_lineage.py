@@ -16,8 +16,8 @@ from tasks.lineage import Lineage, trace
 from tasks.run import Run
 from tasks.tracking import registry
 from tasks.tracking.runs import Tracking
-from tests.cleaned import dropped, identity, kept, write_cleaned
-from tests.made import next_partial, publish
+from tests.support.cleaned_corpus import dropped, identity, kept, write_cleaned
+from tests.support.published_results import next_partial, publish
 
 ROWS = [
     kept(1, "Bees dance to tell where flowers are."),

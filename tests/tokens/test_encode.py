@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from leanpipe.tokens.encode import _CUTS, _PART, Encoder, backend_of, encode, split_long_texts
-from tests.tiny import tiny_text, tiny_tokenizer
+from tests.support.tiny_models import tiny_text, tiny_tokenizer
 
 ENCODER = Encoder(backend_of(tiny_tokenizer()))
 TRICKY = "  Naïve  café\n\n    def f(x):\n\treturn 1  # 中文 😀 ﬁ <0x41> ▁ end\n"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from leanpipe.tokens.pack import best_fit, lay_out_blocks, plan_packing, token_type
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 
 S = 0  # the separator
 DOCUMENTS = [[S, 11, 12, S], [S, 21, 22, 23, 24, S], [S, S], [S, 31, S]]

@@ -13,8 +13,8 @@ from leanpipe.core.store import content_digest, digest_files
 from leanpipe.corpus.document import Document
 from leanpipe.tokens.token_shards import Packer, Shard, find_shards, make_shard, read_shard
 from leanpipe.tokens.tokenize import TokenizeConfig, TokenizeInputs, tokenize
-from tests.cleaned import write_documents
-from tests.tiny import tiny_text, tiny_tokenizer
+from tests.support.cleaned_corpus import write_documents
+from tests.support.tiny_models import tiny_text, tiny_tokenizer
 
 
 def write_split(folder: Path, split: str, shards: dict[str, list[str]]) -> None:
@@ -141,7 +141,7 @@ from pathlib import Path
 from leanpipe.tokens import encode, token_shards as shards
 encode._BATCH, encode._PART, encode._REMEMBERED = 2**15, 2**14, 2**20
 shards._WINDOW, shards._WINDOW_BLOCKS = 2**14, 1
-from tests.tiny import tiny_text, tiny_tokenizer
+from tests.support.tiny_models import tiny_text, tiny_tokenizer
 from tests.tokens.test_token_shards import write_split
 folder = Path(sys.argv[1])
 packer = shards.Packer(tiny_tokenizer(), 256, "best_fit", 0.01)

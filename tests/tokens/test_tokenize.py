@@ -12,7 +12,7 @@ from leanpipe.corpus.tables import read_texts
 from leanpipe.models.load import document_separator, load_tokenizer
 from leanpipe.tokens.blocks import Blocks
 from leanpipe.tokens.tokenize import TokenizeConfig, TokenizeInputs, tokenize
-from tests.tiny import tiny_text, tiny_tokenizer
+from tests.support.tiny_models import tiny_text, tiny_tokenizer
 from tests.tokens.test_token_shards import write_split
 from tests.training.blocks import Recorder
 

@@ -10,8 +10,8 @@ from leanpipe.tokens.encode import Encoder, backend_of, encode
 from leanpipe.tokens.train_tokenizer import train_tokenizer
 from leanpipe.tokens.training_text import TrainingTextSample
 from leanpipe.tokens.vocabulary import COVERAGE, rare_and_common_characters
-from tests.cleaned import write_documents
-from tests.tiny import tiny_text
+from tests.support.cleaned_corpus import write_documents
+from tests.support.tiny_models import tiny_text
 from tests.tokens.test_encode import TRICKY
 
 KINDS = ["bpe", "wordpiece", "unigram"]

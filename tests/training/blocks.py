@@ -7,7 +7,7 @@ import numpy as np
 
 from leanpipe.tokens.blocks import Blocks
 from leanpipe.tokens.pack import lay_out_blocks, plan_packing
-from tests.tiny import tiny_text, tiny_tokenizer
+from tests.support.tiny_models import tiny_text, tiny_tokenizer
 
 
 def write_blocks(folder: Path, length: int = 32, documents: int = 12, vocabulary: int = 512) -> Path:

@@ -20,7 +20,7 @@ from leanpipe.corpus.filters import (
     repetition_measures,
 )
 from leanpipe.corpus.filters.language import detect_language
-from tests.tiny import tiny_text
+from tests.support.tiny_models import tiny_text
 
 ALL = Filters(c4=C4Config(enabled=True), fineweb=FineWebConfig(enabled=True))
 OPEN = QualityConfig(min_words=0, min_alphabetic_words=0, min_stop_words=0, min_mean_word_length=0)

@@ -14,7 +14,7 @@ from leanpipe.corpus.filters import (
 )
 from leanpipe.corpus.filters.repetition import _sorted
 from leanpipe.corpus.filters.word_split import split_chunk
-from tests.tiny import tiny_text
+from tests.support.tiny_models import tiny_text
 
 
 def repetition(text: str, language: str = "en") -> dict[str, float]:

@@ -11,7 +11,7 @@ from leanpipe.corpus.report.data_card import data_card, for_a_page
 from leanpipe.corpus.report.find_document import CORPUS
 from leanpipe.corpus.report.stats import CorpusStats, compute_corpus_stats
 from leanpipe.corpus.rule_names import format_value, rule_bound
-from tests.cleaned import dropped, identity, kept, write_cleaned
+from tests.support.cleaned_corpus import dropped, identity, kept, write_cleaned
 
 CONFIG = {
     "languages": ["en"],

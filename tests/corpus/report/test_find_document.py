@@ -13,7 +13,7 @@ from leanpipe.corpus.report.find_document import (
     find_by_phrase,
     find_exactly,
 )
-from tests.cleaned import dropped, identity, kept, write_cleaned
+from tests.support.cleaned_corpus import dropped, identity, kept, write_cleaned
 
 ROWS = [
     kept(0xABCDEF0, "Bees dance.\nThe Dance tells where flowers are."),

@@ -8,7 +8,7 @@ from leanpipe.core.estimate import Expected
 from leanpipe.models.load import load_model, load_tokenizer
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, check_distill, distill
 from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 from tests.training.blocks import Recorder, write_blocks
 
 

@@ -10,7 +10,7 @@ from leanpipe.training.distill.distillation_objectives import (
 )
 from leanpipe.training.losses.divergences import DistillationLoss
 from leanpipe.training.trainer.data import collate
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 from tests.training.blocks import tiny_blocks
 
 

@@ -34,7 +34,7 @@ from leanpipe.training.distill.teacher_logprobs import (
 )
 from leanpipe.training.losses.divergences import DistillationLoss
 from leanpipe.training.trainer.data import Subset, collate, scored_tokens
-from tests.tiny import tiny_llama, tiny_model
+from tests.support.tiny_models import tiny_llama, tiny_model
 from tests.training.blocks import Recorder, write_blocks
 
 

@@ -11,7 +11,7 @@ from leanpipe.training.finetune.chat import (
     holds_control_tokens,
     last_answer,
 )
-from tests.tiny import tiny_tokenizer
+from tests.support.tiny_models import tiny_tokenizer
 
 TEACHER = Path("/tmp/teacher")
 TURNS = [

@@ -11,7 +11,7 @@ from leanpipe.models.count import read_config
 from leanpipe.models.load import load_model, load_tokenizer
 from leanpipe.training.finetune.finetune import FinetuneConfig, FinetuneInputs, check_finetune, finetune
 from leanpipe.training.finetune.lora import check_targets
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 from tests.training.blocks import Recorder
 
 COLOURS = ["red", "green", "blue", "black", "white", "grey", "pink", "brown", "orange", "purple"]
@@ -129,7 +129,7 @@ def test_gradients_through_an_nf4_base_are_those_of_its_weights_in_full_even_aft
 def test_what_was_forgotten_is_measured_on_general_text(tmp_path, model):
     """By hand: the loss of the base and of the merged model on the held-out documents."""
     from leanpipe.corpus.document import Document
-    from tests.cleaned import write_documents
+    from tests.support.cleaned_corpus import write_documents
 
     text = "A list holds what you put into it, in that order."
     documents = tmp_path / "documents"

@@ -25,7 +25,7 @@ from leanpipe.training.on_policy.on_policy import (
     on_policy,
     read_turns,
 )
-from tests.tiny import tiny_llama, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import tiny_llama, tiny_model, tiny_tokenizer
 from tests.training.blocks import Recorder
 
 COLOURS = ["red", "green", "blue", "black", "white", "grey", "pink", "brown", "orange", "purple"]

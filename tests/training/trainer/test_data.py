@@ -8,7 +8,7 @@ from leanpipe.training.trainer.data import (
     scored_bytes,
     scored_tokens,
 )
-from tests.tiny import tiny_tokenizer
+from tests.support.tiny_models import tiny_tokenizer
 
 
 def block(tokens: list[int], labels: list[int]) -> dict[str, torch.Tensor]:

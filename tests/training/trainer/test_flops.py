@@ -5,7 +5,7 @@ from peft import get_peft_model
 from leanpipe.training.finetune.lora import lora_config
 from leanpipe.training.trainer.flops import flops_per_token
 from leanpipe.training.trainer.speed import SpeedMeter
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 
 # q and o 64×64, k and v 64×32, gate, up and down 64×128, in each of two layers; the head 64×512.
 WEIGHTS = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128) + 64 * 512

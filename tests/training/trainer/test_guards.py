@@ -13,7 +13,7 @@ from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.data import ShuffledEpochs, TrainingData
 from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
 from leanpipe.training.trainer.trainer import train
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
 STEPS, BATCH, LENGTH = 8, 2, 32

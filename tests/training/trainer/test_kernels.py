@@ -11,7 +11,7 @@ from leanpipe.models import varlen_attention as documents
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 from leanpipe.training.trainer.kernels import fast_kernels
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 
 on_gpu = device.name() == "cuda"
 

@@ -18,7 +18,7 @@ from leanpipe.training.trainer import micro_batch
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.data import TrainingData
 from leanpipe.training.trainer.trainer import train
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
 pytestmark = pytest.mark.usefixtures("one_thread")

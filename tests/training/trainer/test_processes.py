@@ -16,7 +16,7 @@ from leanpipe.processes.launcher import RankDied
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 from tests.training.blocks import Recorder, write_blocks
 
 LENGTH = 32

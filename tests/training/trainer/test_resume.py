@@ -18,7 +18,7 @@ from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from leanpipe.training.trainer.config import TrainingConfig
-from tests.tiny import tiny_model
+from tests.support.tiny_models import tiny_model
 from tests.training.blocks import write_blocks
 
 STEPS, LENGTH = 12, 32

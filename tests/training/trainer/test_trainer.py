@@ -13,7 +13,7 @@ from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.data import TrainingData, scored_tokens
 from leanpipe.training.trainer.trainer import steps_of, train
-from tests.tiny import tiny_llama
+from tests.support.tiny_models import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
