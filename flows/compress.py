@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.results import RunResult, show
 from leanpipe.compression.quantize import quantize
+from leanpipe.models.describe_model import describe_model
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import CompressSettings
 from tasks.preflight import preflight
@@ -26,5 +27,6 @@ def compress_model(config: CompressSettings = CompressSettings()) -> RunResult:
 
 
 def stages(run: StageRunner, config: CompressSettings, given: RunInputs) -> None:
-    """Quantise the model."""
+    """Count the model's parameters, and quantise it."""
+    run.stage(describe_model, config.describe_model, model=given.model)
     run.stage(quantize, config.quantize, model=given.model)

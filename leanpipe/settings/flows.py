@@ -8,6 +8,7 @@ from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.dry_run import SampleConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
+from leanpipe.models.describe_model import DescribeModelConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
 from leanpipe.training.distill.teacher_cache import CacheSettings
@@ -138,6 +139,9 @@ class FinetuneSettings(InstructionSettings, ModelSetting):
 
 class CompressSettings(QuantizeSettings, ModelSetting):
     """A model, and how it is made smaller."""
+
+    describe_model: DescribeModelConfig = DescribeModelConfig()
+    """How the model's parameters are counted before."""
 
 
 class ModelsInput(StageConfig):

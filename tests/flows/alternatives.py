@@ -66,6 +66,7 @@ BASES: dict[str, Overrides] = {
         "general_tokens": 200,
         "log_every_steps": 2,
     },
+    "describe_model": {},
     "quantize": {},
     "evaluate": {
         "text_bytes": 2_000,
@@ -324,6 +325,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "max_length": to(32),
         "validation_share": to(0.5),
     },
+    "describe_model": {"depth": to(1, 3)},
     "quantize": {
         "formats": to(("nf4",), ("int8",)),
         "double_quantization": to(False, formats=("nf4",)),
