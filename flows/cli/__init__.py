@@ -1,0 +1,1 @@
+"""The leanpipe command: one file for each subcommand that prints, reads settings or starts servers."""

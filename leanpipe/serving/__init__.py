@@ -1,0 +1,1 @@
+"""A model folder behind the OpenAI API."""

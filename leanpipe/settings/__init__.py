@@ -1,0 +1,1 @@
+"""The settings of the flows, put together from those of their stages; the short form; the presets."""
