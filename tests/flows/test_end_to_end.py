@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 from leanpipe.core.config import flatten
+from leanpipe.core.store import Manifest, content_digest
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import smoke
 from leanpipe.settings.quick import QuickSettings
@@ -24,6 +25,12 @@ STAGES = ("clean", "tokenize", "cache_teacher", "distill", "finetune", "quantize
 MODELS = ("teacher", "student", "adapted", "int8", "nf4")
 UNTOUCHED_BY_RANK = ("clean", "tokenize", "cache_teacher", "distill", "evaluate-teacher", "evaluate-student")
 FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4")
+OWN_ANSWERS = (
+    "on_policy.steps=2",
+    "on_policy.max_new_tokens=4",
+    "finetune.tokens=1024",
+    "quantize.formats=[nf4]",
+)
 RANK = smoke().finetune.rank * 2
 
 
@@ -272,13 +279,14 @@ def _figures(page, metric: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def scheduled_run(servers: Servers) -> dict[str, Any]:
-    """The final state of a run that the scheduler made, with the smallest settings."""
+    """The final state of a run that the scheduler made, with the smallest settings, and answers of the student's own."""
     nightly = servers.deployment("nightly")
     (schedule,) = nightly["schedules"]
     assert schedule["active"] is False and schedule["schedule"]["cron"] == "0 2 * * *"
     path = f"deployments/{nightly['id']}"
     # The smallest settings, and every minute instead of every night.
-    servers.api(path, {"parameters": {"config": {"preset": "smoke"}}}, "PATCH")
+    config = {"preset": "smoke", "other_settings": OWN_ANSWERS}
+    servers.api(path, {"parameters": {"config": config}}, "PATCH")
     every_minute = {"active": True, "schedule": {"cron": "* * * * *", "timezone": "UTC"}}
     servers.api(f"{path}/schedules/{schedule['id']}", every_minute, "PATCH")
     try:
@@ -291,6 +299,22 @@ def scheduled_run(servers: Servers) -> dict[str, Any]:
 def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(scheduled_run: dict[str, Any]):
     assert scheduled_run["state_type"] == "COMPLETED", scheduled_run["state"]["message"]
     assert scheduled_run["auto_scheduled"]
+
+
+def test_what_is_finetuned_is_the_student_that_learnt_from_its_own_answers(
+    servers: Servers, scheduled_run: dict[str, Any]
+):
+    manifests = [
+        Manifest.model_validate_json(path.read_text())
+        for path in (servers.home / "store").glob("*/*/manifest.json")
+    ]
+    found = {content_digest(one.files): one for one in manifests}
+    [(digest, learnt)] = [(digest, one) for digest, one in found.items() if one.stage == "on_policy"]
+    student = found[str(learnt.inputs["student"])]
+    # The preset's teacher comes from stage distill, too.
+    assert student.stage == "distill" and "teacher_logprobs" in student.inputs
+    assert student.inputs["teacher"] == learnt.inputs["teacher"]
+    assert len([one for one in manifests if one.stage == "finetune" and one.inputs["model"] == digest]) == 1
 
 
 def _first_scheduled(servers: Servers) -> str:
