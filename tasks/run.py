@@ -61,7 +61,7 @@ class Run:
             inputs["base"] = base
         key = stage.key(config, inputs)
         found = self.store.find(stage.name, key)
-        if found is None:
+        if found is None and stage.uses_device:
             warm_up()
         # What Prefect remembers counts only while the store still holds it.
         run_task = _stage_task.with_options(name=label, task_run_name=label, refresh_cache=found is None)

@@ -5,6 +5,7 @@ closes, because the parent ended or was killed, the child is told to end (a trai
 process ends; should it be killed itself, the kernel kills the child with it.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -38,6 +39,9 @@ def main() -> None:
     if not device.has_nvidia_driver():
         for name in _HEAVY:
             importlib.import_module(name)
+        # Every training collects garbage: looking through all that was imported would be a good part of a short one.
+        gc.collect()
+        gc.freeze()
     while line := _read_line(sys.stdin.fileno()):
         child = os.fork()
         if child == 0:
