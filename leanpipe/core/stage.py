@@ -60,7 +60,7 @@ class Dataset(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage function with what its key is made of. `version` goes up when the same input gives another result."""
+    """A stage function with what is known about it. `version` goes up when the same input gives another result."""
 
     function: Callable[..., Summary]
     version: int
@@ -68,12 +68,15 @@ class Stage:
     shortcuts: tuple[str, ...] = ()
     """Inputs that save work and change nothing in the result, so that they are no part of its key."""
     check: Check | None = None
+    """Refuses, before any work, what cannot work."""
     estimate: Estimator | None = None
+    """Says what the stage will take, and what its result will be like."""
     base: FindBase | None = None
     """Finds the input `base`, for a stage that goes on from an earlier result."""
     reads: Mapping[str, Uses] = dataclasses.field(default_factory=dict)
     """By input, what comes of the documents in it. An input that is not named is trained on."""
     pages: tuple[Page, ...] = ()
+    """What a person should be shown."""
     dataset: Dataset | None = None
     """For a result that is listed among the data sets of a run."""
 
@@ -130,15 +133,26 @@ _STAGES: dict[str, Stage] = {}
 
 
 def stage(
-    *, version: int, uses_device: bool = False, **more: Any
+    *,
+    version: int,
+    uses_device: bool = False,
+    shortcuts: tuple[str, ...] = (),
+    check: Check | None = None,
+    estimate: Estimator | None = None,
+    base: FindBase | None = None,
+    reads: Mapping[str, Uses] | None = None,
+    pages: tuple[Page, ...] = (),
+    dataset: Dataset | None = None,
 ) -> Callable[[Callable[..., Summary]], Stage]:
     """Make a stage of a function. One that `uses_device` runs alone on it and in a process of its own.
 
-    `more` are the fields of `Stage`: shortcuts, check, estimate, base, reads, pages, dataset.
+    What else it is told is what is known about the stage: see the fields of `Stage`.
     """
 
     def of(function: Callable[..., Summary]) -> Stage:
-        made = Stage(function, version, uses_device, **more)
+        made = Stage(
+            function, version, uses_device, shortcuts, check, estimate, base, reads or {}, pages, dataset
+        )
         _STAGES[made.name] = made
         return made
 
