@@ -1,15 +1,23 @@
-"""Every deployment, schedule and work pool, in one place."""
+"""Every deployment, schedule and work pool, in one place.
 
-import asyncio
+They are made once. Of what is there already only what the code says is brought up to date: schedules, parameters, pauses
+and limits may have been changed in the UI, and then they are a person's.
+"""
+
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import Flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate
 from prefect.workers.process import ProcessWorker
 
 from flows.compress import compress_model
@@ -21,6 +29,10 @@ from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
 from flows.pretrain import pretrain_model
 from leanpipe.core.config import StageConfig
+from leanpipe.core.store import digest_json
+from leanpipe.settings.overrides import leaves, merged, nested
+
+log = logging.getLogger("leanpipe.deployments")
 
 POOL = "gpu"
 NIGHTLY = "0 2 * * *"
@@ -56,23 +68,31 @@ def config_type(flow: Flow[Any, Any]) -> type[StageConfig]:
     return flow.fn.__annotations__["config"]
 
 
+def flow_of(deployment: RunnerDeployment) -> Flow[Any, Any]:
+    """Return the flow that the deployment runs."""
+    return data_to_deployment_expert if deployment.name == "expert" else FLOWS[deployment.flow_name]
+
+
 def deploy() -> list[str]:
     """Register the pool and every deployment with the Prefect server; returns their names."""
-    asyncio.run(_create_pool())
     registered = deployments()
-    for deployment in registered:
-        deployment.apply()
-    return [f"{deployment.flow_name}/{deployment.name}" for deployment in registered]
+    with get_client(sync_client=True) as client:
+        _create_pool(client)
+        for deployment in registered:
+            _register(client, deployment)
+    return [deployment.full_name for deployment in registered]
 
 
 def _deployment(
     flow: Flow[Any, Any], name: str, description: str | None = None, **options: Any
 ) -> RunnerDeployment:
+    # An empty field of the short form has no value: null is refused by the schema.
+    parameters = {"config": config_type(flow)().model_dump(mode="json", exclude_none=True)}
     return flow.to_deployment(
         name,
         description=description,
-        # An empty field of the short form has no value: null is refused by the schema.
-        parameters={"config": config_type(flow)().model_dump(mode="json", exclude_none=True)},
+        parameters=parameters,
+        version=version_of(parameters),
         work_pool_name=POOL,
         # Paths that a person types in the form start where the worker was started.
         job_variables={"working_dir": str(Path.cwd())},
@@ -81,13 +101,61 @@ def _deployment(
     )
 
 
-async def _create_pool() -> None:
+def _create_pool(client: SyncPrefectClient) -> None:
     """One card, one run at a time: a process pool that takes a second run only when the first has ended."""
-    async with get_client() as client:
-        try:
-            await client.read_work_pool(POOL)
-            await client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1))
-        except ObjectNotFound:
-            template = ProcessWorker.get_default_base_job_template()
-            pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=1)
-            await client.create_work_pool(pool)
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=1)
+        client.create_work_pool(pool)
+
+
+def _register(client: SyncPrefectClient, deployment: RunnerDeployment) -> None:
+    try:
+        there = client.read_deployment_by_name(deployment.full_name)
+    except ObjectNotFound:
+        deployment.apply()
+        return
+    schema = parameter_schema(flow_of(deployment)).model_dump(exclude_unset=True)
+    update = DeploymentUpdate(
+        description=deployment.description,
+        entrypoint=deployment.entrypoint,
+        job_variables=there.job_variables | deployment.job_variables,
+        parameter_openapi_schema=schema,
+        parameters=_parameters(there, deployment, schema),
+        version=deployment.version,
+    )
+    client.update_deployment(there.id, update)
+
+
+def version_of(parameters: Mapping[str, Any]) -> str:
+    """Say which defaults a deployment was given, so that a later version of them knows whether a person changed any."""
+    return digest_json(parameters)[:12]
+
+
+def _parameters(
+    there: DeploymentResponse, deployment: RunnerDeployment, schema: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The defaults of now if nobody changed those of then; else what is there, setting by setting where it fits the form."""
+    if version_of(there.parameters) == there.version:
+        return deployment.parameters
+    if _fits(there.parameters, schema):
+        return there.parameters
+    kept, lost = deployment.parameters, []
+    for path, value in leaves("", there.parameters).items():
+        changed = merged(kept, nested(path.removeprefix("."), value))
+        if _fits(changed, schema):
+            kept = changed
+        else:
+            lost.append(f"{path.removeprefix('.config.')}={value}")
+    log.warning(
+        "%s: set in the UI, and no longer a setting or a value that is allowed: %s; the defaults stand in their place",
+        deployment.full_name,
+        ", ".join(lost),
+    )
+    return kept
+
+
+def _fits(parameters: dict[str, Any], schema: Mapping[str, Any]) -> bool:
+    return not validate(parameters, dict(schema), ignore_required=True)

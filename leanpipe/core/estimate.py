@@ -7,7 +7,7 @@ from typing import Any
 
 from leanpipe.core import device
 from leanpipe.core.device import Kind
-from leanpipe.core.store import MANIFEST, Artifact, Manifest
+from leanpipe.core.store import MANIFEST, Artifact, Manifest, read_manifest
 
 PROCESS = 515_000_000
 """Bytes that a stage's process on CPU has before it does anything: torch, transformers and their code. Measured."""
@@ -66,8 +66,9 @@ class Estimate:
 
 def expected(artifact: Artifact, origin: str = "") -> Expected:
     """What is known of files that are there."""
-    found = artifact.path / MANIFEST
-    facts = _facts(Manifest.model_validate_json(found.read_text())) if found.is_file() else {}
+    # A user's folder may have a file of that name, which is something else.
+    manifest = read_manifest(artifact.path / MANIFEST)
+    facts = _facts(manifest) if manifest else {}
     return Expected(artifact.path, facts, artifact.name, origin)
 
 

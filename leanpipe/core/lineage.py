@@ -46,8 +46,8 @@ class Use(NamedTuple):
 
 def read_results(store: Store) -> list[Result]:
     """Every published result, the oldest first. Reads manifests, not the files that they list."""
-    paths = (path for path in store.root.glob(f"*/*/{MANIFEST}") if not path.parts[-3].startswith("."))
-    return sorted(map(_read, paths), key=lambda result: (result.published, result.key))
+    results = (_result(path, manifest) for path, manifest in store.manifests())
+    return sorted(results, key=lambda result: (result.published, result.key))
 
 
 def uses(
@@ -81,8 +81,7 @@ def _takers(results: Sequence[Result]) -> dict[str, list[tuple[Result, str]]]:
     return takers
 
 
-def _read(path: Path) -> Result:
-    manifest = Manifest.model_validate_json(path.read_text())
+def _result(path: Path, manifest: Manifest) -> Result:
     inputs = {
         role: [digests] if isinstance(digests, str) else list(digests)
         for role, digests in manifest.inputs.items()
@@ -90,8 +89,8 @@ def _read(path: Path) -> Result:
     return Result(
         manifest.stage,
         manifest.key,
-        path.parent,
-        datetime.fromtimestamp(path.stat().st_mtime, UTC),
+        path,
+        datetime.fromtimestamp((path / MANIFEST).stat().st_mtime, UTC),
         manifest.config,
         inputs,
         frozenset(_digests(manifest.files)),

@@ -18,7 +18,7 @@ from leanpipe.core.device import Kind
 from leanpipe.core.estimate import Estimate, ExpectedInputs
 from leanpipe.core.lineage import NOTHING, TRAINED_ON, Uses
 from leanpipe.core.report import Report, replay
-from leanpipe.core.store import MANIFEST, REPORT, Artifact, Manifest, Store, digest_json
+from leanpipe.core.store import REPORT, Artifact, Manifest, Store, digest_json
 
 Summary = dict[str, Any]
 """A stage's headline figures, by name: numbers and short texts."""
@@ -172,10 +172,9 @@ def find_stage(address: str) -> Stage:
 
 def results(stage: Stage, config: StageConfig, store: Store) -> Iterator[tuple[Path, Manifest]]:
     """Everything that the stage, as it is now, has published with these settings, with its folder."""
-    for path in sorted((store.root / stage.name).glob(f"*/{MANIFEST}")):
-        manifest = Manifest.model_validate_json(path.read_text())
+    for path, manifest in store.manifests(stage.name):
         if (made := stage.made(manifest)) and content(made) == content(config):
-            yield path.parent, manifest
+            yield path, manifest
 
 
 def stored(

@@ -2,19 +2,20 @@
 
 store/<stage>/<key>/            a finished result, with its manifest.json
 store/.partial/<stage>-<key>/   a result being computed, or one whose computation was killed and will be resumed
+store/.damaged/<stage>-<key>-<n>/   a result whose files are not what they were, moved aside for a person to look at
 """
 
 import fcntl
 import hashlib
+import itertools
 import json
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leanpipe.core.files import publish_folder
 
@@ -24,6 +25,9 @@ MANIFEST = "manifest.json"
 REPORT = (
     "report"  # pictures, tables and metrics for people: they carry timings, so they do not count as content
 )
+
+_READ_TOGETHER = {".parquet", ".npy", ".json"}
+"""Suffixes of which stages read every file of a folder, whatever its name."""
 
 
 class Artifact(BaseModel):
@@ -88,6 +92,45 @@ def digest_files(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): digest_file(path) for path in paths}
 
 
+def read_manifest(path: Path) -> Manifest | None:
+    """Read a manifest; None if there is none at `path`, or if what is there is no manifest."""
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def find_damage(root: Path, files: Mapping[str, str]) -> str | None:
+    """Say which of the `files`, given with their digests, is not what it was under `root`; None if all are.
+
+    Other files are nobody's business: notes that a person laid beside a result damage nothing.
+    """
+    for name, digest in files.items():
+        if not (root / name).is_file():
+            return f"{name} is missing"
+        if digest_file(root / name) != digest:
+            return f"{name} differs from its digest"
+    return None
+
+
+def find_strangers(root: Path, files: Collection[str]) -> list[str]:
+    """Name the tables, arrays and settings in a result's folder that lie beside its own, and are none of its `files`.
+
+    Stages read every table of a folder: one more would be learned from, and no digest would tell. Notes and pictures, which
+    no stage reads, may lie where they lie.
+    """
+    kinds = {(path.parent, path.suffix) for path in map(PurePath, files)}
+    beside = (path.relative_to(root) for path in root.rglob("*") if path.suffix in _READ_TOGETHER)
+    return sorted(
+        str(path)
+        for path in beside
+        if (path.parent, path.suffix) in kinds
+        and str(path) not in files
+        and path.name != MANIFEST
+        and path.parts[0] != REPORT
+    )
+
+
 class Store:
     """Results by stage and key under `root`."""
 
@@ -104,19 +147,32 @@ class Store:
     def find(self, stage: str, key: str) -> Artifact | None:
         """The published result, its files checked against their digests; None if there is none.
 
-        A damaged result is removed, so that it is computed again.
+        A damaged result is moved aside, so that it is computed again. So is a file alone that stages would take for one of
+        the result's.
         """
         path = self.path(stage, key)
-        if not self.has(stage, key):
+        if not path.exists():
             return None
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_text())
-        if digest_files(path) != manifest.files:
-            log.warning(
-                "%s is damaged (a file differs from its digest): removed, it will be computed again", path
-            )
-            shutil.rmtree(path)
-            return None
-        return self._artifact(manifest)
+        manifest = read_manifest(path / MANIFEST)
+        if manifest is None:
+            damage: str | None = f"{MANIFEST} is missing or cannot be read"
+        else:
+            damage = find_damage(path, manifest.files)
+            if damage is None:
+                self._move_strangers(path, manifest)
+                return self._artifact(manifest)
+        aside = self._move_aside(path)
+        log.warning("%s is damaged (%s): moved to %s, it will be computed again", path, damage, aside)
+        return None
+
+    def manifests(self, stage: str = "[!.]*") -> Iterator[tuple[Path, Manifest]]:
+        """Everything that `stage`, or any stage, has published, with its folder; its files are not checked.
+
+        A result whose manifest cannot be read is passed over: `find` sees to it when it is wanted.
+        """
+        for path in sorted(self.root.glob(f"{stage}/*/{MANIFEST}")):
+            if manifest := read_manifest(path):
+                yield path.parent, manifest
 
     def partial(self, stage: str, key: str) -> Path:
         """The folder in which the result is being computed; what an earlier attempt left is still in it."""
@@ -131,6 +187,29 @@ class Store:
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
         publish_folder(partial, final)
         return self._artifact(manifest)
+
+    def _move_strangers(self, path: Path, manifest: Manifest) -> None:
+        for name in find_strangers(path, manifest.files):
+            aside = self._free_place(path) / name
+            aside.parent.mkdir(parents=True)
+            with suppress(FileNotFoundError):  # another process was faster
+                (path / name).rename(aside)
+                log.warning(
+                    "%s is no part of the result and would be taken for one: moved to %s", path / name, aside
+                )
+
+    def _move_aside(self, path: Path) -> Path:
+        aside = self._free_place(path)
+        with suppress(FileNotFoundError):  # another process was faster
+            path.rename(aside)
+        return aside
+
+    def _free_place(self, path: Path) -> Path:
+        """Return the first place for the result `path` in `.damaged` that is free: what was moved before stays."""
+        folder = self.root / ".damaged"
+        folder.mkdir(exist_ok=True)
+        places = (folder / f"{path.parent.name}-{path.name}-{number}" for number in itertools.count(1))
+        return next(place for place in places if not place.exists())
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:

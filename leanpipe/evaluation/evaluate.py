@@ -35,6 +35,7 @@ from leanpipe.evaluation.perplexity import (
     score_documents,
 )
 from leanpipe.models.load import document_separator, load_for_inference, load_tokenizer, weight_bytes
+from leanpipe.models.offload import weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -168,7 +169,7 @@ def quality(scores: list[Score]) -> Summary:
 
 def weights_digest(model: Path) -> str:
     """Names a model folder's weights: two folders with the same digest hold the same model."""
-    return content_digest({path.name: digest_file(path) for path in sorted(model.glob("*.safetensors"))})
+    return content_digest({path.name: digest_file(path) for path in weight_files(model)})
 
 
 def _scores(

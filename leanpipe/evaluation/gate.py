@@ -91,9 +91,9 @@ def beats(challenger: Summary, champion: Summary | None, policy: RegisterConfig)
         return Verdict(
             False, "The champion was evaluated on other text: evaluate it on this one, then compare."
         )
+    _check({"champion": champion})
     if _same_model(challenger, champion):
         return Verdict(False, f"This is the champion itself, with {_quality(champion)}.")
-    _check({"champion": champion})
     gain = 1 - challenger["bits_per_byte"] / champion["bits_per_byte"]
     saving = 1 - challenger["size_bytes"] / champion["size_bytes"]
     error = math.hypot(challenger["bits_per_byte_error"], champion["bits_per_byte_error"])
@@ -130,6 +130,11 @@ def _check(candidates: Mapping[str, Summary]) -> None:
         for name in ("bits_per_byte", "bits_per_byte_error", "size_bytes"):
             if not math.isfinite(summary[name]):
                 raise UserError(f"{name} of {label} is {summary[name]}: nothing can be decided on it")
+        if summary["size_bytes"] <= 0:
+            raise UserError(
+                f"{label} was evaluated when weights that are no safetensors were not counted: delete its evaluation "
+                "from the store, and it is measured again"
+            )
     if len({summary["held_out_digest"] for summary in candidates.values()}) > 1:
         labels = ", ".join(candidates)
         raise UserError(

@@ -1,9 +1,12 @@
 """Read and write model folders: config.json, safetensors, tokenizer and chat template together, as every engine reads them."""
 
 import logging
+import pickle
 import tempfile
 import weakref
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ from leanpipe.models.offload import (
     loaded_bytes,
     max_memory,
     room,
+    weight_files,
 )
 
 if TYPE_CHECKING:
@@ -74,17 +78,35 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
 
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
+    with refused_if_unreadable(path):
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
             trust_remote_code=False,
+            weights_only=True,
             attn_implementation=attention_implementation(read_config(path)),
             **where,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise _refused(path, "causal language model", error) from error
     return model.eval()
+
+
+@contextmanager
+def refused_if_unreadable(path: Path) -> Iterator[None]:
+    """Raise UserError instead of what transformers and torch raise while they read the weights in `path`.
+
+    To be used with `weights_only=True`: what else a pickle holds may be a program.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"the weights of {path} are a pickle that holds more than weights, which may be a program, and is never "
+            "read: save the model as safetensors where you trust it"
+        ) from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _refused(path, "causal language model", error) from error
 
 
 def _places(model: "PreTrainedModel") -> str:
@@ -120,8 +142,8 @@ def save_model(
 
 
 def weight_bytes(path: Path) -> int:
-    """Size on disk of a model folder's weights, in bytes."""
-    return sum(file.stat().st_size for pattern in ("*.safetensors", "*.gguf") for file in path.glob(pattern))
+    """Size on disk of a model folder's weights, in bytes. Raises UserError if it has none."""
+    return sum(file.stat().st_size for file in weight_files(path))
 
 
 def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -8,7 +8,7 @@ the model's own safetensors files wherever those hold them as they are used.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
@@ -19,8 +19,37 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 GIGABYTE = 10**9
+_INDEX = ".index.json"
+_FILES = (
+    "model.safetensors",
+    f"model.safetensors{_INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{_INDEX}",
+)
+"""What transformers looks for in a model folder, in this order: whole, or an index that names the shards."""
 _WEIGHTS = 0.9
 """The share of free memory that weights may fill: the rest is for activations and for the layer that is being brought."""
+
+
+def weight_files(path: Path) -> list[Path]:
+    """List the files that the weights in the model folder `path` are read from; what else lies there does not count.
+
+    Raises UserError if there are none, or if a shard is missing.
+    """
+    named = _config(path).get("transformers_weights")
+    for name in [named] if named else _FILES:
+        file = path / name
+        if not file.is_file():
+            continue
+        if not name.endswith(_INDEX):
+            return [file]
+        shards = sorted({path / shard for shard in json.loads(file.read_text())["weight_map"].values()})
+        if missing := [shard.name for shard in shards if not shard.is_file()]:
+            raise UserError(f"{path} lacks {', '.join(missing)}, which {name} names: fetch the model again")
+        return shards
+    raise UserError(
+        f"{path} holds no weights: {_FILES[0]} or {_FILES[2]} is needed, whole or in shards with their index"
+    )
 
 
 def loaded_bytes(path: Path, dtype: "torch.dtype") -> int:
@@ -28,15 +57,16 @@ def loaded_bytes(path: Path, dtype: "torch.dtype") -> int:
 
     Reads the headers of the safetensors files, not the weights; of torch's own files it knows their size.
     """
-    keep = is_quantized(path)
-    files = list(path.glob("*.safetensors"))
-    return sum(_file_bytes(file, dtype, keep) for file in files) if files else _torch_bytes(path, dtype)
+    keep, files = is_quantized(path), weight_files(path)
+    if files[0].suffix == ".safetensors":
+        return sum(_file_bytes(file, dtype, keep) for file in files)
+    size = sum(file.stat().st_size for file in files)
+    return size if keep else size // _stored_type(path).itemsize * dtype.itemsize
 
 
 def is_quantized(path: Path) -> bool:
     """Whether the weights in the folder `path` were quantised when they were saved."""
-    config = path / "config.json"
-    return config.exists() and "quantization_config" in json.loads(config.read_text())
+    return "quantization_config" in _config(path)
 
 
 def room(limit: float, spare: int = 0) -> int:
@@ -87,13 +117,17 @@ def weight(model: "PreTrainedModel", name: str) -> "torch.Tensor":
     return load_offloaded_parameter(model, name) if found.is_meta else found.detach()
 
 
-def _torch_bytes(path: Path, dtype: "torch.dtype") -> int:
-    """Bytes of the weights in files that torch.save wrote, in the type that config.json names."""
+def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _stored_type(path: Path) -> "torch.dtype":
+    """What type the config says that the weights have. Files that torch.save wrote are mostly of times when it said so in `torch_dtype`."""
     import torch
 
-    stored = json.loads((path / "config.json").read_text()).get("dtype") or "float32"
-    size = sum(file.stat().st_size for file in path.glob("pytorch_model*.bin"))
-    return size // getattr(torch, stored).itemsize * dtype.itemsize
+    config = _config(path)
+    return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
 def _file_bytes(path: Path, dtype: "torch.dtype", keep: bool) -> int:

@@ -1,9 +1,7 @@
 """What earlier runs took beside what would have been estimated for them: the store holds both settings and figures."""
 
 import statistics
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +11,7 @@ from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, published
 from leanpipe.core.stage import Stage
-from leanpipe.core.store import MANIFEST, Manifest, Store, content_digest
+from leanpipe.core.store import Manifest, Store, content_digest
 
 _LAST = 5
 """So many of the newest runs of a stage count: older ones may be of another version, or of another machine's load."""
@@ -25,7 +23,7 @@ class History:
     """Corrects estimates by the results in a store that this model of device computed, and no other."""
 
     def __init__(self, store: Store, kind: Kind, speed: float):
-        self._manifests = sorted(_manifests(store), key=lambda one: one[0].stat().st_mtime, reverse=True)
+        self._manifests = sorted(store.manifests(), key=lambda one: one[0].stat().st_mtime, reverse=True)
         self._results = {
             content_digest(manifest.files): (path, manifest) for path, manifest in self._manifests
         }
@@ -84,8 +82,3 @@ class History:
             if len(known) == len(several):
                 found[role] = known[0] if isinstance(digests, str) else known
         return found
-
-
-def _manifests(store: Store) -> Iterator[tuple[Path, Manifest]]:
-    for path in store.root.glob(f"[!.]*/*/{MANIFEST}"):
-        yield path.parent, Manifest.model_validate_json(path.read_text())

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
@@ -17,9 +18,10 @@ from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.gate import Verdict
 from tasks.run import Run
-from tasks.tracking.versions import DIGEST, DOCUMENTS
+from tasks.tracking.versions import DIGEST, DOCUMENTS, unanswered
 
 CHALLENGER, CHAMPION = "challenger", "champion"
+_NEWEST = "latest"  # an alias that every model has, and none lists
 _MODEL = "model"  # folder of the registered models' files within their run
 
 
@@ -50,7 +52,10 @@ class Registered(BaseModel):
 
 
 def champion(name: str) -> Artifact | None:
-    """The champion's model folder on this machine; None if the model `name` has none."""
+    """The champion's model folder on this machine; None if the model `name` has none.
+
+    Raises UserError if the registry does not answer.
+    """
     version = _version(MlflowClient(), name, CHAMPION)
     if version is None:
         return None
@@ -59,7 +64,10 @@ def champion(name: str) -> Artifact | None:
 
 
 def model_folder(name: str, alias_or_version: str) -> Path:
-    """The files of a registered model, fetched if they lie elsewhere. Raises UserError if there is no such model."""
+    """The files of a registered model, fetched if they lie elsewhere.
+
+    Raises UserError if there is no such model, or if the registry does not answer.
+    """
     client = MlflowClient()
     version = _version(client, name, alias_or_version)
     if version is None:
@@ -103,9 +111,10 @@ def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
     try:
-        client.get_registered_model(name)
-    except MlflowException:
         client.create_registered_model(name, description="Made by leanpipe; `champion` is the one to serve.")
+    except MlflowException as error:
+        if not _says(error, RESOURCE_ALREADY_EXISTS):
+            raise
 
 
 def _existing(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
@@ -115,12 +124,25 @@ def _existing(client: MlflowClient, name: str, digest: str) -> ModelVersion | No
 
 
 def _version(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion | None:
+    """Return the version; None only if the registry says that there is none: any other error is no answer.
+
+    A model's aliases are read first: to a question for one that it lacks MLflow answers as to a wrong question.
+    """
     try:
-        if alias_or_version.isdigit():
+        if alias_or_version.isdecimal():
             return client.get_model_version(name, alias_or_version)
+        known = client.get_registered_model(name).aliases
+        if alias_or_version not in known and alias_or_version.lower() != _NEWEST:
+            return None
         return client.get_model_version_by_alias(name, alias_or_version)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if _says(error, RESOURCE_DOES_NOT_EXIST):
+            return None
+        raise unanswered(error) from error
+
+
+def _says(error: MlflowException, code: int) -> bool:
+    return error.error_code == ErrorCode.Name(code)
 
 
 def _folder(version: ModelVersion) -> Path:

@@ -57,9 +57,16 @@ def known_versions(home: Home) -> list[Version]:
     try:
         return all_versions()
     except MlflowException as error:
-        raise UserError(
-            f"the model registry at {place} does not answer: start it, or set MLFLOW_TRACKING_URI"
-        ) from error
+        raise unanswered(error) from error
+
+
+def unanswered(error: Exception) -> UserError:
+    """Say to a person that the registry failed, and how: that is no answer to what was asked."""
+    place = os.environ.get("MLFLOW_TRACKING_URI", "")
+    reason = str(error).strip().partition("\n")[0][:300]
+    return UserError(
+        f"the model registry at {place} does not answer: start it, or set MLFLOW_TRACKING_URI ({reason})"
+    )
 
 
 def _all(search: Callable[..., Any]) -> Iterator[Any]:

@@ -73,6 +73,19 @@ def test_only_new_files_are_read_when_a_corpus_has_grown(corpus: Path, tmp_path:
     assert (second.path / "train/00000.parquet").samefile(first.path / "train/00000.parquet")
 
 
+def test_what_was_laid_into_a_result_does_not_get_into_the_next(corpus: Path, tmp_path: Path):
+    first = cleaned(corpus, tmp_path)
+    shutil.copy(first.path / "train/00000.parquet", first.path / "train/mine.parquet")
+    (first.path / "train/notes.txt").write_text("mine")
+    (corpus / "zz-new.txt").write_text(tiny_text()[50])
+    second = cleaned(corpus, tmp_path)
+    assert second.summary["files_read"] == 1 and (first.path / "train/notes.txt").exists()
+    assert sorted(path.name for path in (second.path / "train").iterdir()) == [
+        "00000.parquet",
+        "00001.parquet",
+    ]
+
+
 def test_a_corpus_that_did_not_change_is_found_in_the_store_also_after_it_grew(corpus: Path, tmp_path: Path):
     cleaned(corpus, tmp_path)
     (corpus / "zz-new.txt").write_text(tiny_text()[50])

@@ -64,6 +64,7 @@ def test_full_ties_are_settled_by_name():
         ({}, "no model to choose from"),
         ({"a": model(math.nan, 1)}, "bits_per_byte of a is nan"),
         ({"a": model(1, 1), "b": model(1, 1, text="other")}, "different held-out text"),
+        ({"a": model(1, 1), "b": model(1, 0)}, "b was evaluated when weights that are no safetensors"),
     ],
 )
 def test_what_cannot_be_decided_is_refused(candidates, message):
@@ -101,6 +102,12 @@ def test_an_improvement_must_be_as_large_as_asked_for():
 def test_a_size_saving_of_zero_still_asks_for_a_smaller_model():
     policy = RegisterConfig(min_size_saving=0.0)
     assert not beats(model(1.0, 100, weights="a"), model(1.0, 100, weights="b"), policy).promote
+
+
+def test_a_champion_whose_weights_were_not_counted_is_not_compared_with():
+    """All such evaluations name the same weights, those of no file."""
+    with pytest.raises(UserError, match="champion was evaluated when weights that are no safetensors"):
+        beats(model(1.0, 50, weights="none"), model(1.5, 0, weights="none"), POLICY)
 
 
 def test_the_champion_does_not_beat_itself():

@@ -8,7 +8,7 @@ from prefect.utilities.schema_tools import validate
 from pydantic import BaseModel, Field, ValidationError
 
 from flows.data_to_deployment import data_to_deployment_expert
-from flows.deployments import FLOWS, config_type, deployments
+from flows.deployments import FLOWS, config_type, deployments, flow_of
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.settings.flows import SETTINGS
 from leanpipe.settings.quick import QuickSettings
@@ -24,8 +24,7 @@ def form(deployment) -> dict[str, Any]:
 
 
 def config_of(deployment) -> BaseModel:
-    flow = data_to_deployment_expert if deployment.name == "expert" else FLOWS[deployment.flow_name]
-    return config_type(flow).model_validate(deployment.parameters["config"])
+    return config_type(flow_of(deployment)).model_validate(deployment.parameters["config"])
 
 
 @every_deployment

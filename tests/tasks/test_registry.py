@@ -1,5 +1,8 @@
-"""Against a real MLflow registry on SQLite: which version gets which alias."""
+"""Against a real MLflow registry on SQLite: which version gets which alias, and that a failure is no answer."""
 
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,66 @@ def test_the_champion_s_files_are_those_that_were_registered(run: Run):
 def test_a_model_that_is_not_there_is_named(run: Run):
     with pytest.raises(UserError, match="no model nothing@champion is registered"):
         registry.model_folder("nothing", "champion")
+
+
+def test_only_what_is_not_there_is_not_there(run: Run):
+    """Of a model that has versions: an alias and a version that it lacks. The newest needs no alias."""
+    MlflowClient().create_registered_model("without-versions")
+    assert registry.champion("without-versions") is None
+    for which in ("99", "staging"):
+        with pytest.raises(UserError, match=f"no model {NAME}@{which} is registered"):
+            registry.model_folder(NAME, which)
+    assert registry.model_folder(NAME, "latest").joinpath("model.txt").read_text() == "b"
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[int, str], str]]:
+    """Start a server that answers every request so, as a proxy does whose MLflow is away; gives its address."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, body: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (503, "busy"),
+        (500, '{"error_code": "INTERNAL_ERROR", "message": "database is locked"}'),
+        (400, '{"error_code": "INVALID_PARAMETER_VALUE", "message": "what?"}'),
+        (401, '{"error_code": "UNAUTHENTICATED", "message": "who?"}'),
+        (404, "<html>no such page</html>"),  # a proxy's, or another program's
+    ],
+)
+def test_an_error_of_the_registry_is_not_the_absence_of_a_champion(answering, monkeypatch, status, body):
+    _expect_no_answer(answering(status, body), monkeypatch)
+
+
+def test_nobody_listening_is_not_the_absence_of_a_champion(monkeypatch):
+    _expect_no_answer("http://127.0.0.1:9", monkeypatch)
+
+
+def _expect_no_answer(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=f"the model registry at {address} does not answer"):
+        registry.champion(NAME)
+    with pytest.raises(UserError, match=f"the model registry at {address} does not answer"):
+        registry.model_folder(NAME, "1")

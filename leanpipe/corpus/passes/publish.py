@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanpipe.core.files import link_or_copy
+from leanpipe.core.store import MANIFEST, read_manifest
 from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import SKIPPED, TableWriter
@@ -69,6 +70,16 @@ class BaseCorpus:
         """Return the folders of the columns of its shards (see `Segment`)."""
         return tuple(self.folder / "index" / name for name in self.shards) if self.folder else ()
 
+    def content(self) -> list[str]:
+        """List the result's texts, accounts and columns, by their paths in its folder."""
+        if self.folder is None:
+            return []
+        manifest = read_manifest(self.folder / MANIFEST)
+        if manifest is None:
+            raise FileNotFoundError(f"{self.folder} is no result: it has no manifest")
+        folders = tuple(f"{folder}/" for folder in (*SPLITS, "account", "index"))
+        return [name for name in manifest.files if name.startswith(folders)]
+
     def save(self, folder: Path) -> None:
         """Write which files the result in `folder` was made of."""
         content = {"files": sorted(self.files), "shards": self.shards}
@@ -79,10 +90,10 @@ def publish_result(
     names: Sequence[str], base: BaseCorpus, new: Sequence[SourceFile], folders: RunFolders
 ) -> None:
     """Give every shard's files their places in the result, beside those of `base`."""
-    # What the earlier result holds.
+    # What the earlier result holds, and nothing that was laid beside it since.
     if base.folder:
-        for folder in (*SPLITS, "account", "index"):
-            _link_all(base.folder / folder, folders.out / folder)
+        for name in base.content():
+            _link(base.folder / name, folders.out / name)
 
     # What this run adds: texts and account from the second pass, and the log of reading from the first.
     for name in names:

@@ -28,7 +28,7 @@ from leanpipe.core.estimate import (
 from leanpipe.core.files import link_or_copy, written_whole
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
-from leanpipe.core.store import MANIFEST, Artifact, Manifest, Store
+from leanpipe.core.store import Artifact, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
@@ -90,11 +90,9 @@ def cache_config(settings: CacheSettings, blocks: Artifact | Expected, tokens: i
 
 def find_cache(stage: Stage, store: Store, config: CacheConfig, inputs: Inputs) -> Artifact | None:
     """The largest earlier result of `cache_teacher` for this teacher and these blocks."""
-    paths = (store.root / stage.name).glob(f"*/{MANIFEST}")
-    manifests = [Manifest.model_validate_json(path.read_text()) for path in paths]
     found = [
         (made.blocks, manifest.key)
-        for manifest in manifests
+        for _, manifest in store.manifests(stage.name)
         if manifest.inputs == stage.digests(inputs)
         and isinstance(made := stage.made(manifest), CacheConfig)
         and (made.top_k, made.tail_samples) == (config.top_k, config.tail_samples)

@@ -58,15 +58,23 @@ def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from leanpipe.models.load import refused_if_unreadable
+
     wanted = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, quantization_config=wanted, device_map=device.name(), trust_remote_code=False
-    )
+    with refused_if_unreadable(path):
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            quantization_config=wanted,
+            device_map=device.name(),
+            trust_remote_code=False,
+            weights_only=True,
+        )
     # On processors with AVX512-BF16 the first evaluation packs the weights for kernels that know no gradient, and training
     # would go on with wrong ones without a word.
     for module in model.modules():

@@ -1,0 +1,120 @@
+"""Against a real Prefect server: what is deployed a second time leaves alone what a person changed in the UI.
+
+Each test changes a deployment of its own.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolUpdate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.deployments import NIGHTLY, POOL, deploy, deployments, version_of
+
+NIGHTLY_RUN, FIRST_FORM, EXPERT = (f"data-to-deployment/{name}" for name in ("nightly", "default", "expert"))
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[SyncPrefectClient]:
+    """Of a server of its own, on which everything was deployed once."""
+    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as client:
+        deploy()
+        yield client
+
+
+def save(client: SyncPrefectClient, name: str, **changes: Any) -> None:
+    """Save changes of a deployment as the UI does."""
+    client.update_deployment(client.read_deployment_by_name(name).id, DeploymentUpdate(**changes))
+
+
+def test_what_is_made_is_switched_off_and_one_at_a_time(client: SyncPrefectClient):
+    (schedule,) = client.read_deployment_by_name(NIGHTLY_RUN).schedules
+    assert (schedule.active, schedule.schedule.cron) == (False, NIGHTLY)
+    assert client.read_work_pool(POOL).concurrency_limit == 1
+    assert len(client.read_deployments()) == len(deployments())
+
+
+def test_a_schedule_that_was_switched_on_and_moved_stays_so(client: SyncPrefectClient):
+    before = client.read_deployment_by_name(NIGHTLY_RUN)
+    (schedule,) = before.schedules
+    monday = CronSchedule(cron="30 4 * * 1", timezone="Europe/Berlin")
+    client.update_deployment_schedule(before.id, schedule.id, active=True, schedule=monday)
+    deploy()
+    (after,) = client.read_deployment_by_name(NIGHTLY_RUN).schedules
+    assert (after.id, after.active, after.schedule) == (schedule.id, True, monday)
+
+
+def test_a_schedule_that_was_added_stays(client: SyncPrefectClient):
+    """With a slug: of those Prefect's server takes care in another way."""
+    weekly = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 3 * * 0"), active=True, slug="weekly")
+    body = [weekly.model_dump(mode="json", exclude_unset=True)]
+    place = {"id": client.read_deployment_by_name(EXPERT).id}
+    client.request("POST", "/deployments/{id}/schedules", path_params=place, json=body)
+    deploy()
+    assert [one.slug for one in client.read_deployment_by_name(EXPERT).schedules] == ["weekly"]
+
+
+def test_a_pause_tags_limits_and_surroundings_stay(client: SyncPrefectClient):
+    name, here = "distill/default", str(Path.cwd())
+    there = client.read_deployment_by_name(name)
+    surroundings = {"env": {"OMP_NUM_THREADS": "1"}, "working_dir": "/elsewhere"}
+    save(client, name, paused=True, tags=["mine"], concurrency_limit=3, job_variables=surroundings)
+    client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=2))
+    deploy()
+    after = client.read_deployment_by_name(name)
+    assert after.paused and after.tags == ["mine"]
+    assert after.global_concurrency_limit is not None and after.global_concurrency_limit.limit == 3
+    assert after.job_variables == {**surroundings, "working_dir": here} and there.job_variables == {
+        "working_dir": here
+    }
+    assert client.read_work_pool(POOL).concurrency_limit == 2
+
+
+def test_what_the_code_says_is_brought_up_to_date(client: SyncPrefectClient):
+    name = "evaluate/default"
+    wanted = client.read_deployment_by_name(name)
+    anything = {"type": "object", "properties": {}}
+    save(client, name, entrypoint="gone.flow", description="old", parameter_openapi_schema=anything)
+    deploy()
+    after = client.read_deployment_by_name(name)
+    assert (after.entrypoint, after.description) == (wanted.entrypoint, wanted.description)
+    assert after.parameter_openapi_schema == wanted.parameter_openapi_schema != anything
+
+
+def test_parameters_that_were_edited_stay(client: SyncPrefectClient):
+    config = client.read_deployment_by_name(FIRST_FORM).parameters["config"]
+    config |= {"preset": "24gb", "corpus": ["/data/mine"]}
+    save(client, FIRST_FORM, parameters={"config": config})
+    deploy()
+    assert client.read_deployment_by_name(FIRST_FORM).parameters == {"config": config}
+
+
+def test_of_parameters_that_no_longer_fit_the_rest_stays(client: SyncPrefectClient, caplog):
+    """As after a version in which one setting was renamed and another got narrower bounds."""
+    before = client.read_deployment_by_name(NIGHTLY_RUN).parameters["config"]
+    edited = {"corpus": ["/data/mine"], "tokens_of_old": 7, "preset": "huge"}
+    anything = {"type": "object", "properties": {}}
+    save(client, NIGHTLY_RUN, parameters={"config": before | edited}, parameter_openapi_schema=anything)
+    with caplog.at_level(logging.WARNING):
+        deploy()
+    after = client.read_deployment_by_name(NIGHTLY_RUN).parameters
+    assert after == {"config": before | {"corpus": ["/data/mine"]}}
+    (said,) = [message for message in caplog.messages if NIGHTLY_RUN in message]
+    assert "tokens_of_old=7" in said and "preset=huge" in said and "/data/mine" not in said
+
+
+def test_defaults_that_nobody_changed_become_those_of_now(client: SyncPrefectClient):
+    """They were written by an earlier version, which had others."""
+    name = "finetune/default"
+    wanted = client.read_deployment_by_name(name).parameters
+    old = json.loads(json.dumps(wanted))
+    old["config"]["model"] = "an-old-model"
+    save(client, name, parameters=old, version=version_of(old))
+    deploy()
+    assert client.read_deployment_by_name(name).parameters == wanted
