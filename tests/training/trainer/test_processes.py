@@ -136,3 +136,20 @@ def test_adapters_are_trained_on_a_base_in_shards(tmp_path: Path, taught, adapte
     assert list(together.series("loss")) == [1, 2, 3, 4, 5, 6]
     assert_the_same(alone, together)
     assert_the_same_files(one, two)
+
+
+def test_shards_go_back_to_the_weights_that_they_began_with(tmp_path: Path, model: Artifact):
+    """With a learning rate that makes every validation worse, the best weights are the first, whoever trains them."""
+    blocks = external("blocks", write_blocks(tmp_path / "blocks", LENGTH))
+    inputs, store = {"teacher": model, "blocks": blocks}, Store(tmp_path)
+    hopeless = {"learning_rate": 1.0, "patience": 1, "validations": 4, "spike": 0}
+    one, two = (
+        run_stage(distill, student(**hopeless, **how), inputs, store, Silent())
+        for how in ({}, {"processes": 2, "sharding": "full"})
+    )
+    assert_the_same_files(one, two)
+    given = load_file(model.path / "model.safetensors")
+    for name, weight in load_file(two.path / "model.safetensors").items():
+        assert weight.equal(given[name].to(weight.dtype)), name
+    for each in (one, two):
+        assert each.summary["bits_per_byte"] == pytest.approx(each.summary["initial_bits_per_byte"], rel=1e-4)
