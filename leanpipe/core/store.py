@@ -2,6 +2,7 @@
 
 store/<stage>/<key>/            a finished result, with its manifest.json
 store/.partial/<stage>-<key>/   a result being computed, or one whose computation was killed and will be resumed
+    checkpoints/                in it: what only the computing needs; it goes when the result is published, and never before
 """
 
 import fcntl
@@ -24,6 +25,8 @@ MANIFEST = "manifest.json"
 REPORT = (
     "report"  # pictures, tables and metrics for people: they carry timings, so they do not count as content
 )
+CHECKPOINTS = "checkpoints"
+"""The folder in a partial result that a killed computation goes on from. It is no part of what is published."""
 
 
 class Artifact(BaseModel):
@@ -109,6 +112,8 @@ class Store:
         path = self.path(stage, key)
         if not self.has(stage, key):
             return None
+        # Of an attempt that was killed just when it had published.
+        shutil.rmtree(_checkpoints_of(self.root / ".partial" / f"{stage}-{key}"), ignore_errors=True)
         manifest = Manifest.model_validate_json((path / MANIFEST).read_text())
         if digest_files(path) != manifest.files:
             log.warning(
@@ -122,14 +127,19 @@ class Store:
         """The folder in which the result is being computed; what an earlier attempt left is still in it."""
         path = self.root / ".partial" / f"{stage}-{key}"
         path.mkdir(parents=True, exist_ok=True)
+        if (aside := _checkpoints_of(path)).exists() and not (path / CHECKPOINTS).exists():
+            aside.rename(path / CHECKPOINTS)  # an earlier attempt was killed while it published
         return path
 
     def publish(self, stage: str, key: str, **facts: Any) -> Artifact:
         """Give the partial result its manifest and its place, in one rename that survives a power cut."""
         partial, final = self.partial(stage, key), self.path(stage, key)
+        if (partial / CHECKPOINTS).exists():
+            (partial / CHECKPOINTS).rename(_checkpoints_of(partial))
         manifest = Manifest(stage=stage, key=key, files=digest_files(partial), **facts)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
         publish_folder(partial, final)
+        shutil.rmtree(_checkpoints_of(partial), ignore_errors=True)
         return self._artifact(manifest)
 
     @contextmanager
@@ -163,6 +173,11 @@ class Store:
             seconds=manifest.seconds,
             peak_memory=manifest.peak_memory,
         )
+
+
+def _checkpoints_of(partial: Path) -> Path:
+    """Where a partial result's checkpoints lie while it is published."""
+    return partial.with_name(f"{partial.name}.{CHECKPOINTS}")
 
 
 def content_digest(files: Mapping[str, str]) -> str:

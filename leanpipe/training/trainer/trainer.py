@@ -10,7 +10,6 @@ Where to find what:
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.plots import draw_losses
 from leanpipe.core.report import Report
+from leanpipe.core.store import CHECKPOINTS
 from leanpipe.models.unwrap import unwrap_adapters
 from leanpipe.processes.launcher import leave, rank
 from leanpipe.processes.sigterm import DeferredSigterm
@@ -50,7 +50,15 @@ from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
 from leanpipe.training.trainer.flops import flops_per_token
 from leanpipe.training.trainer.kernels import fast_kernels
 from leanpipe.training.trainer.optimizers import muon_and_adamw
-from leanpipe.training.trainer.outcome import INITIAL, Outcome, load_trained, read_trained, save_trained
+from leanpipe.training.trainer.outcome import (
+    INITIAL,
+    Outcome,
+    load_trained,
+    read_trained,
+    save_finished,
+    save_trained,
+    take_up_finished,
+)
 from leanpipe.training.trainer.rewinds import Rewinds
 from leanpipe.training.trainer.schedule import Schedule, best_step, validations
 from leanpipe.training.trainer.speed import SpeedMeter
@@ -68,8 +76,9 @@ _STATE = "leanpipe.json"
 def train(
     model: Any, objective: Objective, data: TrainingData, config: TrainingConfig, out: Path, report: Report
 ) -> Outcome:
-    """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
+    """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from.
 
+    It stays there until the result is published: what follows the training may be killed, too.
     On SIGTERM it writes a checkpoint after the step, and then ends as the signal asked. Raises UserError when the training
     diverges and may not (or no longer) go back, and for settings that the device cannot run.
     """
@@ -78,7 +87,12 @@ def train(
     if model.device.type != state.device.type:
         model.to(state.device)
     check_head(model)
-    folder = out / "checkpoints"
+    folder = out / CHECKPOINTS
+    if outcome := take_up_finished(model, folder):
+        state.wait_for_everyone()
+        leave()
+        report.progress(outcome.tokens, outcome.tokens, "tokens")
+        return outcome
     if config.patience and rank() == 0 and checkpoints.find_whole(folder) is None:
         save_trained(model, folder, INITIAL)
     with DeferredSigterm() as termination, fast_kernels(model, config):
@@ -93,8 +107,7 @@ def train(
     leave()
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
-    shutil.rmtree(folder, ignore_errors=True)
-    return trainer.outcome()
+    return save_finished(model, folder, trainer.outcome())
 
 
 def _finished(
@@ -189,11 +202,11 @@ class _Trainer(Trainer):
         """Go forward and backward over one batch, in as many micro-batches as memory needs; return its mean loss."""
         model.train()
         batch, scored = self._prepare_inputs(inputs), max(int(num_items_in_batch), 1)
-        generators = _random_state()
+        generators = micro_batch.random_state()
 
         def undo() -> None:
             model.zero_grad()
-            _set_random_state(generators)
+            micro_batch.set_random_state(generators)
 
         means = self._within_memory(lambda: self._accumulate(model, batch, scored), undo)
         if self.args.world_size > 1:
@@ -383,14 +396,3 @@ class _Trainer(Trainer):
 
 class _ShardedTrainer(_Trainer, ShardedTrainer):
     """Trains a model in shards as `_Trainer` does a whole one."""
-
-
-def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What dropout draws from, on the processor and on the GPU."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if device.name() == "cuda" else None
-
-
-def _set_random_state(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])
