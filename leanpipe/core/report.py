@@ -49,17 +49,19 @@ class MetricsFile:
     """Keeps a stage's metrics beside its result, one JSON line each, so that a run served from the store has them too.
 
     The steps of each figure go forward. A stage that was killed, or that goes back by itself, tells some of them again:
-    what was told of that figure from there on is dropped, so that the file holds each step once.
+    what was told of that figure from there on is dropped, so that the file holds each step once. So it does each figure
+    that has no steps.
     """
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._last: dict[str, int] = {}
+        self._without_steps: set[str] = set()
         self._write(_entries(path))  # without a line that a power cut tore
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        if step is not None and any(self._last.get(name, -1) >= step for name in values):
+        if any(self._told_already(name, step) for name in values):
             self._forget(set(values), step)
         self._remember(values, step)
         with self._path.open("a") as file:
@@ -67,26 +69,32 @@ class MetricsFile:
 
     def progress(self, done: float, total: float, what: str) -> None: ...
 
-    def _forget(self, names: set[str], step: int) -> None:
-        """Drop the figures `names` of this step and later ones."""
+    def _told_already(self, name: str, step: int | None) -> bool:
+        return name in self._without_steps if step is None else self._last.get(name, -1) >= step
+
+    def _forget(self, names: set[str], step: int | None) -> None:
+        """Drop the figures `names` of this step and later ones, or those that have none."""
         kept = []
         for entry in _entries(self._path):
             values = entry["values"]
-            if entry["step"] is not None and entry["step"] >= step:
+            told = entry["step"]
+            if told is None if step is None else told is not None and told >= step:
                 values = {name: value for name, value in values.items() if name not in names}
             if values:
                 kept.append({"step": entry["step"], "values": values})
         self._write(kept)
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
-        self._last = {}
+        self._last, self._without_steps = {}, set()
         for entry in entries:
             self._remember(entry["values"], entry["step"])
         if entries or self._path.exists():
             write_text(self._path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     def _remember(self, values: Mapping[str, float], step: int | None) -> None:
-        if step is not None:
+        if step is None:
+            self._without_steps |= values.keys()
+        else:
             self._last |= dict.fromkeys(values, step)
 
 

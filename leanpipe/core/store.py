@@ -2,6 +2,7 @@
 
 store/<stage>/<key>/            a finished result, with its manifest.json
 store/.partial/<stage>-<key>/   a result being computed, or one whose computation was killed and will be resumed
+    checkpoints/                in it: what only the computing needs; it goes when the result is published, and never before
 store/.damaged/<stage>-<key>-<n>/   a result whose files are not what they were, moved aside for a person to look at
 """
 
@@ -25,6 +26,8 @@ MANIFEST = "manifest.json"
 REPORT = (
     "report"  # pictures, tables and metrics for people: they carry timings, so they do not count as content
 )
+CHECKPOINTS = "checkpoints"
+"""The folder in a partial result that a killed computation goes on from. It is no part of what is published."""
 
 _READ_TOGETHER = {".parquet", ".npy", ".json"}
 """Suffixes of which stages read every file of a folder, whatever its name."""
@@ -153,6 +156,8 @@ class Store:
         path = self.path(stage, key)
         if not path.exists():
             return None
+        # Of an attempt that was killed just when it had published.
+        shutil.rmtree(_checkpoints_of(self.root / ".partial" / f"{stage}-{key}"), ignore_errors=True)
         manifest = read_manifest(path / MANIFEST)
         if manifest is None:
             damage: str | None = f"{MANIFEST} is missing or cannot be read"
@@ -178,14 +183,19 @@ class Store:
         """The folder in which the result is being computed; what an earlier attempt left is still in it."""
         path = self.root / ".partial" / f"{stage}-{key}"
         path.mkdir(parents=True, exist_ok=True)
+        if (aside := _checkpoints_of(path)).exists() and not (path / CHECKPOINTS).exists():
+            aside.rename(path / CHECKPOINTS)  # an earlier attempt was killed while it published
         return path
 
     def publish(self, stage: str, key: str, **facts: Any) -> Artifact:
         """Give the partial result its manifest and its place, in one rename that survives a power cut."""
         partial, final = self.partial(stage, key), self.path(stage, key)
+        if (partial / CHECKPOINTS).exists():
+            (partial / CHECKPOINTS).rename(_checkpoints_of(partial))
         manifest = Manifest(stage=stage, key=key, files=digest_files(partial), **facts)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
         publish_folder(partial, final)
+        shutil.rmtree(_checkpoints_of(partial), ignore_errors=True)
         return self._artifact(manifest)
 
     def _move_strangers(self, path: Path, manifest: Manifest) -> None:
@@ -242,6 +252,11 @@ class Store:
             seconds=manifest.seconds,
             peak_memory=manifest.peak_memory,
         )
+
+
+def _checkpoints_of(partial: Path) -> Path:
+    """Where a partial result's checkpoints lie while it is published."""
+    return partial.with_name(f"{partial.name}.{CHECKPOINTS}")
 
 
 def content_digest(files: Mapping[str, str]) -> str:

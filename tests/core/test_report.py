@@ -35,6 +35,17 @@ def test_a_stage_that_begins_anew_leaves_nothing_of_before(tmp_path: Path):
     assert lines(path) == [(0, {"validation_loss": 2})]
 
 
+def test_a_figure_without_steps_that_is_told_again_is_there_once(tmp_path: Path):
+    """As by a stage that was killed after it had told it."""
+    path = tmp_path / "metrics.jsonl"
+    MetricsFile(path).metrics({"forgotten": 1, "documents": 7})
+    again = MetricsFile(path)
+    again.metrics({"loss": 5}, 5)
+    again.metrics({"forgotten": 2})
+    again.metrics({"forgotten": 3})
+    assert lines(path) == [(None, {"documents": 7}), (5, {"loss": 5}), (None, {"forgotten": 3})]
+
+
 def test_figures_of_one_step_in_several_lines_stay(tmp_path: Path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.metrics({"loss": 1}, 4)

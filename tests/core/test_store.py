@@ -160,3 +160,23 @@ def test_a_lock_is_seen_while_it_is_held(tmp_path: Path):
     with store.locked("a"):
         assert store.is_locked("a")
     assert not store.is_locked("a")
+
+
+def test_checkpoints_go_when_the_result_is_published_and_not_before(store: Store):
+    facts = {"config": {}, "inputs": {}, "summary": {}, "versions": {}, "seconds": 1.0, "peak_memory": 1}
+    partial = store.partial("distill", "key")
+    (partial / "model").write_text("weights")
+    (partial / "checkpoints").mkdir()
+    (partial / "checkpoints" / "state").write_text("of step 7")
+    in_the_way = store.path("distill", "key")
+    in_the_way.mkdir(parents=True)
+    (in_the_way / "left").touch()
+    with pytest.raises(OSError, match="not empty"):  # cut off after all but the last rename
+        store.publish("distill", "key", **facts)
+    again = store.partial("distill", "key")
+    assert (again / "checkpoints" / "state").read_text() == "of step 7"
+    (in_the_way / "left").unlink()
+    published = store.publish("distill", "key", **facts)
+    files = sorted(path.name for path in store.root.rglob("*") if path.is_file())
+    assert files == ["manifest.json", "model"]
+    assert store.find("distill", "key") == published

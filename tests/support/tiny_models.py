@@ -48,7 +48,9 @@ def tiny_tokenizer(vocabulary: int = 512) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-def tiny_llama(layers: int = 2, seed: int = 0, vocabulary: int = 512) -> "LlamaForCausalLM":
+def tiny_llama(
+    layers: int = 2, seed: int = 0, vocabulary: int = 512, tied: bool = True
+) -> "LlamaForCausalLM":
     """A Llama of width 64 with random weights and tied embeddings, in float32. Leaves torch's own seed alone."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -61,7 +63,7 @@ def tiny_llama(layers: int = 2, seed: int = 0, vocabulary: int = 512) -> "LlamaF
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
@@ -71,11 +73,11 @@ def tiny_llama(layers: int = 2, seed: int = 0, vocabulary: int = 512) -> "LlamaF
         return LlamaForCausalLM(config).eval()
 
 
-def tiny_model(path: Path, layers: int = 2, seed: int = 0) -> Path:
+def tiny_model(path: Path, layers: int = 2, seed: int = 0, tied: bool = True) -> Path:
     """Write a whole model folder (float32 weights, tokenizer, chat template) to `path` and return `path`."""
     import torch
 
     from leanpipe.models.load import save_model
 
-    save_model(tiny_llama(layers, seed), tiny_tokenizer(), path, dtype=torch.float32)
+    save_model(tiny_llama(layers, seed, tied=tied), tiny_tokenizer(), path, dtype=torch.float32)
     return path

@@ -29,6 +29,8 @@ _SCHEDULER = "scheduler.pt"
 _TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 
+_SCATTERED = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
+
 
 def is_sharded(model: Any) -> bool:
     """Whether this process holds a part of the model only."""
@@ -63,6 +65,12 @@ def gather_weights(divided: Any, model: Any) -> None:
     if rank() == 0:
         model.load_state_dict(weights, strict=False)
         model.to(device.name())
+
+
+def scatter_weights(divided: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Give a model in shards whole weights, which every process has."""
+    divided.reshard()  # what is still gathered since the last forward pass would take no parts
+    set_model_state_dict(divided, weights, options=_SCATTERED)
 
 
 class ShardedTrainer(Trainer):

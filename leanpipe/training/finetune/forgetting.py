@@ -1,5 +1,6 @@
 """What a model forgets while it learns something else: its loss on general text, before and after."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.corpus.tables import read_texts
+from leanpipe.corpus.tables import count_documents, read_texts
 from leanpipe.models.load import document_separator
 from leanpipe.training.finetune.chat import Example
 from leanpipe.training.finetune.packing import Block, pack
@@ -50,6 +51,7 @@ def general_text(
 ) -> GeneralText:
     """Read about `tokens` tokens of the documents that were held out for validation, in blocks of `length`.
 
+    They are spread over all of those documents, and the same every time.
     Raises UserError if there are none.
     """
     pieces = list(_pieces(documents, tokenizer, tokens, length))
@@ -65,14 +67,50 @@ def general_text(
 def _pieces(
     documents: Path, tokenizer: PreTrainedTokenizerBase, tokens: int, length: int
 ) -> Iterator[Example]:
-    """Documents between separators, cut at every `length` tokens, until there are enough."""
-    separator, left = document_separator(tokenizer), tokens
-    for text in read_texts(documents, "validation"):
-        read = [separator, *tokenizer.encode(text, add_special_tokens=False)][:left]
-        for start in range(0, len(read), length):
-            piece = read[start : start + length]
-            if len(piece) > 1:
-                yield Example(piece, piece)
-        left -= len(read)
+    """Pieces of at most `length` tokens, evenly over all documents of the split, until there are enough."""
+    left = tokens
+    for piece in _spread_pieces(documents, tokenizer, length, math.ceil(tokens / length)):
+        if len(piece[:left]) > 1:
+            yield Example(piece[:left], piece[:left])
+        left -= len(piece)
         if left <= 0:
             return
+
+
+def _spread_pieces(
+    documents: Path, tokenizer: PreTrainedTokenizerBase, length: int, first: int
+) -> Iterator[list[int]]:
+    """One piece of each document, each at another height of it, then what the documents have left, piece by piece.
+
+    Documents are read `first` at a time, later more: each reading goes through all of the files.
+    """
+    separator, order = document_separator(tokenizer), _evenly(count_documents(documents, "validation"))
+    rest: list[list[list[int]]] = []
+    while chosen := list(itertools.islice(order, first)):
+        wanted = set(chosen)
+        texts = {n: text for n, text in enumerate(read_texts(documents, "validation")) if n in wanted}
+        for number in chosen:
+            tokens = [separator, *tokenizer.encode(texts[number], add_special_tokens=False)]
+            pieces = [tokens[start : start + length] for start in range(0, len(tokens), length)]
+            start = int(len(rest) * _GOLDEN % 1 * len(pieces))
+            yield pieces[start]
+            rest.append(pieces[start + 1 :] + pieces[:start])
+        first *= 2
+    yield from (piece for round in itertools.zip_longest(*rest) for piece in round if piece)
+
+
+_GOLDEN = 0.6180339887498949
+"""Its multiples, less what is whole, are evenly spaced between 0 and 1, wherever one stops."""
+
+
+def _evenly(count: int) -> Iterator[int]:
+    """The numbers below `count`, evenly spaced wherever one stops: 0, half, a quarter, three quarters, and so on.
+
+    J. G. van der Corput 1935, "Verteilungsfunktionen": the binary digits of 0, 1, 2 ... backwards.
+    """
+    digits, seen = count.bit_length(), set[int]()
+    for number in range(2**digits if count else 0):
+        index = int(f"{number:0{digits}b}"[::-1], 2) * count >> digits
+        if index not in seen:
+            seen.add(index)
+            yield index

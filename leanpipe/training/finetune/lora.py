@@ -22,7 +22,10 @@ ALL_LINEAR = "all-linear"
 
 
 def check_targets(config: "PretrainedConfig", targets: Sequence[str], model: object) -> None:
-    """Raise UserError if a target is no linear layer of a model with this config, which the error calls `model`."""
+    """Raise UserError if a target is no linear layer of a model with this config, which the error calls `model`.
+
+    One whose weight another layer uses too is refused as well: merging would change that other layer, which learnt nothing.
+    """
     from leanpipe.models.count import empty_model
 
     empty = empty_model(config)
@@ -33,6 +36,12 @@ def check_targets(config: "PretrainedConfig", targets: Sequence[str], model: obj
             raise UserError(
                 f"finetune.target_modules names {target!r}, which is no linear layer of {model}: "
                 f"choose from {', '.join(known)}, or {ALL_LINEAR}"
+            )
+    for name, others in _shared_weights(empty).items():
+        if any(name == target or name.endswith(f".{target}") for target in targets):
+            raise UserError(
+                f"finetune.target_modules names {name}, whose weight is also that of {', '.join(others)} in {model} "
+                f"(tied weights): an adapter merged into one would spoil the other, so leave it out, or use {ALL_LINEAR}"
             )
 
 
@@ -95,13 +104,67 @@ def save_adapter(model: "PreTrainedModel", path: Path) -> None:
 
 
 def merge(base: Path, adapter: Path) -> "PreTrainedModel":
-    """Load the base model in float32 and add the adapter's weights to its own: merging in bf16 would round them away."""
+    """Load the base model in float32 and add the adapter's weights to its own: merging in bf16 would round them away.
+
+    Raises UserError if the merged model does not predict what the base model with the adapter beside it does.
+    """
     import torch
     from peft import PeftModel
 
     from leanpipe.models.load import load_model
 
-    return PeftModel.from_pretrained(load_model(base, torch.float32), adapter).merge_and_unload()
+    adapted = PeftModel.from_pretrained(load_model(base, torch.float32), adapter)
+    before = sample_logits(adapted)
+    merged = adapted.merge_and_unload()
+    check_same_predictions(before, sample_logits(merged), "float32")
+    return merged
+
+
+_AGREEMENT = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 0.15, "nf4": 0.6}
+"""How far apart logits may be that should be the same, by the least precise arithmetic that made them. TF32 has 3 digits,
+and what 4 bits round away from the weights is a good part of a small model's logits."""
+
+
+def sample_logits(model: "PreTrainedModel") -> "torch.Tensor":
+    """Compute a model's logits for a few tokens, (T, V), in float32; a constant that is added to all of them says nothing."""
+    import torch
+
+    training = model.training
+    model.eval()
+    vocabulary = model.get_input_embeddings().num_embeddings
+    tokens = torch.arange(1, vocabulary, max(1, vocabulary // 8), device=model.device)[:8]
+    with torch.no_grad():
+        logits = model(input_ids=tokens[None], use_cache=False).logits[0].float()
+    model.train(training)
+    return (logits - logits.mean(-1, keepdim=True)).cpu()
+
+
+def check_same_predictions(adapted: "torch.Tensor", merged: "torch.Tensor", arithmetic: str) -> None:
+    """Raise UserError if logits before and after a merge are further apart than rounding in `arithmetic` explains.
+
+    `arithmetic` is float32, float16, bfloat16 or nf4. The distance is a share of the merged logits' norm.
+    """
+    apart = float((adapted - merged).norm() / merged.norm().clamp(min=1e-30))
+    if not apart <= _AGREEMENT[arithmetic]:
+        raise UserError(
+            f"the merged model does not predict what was trained: for a few tokens their logits are {apart:.2g} of their "
+            "norm apart, so it is not saved: choose other finetune.target_modules, or another finetune.adapter"
+        )
+
+
+def _shared_weights(model: "PreTrainedModel") -> dict[str, list[str]]:
+    """Names of the linear layers whose weight other layers use too, and those others."""
+    users: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        if (weight := getattr(module, "weight", None)) is not None:
+            users.setdefault(id(weight), []).append(name)
+    linear = _linear_names(model)
+    return {
+        name: [other for other in names if other != name]
+        for names in users.values()
+        for name in names
+        if len(names) > 1 and name in linear
+    }
 
 
 def _linear_names(model: "PreTrainedModel") -> list[str]:

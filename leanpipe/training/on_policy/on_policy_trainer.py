@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallba
 from leanpipe.core.errors import UserError
 from leanpipe.core.plots import draw_losses
 from leanpipe.core.report import Report
+from leanpipe.core.store import CHECKPOINTS
 from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.finetune.chat import Example
 from leanpipe.training.finetune.forgetting import total_nats
@@ -34,6 +34,13 @@ from leanpipe.training.on_policy.on_policy import OnPolicyConfig, Turn, Turns
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.arguments import on_one_device, shared_arguments
 from leanpipe.training.trainer.data import ShuffledEpochs, scored_tokens
+from leanpipe.training.trainer.outcome import (
+    FINISHED,
+    load_trained,
+    read_facts,
+    read_trained,
+    save_trained,
+)
 
 if TYPE_CHECKING:
     from trl import DistillationTrainer
@@ -84,6 +91,11 @@ class Outcome:
     tokens_per_second: float
     """The writing of answers included."""
 
+    @classmethod
+    def read(cls, facts: dict[str, Any]) -> "Outcome":
+        """Make one of what `asdict` made of it."""
+        return cls(**facts | {name: Measured(**facts[name]) for name in ("initial", "final")})
+
 
 @dataclass
 class _Tally:
@@ -108,12 +120,16 @@ def train_on_policy(
     out: Path,
     report: Report,
 ) -> Outcome:
-    """Train `student` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
+    """Train `student` in place. What an earlier attempt left under `out/checkpoints` is gone on from, until all is published.
 
     On SIGTERM it writes a checkpoint after the step, and then ends as the signal asked.
     """
     check_head(student)
-    folder = out / "checkpoints"
+    folder = out / CHECKPOINTS
+    if (facts := read_facts(folder)) and (weights := read_trained(folder, FINISHED)):
+        load_trained(student, weights)
+        report.progress(config.steps, config.steps, "steps")
+        return Outcome.read(facts)
     checkpoint = checkpoints.find_whole(folder)
     with DeferredSigterm() as termination:
         tally = _Tally.read(checkpoint)
@@ -135,8 +151,9 @@ def train_on_policy(
         termination.follow(f"training stopped after step {trainer.state.global_step}")
     student.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
-    shutil.rmtree(folder, ignore_errors=True)
-    return trainer.outcome()
+    outcome = trainer.outcome()
+    save_trained(student, folder, FINISHED, asdict(outcome))
+    return outcome
 
 
 def _arguments(config: OnPolicyConfig, folder: Path, resumed: bool) -> Any:

@@ -31,14 +31,19 @@ def publish(folder: Path, step: int, keep: Collection[int] = ()) -> Path:
     Older checkpoints are removed but for the one before, and those of the steps `keep`.
     """
     checkpoint = aside(folder) / f"checkpoint-{step}"
-    (checkpoint / _WHOLE).write_text(json.dumps(digest_files(checkpoint)))
     final = folder / checkpoint.name
-    shutil.rmtree(final, ignore_errors=True)
-    publish_folder(checkpoint, final)
+    publish_sealed(checkpoint, final)
     for other in _newest_first(folder)[_KEPT:]:
         if step_of(other) not in keep:
             shutil.rmtree(other)
     return final
+
+
+def publish_sealed(partial: Path, final: Path) -> None:
+    """Give a folder that was written aside the digests that `is_whole` compares, and its place."""
+    (partial / _WHOLE).write_text(json.dumps(digest_files(partial)))
+    shutil.rmtree(final, ignore_errors=True)
+    publish_folder(partial, final)
 
 
 def find_whole(folder: Path, before: int | None = None) -> Path | None:

@@ -175,7 +175,7 @@ def training_estimate(
 ) -> Estimate:
     """What a training takes of `trained` parameters, with `work` operations a token.
 
-    Disk holds two checkpoints with the optimiser's state, and the model in bfloat16. Of a model in shards, the first process
+    Disk holds two checkpoints with the optimiser's state, the weights in the end, and the model in bfloat16. Of a model in shards, the first process
     keeps the whole in main memory.
     """
     state = memory.parts["optimiser"] * config.shards + 4 * trained
@@ -184,7 +184,7 @@ def training_estimate(
     return Estimate(
         peak,
         host_bytes(kind, peak) + (kept if kind == "cuda" else 0),
-        2 * state + 2 * size.parameters,
+        2 * state + 4 * trained + 2 * size.parameters,
         work * config.tokens,
         memory.parts,
         memory.parts["teacher"],

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from leanpipe.core import device
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.memory import activations, size_of
@@ -37,3 +39,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def random_state() -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return what dropout draws from, on the processor and on the GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if device.name() == "cuda" else None
+
+
+def set_random_state(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    """Make dropout draw again what it drew after `random_state`."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])

@@ -10,10 +10,8 @@ Where to find what:
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,11 +23,18 @@ from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.plots import draw_losses
 from leanpipe.core.report import Report
+from leanpipe.core.store import CHECKPOINTS
 from leanpipe.models.unwrap import unwrap_adapters
-from leanpipe.processes.launcher import leave
+from leanpipe.processes.launcher import leave, rank
 from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.distributed.forward_redirection import redirect_forward
-from leanpipe.training.distributed.fsdp import ShardedTrainer, gather_weights, is_sharded, shard_model
+from leanpipe.training.distributed.fsdp import (
+    ShardedTrainer,
+    gather_weights,
+    is_sharded,
+    scatter_weights,
+    shard_model,
+)
 from leanpipe.training.losses.objectives import Batch, CrossEntropy, Objective, check_head
 from leanpipe.training.trainer import checkpoints, micro_batch
 from leanpipe.training.trainer.arguments import BETAS, steps_of, training_arguments
@@ -45,6 +50,15 @@ from leanpipe.training.trainer.divergence_guard import Diverged, DivergenceGuard
 from leanpipe.training.trainer.flops import flops_per_token
 from leanpipe.training.trainer.kernels import fast_kernels
 from leanpipe.training.trainer.optimizers import muon_and_adamw
+from leanpipe.training.trainer.outcome import (
+    INITIAL,
+    Outcome,
+    load_trained,
+    read_trained,
+    save_finished,
+    save_trained,
+    take_up_finished,
+)
 from leanpipe.training.trainer.rewinds import Rewinds
 from leanpipe.training.trainer.schedule import Schedule, best_step, validations
 from leanpipe.training.trainer.speed import SpeedMeter
@@ -59,31 +73,12 @@ _STATE = "leanpipe.json"
 """What of ours a checkpoint holds beside what transformers keeps."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a training went."""
-
-    initial_validation: float
-    """Nats per scored token of the validation text before training."""
-    validation: float
-    """Nats per scored token of the validation text after training."""
-    loss: float
-    """The last reported training loss."""
-    tokens: int
-    tokens_per_second: float
-    mfu: float
-    """Share of the device's measured matrix product peak that training's arithmetic reached."""
-    micro_batch: int
-    """Blocks that were in memory at once, in the end."""
-    rewinds: int
-    """How many times it went back to a checkpoint because the loss was no longer a training's."""
-
-
 def train(
     model: Any, objective: Objective, data: TrainingData, config: TrainingConfig, out: Path, report: Report
 ) -> Outcome:
-    """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from, then removed.
+    """Train `model` in place. What an earlier attempt left under `out/checkpoints` is gone on from.
 
+    It stays there until the result is published: what follows the training may be killed, too.
     On SIGTERM it writes a checkpoint after the step, and then ends as the signal asked. Raises UserError when the training
     diverges and may not (or no longer) go back, and for settings that the device cannot run.
     """
@@ -92,7 +87,14 @@ def train(
     if model.device.type != state.device.type:
         model.to(state.device)
     check_head(model)
-    folder = out / "checkpoints"
+    folder = out / CHECKPOINTS
+    if outcome := take_up_finished(model, folder):
+        state.wait_for_everyone()
+        leave()
+        report.progress(outcome.tokens, outcome.tokens, "tokens")
+        return outcome
+    if config.patience and rank() == 0 and checkpoints.find_whole(folder) is None:
+        save_trained(model, folder, INITIAL)
     with DeferredSigterm() as termination, fast_kernels(model, config):
         trainer = _finished(model, objective, data, config, folder, report, termination)
     if termination.requested:
@@ -105,8 +107,7 @@ def train(
     leave()
     model.config.use_cache = True  # the Trainer turns it off, and it would be saved so
     draw_losses(trainer.state.log_history, out / "report" / "loss.png")
-    shutil.rmtree(folder, ignore_errors=True)
-    return trainer.outcome()
+    return save_finished(model, folder, trainer.outcome())
 
 
 def _finished(
@@ -176,6 +177,7 @@ class _Trainer(Trainer):
         peak = device.peak_flops(device.dtype_of(config.arithmetic)) * config.processes
         self.meter = SpeedMeter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
         self._guard = DivergenceGuard(config.spike)
+        self._kept_loss: float | None = None  # where other weights are kept than those of the last step
         self._in_memory = config.micro_batch and config.in_memory
         if not self._in_memory:
             self._in_memory = micro_batch.first_guess(unwrap_adapters(model), config, block)
@@ -200,11 +202,11 @@ class _Trainer(Trainer):
         """Go forward and backward over one batch, in as many micro-batches as memory needs; return its mean loss."""
         model.train()
         batch, scored = self._prepare_inputs(inputs), max(int(num_items_in_batch), 1)
-        generators = _random_state()
+        generators = micro_batch.random_state()
 
         def undo() -> None:
             model.zero_grad()
-            _set_random_state(generators)
+            micro_batch.set_random_state(generators)
 
         means = self._within_memory(lambda: self._accumulate(model, batch, scored), undo)
         if self.args.world_size > 1:
@@ -291,16 +293,18 @@ class _Trainer(Trainer):
     # Validation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure nats per scored token of the validation text."""
-        self.model.eval()
-        total = self._within_memory(self._validation_sum)
-        metrics = {"validation_loss": total / max(scored_tokens(self._data.validation), 1)}
-        self._check_validation(total)
+        """Measure nats per scored token of the validation text, and report it."""
+        metrics = {"validation_loss": self._validation_loss()}
+        self._check_validation(metrics["validation_loss"])
         if self._data.validation_bytes:
             metrics["validation_bits_per_byte"] = self._data.bits_per_byte(metrics["validation_loss"])
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _validation_loss(self) -> float:
+        self.model.eval()
+        return self._within_memory(self._validation_sum) / max(scored_tokens(self._data.validation), 1)
 
     def _validation_sum(self) -> float:
         """Nats of all scored tokens of the validation text."""
@@ -314,13 +318,13 @@ class _Trainer(Trainer):
             return total
         return float(self.accelerator.reduce(torch.tensor(total, device=self.args.device), "sum"))
 
-    def _check_validation(self, total: float) -> None:
+    def _check_validation(self, loss: float) -> None:
         step = self.state.global_step
         if step:
-            self._guard.check_finite(step, total, "loss on validation text")
-        elif not math.isfinite(total):
+            self._guard.check_finite(step, loss, "loss on validation text")
+        elif not math.isfinite(loss):
             raise UserError(
-                f"the loss on validation text is {total} before training: the model's weights are damaged"
+                f"the loss on validation text is {loss} before training: the model's weights are damaged"
             )
 
     # Reports and checkpoints
@@ -355,23 +359,32 @@ class _Trainer(Trainer):
         self._in_memory = state["micro_batch"]
 
     def restore_best(self) -> None:
-        """Load the weights of the best validation if there is patience; else keep those of the last step."""
+        """Load the weights of the best validation if there is patience; else keep those of the last step.
+
+        What is kept is measured: `outcome` tells of no other weights than those.
+        """
         best = best_step(self.state.log_history)
         if not self._config.patience or best == self.state.global_step:
             return
-        checkpoint = self._folder / f"checkpoint-{best}"
-        if checkpoint.exists() and checkpoints.is_whole(checkpoint):
+        checkpoint, initial = self._folder / f"checkpoint-{best}", None
+        if best == 0 and (initial := read_trained(self._folder, INITIAL)):
+            (scatter_weights if is_sharded(self.model) else load_trained)(self.model, initial)
+        elif best and checkpoints.is_whole(checkpoint):
             self._load_from_checkpoint(str(checkpoint))
-            log.info("the weights of step %d are kept: no later validation was better", best)
+        else:
+            log.warning("the weights of step %d were the best, but are damaged: the last ones are kept", best)
+            return
+        self._kept_loss = self._validation_loss()
+        log.info("the weights of step %d are kept: no later validation was better", best)
 
     def outcome(self) -> Outcome:
         """Return how the training went, from what was logged."""
         history = self.state.log_history
         losses = validations(history)
-        step = best_step(history) if self._config.patience else max(losses)
+        last = losses[max(losses)]
         return Outcome(
             initial_validation=losses[0],
-            validation=losses[step],
+            validation=last if self._kept_loss is None else self._kept_loss,
             loss=next(entry["loss"] for entry in reversed(history) if "loss" in entry),
             tokens=self.state.global_step * self._tokens_per_step,
             tokens_per_second=self.meter.tokens_per_second,
@@ -383,14 +396,3 @@ class _Trainer(Trainer):
 
 class _ShardedTrainer(_Trainer, ShardedTrainer):
     """Trains a model in shards as `_Trainer` does a whole one."""
-
-
-def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What dropout draws from, on the processor and on the GPU."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if device.name() == "cuda" else None
-
-
-def _set_random_state(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])

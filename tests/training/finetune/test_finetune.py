@@ -164,7 +164,6 @@ def test_what_it_writes_names_no_place(tmp_path, model):
         assert str(model) not in file.read_text() and str(tmp_path) not in file.read_text(), file
     config = json.loads((out / "adapter" / "adapter_config.json").read_text())
     assert config["target_modules"] == sorted(config["target_modules"]) and config["r"] == 4
-    assert not (out / "checkpoints").exists()
 
 
 def test_only_the_named_layers_are_changed(tmp_path, model):
@@ -215,3 +214,42 @@ def test_nothing_to_learn_is_refused(tmp_path, model):
     file.write_text('[{"prompt": "a", "completion": "b"}]')
     with pytest.raises(UserError, match="has 1 usable instructions: at least 2 are needed"):
         finetune.function(FinetuneConfig(), FinetuneInputs(model, file), tmp_path, Recorder())
+
+
+def test_a_target_that_shares_its_weight_is_refused_before_any_work(tmp_path, model):
+    """The output layer of this model is its input embedding: adapters for it would be merged into both."""
+    named = r"names lm_head, whose weight is also that of model.embed_tokens .*all-linear"
+    with pytest.raises(UserError, match=named):
+        check_targets(read_config(model), ("q_proj", "lm_head"), model)
+    inputs = FinetuneInputs(model, write_instructions(tmp_path / "colours.jsonl"))
+    with pytest.raises(UserError, match=named):
+        finetune.function(FinetuneConfig(target_modules=("lm_head",)), inputs, tmp_path, Recorder())
+    with pytest.raises(UserError, match="'embed_tokens', which is no linear layer"):
+        check_targets(read_config(model), ("embed_tokens",), model)
+
+
+def test_an_untied_output_layer_may_be_trained(tmp_path):
+    untied = tiny_model(tmp_path / "untied", tied=False)
+    summary, out = run(tmp_path, untied, target_modules=("lm_head",), precision="fp32")
+    assert summary["validation_loss"] < summary["initial_validation_loss"]
+    before, after = (load_model(path, torch.bfloat16).state_dict() for path in (untied, out))
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"lm_head.weight"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "rslora"])
+def test_a_merge_that_changes_the_predictions_is_noticed(tmp_path, model, kind):
+    """Adapters for a tied output layer, made past the check of targets: merging changes the embeddings too."""
+    from peft import get_peft_model
+
+    from leanpipe.training.finetune.lora import lora_config, merge, save_adapter
+
+    for targets in (("q_proj",), ("lm_head",)):
+        torch.manual_seed(0)
+        adapted = get_peft_model(load_model(model, torch.float32), lora_config(4, 8, 0.0, targets, kind))
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.2)
+        save_adapter(adapted, tmp_path / targets[0])
+    merge(model, tmp_path / "q_proj")
+    with pytest.raises(UserError, match=r"does not predict what was trained: .* not saved"):
+        merge(model, tmp_path / "lm_head")

@@ -115,7 +115,7 @@ def test_it_writes_a_model_folder_that_names_no_place(tmp_path, teacher, student
     assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab() and tokenizer.chat_template
     for file in (*out.glob("*.json"), *out.glob("*.jinja")):
         assert str(tmp_path) not in file.read_text() and str(student) not in file.read_text()
-    assert (out / "report" / "loss.png").exists() and not (out / "checkpoints").exists()
+    assert (out / "report" / "loss.png").exists()
     assert (summary["conversations"], summary["skipped"]) == (10, 1)
     assert list(recorder.series("loss")) == [1, 2, 4, 6]
     assert list(recorder.series("validation_divergence")) == [0, 6]
@@ -144,8 +144,15 @@ def test_a_run_that_is_cut_off_goes_on_and_ends_with_the_same_weights(tmp_path, 
     gone_on, other = run(tmp_path / "cut", teacher, student, recorder, **how)
     assert [done for done, _, _ in recorder.done] == [5, 6, 7, 8]
     assert (other / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
-    for figure in ("initial_divergence", "divergence", "student_share", "answer_tokens", "tokens"):
-        assert gone_on[figure] == whole[figure], figure
+    figures = ("initial_divergence", "divergence", "student_share", "answer_tokens", "tokens")
+    assert [gone_on[figure] for figure in figures] == [whole[figure] for figure in figures]
+    # Cut off after it had trained, while it was saving, it trains no step again.
+    (other / "model.safetensors").unlink()
+    recorder = Recorder()
+    saved_again, other = run(tmp_path / "cut", teacher, student, recorder, **how)
+    assert recorder.done == [(8, 8, "steps")] and recorder.values == []
+    assert (other / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert [saved_again[figure] for figure in figures] == [whole[figure] for figure in figures]
 
 
 def test_told_to_end_it_leaves_a_checkpoint_of_the_step_it_was_at(tmp_path, teacher, student):

@@ -181,9 +181,53 @@ def test_patience_stops_early_with_the_best_weights(tmp_path: Path, text: Traini
     assert best > 0 and max(losses) == best + 3 * 2 < 40
     assert outcome.validation == losses[best] and outcome.tokens == max(losses) * BATCH * LENGTH
     # The weights are those of that step: their loss is that step's.
-    batch = {name: value[None].to(model.device) for name, value in small.validation[0].items()}
+    assert loss_of(model, small) == pytest.approx(losses[best], rel=1e-5)
+
+
+def loss_of(model, text: TrainingData) -> float:
+    """Nats per scored token of the one validation block, by hand."""
+    batch = {name: value[None].to(model.device) for name, value in text.validation[0].items()}
     with torch.no_grad():
-        loss = float(CrossEntropy()(model.eval(), batch)["loss"]) / int(
-            (batch["labels"][:, 1:] != -100).sum()
-        )
-    assert loss == pytest.approx(losses[best], rel=1e-5)
+        total = float(CrossEntropy()(model.eval(), batch)["loss"])
+    return total / int((batch["labels"][:, 1:] != -100).sum())
+
+
+def test_where_nothing_learnt_is_better_the_first_weights_are_kept(tmp_path: Path, text: TrainingData):
+    """At such a learning rate every validation is worse than that of the model as it was given."""
+    small = TrainingData(text.train, [text.train[len(text.train) - 1]])
+    settings = config(tokens=20 * BATCH * LENGTH, validations=11, patience=3, learning_rate=1.0, spike=0)
+    report, model = Recorder(), tiny_llama()
+    given = weights(model).clone()
+    outcome = train(model, CrossEntropy(), small, settings, tmp_path, report)
+    losses = report.series("validation_loss")
+    assert max(losses) == 3 * 2 and losses[6] > losses[0] + 1
+    assert torch.equal(weights(model), given.to(model.device))
+    assert outcome.validation == pytest.approx(loss_of(model, small), rel=1e-5)
+    assert outcome.validation == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("damaged", ["a step", "the first weights"])
+def test_where_the_best_weights_are_damaged_the_loss_of_the_last_is_told(
+    tmp_path: Path, text: TrainingData, damaged: str
+):
+    class Damages(Recorder):
+        """Cuts a file of the best weights short once there are worse ones, as a full disk might."""
+
+        def progress(self, done, total, what) -> None:
+            super().progress(done, total, what)
+            losses = self.series("validation_loss")
+            if len(losses) > 2 and (best := min(losses, key=losses.get)) != max(losses):
+                name = f"checkpoint-{best}" if best else "initial"
+                for file in (tmp_path / "checkpoints" / name).glob("*.safetensors"):
+                    file.write_bytes(b"")
+
+    blocks = text.train
+    small = TrainingData([blocks[0], blocks[1]], [blocks[len(blocks) - 1]])
+    rate = 2e-2 if damaged == "a step" else 1.0
+    settings = config(tokens=40 * BATCH * LENGTH, validations=21, patience=3, learning_rate=rate, spike=0)
+    report, model = Damages(), tiny_llama()
+    outcome = train(model, CrossEntropy(), small, settings, tmp_path, report)
+    losses = report.series("validation_loss")
+    assert (min(losses, key=losses.get) > 0) == (damaged == "a step")
+    assert outcome.validation == losses[max(losses)] > min(losses.values())
+    assert outcome.validation == pytest.approx(loss_of(model, small), rel=1e-5)

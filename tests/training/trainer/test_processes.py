@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -10,12 +11,14 @@ import pytest
 from safetensors.torch import load_file
 
 from leanpipe.core import device
-from leanpipe.core.report import Silent
+from leanpipe.core.report import MultiReport, Silent
 from leanpipe.core.store import Artifact, Store, external
+from leanpipe.corpus.document import Document
 from leanpipe.processes.launcher import RankDied
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
+from tests.support.cleaned_corpus import write_documents
 from tests.support.tiny_models import tiny_model
 from tests.training.blocks import Recorder, write_blocks
 
@@ -66,15 +69,25 @@ def student(**changes) -> DistillConfig:
     return DistillConfig(**{**TRAINING, **chosen, **changes})
 
 
+def kill(rank: int) -> None:
+    workers = [one for one in psutil.Process().children() if "leanpipe.processes.rank_main" in one.cmdline()]
+    os.kill(workers[rank].pid, signal.SIGKILL)
+
+
 class KillOne(Silent):
     """Kills the second of the processes after a step."""
 
     def progress(self, done: float, total: float, what: str) -> None:
         if done == 3 * 4 * LENGTH:
-            workers = [
-                one for one in psutil.Process().children() if "leanpipe.processes.rank_main" in one.cmdline()
-            ]
-            os.kill(workers[1].pid, signal.SIGKILL)
+            kill(1)
+
+
+class KillAfterwards(Silent):
+    """Kills the first of the processes once they have trained, while it merges and saves."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        if "forgotten_bits_per_byte" in values:
+            kill(0)
 
 
 def assert_the_same(alone: Recorder, together: Recorder) -> None:
@@ -131,8 +144,37 @@ def test_processes_train_one_model_in_shards(tmp_path: Path, model: Artifact):
 
 
 def test_adapters_are_trained_on_a_base_in_shards(tmp_path: Path, taught, adapted):
-    (one, alone), together = adapted, Recorder()
-    two = run_stage(finetune, adapters(processes=2, sharding="full"), taught, Store(tmp_path), together)
+    """And not again, if all is killed between training and saving."""
+    (one, alone), together, afterwards = adapted, Recorder(), Recorder()
+    texts = tmp_path / "documents"
+    write_documents(
+        texts / "validation" / "00000.parquet", [Document("a", "Lists hold what is put there.", "b")]
+    )
+    inputs, divided = (
+        {**taught, "documents": external("documents", texts)},
+        adapters(processes=2, sharding="full"),
+    )
+    with pytest.raises(RankDied, match="process 0 of stage finetune ended with -9"):
+        run_stage(finetune, divided, inputs, Store(tmp_path), MultiReport([together, KillAfterwards()]))
     assert list(together.series("loss")) == [1, 2, 3, 4, 5, 6]
+    two = run_stage(finetune, divided, inputs, Store(tmp_path), afterwards)
+    assert afterwards.done == [(6 * 4 * LENGTH, 6 * 4 * LENGTH, "tokens")] and not afterwards.series("loss")
     assert_the_same(alone, together)
     assert_the_same_files(one, two)
+
+
+def test_shards_go_back_to_the_weights_that_they_began_with(tmp_path: Path, model: Artifact):
+    """With a learning rate that makes every validation worse, the best weights are the first, whoever trains them."""
+    blocks = external("blocks", write_blocks(tmp_path / "blocks", LENGTH))
+    inputs, store = {"teacher": model, "blocks": blocks}, Store(tmp_path)
+    hopeless = {"learning_rate": 1.0, "patience": 1, "validations": 4, "spike": 0}
+    one, two = (
+        run_stage(distill, student(**hopeless, **how), inputs, store, Silent())
+        for how in ({}, {"processes": 2, "sharding": "full"})
+    )
+    assert_the_same_files(one, two)
+    given = load_file(model.path / "model.safetensors")
+    for name, weight in load_file(two.path / "model.safetensors").items():
+        assert weight.equal(given[name].to(weight.dtype)), name
+    for each in (one, two):
+        assert each.summary["bits_per_byte"] == pytest.approx(each.summary["initial_bits_per_byte"], rel=1e-4)

@@ -4,8 +4,8 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -14,10 +14,12 @@ import pytest
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import REPORT, Artifact, Store, external
+from leanpipe.corpus.document import Document
 from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.training.distill.distill import DistillConfig, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from leanpipe.training.trainer.config import TrainingConfig
+from tests.support.cleaned_corpus import write_documents
 from tests.support.tiny_models import tiny_model
 from tests.training.blocks import write_blocks
 
@@ -78,12 +80,22 @@ class Killer(Silent):
         self.seen.append(done)
         if done >= self._tokens and not self._sent:  # a checkpoint may be of a later step than was meant
             self._sent = True
-            helper = next(
-                one
-                for one in psutil.Process().children()
-                if "leanpipe.processes.fork_server" in one.cmdline()
-            )
-            os.kill(helper.children()[0].pid, self._signal)
+            send(self._signal)
+
+
+def send(number: int) -> None:
+    """Send a signal to the process that trains."""
+    helpers = psutil.Process().children()
+    helper = next(one for one in helpers if "leanpipe.processes.fork_server" in one.cmdline())
+    os.kill(helper.children()[0].pid, number)
+
+
+class KillerAfterwards(Silent):
+    """Kills the process once it has trained and measured what was forgotten, while it merges and saves."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        if "forgotten_bits_per_byte" in values:
+            send(signal.SIGKILL)
 
 
 def finished(fork_server: ForkServer, case: Case, store: Store, kills: list[tuple[int, int]]) -> Artifact:
@@ -133,6 +145,24 @@ def test_a_stage_that_is_told_to_end_writes_a_checkpoint_of_that_very_step(fork_
     killer = Killer(0, signal.SIGTERM)
     fork_server.run(case.stage, case.config, case.inputs, store, killer)
     assert killer.seen[0] == (newest + 1) * 2 * LENGTH
+
+
+def test_what_is_killed_after_its_last_step_trains_none_again(fork_server, cases, tmp_path):
+    """Nor is a checkpoint published with the result, or left behind."""
+    case, texts = cases["finetune"], tmp_path / "documents"
+    write_documents(
+        texts / "validation" / "00000.parquet", [Document("a", "Lists hold what is put there.", "b")]
+    )
+    case = replace(case, inputs={**case.inputs, "documents": external("documents", texts)})
+    whole, store = finished(fork_server, case, Store(tmp_path / "whole"), []), Store(tmp_path / "killed")
+    with pytest.raises(StageDied, match="SIGKILL"):
+        fork_server.run(case.stage, case.config, case.inputs, store, KillerAfterwards())
+    watcher = Killer(0, signal.SIGKILL)
+    killed = fork_server.run(case.stage, case.config, case.inputs, store, watcher)
+    assert watcher.seen == [STEPS * 2 * LENGTH]  # one report, that all of it is done
+    assert killed.digest == whole.digest  # to the bit
+    assert reported(killed) == reported(whole)
+    assert not [path for path in store.root.rglob("*") if "checkpoint" in path.name]
 
 
 @pytest.mark.chaos
