@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
