@@ -116,13 +116,13 @@ def merge(base: Path, adapter: Path) -> "PreTrainedModel":
     adapted = PeftModel.from_pretrained(load_model(base, torch.float32), adapter)
     before = sample_logits(adapted)
     merged = adapted.merge_and_unload()
-    check_same_predictions(before, sample_logits(merged), "float32")
+    check_same_predictions(before, sample_logits(merged))
     return merged
 
 
-_AGREEMENT = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 0.15, "nf4": 0.6}
-"""How far apart logits may be that should be the same, by the least precise arithmetic that made them. TF32 has 3 digits,
-and what 4 bits round away from the weights is a good part of a small model's logits."""
+_AGREEMENT = 1e-2
+"""How far apart logits may be that should be the same, both computed in float32, of which TF32 keeps 3 digits. The trained
+model itself is not compared: in bfloat16 its logits for such tokens are up to 0.3 of their norm from float32's."""
 
 
 def sample_logits(model: "PreTrainedModel") -> "torch.Tensor":
@@ -139,13 +139,10 @@ def sample_logits(model: "PreTrainedModel") -> "torch.Tensor":
     return (logits - logits.mean(-1, keepdim=True)).cpu()
 
 
-def check_same_predictions(adapted: "torch.Tensor", merged: "torch.Tensor", arithmetic: str) -> None:
-    """Raise UserError if logits before and after a merge are further apart than rounding in `arithmetic` explains.
-
-    `arithmetic` is float32, float16, bfloat16 or nf4. The distance is a share of the merged logits' norm.
-    """
+def check_same_predictions(adapted: "torch.Tensor", merged: "torch.Tensor") -> None:
+    """Raise UserError if logits before and after a merge are further apart, as a share of their norm, than rounding explains."""
     apart = float((adapted - merged).norm() / merged.norm().clamp(min=1e-30))
-    if not apart <= _AGREEMENT[arithmetic]:
+    if not apart <= _AGREEMENT:
         raise UserError(
             f"the merged model does not predict what was trained: for a few tokens their logits are {apart:.2g} of their "
             "norm apart, so it is not saved: choose other finetune.target_modules, or another finetune.adapter"
