@@ -34,33 +34,12 @@ def cross_entropy(
             None,
         )
     p_NV = softmax(logits_NV)
-    at_N = flat(labels_N.clamp(min=0)[:, None], p_NV.shape[1])
-    of_label_N, others_N = take_out(p_NV, at_N)
-    losses_N = -log_of(of_label_N, others_N).where(labels_N != IGNORED, 0)
-    p_NV.put_(at_N, torch.where(of_label_N > 0.5, -others_N, of_label_N - 1).to(p_NV.dtype))
+    at_N1 = labels_N.clamp(min=0)[:, None]
+    scored_N = labels_N != IGNORED
+    losses_N = -log(p_NV.gather(1, at_N1))[:, 0].where(scored_N, 0)
+    p_NV.view(-1).index_add_(0, flat(at_N1, p_NV.shape[1]), p_NV.new_full((len(at_N1),), -1))
     zero_padded_rows(p_NV, labels_N)
     return losses_N, p_NV
-
-
-def take_out(p_NV: torch.Tensor, at_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take one probability out of each row: return it, and what is left in the row, both (N,), in float32 or better.
-
-    `at_N` is where they lie in the flat `p_NV`, in which they become 0. Of a probability near 1, bfloat16 does not know what
-    is missing (the last before 1 is .996), but it does know the small ones that make that up.
-    """
-    taken_N = at_least_float32(p_NV.take(at_N))
-    p_NV.put_(at_N, p_NV.new_zeros(()).expand_as(at_N))
-    return taken_N, at_least_float32(p_NV.sum(-1))
-
-
-def precise(p: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return probabilities of which all that is not theirs is `others`: where that is the smaller part, as 1 less it."""
-    return torch.where(p > 0.5, 1 - others, p)
-
-
-def log_of(p: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Take logarithms of such probabilities; finite ones, as by `log`, and exact to the last digit near 1."""
-    return torch.where(p > 0.5, torch.log1p(-others.clamp(max=0.5)), log(p))
 
 
 def zero_padded_rows(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:

@@ -16,10 +16,7 @@ from leanpipe.training.losses.chunked_loss import (
     cross_entropy,
     flat,
     log,
-    log_of,
-    precise,
     softmax,
-    take_out,
     zero_padded_rows,
 )
 
@@ -100,30 +97,28 @@ def top_k_kl(
     scored_C1 = (labels_C != IGNORED)[:, None]
     p_CV = softmax(logits_CV, loss.temperature)
     at_C1 = labels_C.clamp(min=0)[:, None]
+    of_label_C1 = p_CV.gather(1, at_C1)
     width = p_CV.shape[1]
     named, labelled = flat(ids_CK, width), flat(at_C1, width)
-    is_label_CK = ids_CK == at_C1
-    student_CM, of_label_C1 = _buckets(p_CV, named, labelled, is_label_CK)
+    student_CM = _buckets(p_CV, named)
     value_C, slope_CM = divergence_and_gradient(
         student_CM, teacher_CM, divergence=loss.divergence, beta=loss.beta
     )
     slope_CM *= loss.kl_weight * loss.temperature * scored_C1.to(slope_CM.dtype)
     factor_C1 = slope_CM[:, -1:] / student_CM[:, -1:].exp()
-    text_C1 = torch.zeros_like(factor_C1)
     if loss.temperature == 1:
         # The text's gradient, p - 1 at the label and p elsewhere, comes along in the same pass.
-        of_text_C = -of_label_C1[:, 0].where(scored_C1[:, 0], 0)
+        of_text_C = -log(of_label_C1)[:, 0].where(scored_C1[:, 0], 0)
         text_C1 = (1 - loss.kl_weight) * scored_C1.to(slope_CM.dtype)
         slope_CM[:, :-1] += text_C1 * student_CM[:, :-1].exp()
         factor_C1 += text_C1
     else:
         of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, loss.kl_weight < 1)
     sums = _sums(loss, loss.temperature**2 * value_C.where(scored_C1[:, 0], 0), of_text_C)
-    at_label_C1 = slope_CM[:, :-1].masked_fill(~is_label_CK, 0).sum(-1, keepdim=True)
-    at_label_C1 += factor_C1 * of_label_C1.exp().masked_fill(is_label_CK.any(-1, keepdim=True), 0) - text_C1
     p_CV.mul_(factor_C1.to(p_CV.dtype)).put_(named, slope_CM[:, :-1].to(p_CV.dtype))
-    p_CV.put_(labelled, at_label_C1.to(p_CV.dtype))
-    if loss.temperature != 1 and of_text_CV is not None:
+    if loss.temperature == 1:
+        p_CV.view(-1).index_add_(0, labelled, -text_C1[:, 0].to(p_CV.dtype))
+    elif of_text_CV is not None:
         p_CV.add_(of_text_CV, alpha=1 - loss.kl_weight)
     return sums, p_CV
 
@@ -147,58 +142,35 @@ def sampled_kl(
     at_C1 = labels_C.clamp(min=0)[:, None]
     p_CV = softmax(logits_CV, loss.temperature)
     width, plain = p_CV.shape[1], loss.temperature == 1
-    asked_CI = torch.cat([ids_CJ, at_C1], dim=-1)
-    asked = flat(asked_CI, width)
-    p_CI = at_least_float32(p_CV.take(asked).view(asked_CI.shape))
-    top_C1 = asked_CI.gather(1, p_CI.argmax(-1, keepdim=True))
-    top = flat(top_C1, width)
-    of_top_C, others_C = take_out(p_CV, top)
-    log_p_CI = torch.where(asked_CI == top_C1, log_of(of_top_C, others_C)[:, None], log(p_CI))
-    student_CJ = log_p_CI[:, :-1]
+    named = flat(ids_CJ, width)
+    student_CJ = log(p_CV.take(named).view_as(weights_CJ))
     value_C = (weights_CJ * (teacher_CJ - student_CJ)).sum(-1).where(scored_C, 0)
     if plain:
-        of_text_C = -log_p_CI[:, -1].where(scored_C, 0)
+        of_text_C = -log(p_CV.gather(1, at_C1))[:, 0].where(scored_C, 0)
     else:
         of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, loss.kl_weight < 1)
     sums = _sums(loss, loss.temperature**2 * value_C, of_text_C)
     away = loss.kl_weight * loss.temperature
     if not plain:
         p_CV.mul_(away)
-    # What is taken off p: of the most likely token it is done in float32, where little of p is left.
-    taken_CI = torch.cat(
-        [away * weights_CJ, torch.full_like(weights_CJ[:, :1], (1 - loss.kl_weight) * plain)], -1
-    )
-    p_CV.view(-1).index_add_(0, asked, -taken_CI.masked_fill(asked_CI == top_C1, 0).flatten().to(p_CV.dtype))
-    of_top_C = (1 if plain else away) * precise(of_top_C, others_C)
-    p_CV.put_(top, (of_top_C - taken_CI.masked_fill(asked_CI != top_C1, 0).sum(-1)).to(p_CV.dtype))
-    if not plain and of_text_CV is not None:
+    p_CV.view(-1).index_add_(0, named, (-away * weights_CJ).flatten().to(p_CV.dtype))
+    if plain:  # the text's gradient is p too, less 1 at the label
+        p_CV.view(-1).index_add_(0, flat(at_C1, width), p_CV.new_full((len(at_C1),), loss.kl_weight - 1))
+    elif of_text_CV is not None:
         p_CV.add_(of_text_CV, alpha=1 - loss.kl_weight)
     zero_padded_rows(p_CV, labels_C)
     return sums, p_CV
 
 
-def _buckets(
-    p_CV: torch.Tensor, named: torch.Tensor, labelled: torch.Tensor, is_label_CK: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """ln p of the tokens at the places `named` (C x K) and, last, of all others (C, K + 1), and of the labels (C, 1).
+def _buckets(p_CV: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
+    """ln p of the tokens at the places `named` (C x K) and, last, of all others (C, K + 1); the former are taken out of
+    `p_CV`.
 
-    All but the others are taken out of `p_CV`, and before the rest is added up: what is left is often far smaller than the
-    rounding of what is taken. For the same reason what is near 1 is told by what is not in it (see `take_out`).
+    Taken out before the rest is added up: what is left is often far smaller than the rounding of what is taken.
     """
-    named_CK, label_C1 = (
-        at_least_float32(p_CV.take(places).view(len(p_CV), -1)) for places in (named, labelled)
-    )
-    zero = p_CV.new_zeros(())
-    p_CV.put_(named, zero.expand_as(named)).put_(labelled, zero.expand_as(labelled))
-    is_named_C1 = is_label_CK.any(-1, keepdim=True)
-    left_C1 = at_least_float32(p_CV.sum(-1, keepdim=True))
-    parts_CP = torch.cat([named_CK, label_C1.masked_fill(is_named_C1, 0), left_C1], dim=-1)
-    # All but the largest part.
-    others_C1 = parts_CP.masked_fill(parts_CP == parts_CP.amax(-1, keepdim=True), 0).sum(-1, keepdim=True)
-    named_CK, outside_C1 = log_of(named_CK, others_C1), label_C1.masked_fill(is_named_C1, 0) + left_C1
-    of_named_C1 = parts_CP[:, :-2].sum(-1, keepdim=True)
-    student_CM = torch.cat([named_CK, log_of(outside_C1, of_named_C1)], dim=-1)
-    return student_CM, log_of(label_C1, others_C1)
+    named_CK = p_CV.take(named).view(len(p_CV), -1)
+    p_CV.put_(named, p_CV.new_zeros(()).expand_as(named))
+    return log(torch.cat([named_CK, p_CV.sum(-1, keepdim=True)], dim=-1))
 
 
 def _sums(loss: DistillationLoss, divergence_C: torch.Tensor, of_text_C: torch.Tensor) -> torch.Tensor:
