@@ -23,7 +23,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     one["stage"]: one for one in json.loads((OLD / "keys.json").read_text())
 }
 CHANGED = {"distill", "finetune"}
-"""Stages that are computed once more: of one a setting and an input were renamed, both compute their loss more precisely."""
+"""Stages that are computed once more: of one a setting and an input were renamed, the other measures forgetting otherwise."""
 
 
 @pytest.fixture(scope="module", autouse=True)
