@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 
 from leanpipe.core.home import Home
 from leanpipe.core.store import Artifact
+from leanpipe.corpus.clean import clean
 from tasks.tracking.runs import MlflowReport, Tracking
 
 
@@ -107,7 +108,7 @@ def test_the_flow_s_run_shows_the_figures_of_its_stages(tracking: Tracking, tmp_
 def test_documents_are_a_data_set_with_columns_and_figures(tracking: Tracking, tmp_path: Path):
     folder = tmp_path / 'it is "here"'
     documents = Artifact(
-        name="clean",
+        name=clean.name,
         path=folder,
         digest="d" * 64,
         summary={"documents_kept": 290, "characters_kept": 1_675_433, "note": "text"},
