@@ -47,10 +47,9 @@ def draw_size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
             lower = any(abs(size - other) < 0.01 * size for other in seen)
             seen.append(size)
             axes.annotate(label, (size, bits), xytext=(7, -14 if lower else 5), textcoords="offset points")
-        axes.margins(x=0.15)
         axes.set(title="Size against quality", xlabel="weights on disk, MB")
         axes.set_ylabel("bits per byte (± standard error)")
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.2 * max(summary["size_bytes"] / _MB for summary in rows.values()))
         axes.grid(alpha=0.3)
 
 
