@@ -175,8 +175,8 @@ def training_estimate(
 ) -> Estimate:
     """What a training takes of `trained` parameters, with `work` operations a token.
 
-    Disk holds two checkpoints with the optimiser's state, the weights in the end, and the model in bfloat16. Of a model in shards, the first process
-    keeps the whole in main memory.
+    Disk holds two checkpoints with the optimiser's state, the weights in the end, and the model in bfloat16. Of a model in
+    shards, the first process keeps the whole in main memory.
     """
     state = memory.parts["optimiser"] * config.shards + 4 * trained
     kept = 4 * size.parameters if config.shards > 1 else 0
