@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 import re
 import resource
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,33 +49,62 @@ def trained(folder: Path, config: TrainingConfig, length: int = 256) -> tuple[in
 def limited(folder: Path, megabytes: int, config: TrainingConfig, length: int = 256) -> Any:
     """What `trained` gives in a process that may take only so much more memory: allocations beyond that really fail.
 
-    An error comes back as its text, and what was logged as the last value.
+    An error of the user's comes back as its text, and what was logged as the last value.
     """
-    context = multiprocessing.get_context("fork")
+    return in_a_process_of_its_own(_limited, folder, megabytes, config, length)
+
+
+def in_a_process_of_its_own(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What `work` returns in a process that holds nothing but what this module imports.
+
+    One forked from the tests' own process has what earlier tests left there, and so another amount of memory to spare.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     results = context.SimpleQueue()
-    process = context.Process(target=_limited, args=(folder, megabytes, config, length, results))
+    process = context.Process(target=_answer, args=(work, arguments, results))
     process.start()
     process.join()
     assert process.exitcode == 0
-    return results.get()
+    answer, error = results.get()
+    assert not error, error
+    return answer
 
 
-def _limited(folder: Path, megabytes: int, config: TrainingConfig, length: int, results: Any) -> None:
+def _answer(work: Callable[..., Any], arguments: tuple[Any, ...], results: Any) -> None:
     torch.set_num_threads(1)
+    answer, error = None, ""
+    try:
+        answer = work(*arguments)
+    except Exception:  # noqa: BLE001 - whatever it is, the test shows it
+        _give_back_memory()  # a traceback needs some, too
+        error = traceback.format_exc()
+    results.put((answer, error))
+
+
+def _leave_free(size: int) -> None:
+    taken = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (taken + size, resource.RLIM_INFINITY))
+
+
+def _give_back_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+
+
+def _limited(folder: Path, megabytes: int, config: TrainingConfig, length: int) -> tuple[Any, list[str]]:
     logged: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("leanpipe").addHandler(handler)
     # One step of one block brings in what a training always needs; then the rest of the address space is taken away.
     trained(folder / "once", settings(tokens=1, batch=1))
-    taken = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (taken + megabytes * 2**20, resource.RLIM_INFINITY))
+    _leave_free(megabytes * 2**20)
     try:
         answer: Any = trained(folder / "limited", config, length)
     except UserError as error:
         answer = str(error)
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
-    results.put((answer, logged))
+    _give_back_memory()
+    return answer, logged
 
 
 @on_a_processor
@@ -105,23 +136,17 @@ def test_sizes_are_divisors_of_the_batch():
 @on_a_processor
 def test_the_first_guess_fits_into_what_the_process_may_take():
     """A block of 256 tokens takes 2 layers x 256 tokens x 5,824 bytes, which is 3 MB: into 75% of 20 MB go five."""
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    process = context.Process(target=_guess_within, args=(20 * 2**20, results))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    assert results.get() == (8, 4)  # of 64 blocks, 2,048 tokens; and the divisor below five
+    # Of 64 blocks, 2,048 tokens; and the divisor below five.
+    assert in_a_process_of_its_own(_guess_within, 20 * 2**20) == (8, 4)
 
 
-def _guess_within(limit: int, results: Any) -> None:
+def _guess_within(limit: int) -> tuple[int, int]:
     model, config = tiny_llama(), settings()
     free = micro_batch.first_guess(model, config, 256)
-    taken = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (taken + limit, resource.RLIM_INFINITY))
+    _leave_free(limit)
     limited = micro_batch.first_guess(model, config, 256)
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
-    results.put((free, limited))
+    _give_back_memory()
+    return free, limited
 
 
 def test_what_is_an_allocation_that_failed():
