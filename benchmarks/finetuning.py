@@ -60,7 +60,8 @@ def prepare(folder: Path) -> Path:
     from leanpipe.assets.samples import alpaca
     from leanpipe.training.finetune.instructions import read_instructions
 
-    found = [one for one in read_instructions(alpaca(PAGES)).conversations if len(one) == 2]
+    read = read_instructions(alpaca(PAGES)).conversations
+    found = [one.messages for one in read if len(one.messages) == 2]
     (folder / "told.jsonl").write_text(
         "".join(json.dumps(one) + "\n" for one in found[: EXAMPLES + HELD_OUT])
     )
@@ -96,10 +97,18 @@ def conversations(told: Path) -> tuple[list[Any], list[Any]]:
     return read[HELD_OUT:], read[:HELD_OUT]
 
 
+def encoded(some: list[Any], tokenizer: Any) -> list[Any]:
+    """Our examples of lists of messages."""
+    from leanpipe.training.finetune.chat import encode_all
+    from leanpipe.training.finetune.instructions import Conversation
+
+    kept = encode_all(map(Conversation, some), tokenizer, MAX_LENGTH)
+    return [example for examples in kept.conversations for example in examples]
+
+
 def run_ours(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, Any]:
     from leanpipe.core.report import Silent
     from leanpipe.models.load import load_tokenizer
-    from leanpipe.training.finetune.chat import encode
     from leanpipe.training.finetune.finetune import FinetuneConfig, _with_adapters
     from leanpipe.training.finetune.lora import save_adapter
     from leanpipe.training.finetune.packing import pack
@@ -109,7 +118,7 @@ def run_ours(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, A
 
     tokenizer = load_tokenizer(model)
     some, _ = conversations(told)
-    examples = [encode(messages, tokenizer, MAX_LENGTH) for messages in some]
+    examples = encoded(some, tokenizer)
     real = sum(len(example.tokens) for example in examples)
     blocks = pack(examples, MAX_LENGTH, tokenizer.pad_token_id)
     # As many steps as the peer has, each on as much text.
@@ -149,11 +158,9 @@ def run_trl(model: Path, told: Path, out: Path, **settings: Any) -> dict[str, An
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from leanpipe.training.finetune.chat import encode
-
     tokenizer = AutoTokenizer.from_pretrained(model)
     some, _ = conversations(told)
-    real = sum(len(encode(messages, tokenizer, MAX_LENGTH).tokens) for messages in some)
+    real = sum(len(example.tokens) for example in encoded(some, tokenizer))
     rows = [{"prompt": messages[:1], "completion": messages[1:]} for messages in some]
     arguments = SFTConfig(
         output_dir=str(out),
@@ -194,14 +201,13 @@ def held_out_loss(model: Path, adapter: Path, told: Path) -> float:
     import torch
 
     from leanpipe.models.load import load_tokenizer
-    from leanpipe.training.finetune.chat import encode
     from leanpipe.training.finetune.lora import merge
     from leanpipe.training.finetune.packing import pack
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.data import collate, scored_tokens
 
     tokenizer, (_, held_out) = load_tokenizer(model), conversations(told)
-    blocks = pack([encode(messages, tokenizer, MAX_LENGTH) for messages in held_out], MAX_LENGTH, 0)
+    blocks = pack(encoded(held_out, tokenizer), MAX_LENGTH, 0)
     merged, total = merge(model, adapter), 0.0
     for block in blocks:
         batch = {name: value.to(merged.device) for name, value in collate([block]).items()}

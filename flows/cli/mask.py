@@ -14,8 +14,9 @@ from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import Artifact, Store
 from leanpipe.models.load import load_tokenizer
 from leanpipe.processes.run_stage import run_stage
-from leanpipe.training.finetune.chat import check_template, encode, learned_runs
+from leanpipe.training.finetune.chat import encode_all, learned_runs
 from leanpipe.training.finetune.instructions import read_instructions
+from leanpipe.training.finetune.template import check_template
 
 LEARNT, READ = "bold green", "dim"
 
@@ -31,8 +32,10 @@ def show_mask(
     console.print(f"{instructions}: {read.describe()}; {read.skipped:,} records skipped", soft_wrap=True)
     tokenizer = load_tokenizer(_model(home, model))
     check_template(tokenizer)
-    encoded = [encode(messages, tokenizer, max_length) for messages in read.conversations[:examples]]
-    for number, example in enumerate(encoded, 1):
+    encoded = encode_all(read.conversations[:examples], tokenizer, max_length)
+    if encoded.refused:
+        console.print(f"left out: {encoded.describe()}", soft_wrap=True, markup=False)
+    for number, example in enumerate((one for some in encoded.conversations for one in some), 1):
         console.rule(f"{number}: {example.learned} of {len(example.tokens)} tokens are learnt")
         console.print(_coloured(learned_runs(example, tokenizer)), soft_wrap=True)
 

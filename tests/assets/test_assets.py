@@ -30,7 +30,7 @@ def test_python_s_own_help_is_a_corpus_on_every_machine(tmp_path: Path):
 def test_python_s_docstrings_are_instructions(tmp_path: Path):
     conversations = read_instructions(python_docstrings(tmp_path)).conversations
     assert len(conversations) > 500
-    assert all(turns[0]["content"].startswith("What does ") for turns in conversations)
+    assert all(one.messages[0]["content"].startswith("What does ") for one in conversations)
 
 
 def test_a_file_that_is_not_the_pinned_one_is_refused_and_removed(tmp_path: Path):

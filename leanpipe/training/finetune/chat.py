@@ -1,13 +1,20 @@
 """Conversations as tokens, and which of those the model learns: what the assistant says and its end-of-turn, no more."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leanpipe.core import markdown
-from leanpipe.core.errors import UserError
-from leanpipe.training.finetune.instructions import Message
+from leanpipe.training.finetune.instructions import Conversation
+from leanpipe.training.finetune.template import (
+    Rendering,
+    TemplateRefusal,
+    holds_control_tokens,
+    last_turn,
+    render,
+)
 from leanpipe.training.losses.chunked_loss import IGNORED
 
 if TYPE_CHECKING:
@@ -27,83 +34,101 @@ class Example:
         return sum(label != IGNORED for label in self.labels)
 
 
-def check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raise UserError if the tokenizer cannot render a conversation or say where in the text its tokens lie."""
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"the tokenizer {tokenizer.name_or_path} has no chat template: put a chat_template.jinja into its folder"
-        )
-    if not tokenizer.is_fast:
-        raise UserError(f"the tokenizer {tokenizer.name_or_path} has no tokenizer.json, which finetune needs")
+@dataclass
+class Encoded:
+    """Conversations as examples, one list for each, and what became of the others."""
+
+    conversations: list[list[Example]] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    """How many conversations were left out for which reason."""
+    cut: int = 0
+    """How many conversations lost some of the assistant's words to `max_length`."""
+
+    @property
+    def skipped(self) -> int:
+        """How many conversations were left out."""
+        return sum(self.refused.values())
+
+    def describe(self) -> str:
+        """Return why conversations were left out, such as "2 (the chat template refuses them: roles must alternate)"."""
+        return ", ".join(f"{number:,} ({reason})" for reason, number in self.refused.most_common())
 
 
-def encode(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Example:
-    """Turn a conversation into tokens through the chat template, cut after `max_length` of them."""
-    text, spans = render(messages, tokenizer)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens, labels = encoded["input_ids"][:max_length], []
-    for token, (start, end) in zip(tokens, encoded["offset_mapping"], strict=False):
-        inside = any(first <= start and end <= last for first, last in spans)
-        labels.append(token if inside and end > start else IGNORED)
-    return Example(tokens, labels)
+def encode_all(
+    conversations: Iterable[Conversation],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    thoughts: bool = True,
+) -> Encoded:
+    """Turn conversations into examples; those that the template refuses or of which nothing is left are counted."""
+    encoded = Encoded()
+    for conversation in conversations:
+        if holds_control_tokens(conversation, tokenizer):
+            encoded.refused["somebody's words spell a control token"] += 1
+            continue
+        try:
+            whole = encode(conversation, tokenizer, thoughts)
+        except TemplateRefusal as refusal:
+            encoded.refused[f"the chat template refuses them: {refusal}"] += 1
+            continue
+        shortened = [Example(one.tokens[:max_length], one.labels[:max_length]) for one in whole]
+        usable = [example for example in shortened if example.learned]
+        lost = sum(one.learned for one in whole) > sum(one.learned for one in usable)
+        if usable:
+            encoded.conversations.append(usable)
+            encoded.cut += lost
+        elif lost:
+            encoded.refused[f"the assistant answers after more than {max_length} tokens"] += 1
+        else:
+            encoded.refused["the assistant says nothing"] += 1
+    return encoded
+
+
+def encode(
+    conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", thoughts: bool = True
+) -> list[Example]:
+    """Turn a conversation into tokens through the chat template: one example, or more where it rewrites earlier turns.
+
+    A token of which a part is the assistant's is learnt. Raises TemplateRefusal.
+    """
+    return [_example(rendering, tokenizer) for rendering in render(conversation, tokenizer, thoughts)]
+
+
+def last_answers(
+    conversations: Iterable[Conversation], tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield of each conversation the tokens before the assistant's last turn, and those of that turn with its end.
+
+    Conversations that the template refuses or that spell a control token are left out.
+    """
+    for conversation in conversations:
+        if holds_control_tokens(conversation, tokenizer):
+            continue
+        with contextlib.suppress(TemplateRefusal):
+            yield last_answer(conversation, tokenizer)
 
 
 def last_answer(
-    messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase"
+    conversation: Conversation, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[list[int], list[int]]:
-    """Return the tokens before the assistant's last turn, and those of that turn, its end-of-turn included."""
-    text, spans = render(messages, tokenizer)
-    first, last = spans[-1]
-    encoded = tokenizer(text[:last], add_special_tokens=False, return_offsets_mapping=True)
-    begin = sum(start < first for start, _ in encoded["offset_mapping"])
-    return encoded["input_ids"][:begin], encoded["input_ids"][begin:]
+    """Return the tokens before the assistant's last turn, and those of that turn with its end. Raises TemplateRefusal."""
+    example = _example(last_turn(conversation, tokenizer), tokenizer)
+    learned = [place for place, label in enumerate(example.labels) if label != IGNORED]
+    if not learned:
+        return example.tokens, []
+    return example.tokens[: learned[0]], example.tokens[learned[0] : learned[-1] + 1]
 
 
-def render(
-    messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[str, list[tuple[int, int]]]:
-    """Render the conversation as text, and say from which to which character each turn of the assistant goes.
-
-    A turn ends with its end-of-turn token; the line break that templates put after it is the template's, not the
-    assistant's. Raises UserError for a template that renders a beginning otherwise than the whole.
-    """
-    text = _render(messages, tokenizer)
-    spans = []
-    for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before = _render(messages[:index], tokenizer, answer=True)
-            turn = _render(messages[: index + 1], tokenizer)
-            if not text.startswith(turn) or not turn.startswith(before):
-                raise UserError(
-                    f"the chat template of {tokenizer.name_or_path} changes earlier turns when later ones come, so what "
-                    "the assistant said cannot be told from the rest: use a template that only appends"
-                )
-            spans.append((len(before), _end(turn, message["content"], tokenizer)))
-    return text, spans
-
-
-def holds_control_tokens(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether somebody's words spell a token such as the end-of-turn, which the model would take for one."""
-    pattern = re.compile("|".join(map(re.escape, _control_tokens(tokenizer))) or r"(?!)")
-    return any(pattern.search(message["content"]) for message in messages)
-
-
-def _end(turn: str, content: str, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Where the turn's end-of-turn token ends; where its content ends if the template has no such token."""
-    stripped = turn.rstrip()
-    if stripped.endswith(_control_tokens(tokenizer)):
-        return len(stripped)
-    return turn.rindex(content.strip()) + len(content.strip())
-
-
-def _control_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:
-    """Texts that are never words: end-of-turn and the like."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return tuple(sorted(added.union(tokenizer.all_special_tokens) - {""}))
-
-
-def _render(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", answer: bool = False) -> str:
-    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
+def _example(rendering: Rendering, tokenizer: "PreTrainedTokenizerBase") -> Example:
+    encoded = tokenizer(rendering.text, add_special_tokens=False, return_offsets_mapping=True)
+    tokens, labels = list(encoded["input_ids"]), []
+    for token, (start, end) in zip(tokens, encoded["offset_mapping"], strict=True):
+        inside = any(start < last and first < end for first, last in rendering.spans)
+        labels.append(token if inside and end > start else IGNORED)
+    if not rendering.complete and tokenizer.eos_token_id is not None:
+        tokens.append(tokenizer.eos_token_id)
+        labels.append(tokenizer.eos_token_id)
+    return Example(tokens, labels)
 
 
 def describe_mask(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -50,6 +50,8 @@ class FinetuneConfig(TrainingConfig):
     """Names of the layers that get an adapter, such as q_proj; all-linear is every linear layer but the output."""
     max_length: int = Field(256, ge=8, le=131_072)
     """Conversations are cut after so many tokens, and packed into blocks of that length."""
+    thoughts: bool = True
+    """Learn what the assistant thinks before it answers, too (<think>…</think>); if not, thoughts are read only."""
     validation_share: float = Field(0.05, gt=0, lt=1)
     """Share of the conversations that is held out to measure the loss on; at least one."""
     general_tokens: int = Field(4_096, ge=0, le=10**9)
@@ -75,24 +77,32 @@ class FinetuneInputs:
 class _Examples:
     train: "list[Example]"
     validation: "list[Example]"
+    conversations: int
     skipped: int
+    cut: int
     shapes: str
+    reasons: str
+    """Why conversations were left out."""
 
 
 def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
     """Raise UserError for what this device, this model or these instructions cannot do. Loads no weights."""
     from leanpipe.models.count import expected_config, tokenizer_folder
-    from leanpipe.training.finetune.chat import check_template
     from leanpipe.training.finetune.instructions import read_instructions
     from leanpipe.training.finetune.lora import check_targets
+    from leanpipe.training.finetune.template import check_template
 
     check_training(config)
     model = inputs["model"]
     check_targets(expected_config(model), config.target_modules, model.path or "the student")
-    if tokenizer := tokenizer_folder(model):
-        check_template(load_tokenizer(tokenizer))
-    if "instructions" in inputs:
-        read_instructions(inputs["instructions"].path)
+    instructions = inputs["instructions"].path if "instructions" in inputs else None
+    if folder := tokenizer_folder(model):
+        tokenizer = load_tokenizer(folder)
+        check_template(tokenizer)
+        if instructions:
+            _examples(config, instructions, tokenizer)
+    elif instructions:
+        read_instructions(instructions)
 
 
 def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
@@ -147,8 +157,11 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "initial_validation_loss": outcome.initial_validation,
         "validation_loss": outcome.validation,
         "trainable_parameters": trained,
+        "conversations": examples.conversations,
         "examples": len(examples.train) + len(examples.validation),
         "skipped": examples.skipped,
+        "skipped_because": examples.reasons,
+        "cut_answers": examples.cut,
         "tokens": outcome.tokens,
         "assistant_tokens": sum(example.learned for example in examples.train),
         "tokens_per_second": outcome.tokens_per_second,
@@ -161,22 +174,27 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
 
 
 def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Examples:
-    """Conversations as tokens, some of them held out. Those of which nothing would be learnt are skipped."""
-    from leanpipe.training.finetune.chat import encode, holds_control_tokens
+    """Conversations as tokens, some of them held out. Those of which nothing would be learnt are skipped and counted."""
+    from leanpipe.training.finetune.chat import encode_all
     from leanpipe.training.finetune.instructions import read_instructions
 
     read = read_instructions(path)
-    clean = [messages for messages in read.conversations if not holds_control_tokens(messages, tokenizer)]
-    encoded = [encode(messages, tokenizer, config.max_length) for messages in clean]
-    usable = [example for example in encoded if example.learned]
+    encoded = encode_all(read.conversations, tokenizer, config.max_length, config.thoughts)
+    usable = encoded.conversations
     if len(usable) < 2:
+        left_out = f"; left out were {encoded.describe()}" if encoded.refused else ""
         raise UserError(
-            f"{path} has {len(usable)} usable instructions: at least 2 are needed, one to learn, one to check"
+            f"{path} has {len(usable)} usable instructions: at least 2 are needed, one to learn, one to check{left_out}"
         )
     random.Random(config.seed).shuffle(usable)
     held_out = min(len(usable) - 1, max(1, round(config.validation_share * len(usable))))
-    skipped = read.skipped + len(read.conversations) - len(usable)
-    return _Examples(usable[held_out:], usable[:held_out], skipped, read.describe())
+    validation, train = (
+        [one for some in part for one in some] for part in (usable[:held_out], usable[held_out:])
+    )
+    unread = f"{read.skipped:,} (no conversation that could be learnt)" if read.skipped else ""
+    reasons = ", ".join(filter(None, (unread, encoded.describe()))) or "none"
+    skipped = read.skipped + encoded.skipped
+    return _Examples(train, validation, len(usable), skipped, encoded.cut, read.describe(), reasons)
 
 
 def _training_data(
@@ -234,5 +252,8 @@ def _write_mask(examples: _Examples, tokenizer: "PreTrainedTokenizerBase", out: 
 
     path = out / "report" / "mask.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    read = f"The instructions were read as {examples.shapes}; {examples.skipped:,} records were skipped.\n\n"
+    read = (
+        f"The instructions were read as {examples.shapes}. Records that were skipped: {examples.reasons}. "
+        f"Of {examples.cut:,} conversations `max_length` cut off something that the assistant said.\n\n"
+    )
     path.write_text(read + describe_mask(examples.train[0], tokenizer))

@@ -111,7 +111,7 @@ class Turns:
 def check_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs) -> None:
     """Raise UserError without TRL, or for what this teacher cannot do. Reads its config and its tokenizer."""
     from leanpipe.models.count import read_config
-    from leanpipe.training.finetune.chat import check_template
+    from leanpipe.training.finetune.template import check_template
 
     if importlib.util.find_spec("trl") is None:
         raise UserError(
@@ -208,12 +208,11 @@ def check_student(student: Path, teacher: Path) -> None:
 
 def read_turns(config: OnPolicyConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> Turns:
     """Read the last answer of each conversation, in an order that the seed decides. Raises UserError for fewer than two."""
-    from leanpipe.training.finetune.chat import holds_control_tokens, last_answer
+    from leanpipe.training.finetune.chat import last_answers
     from leanpipe.training.finetune.instructions import read_instructions
 
     read = read_instructions(path)
-    clean = [messages for messages in read.conversations if not holds_control_tokens(messages, tokenizer)]
-    pairs = (last_answer(messages, tokenizer) for messages in clean)
+    pairs = last_answers(read.conversations, tokenizer)
     turns = [
         Turn(prompt, answer[: config.max_new_tokens])
         for prompt, answer in pairs

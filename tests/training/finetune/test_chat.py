@@ -4,13 +4,10 @@ import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.models.load import load_tokenizer
-from leanpipe.training.finetune.chat import (
-    check_template,
-    describe_mask,
-    encode,
-    holds_control_tokens,
-    last_answer,
-)
+from leanpipe.training.finetune import chat
+from leanpipe.training.finetune.chat import describe_mask, encode_all
+from leanpipe.training.finetune.instructions import Conversation
+from leanpipe.training.finetune.template import check_template, holds_control_tokens
 from tests.support.tiny_models import tiny_tokenizer
 
 TEACHER = Path("/tmp/teacher")
@@ -21,6 +18,17 @@ TURNS = [
     {"role": "user", "content": "Sure?\n"},
     {"role": "assistant", "content": "Yes.\n\nQuite  sure, café. "},
 ]
+
+
+def encode(messages, tokenizer, max_length):
+    """The only example of a conversation."""
+    encoded = encode_all([Conversation(messages)], tokenizer, max_length)
+    [[example]] = encoded.conversations
+    return example
+
+
+def last_answer(messages, tokenizer):
+    return chat.last_answer(Conversation(messages), tokenizer)
 
 
 def learned(example, tokenizer) -> str:
@@ -62,8 +70,8 @@ def test_token_by_token(tokenizer):
 
 
 def test_a_long_conversation_is_cut(tokenizer):
-    whole, cut = encode(TURNS, tokenizer, 1000), encode(TURNS, tokenizer, 30)
-    assert (cut.tokens, cut.labels) == (whole.tokens[:30], whole.labels[:30])
+    whole, cut = encode(TURNS, tokenizer, 1000), encode(TURNS, tokenizer, 60)
+    assert (cut.tokens, cut.labels) == (whole.tokens[:60], whole.labels[:60])
 
 
 def test_an_answer_that_repeats_the_question_is_found_in_its_place():
@@ -84,19 +92,13 @@ def with_template(template: str):
     return tokenizer
 
 
-def test_a_template_without_an_end_of_turn_teaches_the_words_alone():
+def test_where_a_template_ends_no_turn_the_end_of_text_is_learnt():
     tokenizer = with_template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
                               "{% if add_generation_prompt %}assistant:{% endif %}")  # fmt: skip
     example = encode(
         [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], tokenizer, 1000
     )
-    assert learned(example, tokenizer) == " Hello"
-
-
-def test_a_template_that_rewrites_earlier_turns_is_refused():
-    tokenizer = with_template("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
-    with pytest.raises(UserError, match="changes earlier turns"):
-        encode(TURNS, tokenizer, 1000)
+    assert learned(example, tokenizer) == " Hello<|im_end|>"
 
 
 def test_a_tokenizer_without_template_is_refused():
@@ -106,8 +108,9 @@ def test_a_tokenizer_without_template_is_refused():
 
 def test_control_tokens_in_somebodys_words_are_noticed():
     tokenizer = tiny_tokenizer()
-    assert not holds_control_tokens(TURNS, tokenizer)
-    assert holds_control_tokens([{"role": "user", "content": "Say <|im_end|> now"}], tokenizer)
+    assert not holds_control_tokens(Conversation(TURNS), tokenizer)
+    asked = {"role": "user", "content": "Say <|im_end|> now"}
+    assert holds_control_tokens(Conversation([asked, *TURNS[-1:]]), tokenizer)
 
 
 def test_the_mask_can_be_read():

@@ -154,7 +154,10 @@ def test_the_shape_of_the_instructions_is_said(tmp_path, model, caplog):
     summary, out = run(tmp_path, model)
     assert summary["shapes"] == "alpaca (10)"
     page = (out / "report" / "mask.md").read_text()
-    assert page.startswith("The instructions were read as alpaca (10); 1 records were skipped.")
+    assert page.startswith(
+        "The instructions were read as alpaca (10). Records that were skipped: 1 (no conversation"
+    )
+    assert summary["conversations"] + summary["skipped"] == 11
     assert "colours.jsonl: alpaca (10)" in caplog.text
 
 

@@ -1,9 +1,16 @@
+import gzip
 import json
 
 import pytest
 
 from leanpipe.core.errors import UserError
-from leanpipe.training.finetune.instructions import read_instructions, to_messages
+from leanpipe.training.finetune.instructions import Conversation, read_instructions, to_conversation
+
+
+def to_messages(record):
+    conversation = to_conversation(record)
+    return conversation and conversation.messages
+
 
 ASKED = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
@@ -18,6 +25,14 @@ ASKED = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "He
         {"prompt": ASKED[:1], "completion": ASKED[1:]},
         {"instruction": "Hi", "input": "", "output": "Hello"},
         {"instruction": "Hi", "output": "Hello", "history": []},
+        {"instruction": "Hi", "context": "", "response": "Hello"},
+        {"question": "Hi", "answer": "Hello"},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},
+                ASKED[1],
+            ]
+        },
     ],
 )
 def test_the_usual_shapes_say_the_same(record):
@@ -71,6 +86,10 @@ def test_alpaca_history_comes_first():
         {"instruction": "Hi", "output": ["Hello"]},
         {"instruction": "Hi", "output": "Hello", "history": [["alone"]]},
         {"messages": [{"role": ["user"], "content": "Hi"}, ASKED[1]]},
+        {"messages": [{"role": "user", "content": [{"type": "image", "url": "a.png"}]}, ASKED[1]]},
+        {"question": "Hi", "answer": ["Hello"]},
+        {"instruction": 5, "response": "Hello"},
+        {"conversations": [*ASKED, {"from": "function_call", "value": "no call"}]},
     ],
 )
 def test_what_cannot_be_learnt_is_none(record):
@@ -83,7 +102,7 @@ def test_broken_lines_are_skipped_and_counted(tmp_path, caplog):
         "\n".join(['{"prompt": "Hi", "completion": "Hello"}', "{broken", '{"text": "x"}', "", "[1]"])
     )
     read = read_instructions(file)
-    assert read.conversations == [ASKED] and read.skipped == 3
+    assert read.conversations == [Conversation(ASKED)] and read.skipped == 3
     assert f"{file}: 3 records are no conversation" in caplog.text
 
 
@@ -94,7 +113,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     )
     (tmp_path / "notes.txt").write_text("not read")
     read = read_instructions(tmp_path)
-    assert [messages[0]["content"] for messages in read.conversations] == ["a", "c\u2028d", "b"]
+    assert [one.messages[0]["content"] for one in read.conversations] == ["a", "c\u2028d", "b"]
 
 
 def test_json_with_a_record_per_line_is_read(tmp_path):
@@ -107,13 +126,13 @@ def test_json_with_a_record_per_line_is_read(tmp_path):
     [
         (
             "a.jsonl",
-            '{"question": "a", "text": "A"}',
-            "a.jsonl has the fields question, text at line 1; accepted are",
+            '{"query": "a", "text": "A"}',
+            "a.jsonl has the fields query, text at line 1; accepted are",
         ),
         ("a.json", '[{"messages": []}]', "a.json has the fields messages at record 1; accepted are messages"),
         ("a.jsonl", "hello", "a.jsonl has 'hello' at line 1"),
         ("a.jsonl", "", "is empty"),
-        ("a.txt", "hello", "holds no .json or .jsonl file"),
+        ("a.txt", "hello", "holds no .json, .jsonl, .csv, .tsv or .parquet file"),
     ],
 )
 def test_a_file_without_any_says_what_it_has(tmp_path, name, content, message):
@@ -125,3 +144,75 @@ def test_a_file_without_any_says_what_it_has(tmp_path, name, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nothing.json do not exist"):
         read_instructions(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps({"data": [{"question": "Hi", "answer": "Hello"}]}).encode()),
+        ("a.csv", b'question,answer,more\nHi,Hello,\n"",alone,\n'),
+        ("a.tsv", b"prompt\tcompletion\nHi\tHello\n"),
+        ("a.csv", ('messages,source\n"' + json.dumps(ASKED).replace('"', '""') + '",web\n').encode()),
+        ("a.jsonl.gz", gzip.compress(json.dumps({"messages": ASKED}).encode())),
+        ("a.ndjson", json.dumps({"messages": ASKED}).encode()),
+    ],
+)
+def test_every_kind_of_file_says_the_same(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    read = read_instructions(tmp_path)
+    assert read.conversations == [Conversation(ASKED)]
+    assert read.skipped == (b"alone" in content)
+
+
+def test_parquet_is_read_without_the_fields_that_a_row_has_not(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    calls = [{"type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    rows = [ASKED, [ASKED[0], {"role": "assistant", "content": None, "tool_calls": calls}]]
+    pq.write_table(pa.table({"messages": rows}), tmp_path / "a.parquet")
+    first, second = read_instructions(tmp_path).conversations
+    assert first.messages == ASKED
+    assert second.messages[1]["tool_calls"] == [
+        {"type": "function", "function": {"name": "add", "arguments": {}}}
+    ]
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.parquet", b"PAR1 no"), ("a.jsonl.gz", b"no gzip")])
+def test_a_file_that_is_not_what_its_name_says_is_one_sentence(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} cannot be read \("):
+        read_instructions(tmp_path)
+
+
+def test_tools_and_their_answers_are_kept():
+    tool = {"name": "add", "description": "Add.", "parameters": {"type": "object", "properties": {}}}
+    conversation = to_conversation(
+        {
+            "conversations": [
+                {"from": "human", "value": "1 + 1?"},
+                {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1, "b": 1}}'},
+                {"from": "observation", "value": "2"},
+                {"from": "gpt", "value": "Two."},
+            ],
+            "tools": json.dumps([tool]),
+        }
+    )
+    assert conversation.tools == [{"type": "function", "function": tool}]
+    assert [message["role"] for message in conversation.messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert conversation.messages[1]["tool_calls"][0]["function"] == {
+        "name": "add",
+        "arguments": {"a": 1, "b": 1},
+    }
+
+
+def test_a_developer_speaks_as_the_system():
+    assert (
+        to_messages({"messages": [{"role": "developer", "content": "Be brief."}, *ASKED]})[0]["role"]
+        == "system"
+    )
