@@ -100,7 +100,7 @@ def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
         tokenizer = load_tokenizer(folder)
         check_template(tokenizer)
         if instructions:
-            _examples(config, instructions, tokenizer)
+            _check_learnable(config, instructions, tokenizer)
     elif instructions:
         read_instructions(instructions)
 
@@ -171,6 +171,20 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
         "shapes": examples.shapes,
         **forgotten,
     }
+
+
+def _check_learnable(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raise UserError if nothing could be learnt from the instructions. Of many, some are enough to say that it could."""
+    from leanpipe.training.finetune.chat import encode_all
+    from leanpipe.training.finetune.instructions import read_instructions
+
+    read = read_instructions(path).conversations
+    some = read[:: len(read) // _CHECKED + 1]
+    if len(encode_all(some, tokenizer, config.max_length, config.thoughts).conversations) < 2:
+        _examples(config, path, tokenizer)
+
+
+_CHECKED = 500
 
 
 def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Examples:
