@@ -1,8 +1,8 @@
-"""A model folder behind the OpenAI API, by `transformers serve`.
+"""A model folder behind the OpenAI API, answered by the handlers of `transformers serve`.
 
-The engine pins one model and answers only requests that name it as it was named on the command line. So the folder is
-shown to it as the model `leanpipe` in a private hub cache: clients then say `model="leanpipe"` wherever the folder lies,
-`/v1/models` lists that name, and nothing is ever looked up on a hub.
+Those pin one model and answer only requests that name it as it was named to them. So the folder is shown to them as the
+model `leanpipe` in a private hub cache: clients then say `model="leanpipe"` wherever the folder lies, `/v1/models` lists
+that name, and nothing is ever looked up on a hub.
 """
 
 import os
@@ -51,7 +51,8 @@ def running_server(
     with tempfile.TemporaryDirectory(prefix="leanpipe-serve-") as cache:
         show_in_cache(model, Path(cache), name)
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
-        process = subprocess.Popen(serve_command(name, host, port), cwd=cache, env=_environment(Path(cache)))
+        command = serve_command(name, model.resolve(), host, port)
+        process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)))
         try:
             wait_for_engine(url, process, timeout)
             yield url, process
@@ -59,11 +60,15 @@ def running_server(
             stop(process)
 
 
-def serve_command(model: str, host: str, port: int) -> list[str]:
-    """The engine's command line; `model` is a name in its hub cache, or a folder."""
-    command = [sys.executable, "-m", "leanpipe.serving.engine", "serve", model]
+def serve_command(name: str, model: Path, host: str, port: int) -> list[str]:
+    """The engine's command line; `name` is the model's in the engine's hub cache, `model` its folder."""
     dtype = "bfloat16" if device.has_bfloat16() else "float32"
-    return [*command, "--host", host, "--port", str(port), "--device", device.name(), "--dtype", dtype]
+    return [
+        sys.executable,
+        "-m",
+        "leanpipe.serving.engine",
+        *(name, str(model), host, str(port), device.name(), dtype),
+    ]
 
 
 def show_in_cache(model: Path, cache: Path, name: str = MODEL_NAME) -> None:

@@ -9,33 +9,10 @@ import time
 import openai
 import pytest
 
-from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, quantize
 from leanpipe.core.errors import UserError
-from leanpipe.core.report import Silent
-from leanpipe.serving.serve import running_server, serve, wait_for_engine
-from tests.support.tiny_models import tiny_model
+from leanpipe.serving.serve import serve, wait_for_engine
 
 TURNS = [{"role": "user", "content": "What is a list?"}]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    out = tmp_path_factory.mktemp("quantised")
-    source = tiny_model(tmp_path_factory.mktemp("source"))
-    quantize.function(QuantizeConfig(formats=("nf4",)), QuantizeInputs(source), out, Silent())
-    return out / "nf4"
-
-
-@pytest.fixture(scope="module")
-def client(model):
-    with running_server(model, port=free_port()) as (url, _):
-        yield openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
 
 
 def test_chat(client):
@@ -75,21 +52,21 @@ def test_a_port_in_use_is_refused(model):
             serve(model, port=taken.getsockname()[1])
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
+def test_a_folder_without_a_model_is_refused(tmp_path, free_port):
     with pytest.raises(UserError, match=r"config\.json is missing"):
-        serve(tmp_path, port=free_port())
+        serve(tmp_path, port=free_port)
 
 
-def test_a_server_that_ends_is_reported():
+def test_a_server_that_ends_is_reported(free_port):
     with (
         subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process,
         pytest.raises(UserError, match="code 3"),
     ):
-        wait_for_engine(f"http://127.0.0.1:{free_port()}", process, timeout=30)
+        wait_for_engine(f"http://127.0.0.1:{free_port}", process, timeout=30)
 
 
-def test_the_server_ends_with_a_parent_that_is_killed(model):
-    port = free_port()
+def test_the_server_ends_with_a_parent_that_is_killed(model, free_port):
+    port = free_port
     script = f"from pathlib import Path; from leanpipe.serving.serve import serve; serve(Path({str(model)!r}), port={port})"
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
         wait_for_engine(f"http://127.0.0.1:{port}", parent, timeout=120)
