@@ -63,8 +63,16 @@ class QuantizeInputs:
 
 
 def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
-    """Raise UserError for a format that this device cannot run."""
+    """Raise UserError for a format that this device cannot run, or that fits none of the model's layers. Loads no weights."""
+    from leanpipe.compression.shapes import fitting
+    from leanpipe.models.count import empty_model, expected_config
+
     check_formats(config.formats)
+    if "model" in inputs:
+        model = empty_model(expected_config(inputs["model"]))
+        _, quantized = split_modules(model, config.keep)
+        for form in config.formats:
+            fitting(form, model, quantized)
 
 
 def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
@@ -93,12 +101,15 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     Sizes are those of the weights on disk, in bytes. `*_logits_error` is |quantised - full| / |full| in the L2 norm over
     all logits on a short English text, measured on the folder as reloaded.
     """
+    from leanpipe.compression.shapes import fitting
+
     formats = tuple(dict.fromkeys(config.formats))
     check_formats(formats)
     _check_full_precision(inputs.model)
     tokenizer = load_tokenizer(inputs.model)
     full = load_model(inputs.model)
     kept, quantized = split_modules(full, config.keep)
+    fitted = {form: fitting(form, full, quantized) for form in formats}
     probe = _probe(tokenizer, full)
     expected = _logits(full, probe)
     del full
@@ -110,14 +121,17 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     }
     for done, form in enumerate(formats):
         report.progress(done, len(formats), "formats")
-        write_quantized(inputs.model, out / form, quantization_config(form, config, kept), tokenizer)
+        unfit = [name for name in quantized if name not in set(fitted[form])]
+        write_quantized(inputs.model, out / form, quantization_config(form, config, kept + unfit), tokenizer)
         sizes[form] = weight_bytes(out / form)
         error = relative_error(_logits(load_model(out / form), probe), expected)
         figures = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
+        if unfit:
+            figures["modules_unfit"] = len(unfit)
         summary |= {f"{form}_{name}": value for name, value in figures.items()}
     report.progress(len(formats), len(formats), "formats")
     report.metrics({name: float(value) for name, value in summary.items()})
-    _write_report(sizes, kept, quantized, out / REPORT)
+    _write_report(sizes, kept, fitted, out / REPORT)
     return summary
 
 
@@ -126,22 +140,12 @@ def check_formats(formats: tuple[Format, ...]) -> None:
 
     Imports torch and bitsandbytes, and on a GPU starts CUDA in this process.
     """
-    import torch
+    from leanpipe.compression.shapes import Shape, why_not
 
     for form in formats:
-        try:
-            layer = _small_layer(form).to(device.name())
-            finite = torch.isfinite(
-                layer(torch.ones(1, 64, dtype=torch.bfloat16, device=device.name()))
-            ).all()
-        except (ImportError, RuntimeError, NotImplementedError, AttributeError, ValueError, OSError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+        if reason := why_not(form, Shape(64, 64)):
             raise UserError(
-                f"format {form} cannot run on {device.name()} here: {reason}; {_without(form)}"
-            ) from error
-        if not finite:
-            raise UserError(
-                f"format {form} gives no finite numbers on {device.name()} here; {_without(form)}"
+                f"format {form} cannot run on {device.name()} here: {reason}; take {form} out of quantize.formats"
             )
 
 
@@ -151,10 +155,11 @@ def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list
     A name in `keep` matches a whole name, or its start or end at a dot. The output layer, and what shares its weights
     with another module, always stay. Raises UserError for a name that matches no linear layer, or if none is left.
     """
-    from torch import nn
     from transformers.quantizers.base import get_keys_to_not_convert
 
-    linear = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    from leanpipe.compression.shapes import shape_of
+
+    linear = [name for name, module in model.named_modules() if shape_of(module)]
     unknown = [name for name in keep if not any(_matches(name, one) for one in linear)]
     if unknown:
         ends = sorted({name.rsplit(".", 1)[-1] for name in linear})
@@ -166,7 +171,11 @@ def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list
     kept = [name for name in linear if name in always or any(_matches(one, name) for one in keep)]
     quantized = [name for name in linear if name not in set(kept)]
     if not quantized:
-        raise UserError("quantize.keep leaves no linear layer to quantise: name fewer modules")
+        raise UserError(
+            "quantize.keep leaves no linear layer to quantise: name fewer modules"
+            if keep
+            else f"a model of type {model.config.model_type} has no linear layer that could be quantised: leave quantize out"
+        )
     return kept, quantized
 
 
@@ -216,25 +225,12 @@ def _matches(pattern: str, name: str) -> bool:
     return f".{pattern}." in f".{name}."
 
 
-def _without(form: Format) -> str:
-    return f"take {form} out of quantize.formats"
-
-
 def _check_full_precision(model: Path) -> None:
     config = model / "config.json"
     if config.exists() and "quantization_config" in json.loads(config.read_text()):
         raise UserError(
             f"{model} is quantised already: give quantize the model in full precision that it was made of"
         )
-
-
-def _small_layer(form: Format) -> "torch.nn.Module":
-    import bitsandbytes
-    import torch
-
-    if form == "int8":
-        return bitsandbytes.nn.Linear8bitLt(64, 64, bias=False, has_fp16_weights=False, threshold=6.0)
-    return bitsandbytes.nn.Linear4bit(64, 64, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)
 
 
 def _probe(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> "torch.Tensor":
@@ -251,10 +247,15 @@ def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
         return model(input_ids=tokens, use_cache=False).logits.float().cpu()
 
 
-def _write_report(sizes: dict[str, int], kept: list[str], quantized: list[str], folder: Path) -> None:
+def _write_report(
+    sizes: dict[str, int], kept: list[str], fitted: dict[Format, list[str]], folder: Path
+) -> None:
+    """List for each module which formats it is in, and draw the sizes."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [f"{name},{name in kept}" for name in sorted([*kept, *quantized])]
-    (folder / "modules.csv").write_text("module,full_precision\n" + "\n".join(rows) + "\n")
+    modules = sorted({*kept, *(name for names in fitted.values() for name in names)})
+    rows = [f"{name}," + ",".join(str(name not in names) for names in fitted.values()) for name in modules]
+    header = "module," + ",".join(f"{form} full precision" for form in fitted)
+    (folder / "modules.csv").write_text("\n".join([header, *rows]) + "\n")
     with picture(folder / "size.png", width=6, height=3.5) as axes:
         bars = axes.bar(list(sizes), [size / 1e6 for size in sizes.values()], color=NEUTRAL)
         axes.bar_label(bars, [f"{size / 1e6:.1f} MB, {size / sizes['full']:.0%}" for size in sizes.values()])

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def narrow_config(config: "PretrainedConfig", width: float) -> "PretrainedConfig":
     """Return a copy of `config` with `width` times the hidden size, neurons, and heads; a head keeps its size.
 
-    Sizes are multiples of 8 where the whole ones are. Raises UserError for what is not built as Llama.
+    Sizes are multiples of 64, which 4-bit kernels want, where that is near enough to `width` and the whole ones are such;
+    else of 32, 16 or 8. Raises UserError for what is not built as Llama.
     """
     if width == 1:
         return config
@@ -37,8 +38,16 @@ def narrow_config(config: "PretrainedConfig", width: float) -> "PretrainedConfig
 
 def _share(size: int, width: float, divisor: int = 1) -> int:
     """A multiple of `divisor`: transformers refuses hidden sizes that are none of the number of heads."""
-    step = math.lcm(8 if size % 8 == 0 else 1, divisor)
-    return max(step, round(width * size / step) * step)
+    for step in (64, 32, 16, 8, 1):
+        whole = math.lcm(step, divisor)
+        share = max(whole, round(width * size / whole) * whole)
+        if size % step == 0 and (abs(share / size - width) < _NEAR + 1e-6 or step in (1, 8)):
+            return share
+    raise AssertionError("every size is a multiple of 1")
+
+
+_NEAR = 0.1
+"""How far a share may be from the width that was asked for, to be a multiple of more."""
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,28 @@
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from leanpipe.compression.quantize import (
     QuantizeConfig,
     QuantizeInputs,
     check_formats,
+    check_quantize,
     quantize,
     relative_error,
     split_modules,
 )
+from leanpipe.compression.shapes import fitting
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.core.report import Silent
-from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
-from tests.support.tiny_models import tiny_llama, tiny_model
+from leanpipe.models.count import empty_model, read_config
+from leanpipe.models.load import load_model, load_tokenizer, save_model, weight_bytes
+from leanpipe.models.narrow import narrow_config
+from tests.support.tiny_models import tiny_llama, tiny_model, tiny_tokenizer
+
+on_a_processor = pytest.mark.skipif(device.name() != "cpu", reason="other kernels fit other shapes")
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +123,74 @@ def test_a_quantised_model_is_not_quantised_again(result, tmp_path):
 
 def test_this_device_runs_both_formats():
     check_formats(("int8", "nf4"))
+
+
+def tiny_folder(folder, hidden, intermediate, **settings):
+    config = LlamaConfig(
+        vocab_size=512,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+        **settings,
+    )
+    torch.manual_seed(0)
+    save_model(LlamaForCausalLM(config), tiny_tokenizer(), folder)
+    return folder
+
+
+@on_a_processor
+def test_layers_whose_shape_a_format_does_not_fit_stay_as_they_are(tmp_path, caplog):
+    """On a processor nf4 wants 32 rows and 64 columns: the layers of a block of 100 neurons are none such."""
+    source = tiny_folder(tmp_path / "source", 64, 100)
+    summary = run(source, tmp_path / "out")
+    assert summary["nf4_modules_unfit"] == 6 and "int8_modules_unfit" not in summary
+    kinds = {name: type(one).__name__ for name, one in load_model(tmp_path / "out" / "nf4").named_modules()}
+    assert (
+        kinds["model.layers.0.mlp.up_proj"] == "Linear"
+        and kinds["model.layers.0.self_attn.q_proj"] == "Linear4bit"
+    )
+    assert "nf4: 6 of 14 layers stay in full precision, for their shape: 64 x 100 (" in caplog.text
+    listed = (tmp_path / "out" / "report" / "modules.csv").read_text()
+    assert "model.layers.0.mlp.up_proj,False,True\n" in listed
+
+
+@on_a_processor
+def test_a_format_that_fits_no_layer_is_refused_before_work(tmp_path):
+    source = tiny_folder(tmp_path / "source", 72, 144)
+    for inputs in ({"model": Expected(source)}, {"model": Expected(facts={"model": read_config(source)})}):
+        with pytest.raises(
+            UserError, match=r"nf4 fits no layer of this model on cpu: 72 x 64 \(.+take nf4 out of"
+        ):
+            check_quantize(QuantizeConfig(), inputs)
+    check_quantize(QuantizeConfig(formats=("int8",)), {"model": Expected(source)})
+    assert run(source, tmp_path / "out", formats=("int8",))["modules_quantized"] == 14
+
+
+def test_gpt2_s_layers_are_quantised_too(tmp_path):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4, n_positions=256)
+    save_model(GPT2LMHeadModel(config), tiny_tokenizer(), tmp_path / "source")
+    summary = run(tmp_path / "source", tmp_path / "out")
+    assert summary["modules_quantized"] == 8
+    assert 0 < summary["int8_logits_error"] < 0.05 and 0 < summary["nf4_logits_error"] < 0.25
+
+
+@pytest.mark.parametrize("width", [0.3, 0.4, 0.6, 0.67, 0.7, 0.75, 0.9])
+def test_every_format_fits_our_own_narrow_students(width):
+    """SmolLM2's shape, whose 576 times 0.7 is 403."""
+    config = LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        num_hidden_layers=1,
+    )
+    narrow = narrow_config(config, width)
+    check_quantize(QuantizeConfig(), {"model": Expected(facts={"model": narrow})})
+    model = empty_model(narrow)
+    _, names = split_modules(model, ())
+    assert fitting("nf4", model, names) == names

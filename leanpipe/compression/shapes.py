@@ -1,0 +1,93 @@
+"""Which layers a format fits: the kernels of bitsandbytes want some numbers of rows and columns, and others on each device."""
+
+import functools
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+
+class Shape(NamedTuple):
+    """How many numbers a linear layer reads, and how many it gives."""
+
+    inputs: int
+    outputs: int
+
+
+def shape_of(module: "torch.nn.Module") -> Shape | None:
+    """Return the shape of a layer that can be quantised: a Linear, or what GPT-2 has in its place; None for others."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if type(module) is nn.Linear:
+        return Shape(module.in_features, module.out_features)
+    return Shape(*module.weight.shape) if isinstance(module, Conv1D) else None
+
+
+def fitting(form: Literal["int8", "nf4"], model: "PreTrainedModel", names: list[str]) -> list[str]:
+    """Return those of the layers `names` that fit the format; that others stay as they are is logged.
+
+    Each shape is tried on a layer of it, so nothing is assumed of the kernels. Raises UserError if none fits.
+    """
+    of_shape: dict[Shape, list[str]] = defaultdict(list)
+    for name in names:
+        shape = shape_of(model.get_submodule(name))
+        assert shape is not None, f"{name} is a linear layer"
+        of_shape[shape].append(name)
+    reasons = {shape: reason for shape in of_shape if (reason := why_not(form, shape))}
+    unfit = {name for shape in reasons for name in of_shape[shape]}
+    if reasons:
+        said = ", ".join(f"{shape.inputs} x {shape.outputs} ({reason})" for shape, reason in reasons.items())
+        if len(unfit) == len(names):
+            raise UserError(
+                f"format {form} fits no layer of this model on {device.name()}: {said}; take {form} out of "
+                "quantize.formats, or choose a student whose widths are multiples of 64 (distill.width)"
+            )
+        log.warning(
+            "%s: %d of %d layers stay in full precision, for their shape: %s",
+            form,
+            len(unfit),
+            len(names),
+            said,
+        )
+    return [name for name in names if name not in unfit]
+
+
+@functools.cache
+def why_not(form: Literal["int8", "nf4"], shape: Shape) -> str:
+    """Say why a layer of that shape cannot be quantised and run on this device; empty if it can."""
+    import torch
+
+    try:
+        layer = _layer(form, shape).to(device.name()).eval().requires_grad_(False)
+        rows = torch.ones(2, shape.inputs, dtype=torch.bfloat16, device=device.name())
+        with torch.inference_mode():
+            finite = bool(torch.isfinite(layer(rows)).all())
+    except (
+        ImportError,
+        RuntimeError,
+        NotImplementedError,
+        AttributeError,
+        ValueError,
+        AssertionError,
+        OSError,
+    ) as error:
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return "" if finite else "it gives no finite numbers"
+
+
+def _layer(form: str, shape: Shape) -> "torch.nn.Module":
+    import bitsandbytes
+    import torch
+
+    if form == "int8":
+        return bitsandbytes.nn.Linear8bitLt(*shape, bias=False, has_fp16_weights=False, threshold=6.0)
+    return bitsandbytes.nn.Linear4bit(*shape, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)
