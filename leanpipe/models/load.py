@@ -128,6 +128,24 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
         raise _refused(path, "tokenizer", error) from error
 
 
+def check_tokenizer(path: Path) -> None:
+    """Raise UserError if the model in the folder `path` and its tokenizer are no pair. Loads no weights.
+
+    A token without a row in the embeddings ends a training in the middle, and without an end of text no answer ends.
+    """
+    tokenizer, rows = load_tokenizer(path), read_config(path).get_text_config().vocab_size
+    known = vocabulary_size(tokenizer)
+    if known > rows:
+        raise UserError(
+            f"the tokenizer of {path} has {known:,} tokens, and the model's embeddings have {rows:,} rows: take the "
+            "tokenizer that the model was trained with, or resize the model's embeddings (resize_token_embeddings)"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {path} names no end of text: put eos_token into its tokenizer_config.json"
+        )
+
+
 def save_model(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",

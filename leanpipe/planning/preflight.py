@@ -11,6 +11,7 @@ from leanpipe.core.estimate import Expected
 from leanpipe.core.lineage import NOTHING
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
+from leanpipe.models.load import check_tokenizer
 from leanpipe.planning.steps import RunInputs, StepConfig, check_steps
 
 
@@ -36,7 +37,7 @@ class CheckInputs:
 _ROLES = ("corpus", "models", "model", "instructions", "evaluation_sets")
 
 
-@stage(version=2, uses_device=True, reads=dict.fromkeys(_ROLES, NOTHING))
+@stage(version=3, uses_device=True, reads=dict.fromkeys(_ROLES, NOTHING))
 def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -> Summary:
     """Raise the UserError that a later stage would raise. Reads configs and data, loads no weights."""
 
@@ -49,5 +50,7 @@ def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -
         inputs.instructions and Expected(inputs.instructions),
         known(inputs.evaluation_sets),
     )
+    for model in inputs.models:
+        check_tokenizer(model)
     check_steps(config.steps, given, device.name())
     return {"stages": len(config.steps)}

@@ -14,9 +14,10 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
 from leanpipe.models.count import read_config
-from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model
+from leanpipe.models.load import check_tokenizer, load_for_inference, load_model, load_tokenizer, save_model
 from leanpipe.models.offload import input_device, loaded_bytes, room
 from leanpipe.models.student import student_from_teacher
+from leanpipe.planning.preflight import CheckConfig, CheckInputs, check
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 from tests.evaluation.test_evaluate import CONFIG, write_documents
 from tests.support.tiny_models import tiny_llama, tiny_model, tiny_text, tiny_tokenizer
@@ -249,3 +250,37 @@ def test_tokenizer_and_chat_template_travel_with_the_model(tmp_path, sharded):
         assert written == tiny_tokenizer().apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False
         )
+
+
+def test_a_model_and_its_own_tokenizer_are_a_pair(tmp_path):
+    check_tokenizer(tiny_model(tmp_path))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(tmp_path):
+    folder = tiny_model(tmp_path)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens([f"<new_{number}>" for number in range(500)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"has 1,012 tokens, and the model's embeddings have \d+ rows"):
+        check_tokenizer(folder)
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(tmp_path):
+    folder = tiny_model(tmp_path)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    for name in ("eos_token", "pad_token"):
+        config.pop(name, None)
+    file.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="names no end of text: put eos_token"):
+        check_tokenizer(folder)
+
+
+def test_every_flow_refuses_such_a_model_before_any_work(tmp_path):
+    folder = tiny_model(tmp_path / "model")
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens([f"<new_{number}>" for number in range(500)])
+    tokenizer.save_pretrained(folder)
+    inputs = CheckInputs(models=(folder,))
+    with pytest.raises(UserError, match="embeddings have"):
+        check.function(CheckConfig(device=device.name(), steps=()), inputs, tmp_path / "out", Silent())
