@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ from leanpipe.core.estimate import (
     process_bytes,
 )
 from leanpipe.core.files import link_or_copy, written_whole
+from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import Artifact, Store
@@ -49,15 +50,15 @@ _CHUNK = 512  # tokens whose logits are held at once
 class CacheSettings(StageConfig):
     """How much of a teacher's predictions is kept on disk, if it is asked once and not at every step."""
 
-    neutral: ClassVar[frozenset[str]] = frozenset({"max_gigabytes"})
-
     top_k: int = Field(22, ge=1, le=10_000)
     """The most likely tokens whose probabilities are kept. A token takes 3 bytes, beyond 65,536 tokens of vocabulary 4: 22
     and 29 sampled ones are 157 or 208 bytes for each token of text."""
     tail_samples: int = Field(29, ge=0, le=10_000)
     """How many of all other tokens are kept too, drawn by their probability: so a student learns without bias how the
     teacher distributes the rest. Only forward_kl learns from them."""
-    max_gigabytes: float = Field(20.0, gt=0, le=1_000_000)
+    max_gigabytes: Annotated[float, NotInKey("whether there is a result, not which")] = Field(
+        20.0, gt=0, le=1_000_000
+    )
     """Predictions that would take more than this on disk are refused before any work."""
 
 
