@@ -49,7 +49,9 @@ class Artifact(BaseModel):
     summary: dict[str, Any] = {}
     """Headline figures of the stage that made it."""
     seconds: float = 0.0
-    """How long the stage took when it was computed."""
+    """How long the stage took when it was computed, over all attempts."""
+    attempts: int = 1
+    """How often it was begun until it was finished."""
     peak_memory: int = 0
     """Bytes at the stage's peak: of the device if it used one, else of its process."""
 
@@ -72,7 +74,11 @@ class Manifest(BaseModel):
     summary: dict[str, Any]
     versions: dict[str, str]
     seconds: float
+    """Over all attempts, the time between them left out."""
+    attempts: int = 1
+    """How often it was begun: each after the first resumed what the one before left."""
     peak_memory: int
+    """Bytes at the peak of all attempts with these settings."""
     device: str = ""
     """The device that computed it (`device.model`); empty for a stage that needs none, and in manifests of old."""
 
@@ -254,6 +260,7 @@ class Store:
             key=manifest.key,
             summary=manifest.summary,
             seconds=manifest.seconds,
+            attempts=manifest.attempts,
             peak_memory=manifest.peak_memory,
         )
 

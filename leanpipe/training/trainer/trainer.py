@@ -356,7 +356,7 @@ class _Trainer(Trainer):
         if self._config.micro_batch in (
             0,
             state.get("asked"),
-        ):  # else other settings ask for another number now
+        ):  # else another number is asked for
             self._in_memory = state["micro_batch"]
 
     def restore_best(self) -> None:
