@@ -3,6 +3,7 @@
 The teacher then takes neither time nor memory while a student trains.
 """
 
+import json
 import logging
 import shutil
 import time
@@ -25,11 +26,11 @@ from leanpipe.core.estimate import (
     host_bytes,
     process_bytes,
 )
-from leanpipe.core.files import link_or_copy, written_whole
+from leanpipe.core.files import link_or_copy, write_text, written_whole
 from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
-from leanpipe.core.store import Artifact, Store
+from leanpipe.core.store import CHECKPOINTS, Artifact, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
         block_length=blocks.block_length,
     )
     check_budget(format, config.max_gigabytes, out)
-    started = time.perf_counter()
-    asked = write_teacher_logprobs(inputs, chosen, format, out, report)
+    speed = AskingSpeed(out / CHECKPOINTS / "asking.json")
+    write_teacher_logprobs(inputs, chosen, format, out, report, speed=speed)
     (out / INFO).write_text(format.model_dump_json(indent=2))
     size = sum(path.stat().st_size for path in out.glob("*.npy"))
     mass_N = _mass_kept(out)
@@ -161,7 +162,7 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
         "bytes": size,
         "bytes_per_token": size / tokens,
         "mass_kept": float(mass_N.mean()),
-        "tokens_per_second": asked * blocks.block_length / (time.perf_counter() - started),
+        "tokens_per_second": speed.blocks_per_second * blocks.block_length,
         "peak_memory": device.peak_memory(),
     }
 
@@ -206,8 +207,12 @@ def write_teacher_logprobs(
     out: Path,
     report: Report,
     file_tokens: int = _FILE_TOKENS,
+    speed: "AskingSpeed | None" = None,
 ) -> int:
-    """Write the files that are not there yet; return for how many blocks the teacher was asked."""
+    """Write the files that are not there yet; return for how many blocks the teacher was asked.
+
+    `speed` is told how long each file took.
+    """
     teacher: Any = None
     asked, rows = 0, max(1, file_tokens // format.block_length)
     for number, start in enumerate(range(0, len(chosen), rows)):
@@ -215,11 +220,35 @@ def write_teacher_logprobs(
         indices = range(start, min(start + rows, len(chosen)))
         if not path.exists() and not _link(inputs.base, path, len(indices)):
             teacher = teacher or _load_teacher(inputs.teacher)
+            started = time.perf_counter()
             _write(path, _ask(teacher, chosen, indices, format, report))
             asked += len(indices)
+            if speed:
+                speed.add(len(indices), time.perf_counter() - started)
         report.progress(indices.stop * format.block_length, len(chosen) * format.block_length, "tokens")
     log.info("the teacher was asked about %d of %d blocks", asked, len(chosen))
     return asked
+
+
+class AskingSpeed:
+    """How fast the teacher is asked, over all attempts: written to a file, so that one that was killed counts, too."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        earlier = json.loads(file.read_text()) if file.exists() else [0, 0.0]
+        self._blocks: int = earlier[0]
+        self._seconds: float = earlier[1]
+
+    def add(self, blocks: int, seconds: float) -> None:
+        """Count blocks that the teacher was asked about."""
+        self._blocks, self._seconds = self._blocks + blocks, self._seconds + seconds
+        self._file.parent.mkdir(exist_ok=True)
+        write_text(self._file, json.dumps([self._blocks, self._seconds]))
+
+    @property
+    def blocks_per_second(self) -> float:
+        """Blocks in each second of asking; 0 if the teacher was not asked at all."""
+        return self._blocks / self._seconds if self._seconds else 0.0
 
 
 def _load_teacher(path: Path) -> "PreTrainedModel":
