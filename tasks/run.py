@@ -158,7 +158,9 @@ def _stage_task(
             mlflow_report.flush()
         log.info("%s: %.1f s, %s", label, time.perf_counter() - started, artifact.summary)
         run.tracking.log_figures(
-            run_id, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
+            run_id,
+            artifact.summary
+            | {"seconds": artifact.seconds, "attempts": artifact.attempts, "path": str(artifact.path)},
         )
         run.tracking.log_inputs(run_id, dict(_named(inputs)))
         run.tracking.log_files(run_id, artifact.path / REPORT, REPORT)

@@ -25,7 +25,7 @@ class ImportGgufInputs:
     gguf: Path
 
 
-@stage(version=1, uses_device=True)
+@stage(version=1, uses_device=True, depends_on=())
 def import_gguf(config: ImportGgufConfig, inputs: ImportGgufInputs, out: Path, report: Report) -> Summary:
     """Write the model, tokenizer and chat template of a GGUF file as a model folder in `out`."""
     import torch

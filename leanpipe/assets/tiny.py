@@ -61,7 +61,7 @@ def seed_config(config: SeedConfig) -> "LlamaConfig":
     )
 
 
-@stage(version=1, uses_device=True, reads={"documents": {"train": "trained on it"}})
+@stage(version=1, uses_device=True, depends_on=(), reads={"documents": {"train": "trained on it"}})
 def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report) -> Summary:
     """Write a Llama with random weights, and a tokenizer that is trained on the documents, as a model folder."""
     import torch

@@ -19,8 +19,6 @@ def _keep_declared_order(schema: dict[str, Any]) -> None:
 class StageConfig(BaseModel):
     """The settings of one stage. A misspelt or out-of-range setting is refused by name."""
 
-    neutral: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where or how fast a result is computed, and never which."""
     renamed: ClassVar[dict[str, str]] = {}
     """Names that fields had once, and what they are called now: an old one is refused with the new one in the sentence."""
 
@@ -41,13 +39,6 @@ class StageConfig(BaseModel):
                     "renamed", "{old} is called {new} now: write {new}", {"old": old, "new": new}
                 )
         return values
-
-
-def content(config: StageConfig) -> dict[str, Any]:
-    """The settings that a result depends on: all but those that are neutral."""
-    named = config.model_dump(mode="json", exclude=set(config.neutral))
-    inner = {name: value for name, value in config if isinstance(value, StageConfig)}
-    return named | {name: content(value) for name, value in inner.items() if name in named}
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:

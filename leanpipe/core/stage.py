@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from leanpipe.core.config import StageConfig, content
+from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.estimate import Estimate, ExpectedInputs
+from leanpipe.core.keys import ARITHMETIC, DeviceFacts, Fact, content, key_of, this_device
 from leanpipe.core.lineage import NOTHING, TRAINED_ON, Uses
 from leanpipe.core.report import Report, replay
-from leanpipe.core.store import REPORT, Artifact, Manifest, Store, digest_json
+from leanpipe.core.store import REPORT, Artifact, Manifest, Store
 
 Summary = dict[str, Any]
 """A stage's headline figures, by name: numbers and short texts."""
@@ -65,6 +66,8 @@ class Stage:
     function: Callable[..., Summary]
     version: int
     uses_device: bool
+    depends_on: tuple[Fact, ...] = ()
+    """What of the device decides which result it is: see `leanpipe.core.keys`."""
     shortcuts: tuple[str, ...] = ()
     """Inputs that save work and change nothing in the result, so that they are no part of its key."""
     check: Check | None = None
@@ -101,20 +104,27 @@ class Stage:
     def inputs_type(self) -> type:
         return inspect.signature(self.function).parameters["inputs"].annotation
 
-    def key(self, config: StageConfig, inputs: Inputs) -> str:
-        """The name of the result: what it is computed by and from, and nothing else."""
-        return self._key(config, self.digests(inputs))
+    def key(self, config: StageConfig, inputs: Inputs, on: DeviceFacts | None = None) -> str:
+        """The name of the result: what it is computed by and from, and nothing else (see `leanpipe.core.keys`).
+
+        `on` is the device that computes it, by default this machine's.
+        """
+        return self._key(config, self.digests(inputs), self.device() if on is None else on)
+
+    def device(self) -> DeviceFacts:
+        """The facts of this machine's device; none for a stage that needs no device."""
+        return this_device() if self.uses_device else {}
 
     def made(self, manifest: Manifest) -> StageConfig | None:
-        """The settings of a result; None if the stage as it is now did not make it."""
+        """The settings of a result; None if the stage as it is now, on a device that counts as this one, did not make it."""
         try:
             config = self.config_type.model_validate(manifest.config)
         except ValidationError:
             return None
-        return config if self._key(config, manifest.inputs) == manifest.key else None
+        return config if self._key(config, manifest.inputs, self.device()) == manifest.key else None
 
-    def _key(self, config: StageConfig, inputs: Mapping[str, Any]) -> str:
-        return digest_json([self.name, self.version, content(config), inputs])[:32]
+    def _key(self, config: StageConfig, inputs: Mapping[str, Any], on: DeviceFacts) -> str:
+        return key_of(self.name, self.version, config, inputs, self.depends_on, on)
 
     def digests(self, inputs: Inputs) -> dict[str, Any]:
         """The digests of the inputs that count, by name."""
@@ -136,6 +146,7 @@ def stage(
     *,
     version: int,
     uses_device: bool = False,
+    depends_on: tuple[Fact, ...] | None = None,
     shortcuts: tuple[str, ...] = (),
     check: Check | None = None,
     estimate: Estimator | None = None,
@@ -146,12 +157,24 @@ def stage(
 ) -> Callable[[Callable[..., Summary]], Stage]:
     """Make a stage of a function. One that `uses_device` runs alone on it and in a process of its own.
 
+    What it computes there depends, unless `depends_on` says otherwise, on the device's kind and arithmetic.
     What else it is told is what is known about the stage: see the fields of `Stage`.
     """
 
     def of(function: Callable[..., Summary]) -> Stage:
+        facts = depends_on if depends_on is not None else ARITHMETIC if uses_device else ()
         made = Stage(
-            function, version, uses_device, shortcuts, check, estimate, base, reads or {}, pages, dataset
+            function,
+            version,
+            uses_device,
+            facts,
+            shortcuts,
+            check,
+            estimate,
+            base,
+            reads or {},
+            pages,
+            dataset,
         )
         _STAGES[made.name] = made
         return made
@@ -172,8 +195,10 @@ def find_stage(address: str) -> Stage:
 
 def results(stage: Stage, config: StageConfig, store: Store) -> Iterator[tuple[Path, Manifest]]:
     """Everything that the stage, as it is now, has published with these settings, with its folder."""
+    on = stage.device()
+    wanted = content(config, on)
     for path, manifest in store.manifests(stage.name):
-        if (made := stage.made(manifest)) and content(made) == content(config):
+        if (made := stage.made(manifest)) and content(made, on) == wanted:
             yield path, manifest
 
 

@@ -49,7 +49,9 @@ class Artifact(BaseModel):
     summary: dict[str, Any] = {}
     """Headline figures of the stage that made it."""
     seconds: float = 0.0
-    """How long the stage took when it was computed."""
+    """How long the stage took when it was computed, over all attempts."""
+    attempts: int = 1
+    """How often it was begun until it was finished."""
     peak_memory: int = 0
     """Bytes at the stage's peak: of the device if it used one, else of its process."""
 
@@ -72,7 +74,11 @@ class Manifest(BaseModel):
     summary: dict[str, Any]
     versions: dict[str, str]
     seconds: float
+    """Over all attempts, the time between them left out."""
+    attempts: int = 1
+    """How often it was begun: each after the first resumed what the one before left."""
     peak_memory: int
+    """Bytes at the peak of all attempts with these settings."""
     device: str = ""
     """The device that computed it (`device.model`); empty for a stage that needs none, and in manifests of old."""
 
@@ -89,10 +95,10 @@ def digest_json(value: Any) -> str:
 
 
 def digest_files(root: Path) -> dict[str, str]:
-    """SHA-256 of each regular file under `root` (or of `root` itself), by relative path; a manifest is left out."""
+    """SHA-256 of each regular file under `root` (or of `root` itself), by relative path."""
     if root.is_file():
         return {root.name: digest_file(root)}
-    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): digest_file(path) for path in paths}
 
 
@@ -130,7 +136,7 @@ def find_strangers(root: Path, files: Collection[str]) -> list[str]:
         for path in beside
         if (path.parent, path.suffix) in kinds
         and str(path) not in files
-        and path.name != MANIFEST
+        and str(path) != MANIFEST
         and path.parts[0] != REPORT
     )
 
@@ -193,6 +199,9 @@ class Store:
         partial, final = self.partial(stage, key), self.path(stage, key)
         if (partial / CHECKPOINTS).exists():
             (partial / CHECKPOINTS).rename(_checkpoints_of(partial))
+        (partial / MANIFEST).unlink(
+            missing_ok=True
+        )  # of an attempt that was killed just when it would publish
         manifest = Manifest(stage=stage, key=key, files=digest_files(partial), **facts)
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
         publish_folder(partial, final)
@@ -251,6 +260,7 @@ class Store:
             key=manifest.key,
             summary=manifest.summary,
             seconds=manifest.seconds,
+            attempts=manifest.attempts,
             peak_memory=manifest.peak_memory,
         )
 
@@ -261,10 +271,24 @@ def _checkpoints_of(partial: Path) -> Path:
 
 
 def content_digest(files: Mapping[str, str]) -> str:
-    """One digest for a folder, from those of its files; what lies under `report/` does not count."""
-    return digest_json({name: digest for name, digest in files.items() if not name.startswith(f"{REPORT}/")})
+    """One digest for a result, from those of its files; its manifest and what lies under `report/` do not count."""
+    return digest_json(
+        {
+            name: digest
+            for name, digest in files.items()
+            if name != MANIFEST and not name.startswith(f"{REPORT}/")
+        }
+    )
 
 
 def external(name: str, path: Path) -> Artifact:
-    """A file or folder that came from outside, referred to by its content."""
-    return Artifact(name=name, path=path.resolve(), digest=content_digest(digest_files(path)))
+    """A file or folder that came from outside, referred to by its content.
+
+    All of it counts, whatever its files are called, unless it is a result of ours, which has the digest that the store
+    knows it by.
+    """
+    files = digest_files(path)
+    ours = read_manifest(path / MANIFEST) is not None
+    return Artifact(
+        name=name, path=path.resolve(), digest=content_digest(files) if ours else digest_json(files)
+    )

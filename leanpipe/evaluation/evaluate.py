@@ -19,6 +19,7 @@ from leanpipe.core.estimate import (
     host_bytes,
     process_bytes,
 )
+from leanpipe.core.keys import SPEED
 from leanpipe.core.lineage import MEASURES, TESTED_ON
 from leanpipe.core.plots import NEUTRAL, picture
 from leanpipe.core.report import Report
@@ -121,6 +122,7 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
 @stage(
     version=1,
     uses_device=True,
+    depends_on=SPEED,
     estimate=estimate_evaluate,
     reads={"model": MEASURES, "documents": TESTED_ON},
 )

@@ -1,7 +1,6 @@
 """Run a stage in this process, or in several that it starts: from the store if it is there, else computed and published."""
 
 import importlib.metadata
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from leanpipe.core.config import StageConfig
 from leanpipe.core.report import MetricsFile, MultiReport, Report
 from leanpipe.core.stage import Inputs, Stage, paths_of, stored
 from leanpipe.core.store import REPORT, Artifact, Store
+from leanpipe.processes.attempts import Attempts
 from leanpipe.processes.launcher import launch
 
 _VERSIONS_OF = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
@@ -33,20 +33,24 @@ def _compute(
     out = store.partial(stage.name, key)
     listeners = MultiReport([MetricsFile(out / REPORT / "metrics.jsonl"), report])
     device.reset_peak_memory()
-    started = time.perf_counter()
-    processes = getattr(config, "processes", 1)
-    if processes > 1:
-        summary, peak = launch(processes, _job(stage, config, inputs, out), listeners, stage.name)
-    else:
-        summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
+    processes, settings = getattr(config, "processes", 1), config.model_dump(mode="json")
+    with Attempts(out, settings, measures_memory=processes == 1) as attempts:
+        if processes > 1:
+            summary, peak = launch(processes, _job(stage, config, inputs, out), listeners, stage.name)
+        else:
+            summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
+        peak, seconds = attempts.peak(peak), attempts.seconds
+    if "peak_memory" in summary:  # of the last attempt alone, as the stage knows it
+        summary = {**summary, "peak_memory": max(peak, summary["peak_memory"])}
     return store.publish(
         stage.name,
         key,
-        config=config.model_dump(mode="json"),
+        config=settings,
         inputs=stage.digests(inputs),
         summary=summary,
         versions={name: importlib.metadata.version(name) for name in _VERSIONS_OF},
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
+        attempts=attempts.count,
         peak_memory=peak,
         device=device.model() if stage.uses_device else "",
     )

@@ -1,7 +1,7 @@
-"""Results that commit 7ea7c5e stored are still found: modules were moved and renamed since, stages and their settings not.
+"""Results that commit 7ea7c5e stored are still found, but for those of stages that changed since, each of which says why.
 
-`results_of_7ea7c5e` holds what `leanpipe run --preset smoke` of that commit wrote: one result's settings, inputs and key
-for each stage, and one result whole.
+`results_of_7ea7c5e` holds what that commit wrote: of `leanpipe run --preset smoke` one result's settings, inputs and key for
+each stage, and one result of `tokenize` whole.
 """
 
 import importlib
@@ -15,15 +15,22 @@ import pytest
 from leanpipe.core.report import MetricsFile
 from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Artifact, Manifest, Store
-from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.processes.run_stage import run_stage
+from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 
 OLD = Path(__file__).parent / "results_of_7ea7c5e"
 RECORDS: dict[str, dict[str, Any]] = {
     one["stage"]: one for one in json.loads((OLD / "keys.json").read_text())
 }
-CHANGED = {"distill", "finetune"}
-"""Stages that are computed once more: of one a setting and an input were renamed, the other measures forgetting otherwise."""
+_DEVICE = "its keys did not hold the device's kind and arithmetic, which decide what models compute"
+CHANGED = {
+    "cache_teacher": _DEVICE,
+    "distill": "a setting and an input were renamed, and the device came into its keys",
+    "evaluate": "its keys did not hold the model of device, whose speeds it measures",
+    "finetune": "it measures forgetting otherwise, and the device came into its keys",
+    "quantize": _DEVICE,
+}
+"""Stages that are computed once more, and why."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,12 +44,16 @@ def manifest(record: dict[str, Any]) -> Manifest:
     return Manifest(**record, **rest)
 
 
-@pytest.mark.parametrize("name", sorted(set(RECORDS) - CHANGED))
+def test_corpora_tokens_and_seeds_stay():
+    assert set(RECORDS) - set(CHANGED) == {"clean", "tokenize", "seed_model"}
+
+
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - set(CHANGED)))
 def test_the_same_settings_and_inputs_have_the_same_key(name: str):
     assert known_stages()[name].made(manifest(RECORDS[name])) is not None
 
 
-@pytest.mark.parametrize("name", sorted(set(RECORDS) - CHANGED))
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - set(CHANGED)))
 def test_other_inputs_have_another_key(name: str):
     other = RECORDS[name] | {"inputs": {"documents": "another"}}
     assert known_stages()[name].made(manifest(other)) is None
@@ -54,8 +65,8 @@ def test_a_stage_that_changed_does_not_take_its_old_results(name: str):
 
 
 def test_a_result_of_then_is_served_from_the_store(tmp_path: Path):
-    (folder,) = (OLD / "evaluate").iterdir()
-    shutil.copytree(OLD / "evaluate", tmp_path / "evaluate")
+    (folder,) = (OLD / "tokenize").iterdir()
+    shutil.copytree(OLD / "tokenize", tmp_path / "tokenize")
     old = Manifest.model_validate_json((folder / "manifest.json").read_text())
     inputs = {
         # There is no such path: whoever computed anything would fail.
@@ -63,7 +74,7 @@ def test_a_result_of_then_is_served_from_the_store(tmp_path: Path):
         for role, digest in old.inputs.items()
     }
     report = MetricsFile(tmp_path / "metrics.jsonl")
-    config = EvaluateConfig.model_validate(old.config)
-    found = run_stage(evaluate, config, inputs, Store(tmp_path), report)
+    config = TokenizeConfig.model_validate(old.config)
+    found = run_stage(tokenize, config, inputs, Store(tmp_path), report)
     assert found.key == folder.name and found.summary == old.summary
     assert (tmp_path / "metrics.jsonl").read_text()  # what was measured then is told again

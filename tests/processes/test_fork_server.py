@@ -87,6 +87,24 @@ def test_a_killed_stage_is_an_error_that_says_so_and_the_next_attempt_resumes(ru
     assert run(stages.killed_once).summary == {"resumed_from": "half"}
 
 
+@pytest.mark.parametrize("then", [400, 1])
+def test_every_attempt_at_a_result_counts(fork_server: ForkServer, tmp_path: Path, then: int):
+    """Its time always, and its memory if the settings are those of the result: less at once takes less."""
+    (tmp_path / "text.txt").write_text("twelve bytes")
+    inputs, store = {"texts": (external("text", tmp_path / "text.txt"),)}, Store(tmp_path / "store")
+    work = stages.killed_at_work
+    with pytest.raises(StageDied, match="SIGKILL"):
+        fork_server.run(work, stages.AtOnceConfig(megabytes=400), inputs, store, Silent())
+    assert fork_server.run(work, stages.AtOnceConfig(megabytes=then), inputs, store, Silent()).attempts == 2
+    ((folder, manifest),) = store.manifests(work.name)
+    # Of the first attempt at least half of its 4 s is known, although it was killed; the second ends at once.
+    assert manifest.seconds > 2 and manifest.attempts == 2
+    # A process has 420 MB before it does anything.
+    assert (manifest.peak_memory > 700_000_000) == (then == 400)
+    assert manifest.summary["peak_memory"] == manifest.peak_memory
+    assert not list(folder.rglob("attempts.json")) and not list((store.root / ".partial").iterdir())
+
+
 def test_the_memory_of_a_stage_is_measured_and_returned(run):
     helper = psutil.Process(run(stages.count).summary["helper"])
     before = helper.memory_info().rss

@@ -5,11 +5,14 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
+from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
+from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 
@@ -47,6 +50,26 @@ def killed_once(config: CountConfig, inputs: CountInputs, out: Path, report: Rep
         checkpoint.write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
     return {"resumed_from": checkpoint.read_text()}
+
+
+class AtOnceConfig(StageConfig):
+    """For a stage that takes memory."""
+
+    megabytes: Annotated[int, NotInKey("how much it takes, not what it gives")] = Field(1, ge=1, le=1_000)
+    """How much."""
+
+
+@stage(version=1, uses_device=True)
+def killed_at_work(config: AtOnceConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
+    """Takes memory for four seconds and is killed; what is left for the next attempt takes none."""
+    mark = out / "begun"
+    if not mark.exists():
+        mark.write_text("")
+        block = bytearray(config.megabytes * 1_000_000)
+        block[::4096] = b"x" * len(block[::4096])
+        time.sleep(4)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"peak_memory": device.peak_memory()}
 
 
 @stage(version=1, uses_device=True)

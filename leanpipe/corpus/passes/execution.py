@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
+from leanpipe.core.keys import NotInKey
 
 Work = Callable[[int], None]
+
+_WHERE = "where and how fast the work is done, not what it is"
 
 _POLL = 0.5  # seconds between two looks at how far the tasks are
 _SLURM_POLL = 5.0
@@ -28,17 +31,15 @@ _SLURM_POLL = 5.0
 class ExecutionConfig(StageConfig):
     """Where and in how many pieces the corpus is worked on."""
 
-    neutral = frozenset({"executor", "workers", "slurm_partition", "slurm_hours"})
-
-    executor: Literal["local", "ray", "slurm"] = "local"
+    executor: Annotated[Literal["local", "ray", "slurm"], NotInKey(_WHERE)] = "local"
     """Processes of this machine, a Ray cluster (needs `leanpipe[ray]`; RAY_ADDRESS, or a local one), or Slurm jobs."""
-    workers: int = Field(0, ge=0, le=100_000)
+    workers: Annotated[int, NotInKey(_WHERE)] = Field(0, ge=0, le=100_000)
     """How many shards are worked on at once; 0: as many as this machine has cores."""
     shard_megabytes: float = Field(64, ge=0.001, le=1_000_000)
     """How much of the corpus, in its files' sizes, makes a shard: what is lost when a worker is killed."""
-    slurm_partition: str = Field("", pattern=r"^[\w.,-]{0,200}$")
+    slurm_partition: Annotated[str, NotInKey(_WHERE)] = Field("", pattern=r"^[\w.,-]{0,200}$")
     """Partition of the Slurm jobs."""
-    slurm_hours: int = Field(24, ge=1, le=10_000)
+    slurm_hours: Annotated[int, NotInKey(_WHERE)] = Field(24, ge=1, le=10_000)
     """Longest time that one Slurm job may take."""
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from leanpipe.core import device
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, bytes_of_weight, process_bytes
+from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_for_inference, load_tokenizer, save_model, vocabulary_size
@@ -30,7 +31,6 @@ _SAMPLE_TOKENS = 4_096  # on which it is measured what of the teacher is importa
 class DistillConfig(TrainingConfig):
     """How large the student is, where its weights come from, and what it learns from the teacher."""
 
-    neutral: ClassVar[frozenset[str]] = frozenset({"teacher_memory"})
     renamed: ClassVar[dict[str, str]] = {
         "initialisation": "initialization",
         "predictions": "teacher_logprobs",
@@ -69,7 +69,9 @@ class DistillConfig(TrainingConfig):
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
     temperature: float = Field(1.0, gt=0, le=100)
     """Softens both distributions before they are compared; 1 leaves them as they are."""
-    teacher_memory: float = Field(0, ge=0, le=100_000)
+    teacher_memory: Annotated[float, NotInKey("where the teacher lies, not what it says")] = Field(
+        0, ge=0, le=100_000
+    )
     """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
     which is slower and changes nothing but rounding. 0 is what the student's training leaves free."""
 

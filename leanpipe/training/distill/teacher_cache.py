@@ -3,13 +3,14 @@
 The teacher then takes neither time nor memory while a student trains.
 """
 
+import json
 import logging
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -25,10 +26,11 @@ from leanpipe.core.estimate import (
     host_bytes,
     process_bytes,
 )
-from leanpipe.core.files import link_or_copy, written_whole
+from leanpipe.core.files import link_or_copy, write_text, written_whole
+from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
-from leanpipe.core.store import Artifact, Store
+from leanpipe.core.store import CHECKPOINTS, Artifact, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
@@ -49,15 +51,15 @@ _CHUNK = 512  # tokens whose logits are held at once
 class CacheSettings(StageConfig):
     """How much of a teacher's predictions is kept on disk, if it is asked once and not at every step."""
 
-    neutral: ClassVar[frozenset[str]] = frozenset({"max_gigabytes"})
-
     top_k: int = Field(22, ge=1, le=10_000)
     """The most likely tokens whose probabilities are kept. A token takes 3 bytes, beyond 65,536 tokens of vocabulary 4: 22
     and 29 sampled ones are 157 or 208 bytes for each token of text."""
     tail_samples: int = Field(29, ge=0, le=10_000)
     """How many of all other tokens are kept too, drawn by their probability: so a student learns without bias how the
     teacher distributes the rest. Only forward_kl learns from them."""
-    max_gigabytes: float = Field(20.0, gt=0, le=1_000_000)
+    max_gigabytes: Annotated[float, NotInKey("whether there is a result, not which")] = Field(
+        20.0, gt=0, le=1_000_000
+    )
     """Predictions that would take more than this on disk are refused before any work."""
 
 
@@ -148,8 +150,8 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
         block_length=blocks.block_length,
     )
     check_budget(format, config.max_gigabytes, out)
-    started = time.perf_counter()
-    asked = write_teacher_logprobs(inputs, chosen, format, out, report)
+    speed = AskingSpeed(out / CHECKPOINTS / "asking.json")
+    write_teacher_logprobs(inputs, chosen, format, out, report, speed=speed)
     (out / INFO).write_text(format.model_dump_json(indent=2))
     size = sum(path.stat().st_size for path in out.glob("*.npy"))
     mass_N = _mass_kept(out)
@@ -160,7 +162,7 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
         "bytes": size,
         "bytes_per_token": size / tokens,
         "mass_kept": float(mass_N.mean()),
-        "tokens_per_second": asked * blocks.block_length / (time.perf_counter() - started),
+        "tokens_per_second": speed.blocks_per_second * blocks.block_length,
         "peak_memory": device.peak_memory(),
     }
 
@@ -205,8 +207,12 @@ def write_teacher_logprobs(
     out: Path,
     report: Report,
     file_tokens: int = _FILE_TOKENS,
+    speed: "AskingSpeed | None" = None,
 ) -> int:
-    """Write the files that are not there yet; return for how many blocks the teacher was asked."""
+    """Write the files that are not there yet; return for how many blocks the teacher was asked.
+
+    `speed` is told how long each file took.
+    """
     teacher: Any = None
     asked, rows = 0, max(1, file_tokens // format.block_length)
     for number, start in enumerate(range(0, len(chosen), rows)):
@@ -214,11 +220,35 @@ def write_teacher_logprobs(
         indices = range(start, min(start + rows, len(chosen)))
         if not path.exists() and not _link(inputs.base, path, len(indices)):
             teacher = teacher or _load_teacher(inputs.teacher)
+            started = time.perf_counter()
             _write(path, _ask(teacher, chosen, indices, format, report))
             asked += len(indices)
+            if speed:
+                speed.add(len(indices), time.perf_counter() - started)
         report.progress(indices.stop * format.block_length, len(chosen) * format.block_length, "tokens")
     log.info("the teacher was asked about %d of %d blocks", asked, len(chosen))
     return asked
+
+
+class AskingSpeed:
+    """How fast the teacher is asked, over all attempts: written to a file, so that one that was killed counts, too."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        earlier = json.loads(file.read_text()) if file.exists() else [0, 0.0]
+        self._blocks: int = earlier[0]
+        self._seconds: float = earlier[1]
+
+    def add(self, blocks: int, seconds: float) -> None:
+        """Count blocks that the teacher was asked about."""
+        self._blocks, self._seconds = self._blocks + blocks, self._seconds + seconds
+        self._file.parent.mkdir(exist_ok=True)
+        write_text(self._file, json.dumps([self._blocks, self._seconds]))
+
+    @property
+    def blocks_per_second(self) -> float:
+        """Blocks in each second of asking; 0 if the teacher was not asked at all."""
+        return self._blocks / self._seconds if self._seconds else 0.0
 
 
 def _load_teacher(path: Path) -> "PreTrainedModel":

@@ -4,7 +4,7 @@ import importlib.util
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from leanpipe.core.estimate import (
     host_bytes,
     process_bytes,
 )
+from leanpipe.core.keys import ByDevice, NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 _TRL_TILE = (4_096, 32_768)
 """Tokens and entries of the vocabulary that TRL compares at once (`trl.kernels.chunked_divergence`)."""
+
+
+_WATCHING = "how often the training is written down, not how it goes"
 
 
 class OnPolicyConfig(StageConfig):
@@ -52,15 +56,17 @@ class OnPolicyConfig(StageConfig):
     """The highest learning rate, reached after a tenth of the steps; from there it falls to 0 as a cosine does."""
     batch: int = Field(8, ge=1, le=65_536)
     """Conversations per step of the optimiser. Answers to all of them are written at once."""
-    micro_batch: int = Field(0, ge=0, le=4_096)
+    micro_batch: Annotated[int, NotInKey("the same sums, in parts: other last digits at the most")] = Field(
+        0, ge=0, le=4_096
+    )
     """Conversations that are learnt from at once; fewer take less memory and more time. 0 is the whole batch."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Annotated[Literal["auto", "bf16", "fp32"], ByDevice("arithmetic")] = "auto"
     """Arithmetic of the matrix products; weights are kept in fp32. auto is bf16 where the device has it, else fp32."""
     validation_conversations: int = Field(32, ge=1, le=100_000)
     """How many conversations are held out to measure on before and after, but at most half of them."""
-    checkpoint_every_steps: int = Field(50, ge=1, le=10**9)
+    checkpoint_every_steps: Annotated[int, NotInKey(_WATCHING)] = Field(50, ge=1, le=10**9)
     """Steps between checkpoints, from which a run that was cut off goes on."""
-    log_every_steps: int = Field(5, ge=1, le=10**6)
+    log_every_steps: Annotated[int, NotInKey(_WATCHING)] = Field(5, ge=1, le=10**6)
     """Steps between reports of the loss and of the answers."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Decides the order of the conversations, what is held out, and how answers are drawn."""

@@ -336,6 +336,10 @@ class _Watch(TrainerCallback):
         self._config, self._folder, self._tally = config, folder, tally
         self._report, self._termination = report, termination
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report as often as is asked for now: a checkpoint brings what was asked for when it was written."""
+        state.logging_steps = args.logging_steps
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Decide what follows the step, and report progress."""
         step, last = state.global_step, state.max_steps

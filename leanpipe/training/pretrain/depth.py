@@ -57,7 +57,7 @@ def derive(config: "PretrainConfig", vocabulary: int, block: int) -> "PretrainCo
         config.tokens_per_parameter * scaled_parameters(config, vocabulary, block)
     )
     ideal = _REFERENCE_BATCH * (tokens / _REFERENCE_TOKENS) ** _BATCH_EXPONENT / block
-    batch = config.batch or _whole(ideal, config.micro_batch, config.processes)
+    batch = config.batch or _whole(ideal, config.processes)
     # A batch that was not chosen is rounded for convenience only: the rate follows what it would have been.
     batch_tokens = block * (config.batch or ideal)
     rate = _REFERENCE_RATE * _REFERENCE_WIDTH / shape.width * math.sqrt(batch_tokens / _REFERENCE_BATCH)
@@ -95,8 +95,7 @@ def _swiglu(width: int) -> int:
     return math.ceil(8 * width / 3 / 64) * 64
 
 
-def _whole(blocks: float, micro_batch: int, processes: int) -> int:
-    """The nearest power of two, made a multiple of what all processes have in memory at once."""
+def _whole(blocks: float, processes: int) -> int:
+    """The nearest power of two, made a multiple of the processes. What fits into memory does not weigh in: it changes no result."""
     batch = 2 ** max(0, round(math.log2(blocks)))
-    unit = max(1, min(micro_batch, batch)) * processes
-    return math.ceil(batch / unit) * unit
+    return math.ceil(batch / processes) * processes

@@ -1,12 +1,16 @@
 """The settings that every training stage shares, and what of them this device cannot do."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
+from leanpipe.core.keys import ByDevice, NotInKey
+
+_SUMS = "the same sums, in parts: other last digits at the most"
+_WATCHING = "how often the training is written down, not how it goes"
 
 
 class TrainingConfig(StageConfig):
@@ -22,7 +26,7 @@ class TrainingConfig(StageConfig):
     """Share of the steps in which the learning rate rises from 0."""
     batch: int = Field(4, ge=1, le=65_536)
     """Blocks per step of the optimiser."""
-    micro_batch: int = Field(0, ge=0, le=4_096)
+    micro_batch: Annotated[int, NotInKey(_SUMS)] = Field(0, ge=0, le=4_096)
     """Blocks that are in memory at once; a batch is made of several. 0 begins with what should fit, and halves it whenever memory runs out: that changes speed, not the result."""
     processes: int = Field(1, ge=1, le=64)
     """Processes that share every batch, one for each GPU; on a machine without a GPU they share its cores."""
@@ -34,9 +38,9 @@ class TrainingConfig(StageConfig):
     """How strongly weights are drawn to zero; norms and biases are left out."""
     max_grad_norm: float = Field(1.0, gt=0, le=1_000)
     """Gradients longer than this are shortened to it."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], ByDevice("arithmetic")] = "auto"
     """Arithmetic of the matrix products; weights are kept in fp32. auto is bf16 where the device has it, else fp32."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, NotInKey("the same numbers, computed twice")] = False
     """Compute activations twice instead of keeping them: about a third slower, much less memory for long blocks."""
     compile: bool = False
     """Compile the layers with torch.compile: a minute before the first step, then faster steps on a GPU without Liger's kernels."""
@@ -49,9 +53,9 @@ class TrainingConfig(StageConfig):
     """How many times the loss on held-out text is measured, the start and the end included."""
     validation_tokens: int = Field(16_384, ge=1, le=10**9)
     """How many tokens of held-out text it is measured on (fewer if there are no more)."""
-    checkpoint_every_steps: int = Field(100, ge=1, le=10**9)
+    checkpoint_every_steps: Annotated[int, NotInKey(_WATCHING)] = Field(100, ge=1, le=10**9)
     """Steps between checkpoints, from which a run that was cut off goes on."""
-    log_every_steps: int = Field(5, ge=1, le=10**6)
+    log_every_steps: Annotated[int, NotInKey(_WATCHING)] = Field(5, ge=1, le=10**6)
     """Steps between reports of loss, learning rate, gradient norm and speed."""
     on_divergence: Literal["stop", "rewind"] = "stop"
     """When the loss is no number or explodes: stop, or go back to the checkpoint before and leave out the batches that did it."""

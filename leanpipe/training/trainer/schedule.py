@@ -25,6 +25,10 @@ class Schedule(TrainerCallback):
         self._config, self._meter, self._report = config, meter, report
         self._tokens_per_step, self._termination = tokens_per_step, termination
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report as often as is asked for now: a checkpoint brings what was asked for when it was written."""
+        state.logging_steps = args.logging_steps
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the step's time."""
         self._meter.start()

@@ -342,11 +342,8 @@ class _Trainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         step = self.state.global_step
-        state = {
-            "meter": self.meter.state(),
-            "guard": self._guard.state(),
-            "micro_batch": self._in_memory,
-        }
+        state: dict[str, Any] = {"meter": self.meter.state(), "guard": self._guard.state()}
+        state |= {"micro_batch": self._in_memory, "asked": self._config.micro_batch}
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             (checkpoints.aside(self._folder) / f"checkpoint-{step}" / _STATE).write_text(json.dumps(state))
@@ -356,7 +353,11 @@ class _Trainer(Trainer):
     def _restore(self, state: dict[str, Any]) -> None:
         self.meter.restore(state["meter"])
         self._guard.restore(state["guard"])
-        self._in_memory = state["micro_batch"]
+        if self._config.micro_batch in (
+            0,
+            state.get("asked"),
+        ):  # else another number is asked for
+            self._in_memory = state["micro_batch"]
 
     def restore_best(self) -> None:
         """Load the weights of the best validation if there is patience; else keep those of the last step.

@@ -165,6 +165,21 @@ def test_a_killed_run_goes_on_at_the_file_where_it_was(tmp_path, teacher, blocks
     assert digest_files(out) == digest_files(whole)
 
 
+def test_the_speed_of_a_resumed_cache_is_that_of_all_that_was_asked(tmp_path, teacher, blocks):
+    """Killed when it had asked about everything, it asks nothing again, and still says how fast that was."""
+    config, inputs = CacheConfig(blocks=3, top_k=4), CacheInputs(teacher, blocks)
+
+    class Killed(Silent):
+        def progress(self, done, total, what) -> None:
+            if (tmp_path / "00000.npy").exists():
+                raise KeyError("killed")
+
+    with pytest.raises(KeyError):
+        cache_teacher.function(config, inputs, tmp_path, Killed())
+    summary = cache_teacher.function(config, inputs, tmp_path, Silent())
+    assert summary["tokens_per_second"] > 0
+
+
 def test_what_was_asked_for_a_shorter_training_is_not_asked_again(tmp_path, teacher, blocks):
     chosen, asked = Blocks(blocks, "train"), []
     for name, count, base in (("first", 5, None), ("second", 8, tmp_path / "first"), ("alone", 8, None)):

@@ -155,6 +155,25 @@ def test_a_run_that_is_cut_off_goes_on_and_ends_with_the_same_weights(tmp_path, 
     assert [saved_again[figure] for figure in figures] == [whole[figure] for figure in figures]
 
 
+def test_a_run_that_is_cut_off_goes_on_with_less_at_once(tmp_path, teacher, student):
+    class Stop(Recorder):
+        def progress(self, done, total, what) -> None:
+            if done == 3:
+                raise KeyError("stop")
+
+    _, out = run(tmp_path / "whole", teacher, student, steps=4)
+    with pytest.raises(KeyError):
+        run(tmp_path / "cut", teacher, student, Stop(), steps=4, checkpoint_every_steps=2)
+    recorder = Recorder()
+    _, other = run(
+        tmp_path / "cut", teacher, student, recorder, steps=4, micro_batch=1, checkpoint_every_steps=9
+    )
+    assert [done for done, _, _ in recorder.done] == [3, 4]
+    one, two = (load_file(folder / "model.safetensors") for folder in (out, other))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0.02, atol=1e-3)
+
+
 def test_told_to_end_it_leaves_a_checkpoint_of_the_step_it_was_at(tmp_path, teacher, student):
     class Told(Recorder):
         def progress(self, done, total, what) -> None:

@@ -143,6 +143,16 @@ def test_sizes_that_do_not_go_together_are_refused(settings, message):
         check_pretrain(PretrainConfig(**settings))
 
 
+@pytest.mark.parametrize("micro_batch", [0, 1, 3, 8])
+def test_what_fits_into_memory_decides_no_batch(micro_batch):
+    """Else less memory would be another training."""
+    config = PretrainConfig(depth=2, tokens=100_000, processes=2)
+    less = config.model_copy(update={"micro_batch": micro_batch})
+    expected = derive(config, 512, 64)
+    assert derive(less, 512, 64).batch == expected.batch > 8
+    assert derive(less, 512, 64).learning_rate == expected.learning_rate
+
+
 def test_a_batch_that_is_given_is_made_of_whole_micro_batches():
     with pytest.raises(ValidationError, match=r"batch \(6\) must be a multiple of micro_batch \(4\)"):
         PretrainConfig(batch=6, micro_batch=4)

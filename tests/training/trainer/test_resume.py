@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Inputs, Stage
@@ -163,6 +165,36 @@ def test_what_is_killed_after_its_last_step_trains_none_again(fork_server, cases
     assert killed.digest == whole.digest  # to the bit
     assert reported(killed) == reported(whole)
     assert not [path for path in store.root.rglob("*") if "checkpoint" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("advice", "to_the_bit"),
+    [
+        ({"gradient_checkpointing": True, "checkpoint_every_steps": 5, "log_every_steps": 4}, True),
+        ({"micro_batch": 1}, False),
+    ],
+)
+def test_what_is_advised_for_want_of_memory_goes_on_from_the_checkpoint(
+    fork_server, cases, tmp_path, advice, to_the_bit
+):
+    """The very arithmetic ends with the very weights; sums in other parts with almost the same."""
+    case = cases["distill"]
+    whole, store = finished(fork_server, case, Store(tmp_path / "whole"), []), Store(tmp_path / "killed")
+    with pytest.raises(StageDied, match="SIGKILL"):
+        fork_server.run(case.stage, case.config, case.inputs, store, Killer(5, signal.SIGKILL))
+    advised, watcher = case.config.model_copy(update=advice), Killer(0, signal.SIGKILL)
+    resumed = fork_server.run(case.stage, advised, case.inputs, store, watcher)
+    assert watcher.seen[0] > 4 * 2 * LENGTH
+    assert (resumed.digest == whole.digest) == to_the_bit
+    one, other = (load_file(artifact.path / "model.safetensors") for artifact in (whole, resumed))
+    for name, value in one.items():
+        assert_close(other[name], value, rtol=0.02, atol=1e-3)
+    at_once = [value for step, name, value in reported(resumed) if name == "micro_batch" and step > 5]
+    every = advice.get("log_every_steps", 3)
+    assert {step for step, name, _ in reported(resumed) if name == "loss" and step > 5} == {
+        step for step in range(6, STEPS + 1) if step % every == 0
+    }
+    assert set(at_once) == {advice.get("micro_batch", 2)}
 
 
 @pytest.mark.chaos
