@@ -53,8 +53,8 @@ class Worker:
             self._look()
 
     def stop(self) -> None:
-        """Stop the worker, so that it takes no run any more; then its runs, which write a checkpoint and wait for the next one."""
-        self._service.stop()
+        """End the worker, so that it takes no run any more; then its runs, which write a checkpoint and wait for the next one."""
+        self._service.kill()  # asked to end, it would kill its runs
         self._tolerantly(self._runs.stop)
 
     def _look(self) -> None:

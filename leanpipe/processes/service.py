@@ -81,9 +81,14 @@ class Service:
         _signal_group(self._process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_STOP_SECONDS)
-        _signal_group(self._process, signal.SIGKILL)
-        self._process.wait()
-        self._process = None
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and what is in its session, at once."""
+        if self._process:
+            _signal_group(self._process, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
     def _open_log(self) -> contextlib.AbstractContextManager[IO[bytes] | None]:
         if self._log is None:
