@@ -40,6 +40,7 @@ class Machine:
 
     def __init__(self, home: Path):
         self.home = home
+        self.inputs = {"model": "model", "instructions": "instructions.jsonl"}
         self._prefect, self._mlflow = free_port(), free_port()
         self.servers = Servers(home, f"http://127.0.0.1:{self._prefect}", f"http://127.0.0.1:{self._mlflow}")
         self._up: subprocess.Popen[str] | None = None
@@ -85,8 +86,22 @@ class Machine:
 
     def worker(self) -> psutil.Process:
         """The process of the worker."""
-        found = [one for one in self.processes() if "worker" in command(one) and "start" in command(one)]
-        return found[0]
+        return self._workers()[0]
+
+    def has_worker(self) -> bool:
+        return bool(self._workers())
+
+    def _workers(self) -> list[psutil.Process]:
+        return [one for one in self.processes() if {"worker", "start"} <= set(command(one))]
+
+    def flow_of(self, deployment: str) -> dict[str, str]:
+        """What a run of the deployment belongs to."""
+        found = self.servers.api(f"deployments/name/{deployment}/default")
+        return {
+            "flow_id": found["flow_id"],
+            "deployment_id": found["id"],
+            "work_queue_id": found["work_queue_id"],
+        }
 
     def kill(self, process: psutil.Process) -> None:
         send([process], signal.SIGKILL)
@@ -99,11 +114,8 @@ class Machine:
 
     def create_run(self) -> str:
         """Start what a person starts with **Run**; returns the id of the flow run."""
-        config = {
-            "model": str(self.home / "model"),
-            "instructions": str(self.home / "instructions.jsonl"),
-            "finetune": FINETUNING,
-        }
+        given = {name: str(self.home / file) for name, file in self.inputs.items()}
+        config = {**given, "finetune": FINETUNING}
         deployment = self.servers.api("deployments/name/finetune/default")["id"]
         made = self.servers.api(
             f"deployments/{deployment}/create_flow_run", {"parameters": {"config": config}}
