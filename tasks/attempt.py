@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -65,8 +65,9 @@ def _is_cancelled(run_id: str) -> bool:
 
 
 def _write_to_log() -> None:
-    if path := os.environ.get(WORKER_LOG):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("ab") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+    path = os.environ.get(WORKER_LOG)
+    with suppress(OSError):  # then it prints into the pipe, which is as well while the worker lives
+        if path:
+            with Path(path).open("ab") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)

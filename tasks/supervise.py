@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID, uuid4
 
 import psutil
@@ -175,18 +176,19 @@ def _next_state(run: FlowRun, killed: bool, asked: bool) -> State | None:
     if run.work_pool_name is None:
         text = "The process of this run was killed. Start it again: it goes on from what it has computed."
         return None if run.state.is_crashed() else Crashed(message=text)
+    # Its old place: it goes on before what has waited behind it.
+    goes_on = partial(Scheduled, scheduled_time=run.expected_start_time, name=INTERRUPTED)
     if asked:
-        return Scheduled(
-            name=INTERRUPTED, message="The worker was stopped: the run goes on when it is started again."
-        )
+        return goes_on(message="The worker was stopped: the run goes on when it is started again.")
     deaths = _deaths(run) + 1
     if deaths > MOST_DEATHS:
         return Crashed(
             message=f"The process of this run was killed {deaths} times (by the kernel, if memory ran out): see the worker's "
             "log, then start it again: it goes on from what it has computed."
         )
-    text = f"The process of this run was killed (time {deaths} of {MOST_DEATHS}): the run goes on from its last checkpoint."
-    return Scheduled(name=INTERRUPTED, message=text)
+    return goes_on(
+        message=f"The process of this run was killed (time {deaths} of {MOST_DEATHS}): the run goes on from its last checkpoint."
+    )
 
 
 def _deaths(run: FlowRun) -> int:

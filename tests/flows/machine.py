@@ -94,15 +94,6 @@ class Machine:
     def _workers(self) -> list[psutil.Process]:
         return [one for one in self.processes() if {"worker", "start"} <= set(command(one))]
 
-    def flow_of(self, deployment: str) -> dict[str, str]:
-        """What a run of the deployment belongs to."""
-        found = self.servers.api(f"deployments/name/{deployment}/default")
-        return {
-            "flow_id": found["flow_id"],
-            "deployment_id": found["id"],
-            "work_queue_id": found["work_queue_id"],
-        }
-
     def kill(self, process: psutil.Process) -> None:
         send([process], signal.SIGKILL)
 
@@ -112,14 +103,12 @@ class Machine:
             return processes_with("PREFECT__FLOW_RUN_ID", run)
         return processes_with("LEANPIPE_HOME", str(self.home))
 
-    def create_run(self) -> str:
-        """Start what a person starts with **Run**; returns the id of the flow run."""
+    def create_run(self, **given_state: Any) -> str:
+        """Start what a person starts with **Run**; returns the id of the flow run, whose state may be given."""
         given = {name: str(self.home / file) for name, file in self.inputs.items()}
-        config = {**given, "finetune": FINETUNING}
+        given_state["parameters"] = {"config": {**given, "finetune": FINETUNING}}
         deployment = self.servers.api("deployments/name/finetune/default")["id"]
-        made = self.servers.api(
-            f"deployments/{deployment}/create_flow_run", {"parameters": {"config": config}}
-        )
+        made = self.servers.api(f"deployments/{deployment}/create_flow_run", given_state)
         return made["id"]
 
     def state(self, run: str) -> dict[str, Any]:

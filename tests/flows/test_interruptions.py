@@ -2,6 +2,8 @@
 
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,9 +11,11 @@ import pytest
 from leanpipe.core.report import Silent
 from leanpipe.core.store import REPORT, Store, digest_files, external
 from leanpipe.processes import run_lock
+from leanpipe.processes.process_tree import processes_with
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.training.finetune.finetune import FinetuneConfig, finetune
 from tests.flows.machine import FINETUNING, STEPS, Machine, wait_for
+from tests.flows.servers import ROOT, environment, leanpipe
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -45,10 +49,8 @@ def undisturbed(machine: Machine, tmp_path_factory) -> dict[str, str]:
 def run_of_another_machine(machine: Machine) -> str:
     """A run that another machine's worker took and works at, as far as anybody here can know."""
     machine.servers.api("work_pools/gpu", {"concurrency_limit": 2}, "PATCH")
-    run = machine.servers.api("flow_runs/", machine.flow_of("finetune"))["id"]
+    run = machine.create_run(state={"type": "RUNNING"})
     machine.servers.api(f"flow_runs/{run}/labels", OTHERS, "PATCH")
-    running = {"state": {"type": "RUNNING"}, "force": True}
-    machine.servers.api(f"flow_runs/{run}/set_state", running)
     return run
 
 
@@ -88,6 +90,32 @@ def test_a_run_that_outlived_its_worker_can_be_cancelled(machine: Machine):
     machine.wait_for_state(run, "CANCELLED")
     wait_for(lambda: not machine.processes(run), 30)
     assert {one.info.status for one in machine.mlflow_runs(run)} == {"KILLED"}
+
+
+def test_a_worker_alone_serves_the_pool_touches_no_run_of_another_home_and_ends_whole(
+    machine: Machine, tmp_path
+):
+    """`leanpipe worker`, as a container runs it."""
+    servers = {
+        "PREFECT_API_URL": f"{machine.servers.prefect}/api",
+        "MLFLOW_TRACKING_URI": machine.servers.mlflow,
+    }
+    with (tmp_path / "worker.out").open("w") as log:
+        command = [sys.executable, "-m", "flows.cli.main", "worker"]
+        ours = environment(tmp_path) | servers
+        process = subprocess.Popen(command, cwd=ROOT, env=ours, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        said = (tmp_path / "worker.out").read_text
+        wait_for(lambda: "started!" in said() or process.poll() is not None, 240, said)
+        assert "Worker    for http://" in said()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 0, said()
+    finally:
+        process.kill()
+    assert "is Interrupted now" not in said()
+    assert not processes_with("LEANPIPE_HOME", str(tmp_path))
+    refused = leanpipe(machine.home, "worker")
+    assert refused.returncode == 1 and "leanpipe up or leanpipe worker runs already for" in refused.stderr
 
 
 def kill_worker(machine: Machine) -> None:
