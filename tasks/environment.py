@@ -10,6 +10,11 @@ import socket
 from leanpipe.core.files import write_text
 from leanpipe.core.home import Home
 
+SUPERVISED = "LEANPIPE_SUPERVISED"
+"""Set if somebody puts back the run that leaves without a word."""
+WORKER_LOG = "LEANPIPE_WORKER_LOG"
+"""A file that takes what a run prints: the worker's pipe would break with the worker, and the run with the pipe."""
+
 
 def prepare_environment(home: Home) -> None:
     """Point Prefect and MLflow at `home`: at the servers of `leanpipe up` if they run, else at its SQLite files.

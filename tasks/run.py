@@ -22,6 +22,7 @@ from leanpipe.planning.references import import_for_plans
 from leanpipe.planning.steps import present
 from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
+from tasks.attempt import attempt
 from tasks.tracking.pages import show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking.runs import MlflowReport, Tracking
@@ -110,16 +111,17 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
     if _imports.is_alive():
         _imports.join()
     home = home or Home.from_environment()
-    tracking = Tracking(home)
-    tags = {"leanpipe.flow_run": str(flow_run.id)}
-    try:
-        with tracking.run(f"{name}: {flow_run.name}", tags, flatten(config)) as run_id:
-            page = str(flow_run.ui_url or "")
-            links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
-            tracking.log_figures(run_id, {"prefect.flow": name, **links})
-            yield Run(home, tracking, run_id)
-    finally:
-        fork_server.stop()
+    with attempt(home, str(flow_run.id)):
+        tracking = Tracking(home)
+        tags = {"leanpipe.flow_run": str(flow_run.id)}
+        try:
+            with tracking.run(f"{name}: {flow_run.name}", tags, flatten(config)) as run_id:
+                page = str(flow_run.ui_url or "")
+                links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
+                tracking.log_figures(run_id, {"prefect.flow": name, **links})
+                yield Run(home, tracking, run_id)
+        finally:
+            fork_server.stop()
 
 
 def _cache_key(context: TaskRunContext, parameters: Mapping[str, Any]) -> str:

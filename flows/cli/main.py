@@ -111,6 +111,21 @@ def up(
 
 
 @app.command()
+def worker(
+    with_healthcheck: Annotated[
+        bool,
+        typer.Option("--with-healthcheck", help="Answer at /health, port 8080, for a container's engine."),
+    ] = False,
+) -> None:
+    """Run a worker for a Prefect server that runs already, and look after its runs; `up` has one of its own."""
+    home = _prepare()
+    from flows.cli.worker import run_worker
+
+    console = Console(highlight=False)
+    run_worker(home, lambda said: console.print(said, soft_wrap=True, markup=False), with_healthcheck)
+
+
+@app.command()
 def deploy() -> None:
     """Register the work pool and the deployments with a Prefect server that runs already; `up` does so itself."""
     home = _prepare()

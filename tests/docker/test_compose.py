@@ -74,11 +74,14 @@ def test_the_form_permits_the_folder_of_texts_and_what_leanpipe_keeps(
     assert not roots.permits("/etc/passwd") and not roots.permits("/data/../etc")
 
 
-def test_the_worker_serves_the_pool_that_deploy_makes() -> None:
-    from flows.deployments import POOL
+def test_the_worker_is_supervised_and_known_again_after_its_container_was_made_anew() -> None:
+    from tasks.supervise import STOP_SECONDS
 
-    command = services()["worker"]["command"]
-    assert command[command.index("--pool") + 1] == POOL
+    worker = services()["worker"]
+    assert worker["command"][:2] == ["leanpipe", "worker"]
+    assert worker["hostname"] and worker["init"]
+    # Longer than the worker, its runs and the last words to the server may take.
+    assert int(worker["stop_grace_period"].removesuffix("s")) > STOP_SECONDS + 30
 
 
 def test_every_port_is_open_to_this_machine_alone() -> None:

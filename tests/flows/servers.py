@@ -116,7 +116,7 @@ def _ask(request: urllib.request.Request, tries: int = 10) -> bytes:
                 return answer.read()
         except urllib.error.HTTPError as error:
             if error.code != 503 or not tries:
-                raise
+                raise AssertionError(f"{request.full_url}: {error.read().decode()}") from error
             time.sleep(1)
 
 
