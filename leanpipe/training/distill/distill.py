@@ -148,7 +148,7 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     )
 
 
-@stage(version=2, uses_device=True, check=check_distill, estimate=estimate_distill)
+@stage(version=3, uses_device=True, check=check_distill, estimate=estimate_distill)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.count import count_parameters, parameters_of

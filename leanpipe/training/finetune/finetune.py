@@ -117,7 +117,7 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
 
 
 @stage(
-    version=3,
+    version=4,
     uses_device=True,
     check=check_finetune,
     estimate=estimate_finetune,

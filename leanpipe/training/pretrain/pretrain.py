@@ -99,7 +99,7 @@ def estimate_pretrain(config: PretrainConfig, inputs: ExpectedInputs, kind: Kind
     )
 
 
-@stage(version=1, uses_device=True, check=check_pretrain, estimate=estimate_pretrain)
+@stage(version=2, uses_device=True, check=check_pretrain, estimate=estimate_pretrain)
 def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: Report) -> Summary:
     """Make a decoder with random weights, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.build import decoder_config, random_decoder
