@@ -239,7 +239,9 @@ def _small_layer(form: Format) -> "torch.nn.Module":
 
 def _probe(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> "torch.Tensor":
     """Token ids [1, T] of the probe text, no more than the model can read."""
-    limit = getattr(model.config, "max_position_embeddings", None) or 512
+    from leanpipe.models.count import longest_text
+
+    limit = longest_text(model.config)
     return tokenizer(_PROBE_TEXT, return_tensors="pt")["input_ids"][:, :limit].to(device.name())
 
 

@@ -14,6 +14,7 @@ from leanpipe.core.device import Kind
 from leanpipe.core.estimate import (
     BYTES_PER_TOKEN,
     Estimate,
+    Expected,
     ExpectedInputs,
     bytes_of_weight,
     host_bytes,
@@ -25,7 +26,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT, content_digest, digest_file
 from leanpipe.evaluation.efficiency import Speed, measure_speed
-from leanpipe.evaluation.generate import Generation, generate
+from leanpipe.evaluation.generate import Generation, encode_prompt, generate
 from leanpipe.evaluation.held_out import Passage, held_out, text_digest
 from leanpipe.evaluation.perplexity import (
     Score,
@@ -94,6 +95,22 @@ class EvaluateInputs:
     documents: Path
 
 
+def check_evaluate(config: EvaluateConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for what is longer than the model can read: windows, the text for its speed, prompts and answers."""
+    from leanpipe.models.count import check_context, tokenizer_folder
+
+    model = inputs["model"]
+    check_context(model, config.context, "evaluate.context")
+    speed = config.prefill_tokens + config.decode_tokens
+    check_context(model, speed, "evaluate.prefill_tokens + evaluate.decode_tokens")
+    answered = "evaluate.max_new_tokens with the longest of evaluate.prompts"
+    check_context(model, 1 + config.max_new_tokens, answered)
+    if folder := tokenizer_folder(model):
+        tokenizer = load_tokenizer(folder)
+        longest = max(encode_prompt(tokenizer, prompt).shape[1] for prompt in config.prompts)
+        check_context(model, longest + config.max_new_tokens, answered)
+
+
 def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
     """What `evaluate` takes: the model and the logits of its longest reading."""
     from leanpipe.models.count import expected_config
@@ -121,6 +138,7 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
 @stage(
     version=1,
     uses_device=True,
+    check=check_evaluate,
     estimate=estimate_evaluate,
     reads={"model": MEASURES, "documents": TESTED_ON},
 )
@@ -130,6 +148,7 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     Sizes and memory are in bytes. `peak_memory_bytes` is what the process needed on top of what it held before the model
     was loaded, at the most, while loading, reading, writing and answering one request at a time.
     """
+    check_evaluate(config, {"model": Expected(inputs.model)})
     passages = held_out(inputs.documents, config.text_bytes, config.document_bytes)
     tokenizer = load_tokenizer(inputs.model)
     device.reset_peak_memory()

@@ -36,7 +36,7 @@ class CheckInputs:
 _ROLES = ("corpus", "models", "model", "instructions", "evaluation_sets")
 
 
-@stage(version=2, uses_device=True, reads=dict.fromkeys(_ROLES, NOTHING))
+@stage(version=3, uses_device=True, reads=dict.fromkeys(_ROLES, NOTHING))
 def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -> Summary:
     """Raise the UserError that a later stage would raise. Reads configs and data, loads no weights."""
 

@@ -92,8 +92,3 @@ def test_a_model_that_gives_nan_is_refused(uniform):
     broken.model.norm.weight.data[0] = math.nan
     with pytest.raises(UserError, match="nan"):
         score_documents(broken, tiny_tokenizer(), TEXTS, separator=0, context=32)
-
-
-def test_a_context_that_the_model_cannot_read_is_refused(uniform):
-    with pytest.raises(UserError, match="reads 512 tokens"):
-        score_documents(uniform, tiny_tokenizer(), TEXTS, separator=0, context=513)

@@ -102,11 +102,16 @@ class DistillInputs:
 
 
 def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
-    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only."""
-    from leanpipe.models.count import expected_config, layers_for_size
+    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only.
+
+    The student has its teacher's positions, and so reads as much.
+    """
+    from leanpipe.models.count import check_context, expected_config, layers_for_size
 
     check_training(config)
     layers_for_size(expected_config(inputs["teacher"]), config.size, config.width)
+    if "blocks" in inputs:
+        check_context(inputs["teacher"], inputs["blocks"].facts["block_length"], "tokenize.block_length")
 
 
 def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
@@ -153,10 +158,11 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.count import count_parameters, parameters_of
     from leanpipe.models.student import change_vocabulary
+    from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.distill.teacher_cache import check_same_tokens
     from leanpipe.training.trainer.trainer import train
 
-    check_distill(config, {"teacher": Expected(inputs.teacher)})
+    check_distill(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
     if config.kl_weight > 0:
         check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")

@@ -81,13 +81,14 @@ class _Examples:
 
 def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
     """Raise UserError for what this device, this model or these instructions cannot do. Loads no weights."""
-    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.models.count import check_context, expected_config, tokenizer_folder
     from leanpipe.training.finetune.chat import check_template
     from leanpipe.training.finetune.instructions import read_instructions
     from leanpipe.training.finetune.lora import check_targets
 
     check_training(config)
     model = inputs["model"]
+    check_context(model, config.max_length, "finetune.max_length")
     check_targets(expected_config(model), config.target_modules, model.path or "the student")
     if tokenizer := tokenizer_folder(model):
         check_template(load_tokenizer(tokenizer))
