@@ -35,8 +35,16 @@ from leanpipe.evaluation.perplexity import (
     perplexity,
     score_documents,
 )
-from leanpipe.models.load import document_separator, load_for_inference, load_tokenizer, weight_bytes
+from leanpipe.models.load import (
+    document_separator,
+    document_start,
+    leading_bos,
+    load_for_inference,
+    load_tokenizer,
+    weight_bytes,
+)
 from leanpipe.models.offload import weight_files
+from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -157,9 +165,10 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     speed = _speed(config, model, tokenizer, passages)
     generations = generate(model, tokenizer, config.prompts, config.max_new_tokens)
     peak = device.peak_memory() - before
-    scores = _scores(config, model, tokenizer, passages, report)
+    scores = _scores(config, model, tokenizer, passages, document_start(tokenizer), report)
     summary = {
         **quality(scores),
+        **_without_bos(config, model, tokenizer, passages, report),
         "held_out_digest": text_digest(passages, config.context),
         "parameters": model.num_parameters(),
         "size_bytes": weight_bytes(inputs.model),
@@ -196,16 +205,32 @@ def _scores(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     passages: list[Passage],
+    start: int,
     report: Report,
 ) -> list[Score]:
     return score_documents(
         model,
         tokenizer,
         [passage.text for passage in passages],
-        document_separator(tokenizer),
+        start,
         config.context,
         lambda done, total: report.progress(done, total, "documents"),
     )
+
+
+def _without_bos(
+    config: EvaluateConfig,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    passages: list[Passage],
+    report: Report,
+) -> Summary:
+    """What a model that has a BOS before every text would be measured at if another token stood there; else nothing."""
+    separator = document_separator(tokenizer)
+    if leading_bos(tokenizer) in (None, separator):
+        return {}
+    scores = _scores(config, model, tokenizer, passages, separator, report)
+    return {"bits_per_byte_without_bos": bits_per_byte(scores)}
 
 
 def _speed(
@@ -215,7 +240,7 @@ def _speed(
     passages: list[Passage],
 ) -> Speed:
     """Speed on `prefill_tokens` tokens of the held-out text, which is begun again where it is too short."""
-    tokens = tokenizer.encode("\n".join(passage.text for passage in passages), add_special_tokens=False)
+    tokens = encode_text(tokenizer, "\n".join(passage.text for passage in passages))
     tokens = (tokens * (config.prefill_tokens // len(tokens) + 1))[: config.prefill_tokens]
     return measure_speed(model, tokenizer, config.prompts[0], tokens, config.decode_tokens, config.repeats)
 

@@ -5,6 +5,7 @@ shown to it as the model `leanpipe` in a private hub cache: clients then say `mo
 `/v1/models` lists that name, and nothing is ever looked up on a hub.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -63,6 +64,8 @@ def serve_command(model: str, host: str, port: int) -> list[str]:
     """The engine's command line; `model` is a name in its hub cache, or a folder."""
     command = [sys.executable, "-m", "leanpipe.serving.engine", "serve", model]
     dtype = "bfloat16" if device.has_bfloat16() else "float32"
+    # What a client's message spells is text: it must not end a turn, or begin one as another role.
+    command += ["--chat-template-kwargs", json.dumps({"sanitize_control_tokens": True})]
     return [*command, "--host", host, "--port", str(port), "--device", device.name(), "--dtype", dtype]
 
 

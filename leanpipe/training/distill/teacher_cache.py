@@ -144,7 +144,6 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
     from leanpipe.training.distill.teacher_logprobs import INFO, LogprobFormat
     from leanpipe.training.trainer.data import Subset, scored_tokens
 
-    check_cache(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
     blocks = Blocks(inputs.blocks, "train")
     check_same_tokens(inputs.teacher, inputs.blocks)
     chosen = Subset(blocks, config.blocks * blocks.block_length)
@@ -157,6 +156,7 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
         block_length=blocks.block_length,
     )
     check_budget(format, config.max_gigabytes, out)
+    check_cache(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
     started = time.perf_counter()
     asked = write_teacher_logprobs(inputs, chosen, format, out, report)
     (out / INFO).write_text(format.model_dump_json(indent=2))

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.tables import count_documents, read_texts
-from leanpipe.models.load import document_separator
+from leanpipe.models.load import document_start
+from leanpipe.tokens.text_tokens import encode_text
 from leanpipe.training.finetune.chat import Example
 from leanpipe.training.finetune.packing import Block, pack
 from leanpipe.training.losses.objectives import CrossEntropy
@@ -84,13 +85,13 @@ def _spread_pieces(
 
     Documents are read `first` at a time, later more: each reading goes through all of the files.
     """
-    separator, order = document_separator(tokenizer), _evenly(count_documents(documents, "validation"))
+    first_token, order = document_start(tokenizer), _evenly(count_documents(documents, "validation"))
     rest: list[list[list[int]]] = []
     while chosen := list(itertools.islice(order, first)):
         wanted = set(chosen)
         texts = {n: text for n, text in enumerate(read_texts(documents, "validation")) if n in wanted}
         for number in chosen:
-            tokens = [separator, *tokenizer.encode(texts[number], add_special_tokens=False)]
+            tokens = [first_token, *encode_text(tokenizer, texts[number])]
             pieces = [tokens[start : start + length] for start in range(0, len(tokens), length)]
             start = int(len(rest) * _GOLDEN % 1 * len(pieces))
             yield pieces[start]
