@@ -160,6 +160,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     from leanpipe.models.student import change_vocabulary
     from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.distill.teacher_cache import check_same_tokens
+    from leanpipe.training.trainer.outcome import saved_loss
     from leanpipe.training.trainer.trainer import train
 
     check_distill(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
@@ -179,12 +180,14 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     device.release_memory()
     outcome = train(student, objective, text, config, out, report)
     save_model(student, tokenizer, out)
+    parameters, layers = count_parameters(student), student.config.num_hidden_layers
+    del student, objective
     return {
         "initial_bits_per_byte": text.bits_per_byte(outcome.initial_validation),
-        "bits_per_byte": text.bits_per_byte(outcome.validation),
-        "parameters": count_parameters(student),
+        "bits_per_byte": text.bits_per_byte(saved_loss(out, text.validation, config.arithmetic)),
+        "parameters": parameters,
         "teacher_parameters": teacher_parameters,
-        "layers": student.config.num_hidden_layers,
+        "layers": layers,
         "tokens": outcome.tokens,
         "tokens_per_second": outcome.tokens_per_second,
         "final_loss": outcome.loss,

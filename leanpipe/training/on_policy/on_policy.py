@@ -149,7 +149,7 @@ def estimate_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs, kind: Kin
     )
 
 
-@stage(version=1, uses_device=True, check=check_on_policy, estimate=estimate_on_policy)
+@stage(version=2, uses_device=True, check=check_on_policy, estimate=estimate_on_policy)
 def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
     """Train the student, and write it to `out` as a model folder.
 
