@@ -223,7 +223,7 @@ def _measure(
 
     model = load_saved(folder, config.arithmetic)
     loss = mean_nats(model, text.validation, config.arithmetic)
-    return _Measured(loss, general and general.bits_per_byte(model, config.arithmetic))
+    return _Measured(loss, general.bits_per_byte(model, config.arithmetic) if general else None)
 
 
 def _general(

@@ -49,12 +49,14 @@ def complement(
     """Compute 1 - p for the probability `p_N` of one token of each row, in float32 or better; `at_N1` says of which token.
 
     Between 1/2 and 1 bfloat16 has steps of .004, so that a p of .999 is 1 to it: there, all that is not p is added up anew
-    from the logits. It takes a fraction of the softmax's time, for of few rows a text's token has a p so large.
+    from the logits. That takes as long as the softmax of those rows.
     """
     others_N = 1 - p_N
     for rows in (p_N > 0.5).nonzero()[:, 0].split(_ROWS):
         apart_RV, at_R1 = at_least_float32(logits_NV[rows]), at_N1[rows]
-        apart_RV.sub_(apart_RV.gather(1, at_R1)).div_(temperature)
+        apart_RV.sub_(apart_RV.gather(1, at_R1))
+        if temperature != 1:
+            apart_RV.div_(temperature)
         apart_RV.put_(flat(at_R1, apart_RV.shape[1]), apart_RV.new_full((len(rows),), -torch.inf))
         odds_R = apart_RV.exp_().sum(-1)
         others_N[rows] = odds_R / (1 + odds_R)
