@@ -60,9 +60,7 @@ def trained(path: Path, precision: str, out: Path) -> tuple[float, float]:
     model = load_model(path, torch.float32)
     before = peak(dtype)
     outcome = train(model, CrossEntropy(), TrainingData(blocks, [blocks[0]]), config, out, Silent())
-    # A token attends to its own document only, and so on average to half of this.
-    attended = 2 * statistics.mean(place + 1 for block in blocks for place in block["position_ids"].tolist())
-    used = outcome.tokens_per_second * flops_per_token(model, round(attended))
+    used = outcome.tokens_per_second * flops_per_token(model, blocks)
     print(
         f"{precision}: {outcome.tokens_per_second:.1f} tok/s, micro-batch {outcome.micro_batch}", flush=True
     )

@@ -20,7 +20,8 @@ from leanpipe.core.plots import NEUTRAL, picture
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT
-from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
+from leanpipe.models.load import leading_bos, load_model, load_tokenizer, weight_bytes
+from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
     import torch
@@ -235,8 +236,13 @@ def _check_full_precision(model: Path) -> None:
 
 def _probe(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> "torch.Tensor":
     """Token ids [1, T] of the probe text, no more than the model can read."""
-    limit = getattr(model.config, "max_position_embeddings", None) or 512
-    return tokenizer(_PROBE_TEXT, return_tensors="pt")["input_ids"][:, :limit].to(device.name())
+    import torch
+
+    from leanpipe.models.count import longest_text
+
+    bos = leading_bos(tokenizer)
+    tokens = [*([] if bos is None else [bos]), *encode_text(tokenizer, _PROBE_TEXT)]
+    return torch.tensor([tokens[: longest_text(model.config)]], device=device.name())
 
 
 def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":

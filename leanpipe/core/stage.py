@@ -39,6 +39,10 @@ FindBase = Callable[["Stage", Store, Any, Inputs], Artifact | None]
 """The earlier result that a stage with this config and these inputs can start from, if the store has one."""
 
 
+Mark = Callable[[Inputs], Mapping[str, str]]
+"""Names those inputs that are treated otherwise than before, and how, as parts of the key: so all other results stay valid."""
+
+
 class Page(NamedTuple):
     """A Markdown file that a stage writes under `report/`, shown on the page of the run."""
 
@@ -70,6 +74,8 @@ class Stage:
     """What of the device decides which result it is: see `leanpipe.core.keys`."""
     shortcuts: tuple[str, ...] = ()
     """Inputs that save work and change nothing in the result, so that they are no part of its key."""
+    marks: Mark | None = None
+    """Facts about the inputs by which the stage does otherwise than it did when its version was last raised."""
     check: Check | None = None
     """Refuses, before any work, what cannot work."""
     estimate: Estimator | None = None
@@ -128,11 +134,12 @@ class Stage:
 
     def digests(self, inputs: Inputs) -> dict[str, Any]:
         """The digests of the inputs that count, by name."""
-        return {
+        digests: dict[str, Any] = {
             name: value.digest if isinstance(value, Artifact) else [one.digest for one in value]
             for name, value in inputs.items()
             if name not in self.shortcuts
         }
+        return digests | dict(self.marks(inputs) if self.marks else {})
 
     def bind(self, inputs: Inputs) -> Any:
         """The stage's own inputs class, filled with the paths of the artifacts."""
@@ -148,6 +155,7 @@ def stage(
     uses_device: bool = False,
     depends_on: tuple[Fact, ...] | None = None,
     shortcuts: tuple[str, ...] = (),
+    marks: Mark | None = None,
     check: Check | None = None,
     estimate: Estimator | None = None,
     base: FindBase | None = None,
@@ -169,6 +177,7 @@ def stage(
             uses_device,
             facts,
             shortcuts,
+            marks,
             check,
             estimate,
             base,

@@ -14,6 +14,7 @@ from leanpipe.core.device import Kind
 from leanpipe.core.estimate import (
     BYTES_PER_TOKEN,
     Estimate,
+    Expected,
     ExpectedInputs,
     bytes_of_weight,
     host_bytes,
@@ -26,7 +27,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT, content_digest, digest_file
 from leanpipe.evaluation.efficiency import Speed, measure_speed
-from leanpipe.evaluation.generate import Generation, generate
+from leanpipe.evaluation.generate import Generation, encode_prompt, generate
 from leanpipe.evaluation.held_out import Passage, held_out, text_digest
 from leanpipe.evaluation.perplexity import (
     Score,
@@ -35,8 +36,16 @@ from leanpipe.evaluation.perplexity import (
     perplexity,
     score_documents,
 )
-from leanpipe.models.load import document_separator, load_for_inference, load_tokenizer, weight_bytes
+from leanpipe.models.load import (
+    document_separator,
+    document_start,
+    leading_bos,
+    load_for_inference,
+    load_tokenizer,
+    weight_bytes,
+)
 from leanpipe.models.offload import weight_files
+from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -95,6 +104,22 @@ class EvaluateInputs:
     documents: Path
 
 
+def check_evaluate(config: EvaluateConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for what is longer than the model can read: windows, the text for its speed, prompts and answers."""
+    from leanpipe.models.count import check_context, tokenizer_folder
+
+    model = inputs["model"]
+    check_context(model, config.context, "evaluate.context")
+    speed = config.prefill_tokens + config.decode_tokens
+    check_context(model, speed, "evaluate.prefill_tokens + evaluate.decode_tokens")
+    answered = "evaluate.max_new_tokens with the longest of evaluate.prompts"
+    check_context(model, 1 + config.max_new_tokens, answered)
+    if folder := tokenizer_folder(model):
+        tokenizer = load_tokenizer(folder)
+        longest = max(encode_prompt(tokenizer, prompt).shape[1] for prompt in config.prompts)
+        check_context(model, longest + config.max_new_tokens, answered)
+
+
 def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
     """What `evaluate` takes: the model and the logits of its longest reading."""
     from leanpipe.models.count import expected_config
@@ -123,6 +148,7 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
     version=1,
     uses_device=True,
     depends_on=SPEED,
+    check=check_evaluate,
     estimate=estimate_evaluate,
     reads={"model": MEASURES, "documents": TESTED_ON},
 )
@@ -132,6 +158,7 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     Sizes and memory are in bytes. `peak_memory_bytes` is what the process needed on top of what it held before the model
     was loaded, at the most, while loading, reading, writing and answering one request at a time.
     """
+    check_evaluate(config, {"model": Expected(inputs.model)})
     passages = held_out(inputs.documents, config.text_bytes, config.document_bytes)
     tokenizer = load_tokenizer(inputs.model)
     device.reset_peak_memory()
@@ -140,9 +167,10 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     speed = _speed(config, model, tokenizer, passages)
     generations = generate(model, tokenizer, config.prompts, config.max_new_tokens)
     peak = device.peak_memory() - before
-    scores = _scores(config, model, tokenizer, passages, report)
+    scores = _scores(config, model, tokenizer, passages, document_start(tokenizer), report)
     summary = {
         **quality(scores),
+        **_without_bos(config, model, tokenizer, passages, report),
         "held_out_digest": text_digest(passages, config.context),
         "parameters": model.num_parameters(),
         "size_bytes": weight_bytes(inputs.model),
@@ -179,16 +207,32 @@ def _scores(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     passages: list[Passage],
+    start: int,
     report: Report,
 ) -> list[Score]:
     return score_documents(
         model,
         tokenizer,
         [passage.text for passage in passages],
-        document_separator(tokenizer),
+        start,
         config.context,
         lambda done, total: report.progress(done, total, "documents"),
     )
+
+
+def _without_bos(
+    config: EvaluateConfig,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    passages: list[Passage],
+    report: Report,
+) -> Summary:
+    """What a model that has a BOS before every text would be measured at if another token stood there; else nothing."""
+    separator = document_separator(tokenizer)
+    if leading_bos(tokenizer) in (None, separator):
+        return {}
+    scores = _scores(config, model, tokenizer, passages, separator, report)
+    return {"bits_per_byte_without_bos": bits_per_byte(scores)}
 
 
 def _speed(
@@ -198,7 +242,7 @@ def _speed(
     passages: list[Passage],
 ) -> Speed:
     """Speed on `prefill_tokens` tokens of the held-out text, which is begun again where it is too short."""
-    tokens = tokenizer.encode("\n".join(passage.text for passage in passages), add_special_tokens=False)
+    tokens = encode_text(tokenizer, "\n".join(passage.text for passage in passages))
     tokens = (tokens * (config.prefill_tokens // len(tokens) + 1))[: config.prefill_tokens]
     return measure_speed(model, tokenizer, config.prompts[0], tokens, config.decode_tokens, config.repeats)
 

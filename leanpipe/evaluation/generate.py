@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leanpipe.models.load import document_separator
+from leanpipe.models.load import document_separator, document_start
 from leanpipe.models.offload import input_device
+from leanpipe.tokens.text_tokens import encode_question, encode_text
 
 if TYPE_CHECKING:
     import torch
@@ -39,11 +40,9 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> "torch.T
     import torch
 
     if tokenizer.chat_template:
-        turns = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        tokens = tokenizer.encode(text, add_special_tokens=False)
+        tokens = encode_question(tokenizer, prompt)
     else:
-        tokens = [document_separator(tokenizer), *tokenizer.encode(prompt, add_special_tokens=False)]
+        tokens = [document_start(tokenizer), *encode_text(tokenizer, prompt)]
     return torch.tensor([tokens])
 
 

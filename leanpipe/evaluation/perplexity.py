@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
 from leanpipe.models.offload import input_device
+from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,21 +40,18 @@ def score_documents(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     texts: Sequence[str],
-    separator: int,
+    start: int,
     context: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Score]:
-    """One score per text. Documents are read one by one: none sees another.
+    """One score per text; each begins with the token `start`. Documents are read one by one: none sees another.
 
-    Raises UserError if the model can read fewer than `context` tokens, or predicts anything that is not finite.
+    Raises UserError if the model predicts anything that is not finite.
     """
-    limit = getattr(model.config, "max_position_embeddings", None) or context
-    if context > limit:
-        raise UserError(f"evaluate.context is {context}, but this model reads {limit} tokens: lower it")
     scores: list[Score] = []
     for text in texts:
-        tokens = tokenizer.encode(text, add_special_tokens=False)
-        nats = math.fsum(_window_nats(model, *window) for window in windows(tokens, separator, context))
+        tokens = encode_text(tokenizer, text)
+        nats = math.fsum(_window_nats(model, *window) for window in windows(tokens, start, context))
         if not math.isfinite(nats):
             raise UserError(
                 f"the model {model.name_or_path} gives a loss of {nats} on document {len(scores) + 1} of {len(texts)}: "
@@ -64,14 +62,14 @@ def score_documents(
     return scores
 
 
-def windows(tokens: Sequence[int], separator: int, context: int) -> Iterator[tuple[list[int], list[int]]]:
+def windows(tokens: Sequence[int], start: int, context: int) -> Iterator[tuple[list[int], list[int]]]:
     """Cut a document into pairs (inputs, targets) of at most `context` tokens; every token is a target exactly once.
 
-    Each window is read as the beginning of a document: its first input is `separator`.
+    Each window is read as the beginning of a document: its first input is `start`.
     """
-    for start in range(0, len(tokens), context):
-        targets = list(tokens[start : start + context])
-        yield [separator, *targets[:-1]], targets
+    for first in range(0, len(tokens), context):
+        targets = list(tokens[first : first + context])
+        yield [start, *targets[:-1]], targets
 
 
 def perplexity(scores: Sequence[Score]) -> float:

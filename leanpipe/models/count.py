@@ -1,4 +1,4 @@
-"""How large a model is, from its config alone: nothing is loaded."""
+"""How large a model is, and how long a text it reads, from its config alone: nothing is loaded."""
 
 import copy
 import functools
@@ -36,6 +36,40 @@ def expected_config(model: Expected) -> "PretrainedConfig":
 def tokenizer_folder(model: Expected) -> Path | None:
     """Where the tokenizer lies that a model has, or will have; None if it has yet to be trained."""
     return model.path or model.facts.get("tokenizer")
+
+
+def longest_text(config: "PretrainedConfig") -> int | None:
+    """Return how many tokens a model with this config can read; None if there is no end to it.
+
+    Positions that are stretched reach further than those of its first training. A sliding window is no limit: it says how
+    far back a token looks.
+    """
+    config = config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    # Elsewhere `max_position_embeddings` is the length after stretching.
+    if positions and rope.get("rope_type") in ("linear", "dynamic", "yarn"):
+        first = rope.get("original_max_position_embeddings") or positions
+        return max(positions, int(first * (rope.get("factor") or 1)))
+    return positions
+
+
+def check_context(model: Expected, tokens: int, settings: str) -> None:
+    """Raise UserError if texts of `tokens` tokens, for which `settings` ask, are longer than the model can read.
+
+    Some models stop with an IndexError there, most go on and predict nonsense. Of a model that is not there yet its config
+    must be known, or nothing is checked.
+    """
+    if model.path is None and "model" not in model.facts:
+        return
+    limit = longest_text(expected_config(model))
+    if limit and tokens > limit:
+        name = (
+            f"the model {model.path}" if model.path else f"the model that {model.origin or 'a stage'} makes"
+        )
+        raise UserError(
+            f"{settings} asks for texts of {tokens:,} tokens, but {name} reads {limit:,} at most: lower it to that"
+        )
 
 
 def brings_code(path: Path) -> bool:

@@ -165,7 +165,7 @@ def weight_bytes(path: Path) -> int:
 
 
 def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Return the token that stands before and after every document: `<|endoftext|>` where the vocabulary has it, else EOS.
+    """Return the token that stands after every document: `<|endoftext|>` where the vocabulary has it, else EOS.
 
     Chat models use another EOS, their end of turn, which was never a document's end in their pretraining.
     """
@@ -174,6 +174,22 @@ def document_separator(tokenizer: "PreTrainedTokenizerBase") -> int:
     if separator is None:
         raise UserError(f"the tokenizer {tokenizer.name_or_path} has no end-of-text token: set its eos_token")
     return separator
+
+
+def document_start(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Return the token that stands before every document: the BOS where the tokenizer puts one, else the separator."""
+    bos = leading_bos(tokenizer)
+    return document_separator(tokenizer) if bos is None else bos
+
+
+def leading_bos(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """Return the BOS that the tokenizer puts before a text by itself, as Llama's and Gemma's do; None if it puts none.
+
+    Such models read nothing in their training that did not begin with it, and predict badly without. To name a BOS, as
+    most tokenizers do, says nothing.
+    """
+    first = tokenizer("a")["input_ids"][0]
+    return first if first == tokenizer.bos_token_id else None
 
 
 def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:

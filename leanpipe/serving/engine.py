@@ -14,12 +14,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import GenerationState
 
+from leanpipe.models.count import longest_text, read_config
 from leanpipe.models.load import load_tokenizer
 from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.serving import answers, requests
@@ -57,8 +58,7 @@ def build_app(name: str, folder: Path, device: str, dtype: str) -> FastAPI:
     manager = ModelManager(device=device, dtype=dtype, force_model=name)  # loads it, for good
     state = GenerationState()
     chat, completion = _Chat(manager, state), _Completion(manager, state)
-    context = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
-    served = requests.Served(name, load_tokenizer(folder), context)
+    served = requests.Served(name, load_tokenizer(folder), longest_text(read_config(folder)))
     app = FastAPI(title="leanpipe", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.exception_handler(requests.BadRequest)

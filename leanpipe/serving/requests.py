@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MAX_ANSWER = 1_024
 """Tokens of an answer where the request names no number, if the model can read so many."""
+_TEMPLATE = {"sanitize_control_tokens": True}
+"""What a message spells is text: it must not end a turn, or begin one as another role."""
 _MAX_STOPS = 4
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -57,7 +59,9 @@ def read_chat(body: Any, served: Served) -> Request:
     request.fields["messages"] = messages
     tools = request.fields.get("tools")
     _check_template(served.tokenizer)
-    prompt = _rendered(messages, tools, request.fields.get("chat_template_kwargs") or {}, served.tokenizer)
+    options = request.fields.get("chat_template_kwargs", {}) | _TEMPLATE
+    request.fields["chat_template_kwargs"] = options
+    prompt = _rendered(messages, tools, options, served.tokenizer)
     wanted = body.get("max_completion_tokens") or body.get("max_tokens")
     name = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
     request.fields["max_tokens"] = _room(len(prompt), wanted, name, "messages", served)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 
 IGNORED = -100  # the label that cross-entropy in torch leaves out
 
@@ -58,6 +59,11 @@ class Blocks:
         index %= len(self)
         shard = bisect_right(self._ends, index)
         return shard, index - (self._ends[shard] - len(self._tokens[shard]))
+
+
+def expected_blocks(folder: Path) -> Expected:
+    """Return what a stage that is to read the blocks in `folder` is told of them before."""
+    return Expected(folder, {"block_length": Blocks(folder, "train").block_length})
 
 
 def _positions_of(tokens: Path) -> Path:

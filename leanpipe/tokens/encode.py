@@ -46,9 +46,9 @@ class TokenBatch(NamedTuple):
     """Documents as tokens, end to end."""
 
     tokens: np.ndarray
-    """uint32, all documents end to end, each with a separator before and after it."""
+    """uint32, all documents end to end, each with its first token before it and a separator after it."""
     lengths: np.ndarray
-    """int64, tokens of each, separators included. A part of a very long document counts as one."""
+    """int64, tokens of each, those before and after it included. A part of a very long document counts as one."""
     documents: int
     """How many begin here."""
     bytes: int
@@ -113,20 +113,23 @@ class Encoder:
         words.known.update(zip(words.new, tokens, strict=True))
 
 
-def encode(encoder: Encoder, texts: Iterable[str], separator: int | None) -> Iterator[TokenBatch]:
+def encode(
+    encoder: Encoder, texts: Iterable[str], separator: int | None, start: int | None = None
+) -> Iterator[TokenBatch]:
     """Yield the tokens of `texts`, in their order, in batches. Without a `separator`, only those of the texts.
 
-    A text of more than 262,144 characters is encoded in parts, and may differ in a token or two where they meet.
+    `start` stands before each text, by default the separator. A text of more than 262,144 characters is encoded in parts, and may differ in a token or two where they meet.
     """
+    ends = _bytes_of(separator if start is None else start), _bytes_of(separator)
     waiting: deque[tuple[list[TextPart], WordBatch, Future[None]]] = deque()
     with ThreadPoolExecutor(1) as thread:
         for batch in _batches(texts):
             words = encoder.split([part.text for part in batch])
             waiting.append((batch, words, thread.submit(encoder.learn, words)))
             if len(waiting) > _AHEAD:
-                yield _collect(*waiting.popleft(), separator)
+                yield _collect(*waiting.popleft(), *ends)
         while waiting:
-            yield _collect(*waiting.popleft(), separator)
+            yield _collect(*waiting.popleft(), *ends)
 
 
 def split_long_texts(texts: Iterable[str]) -> Iterator[TextPart]:
@@ -176,12 +179,11 @@ def _may_cut(backend: "Tokenizer", cut: re.Pattern[str]) -> bool:
 
 
 def _collect(
-    batch: list[TextPart], words: WordBatch, learnt: Future[None], separator: int | None
+    batch: list[TextPart], words: WordBatch, learnt: Future[None], start: bytes, end: bytes
 ) -> TokenBatch:
     learnt.result()
-    end = b"" if separator is None else separator.to_bytes(4, sys.byteorder)
     documents = [
-        (end if part.first else b"") + tokens + (end if part.last else b"")
+        (start if part.first else b"") + tokens + (end if part.last else b"")
         for part, tokens in zip(batch, words.tokens(), strict=True)
     ]
     return TokenBatch(
@@ -190,6 +192,10 @@ def _collect(
         sum(part.first for part in batch),
         *_size("\n".join(part.text for part in batch), len(batch)),
     )
+
+
+def _bytes_of(token: int | None) -> bytes:
+    return b"" if token is None else token.to_bytes(4, sys.byteorder)
 
 
 def _size(text: str, parts: int) -> tuple[int, int]:

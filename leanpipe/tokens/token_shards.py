@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from leanpipe.core.files import link_or_copy, write_text
 from leanpipe.core.store import digest_file, digest_json
 from leanpipe.corpus.tables import read_column
-from leanpipe.models.load import document_separator
+from leanpipe.models.load import document_separator, document_start
 from leanpipe.tokens.encode import Encoder, TokenBatch, backend_of, encode
 from leanpipe.tokens.pack import Packing, lay_out_blocks, plan_packing, token_type
 from leanpipe.tokens.row_writer import RowWriter
@@ -44,7 +44,7 @@ class Shard(BaseModel):
     """Of the texts, in UTF-8."""
     words: int
     tokens: int
-    """In the blocks, without padding: the texts', and two separators for each document."""
+    """In the blocks, without padding: the texts', and for each document the ones before and after it."""
     blocks: int
     lengths: dict[int, int]
     """Documents by their tokens, rounded down to a power of two."""
@@ -58,10 +58,13 @@ class Packer:
     ):
         backend = backend_of(tokenizer)
         self._encoder, self._separator = Encoder(backend), document_separator(tokenizer)
+        self._start = document_start(tokenizer)
         self._vocabulary, self._size = len(tokenizer), block_length
         self._packing: Packing = packing
         self._max_padding = max_padding
-        way = [_FORMAT, block_length, packing, max_padding, self._separator]
+        # As it was before documents could begin otherwise than they end: shards of then are of use.
+        begin = [] if self._start == self._separator else [self._start]
+        way = [_FORMAT, block_length, packing, max_padding, self._separator, *begin]
         self._digest = digest_json([way, backend.to_str()])
 
     def key(self, source: Path) -> str:
@@ -77,7 +80,7 @@ class Packer:
             RowWriter(with_ending(place, TOKENS), size, token_type(vocabulary)) as tokens_file,
             RowWriter(with_ending(place, POSITIONS), size, token_type(size)) as positions_file,
         ):
-            batches = encode(self._encoder, read_column(source, "text"), separator)
+            batches = encode(self._encoder, read_column(source, "text"), separator, self._start)
             for row, each in _windows(_counted(batches, counts, progress), size):
                 lengths.update((2 ** np.log2(each.clip(1)).astype(int)).tolist())
                 pieces = plan_packing(each, size, self._packing, self._max_padding)

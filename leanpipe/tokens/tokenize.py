@@ -1,5 +1,6 @@
 """Stage `tokenize`: cleaned documents to blocks of tokens, by the teacher's tokenizer or one trained on them."""
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import BYTES_PER_TOKEN, Estimate, ExpectedInputs, without_device
 from leanpipe.core.lineage import NOTHING, PREPARED_FROM
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import Inputs, Summary, stage
+from leanpipe.core.store import Artifact
 from leanpipe.corpus.tables import count_documents, read_texts, split_files
 from leanpipe.models.load import load_tokenizer
 from leanpipe.tokens.encode import Encoder, backend_of, encode
@@ -96,9 +98,23 @@ def _teachers_vocabulary(inputs: ExpectedInputs) -> int:
     return expected_config(inputs["teacher"]).vocab_size
 
 
+def _mark_bos(inputs: Inputs) -> dict[str, str]:
+    """Mark a teacher whose tokenizer may put a BOS before a text: its documents began with another token once.
+
+    Read from its files, so that a key is had without loading transformers; more may be marked than need to.
+    """
+    teacher = inputs["teacher"]
+    assert isinstance(teacher, Artifact)
+    files = (teacher.path / name for name in ("tokenizer.json", "tokenizer_config.json"))
+    tokenizer, config = (json.loads(file.read_text()) if file.exists() else {} for file in files)
+    templated = "SpecialToken" in json.dumps(tokenizer.get("post_processor"))
+    return {"beginning": "bos"} if templated or config.get("add_bos_token") else {}
+
+
 @stage(
     version=2,
     shortcuts=("base",),
+    marks=_mark_bos,
     estimate=estimate_tokenize,
     base=find_base_blocks,
     reads={"documents": PREPARED_FROM, "teacher": NOTHING},

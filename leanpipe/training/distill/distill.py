@@ -104,11 +104,16 @@ class DistillInputs:
 
 
 def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
-    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only."""
-    from leanpipe.models.count import expected_config, layers_for_size
+    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only.
+
+    The student has its teacher's positions, and so reads as much.
+    """
+    from leanpipe.models.count import check_context, expected_config, layers_for_size
 
     check_training(config)
     layers_for_size(expected_config(inputs["teacher"]), config.size, config.width)
+    if "blocks" in inputs:
+        check_context(inputs["teacher"], inputs["blocks"].facts["block_length"], "tokenize.block_length")
 
 
 def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
@@ -150,15 +155,17 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     )
 
 
-@stage(version=2, uses_device=True, check=check_distill, estimate=estimate_distill)
+@stage(version=3, uses_device=True, check=check_distill, estimate=estimate_distill)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.count import count_parameters, parameters_of
     from leanpipe.models.student import change_vocabulary
+    from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.distill.teacher_cache import check_same_tokens
+    from leanpipe.training.trainer.outcome import saved_loss
     from leanpipe.training.trainer.trainer import train
 
-    check_distill(config, {"teacher": Expected(inputs.teacher)})
+    check_distill(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
     if config.kl_weight > 0:
         check_same_tokens(inputs.teacher, inputs.blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
@@ -175,12 +182,14 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     device.release_memory()
     outcome = train(student, objective, text, config, out, report)
     save_model(student, tokenizer, out)
+    parameters, layers = count_parameters(student), student.config.num_hidden_layers
+    del student, objective
     return {
         "initial_bits_per_byte": text.bits_per_byte(outcome.initial_validation),
-        "bits_per_byte": text.bits_per_byte(outcome.validation),
-        "parameters": count_parameters(student),
+        "bits_per_byte": text.bits_per_byte(saved_loss(out, text.validation, config.arithmetic)),
+        "parameters": parameters,
         "teacher_parameters": teacher_parameters,
-        "layers": student.config.num_hidden_layers,
+        "layers": layers,
         "tokens": outcome.tokens,
         "tokens_per_second": outcome.tokens_per_second,
         "final_loss": outcome.loss,

@@ -102,6 +102,13 @@ def find_cache(stage: Stage, store: Store, config: CacheConfig, inputs: Inputs) 
     return store.find(stage.name, max(found)[1]) if found else None
 
 
+def check_cache(config: CacheConfig, inputs: ExpectedInputs) -> None:
+    """Raise UserError for blocks that are longer than the teacher can read. Reads its config only."""
+    from leanpipe.models.count import check_context
+
+    check_context(inputs["teacher"], inputs["blocks"].facts["block_length"], "tokenize.block_length")
+
+
 def estimate_cache(config: CacheConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
     """What `cache_teacher` takes: the teacher, what it computes of one batch, and a chunk of its logits."""
     from leanpipe.models.count import expected_config
@@ -128,13 +135,14 @@ def estimate_cache(config: CacheConfig, inputs: ExpectedInputs, kind: Kind) -> E
     version=1,
     uses_device=True,
     shortcuts=("base",),
+    check=check_cache,
     estimate=estimate_cache,
     base=find_cache,
     reads={"teacher": {"train": "prepared from it"}, "blocks": {"train": "prepared from it"}},
 )
 def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: Report) -> Summary:
     """Write what the teacher predicts in the first `config.blocks` blocks (`leanpipe/training/distill/teacher_logprobs.py`)."""
-    from leanpipe.tokens.blocks import Blocks
+    from leanpipe.tokens.blocks import Blocks, expected_blocks
     from leanpipe.training.distill.teacher_logprobs import INFO, LogprobFormat
     from leanpipe.training.trainer.data import Subset, scored_tokens
 
@@ -150,6 +158,7 @@ def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: R
         block_length=blocks.block_length,
     )
     check_budget(format, config.max_gigabytes, out)
+    check_cache(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
     speed = AskingSpeed(out / CHECKPOINTS / "asking.json")
     write_teacher_logprobs(inputs, chosen, format, out, report, speed=speed)
     (out / INFO).write_text(format.model_dump_json(indent=2))

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -87,13 +87,14 @@ class _Examples:
 
 def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
     """Raise UserError for what this device, this model or these instructions cannot do. Loads no weights."""
-    from leanpipe.models.count import expected_config, tokenizer_folder
+    from leanpipe.models.count import check_context, expected_config, tokenizer_folder
     from leanpipe.training.finetune.instructions import read_instructions
     from leanpipe.training.finetune.lora import check_targets
     from leanpipe.training.finetune.template import check_template
 
     check_training(config)
     model = inputs["model"]
+    check_context(model, config.max_length, "finetune.max_length")
     check_targets(expected_config(model), config.target_modules, model.path or "the student")
     instructions = inputs["instructions"].path if "instructions" in inputs else None
     if folder := tokenizer_folder(model):
@@ -127,7 +128,7 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
 
 
 @stage(
-    version=3,
+    version=4,
     uses_device=True,
     check=check_finetune,
     estimate=estimate_finetune,
@@ -144,18 +145,19 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     examples = _examples(config, inputs.instructions, tokenizer)
     _write_mask(examples, tokenizer, out)
     text = _training_data(config, examples, tokenizer)
-    model = _with_adapters(config, inputs.model)
     general = _general(config, inputs.documents, tokenizer)
-    before = general.bits_per_byte(model, config) if general else None
+    model = _with_adapters(config, inputs.model)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     outcome = train(model, CrossEntropy(), text, config, out, report)
-    after = general.bits_per_byte(model, config) if general else None
-    forgotten = _forgotten(before, after, report)
     save_adapter(model, out / "adapter")
+    del model
     save_model(merge(inputs.model, out / "adapter"), tokenizer, out)
+    # Of the models as they are read, before and after: those that were trained may have a base of 4 bits.
+    before, after = (_measure(config, folder, text, general) for folder in (inputs.model, out))
+    forgotten = _forgotten(before.general, after.general, report)
     return {
-        "initial_validation_loss": outcome.initial_validation,
-        "validation_loss": outcome.validation,
+        "initial_validation_loss": before.loss,
+        "validation_loss": after.loss,
         "trainable_parameters": trained,
         "conversations": examples.conversations,
         "examples": len(examples.train) + len(examples.validation),
@@ -236,6 +238,24 @@ def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
     adapters = lora_config(config.rank, config.alpha, config.dropout, config.target_modules, config.adapter)
     base = load_nf4(path, dtype) if config.base == "nf4" else load_model(path, dtype)
     return get_peft_model(base, adapters)
+
+
+class _Measured(NamedTuple):
+    """How good a model is that lies in a folder."""
+
+    loss: float
+    general: float | None
+    """Bits per byte of general text."""
+
+
+def _measure(
+    config: FinetuneConfig, folder: Path, text: "TrainingData", general: "GeneralText | None"
+) -> _Measured:
+    from leanpipe.training.trainer.outcome import load_saved, mean_nats
+
+    model = load_saved(folder, config.arithmetic)
+    loss = mean_nats(model, text.validation, config.arithmetic)
+    return _Measured(loss, general.bits_per_byte(model, config.arithmetic) if general else None)
 
 
 def _general(

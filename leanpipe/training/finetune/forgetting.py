@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.tables import count_documents, read_texts
-from leanpipe.models.load import document_separator
+from leanpipe.models.load import document_start
+from leanpipe.tokens.text_tokens import encode_text
 from leanpipe.training.finetune.chat import Example
 from leanpipe.training.finetune.packing import Block, pack
-from leanpipe.training.losses.objectives import CrossEntropy
-from leanpipe.training.trainer.config import TrainingConfig
-from leanpipe.training.trainer.data import collate, scored_bytes
+from leanpipe.training.trainer.data import scored_bytes
+from leanpipe.training.trainer.outcome import total_nats
 
 
 @dataclass(frozen=True)
@@ -28,22 +26,9 @@ class GeneralText:
     blocks: Sequence[Block]
     bytes: int
 
-    def bits_per_byte(self, model: Any, config: TrainingConfig) -> float:
+    def bits_per_byte(self, model: Any, arithmetic: str) -> float:
         """Measure the model as it is now, in the arithmetic it is trained in."""
-        return total_nats(model, self.blocks, config.arithmetic) / math.log(2) / self.bytes
-
-
-def total_nats(model: Any, blocks: Sequence[Block], arithmetic: str) -> float:
-    """Sum -ln p of all scored tokens of the blocks under the model as it is now."""
-    dtype, total = device.dtype_of(arithmetic), 0.0
-    training = model.training
-    model.eval()
-    with torch.no_grad(), torch.autocast(device.name(), dtype, enabled=dtype != torch.float32):
-        for block in blocks:
-            batch = {name: value.to(device.name()) for name, value in collate([block]).items()}
-            total += float(CrossEntropy()(model, batch)["loss"])
-    model.train(training)
-    return total
+        return total_nats(model, self.blocks, arithmetic) / math.log(2) / self.bytes
 
 
 def general_text(
@@ -84,13 +69,13 @@ def _spread_pieces(
 
     Documents are read `first` at a time, later more: each reading goes through all of the files.
     """
-    separator, order = document_separator(tokenizer), _evenly(count_documents(documents, "validation"))
+    first_token, order = document_start(tokenizer), _evenly(count_documents(documents, "validation"))
     rest: list[list[list[int]]] = []
     while chosen := list(itertools.islice(order, first)):
         wanted = set(chosen)
         texts = {n: text for n, text in enumerate(read_texts(documents, "validation")) if n in wanted}
         for number in chosen:
-            tokens = [separator, *tokenizer.encode(texts[number], add_special_tokens=False)]
+            tokens = [first_token, *encode_text(tokenizer, texts[number])]
             pieces = [tokens[start : start + length] for start in range(0, len(tokens), length)]
             start = int(len(rest) * _GOLDEN % 1 * len(pieces))
             yield pieces[start]

@@ -35,11 +35,37 @@ def cross_entropy(
         )
     p_NV = softmax(logits_NV)
     at_N1 = labels_N.clamp(min=0)[:, None]
-    scored_N = labels_N != IGNORED
-    losses_N = -log(p_NV.gather(1, at_N1))[:, 0].where(scored_N, 0)
-    p_NV.view(-1).index_add_(0, flat(at_N1, p_NV.shape[1]), p_NV.new_full((len(at_N1),), -1))
+    of_label_N = at_least_float32(p_NV.gather(1, at_N1))[:, 0]
+    others_N = complement(logits_NV, at_N1, of_label_N)
+    losses_N = -log_of(of_label_N, others_N).where(labels_N != IGNORED, 0)
+    p_NV.put_(flat(at_N1, p_NV.shape[1]), -others_N.to(p_NV.dtype))
     zero_padded_rows(p_NV, labels_N)
     return losses_N, p_NV
+
+
+def complement(
+    logits_NV: torch.Tensor, at_N1: torch.Tensor, p_N: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Compute 1 - p for the probability `p_N` of one token of each row, in float32 or better; `at_N1` says of which token.
+
+    Between 1/2 and 1 bfloat16 has steps of .004, so that a p of .999 is 1 to it: there, all that is not p is added up anew
+    from the logits. That takes as long as the softmax of those rows.
+    """
+    others_N = 1 - p_N
+    for rows in (p_N > 0.5).nonzero()[:, 0].split(_ROWS):
+        apart_RV, at_R1 = at_least_float32(logits_NV[rows]), at_N1[rows]
+        apart_RV.sub_(apart_RV.gather(1, at_R1))
+        if temperature != 1:
+            apart_RV.div_(temperature)
+        apart_RV.put_(flat(at_R1, apart_RV.shape[1]), apart_RV.new_full((len(rows),), -torch.inf))
+        odds_R = apart_RV.exp_().sum(-1)
+        others_N[rows] = odds_R / (1 + odds_R)
+    return others_N
+
+
+def log_of(p: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Take logarithms of probabilities, of which `others` is 1 - p; as finite as `log`, and exact near 1 too."""
+    return torch.where(p > 0.5, torch.log1p(-others.clamp(max=0.5)), log(p))
 
 
 def zero_padded_rows(gradient_NV: torch.Tensor, labels_N: torch.Tensor) -> None:

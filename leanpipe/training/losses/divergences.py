@@ -6,16 +6,18 @@ distribution, V vocabulary, K tokens that a teacher's cache keeps, C a chunk of 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from leanpipe.training.losses.chunked_loss import (
     IGNORED,
     at_least_float32,
+    complement,
     cross_entropy,
     flat,
     log,
+    log_of,
     softmax,
     zero_padded_rows,
 )
@@ -97,28 +99,32 @@ def top_k_kl(
     scored_C1 = (labels_C != IGNORED)[:, None]
     p_CV = softmax(logits_CV, loss.temperature)
     at_C1 = labels_C.clamp(min=0)[:, None]
-    of_label_C1 = p_CV.gather(1, at_C1)
     width = p_CV.shape[1]
-    named, labelled = flat(ids_CK, width), flat(at_C1, width)
-    student_CM = _buckets(p_CV, named)
+    named, is_label_CK = flat(ids_CK, width), ids_CK == at_C1
+    asked = _asked(logits_CV, p_CV, torch.cat([ids_CK, at_C1], dim=-1), loss.temperature)
+    student_CM, of_label_C1 = _buckets(p_CV, named, asked.log_p_CI[:, :-1]), asked.log_p_CI[:, -1:]
     value_C, slope_CM = divergence_and_gradient(
         student_CM, teacher_CM, divergence=loss.divergence, beta=loss.beta
     )
     slope_CM *= loss.kl_weight * loss.temperature * scored_C1.to(slope_CM.dtype)
     factor_C1 = slope_CM[:, -1:] / student_CM[:, -1:].exp()
+    text_C1 = torch.zeros_like(factor_C1)
     if loss.temperature == 1:
         # The text's gradient, p - 1 at the label and p elsewhere, comes along in the same pass.
-        of_text_C = -log(of_label_C1)[:, 0].where(scored_C1[:, 0], 0)
+        of_text_C = -of_label_C1[:, 0].where(scored_C1[:, 0], 0)
         text_C1 = (1 - loss.kl_weight) * scored_C1.to(slope_CM.dtype)
         slope_CM[:, :-1] += text_C1 * student_CM[:, :-1].exp()
         factor_C1 += text_C1
     else:
         of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, loss.kl_weight < 1)
     sums = _sums(loss, loss.temperature**2 * value_C.where(scored_C1[:, 0], 0), of_text_C)
+    # In float32, for little may be left at the label.
+    outside_C1 = of_label_C1.exp().masked_fill(is_label_CK.any(-1, keepdim=True), 0)
+    at_label_C1 = slope_CM[:, :-1].masked_fill(~is_label_CK, 0).sum(-1, keepdim=True)
+    at_label_C1 += factor_C1 * outside_C1 - text_C1
     p_CV.mul_(factor_C1.to(p_CV.dtype)).put_(named, slope_CM[:, :-1].to(p_CV.dtype))
-    if loss.temperature == 1:
-        p_CV.view(-1).index_add_(0, labelled, -text_C1[:, 0].to(p_CV.dtype))
-    elif of_text_CV is not None:
+    p_CV.put_(flat(at_C1, width), at_label_C1.to(p_CV.dtype))
+    if loss.temperature != 1 and of_text_CV is not None:
         p_CV.add_(of_text_CV, alpha=1 - loss.kl_weight)
     return sums, p_CV
 
@@ -142,35 +148,59 @@ def sampled_kl(
     at_C1 = labels_C.clamp(min=0)[:, None]
     p_CV = softmax(logits_CV, loss.temperature)
     width, plain = p_CV.shape[1], loss.temperature == 1
-    named = flat(ids_CJ, width)
-    student_CJ = log(p_CV.take(named).view_as(weights_CJ))
-    value_C = (weights_CJ * (teacher_CJ - student_CJ)).sum(-1).where(scored_C, 0)
+    asked_CI = torch.cat([ids_CJ, at_C1], dim=-1)
+    asked = _asked(logits_CV, p_CV, asked_CI, loss.temperature)
+    value_C = (weights_CJ * (teacher_CJ - asked.log_p_CI[:, :-1])).sum(-1).where(scored_C, 0)
     if plain:
-        of_text_C = -log(p_CV.gather(1, at_C1))[:, 0].where(scored_C, 0)
+        of_text_C = -asked.log_p_CI[:, -1].where(scored_C, 0)
     else:
         of_text_C, of_text_CV = cross_entropy(logits_CV, labels_C, loss.kl_weight < 1)
     sums = _sums(loss, loss.temperature**2 * value_C, of_text_C)
     away = loss.kl_weight * loss.temperature
     if not plain:
         p_CV.mul_(away)
-    p_CV.view(-1).index_add_(0, named, (-away * weights_CJ).flatten().to(p_CV.dtype))
-    if plain:  # the text's gradient is p too, less 1 at the label
-        p_CV.view(-1).index_add_(0, flat(at_C1, width), p_CV.new_full((len(at_C1),), loss.kl_weight - 1))
-    elif of_text_CV is not None:
+    # The text's gradient is p too, less 1 at the label.
+    of_text_C1 = torch.full_like(weights_CJ[:, :1], (1 - loss.kl_weight) * plain)
+    taken_CI = torch.cat([away * weights_CJ, of_text_C1], dim=-1)
+    p_CV.view(-1).index_add_(0, flat(asked_CI, width), -taken_CI.flatten().to(p_CV.dtype))
+    # Of the likeliest of them little may be left, so that is reckoned in float32.
+    is_top_CI = asked_CI == asked.top_C1
+    of_top_C1 = asked.log_p_CI.gather(1, asked.top_at_C1).exp() * (1 if plain else away)
+    of_top_C1 = of_top_C1 - taken_CI.masked_fill(~is_top_CI, 0).sum(-1, keepdim=True)
+    p_CV.put_(flat(asked.top_C1, width), of_top_C1.to(p_CV.dtype))
+    if not plain and of_text_CV is not None:
         p_CV.add_(of_text_CV, alpha=1 - loss.kl_weight)
     zero_padded_rows(p_CV, labels_C)
     return sums, p_CV
 
 
-def _buckets(p_CV: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
-    """ln p of the tokens at the places `named` (C x K) and, last, of all others (C, K + 1); the former are taken out of
-    `p_CV`.
+class _Asked(NamedTuple):
+    """What a student gives to some tokens of each row."""
+
+    log_p_CI: torch.Tensor
+    """ln p of each, in float32 or better, exact near 1 too."""
+    top_at_C1: torch.Tensor
+    """Which of them is the likeliest."""
+    top_C1: torch.Tensor
+    """The likeliest token itself."""
+
+
+def _asked(logits_CV: torch.Tensor, p_CV: torch.Tensor, asked_CI: torch.Tensor, temperature: float) -> _Asked:
+    p_CI = at_least_float32(p_CV.take(flat(asked_CI, p_CV.shape[1])).view(asked_CI.shape))
+    p_C1, at_C1 = p_CI.max(-1, keepdim=True)
+    top_C1 = asked_CI.gather(1, at_C1)
+    others_C1 = complement(logits_CV, top_C1, p_C1[:, 0], temperature)[:, None]
+    return _Asked(torch.where(asked_CI == top_C1, log_of(p_C1, others_C1), log(p_CI)), at_C1, top_C1)
+
+
+def _buckets(p_CV: torch.Tensor, named: torch.Tensor, log_p_CK: torch.Tensor) -> torch.Tensor:
+    """ln p of the named tokens, which `log_p_CK` has, and, last, of all others (C, K + 1); the former are taken out of `p_CV`.
 
     Taken out before the rest is added up: what is left is often far smaller than the rounding of what is taken.
     """
-    named_CK = p_CV.take(named).view(len(p_CV), -1)
     p_CV.put_(named, p_CV.new_zeros(()).expand_as(named))
-    return log(torch.cat([named_CK, p_CV.sum(-1, keepdim=True)], dim=-1))
+    left_C1 = at_least_float32(p_CV.sum(-1, keepdim=True))
+    return torch.cat([log_p_CK, log_of(left_C1, log_p_CK.exp().sum(-1, keepdim=True))], dim=-1)
 
 
 def _sums(loss: DistillationLoss, divergence_C: torch.Tensor, of_text_C: torch.Tensor) -> torch.Tensor:

@@ -116,21 +116,17 @@ class Turns:
 
 def check_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs) -> None:
     """Raise UserError without TRL, or for what this teacher cannot do. Reads its config and its tokenizer."""
-    from leanpipe.models.count import read_config
+    from leanpipe.models.count import check_context
     from leanpipe.training.finetune.template import check_template
 
     if importlib.util.find_spec("trl") is None:
         raise UserError(
             "on_policy.steps is above 0, which needs TRL: pip install 'leanpipe[on-policy]', or set it to 0"
         )
-    teacher = inputs["teacher"].path
-    check_template(load_tokenizer(teacher))
-    wanted, limit = config.max_prompt_tokens + config.max_new_tokens, _positions(read_config(teacher))
-    if limit and wanted > limit:
-        raise UserError(
-            f"on_policy.max_prompt_tokens and max_new_tokens are {wanted} together, but this model reads {limit} tokens: "
-            "lower one of them"
-        )
+    check_template(load_tokenizer(inputs["teacher"].path))
+    for role in inputs.keys() & {"teacher", "student"}:
+        tokens = config.max_prompt_tokens + config.max_new_tokens
+        check_context(inputs[role], tokens, "on_policy.max_prompt_tokens + on_policy.max_new_tokens")
 
 
 def estimate_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
@@ -159,7 +155,7 @@ def estimate_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs, kind: Kin
     )
 
 
-@stage(version=1, uses_device=True, check=check_on_policy, estimate=estimate_on_policy)
+@stage(version=2, uses_device=True, check=check_on_policy, estimate=estimate_on_policy)
 def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
     """Train the student, and write it to `out` as a model folder.
 
@@ -169,7 +165,7 @@ def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report:
 
     from leanpipe.training.on_policy.on_policy_trainer import train_on_policy
 
-    check_on_policy(config, {"teacher": Expected(inputs.teacher)})
+    check_on_policy(config, {"teacher": Expected(inputs.teacher), "student": Expected(inputs.student)})
     check_student(inputs.student, inputs.teacher)
     tokenizer = load_tokenizer(inputs.student)
     turns = read_turns(config, inputs.instructions, tokenizer)
@@ -233,7 +229,3 @@ def read_turns(config: OnPolicyConfig, path: Path, tokenizer: "PreTrainedTokeniz
     held_out = min(config.validation_conversations, len(turns) // 2)
     skipped = read.skipped + len(read.conversations) - len(turns)
     return Turns(turns[held_out:], turns[:held_out], skipped)
-
-
-def _positions(config: object) -> int | None:
-    return getattr(config, "max_position_embeddings", None)

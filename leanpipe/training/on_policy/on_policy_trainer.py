@@ -26,17 +26,17 @@ from leanpipe.core.report import Report
 from leanpipe.core.store import CHECKPOINTS
 from leanpipe.processes.sigterm import DeferredSigterm
 from leanpipe.training.finetune.chat import Example
-from leanpipe.training.finetune.forgetting import total_nats
 from leanpipe.training.finetune.packing import Block, pack
 from leanpipe.training.losses.chunked_loss import IGNORED
 from leanpipe.training.losses.objectives import check_head
 from leanpipe.training.on_policy.on_policy import OnPolicyConfig, Turn, Turns
 from leanpipe.training.trainer import checkpoints
 from leanpipe.training.trainer.arguments import on_one_device, shared_arguments
-from leanpipe.training.trainer.data import ShuffledEpochs, scored_tokens
+from leanpipe.training.trainer.data import ShuffledEpochs
 from leanpipe.training.trainer.outcome import (
     FINISHED,
     load_trained,
+    mean_nats,
     read_facts,
     read_trained,
     save_trained,
@@ -146,6 +146,9 @@ def train_on_policy(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not termination.requested:
+            round_as_saved(student)
+            trainer.evaluate()
     if termination.requested:
         log.info("told to end: stopped after step %d with a checkpoint", trainer.state.global_step)
         termination.follow(f"training stopped after step {trainer.state.global_step}")
@@ -154,6 +157,13 @@ def train_on_policy(
     outcome = trainer.outcome()
     save_trained(student, folder, FINISHED, asdict(outcome))
     return outcome
+
+
+def round_as_saved(model: Any) -> None:
+    """Give the weights the values that they will have when they are saved and read again, so that those are measured."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
 
 
 def _arguments(config: OnPolicyConfig, folder: Path, resumed: bool) -> Any:
@@ -264,9 +274,7 @@ class _WithGivenAnswers(DistillationTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the model as it is now. Answers are drawn from the same random numbers each time."""
         self.model.eval()
-        loss = total_nats(self.model, self._answers, self._config.arithmetic) / max(
-            scored_tokens(self._answers), 1
-        )
+        loss = mean_nats(self.model, self._answers, self._config.arithmetic)
         if not math.isfinite(loss):
             raise UserError(f"the student's loss on given answers is {loss}: its weights are damaged")
         with torch.random.fork_rng():
@@ -344,7 +352,7 @@ class _Watch(TrainerCallback):
         """Decide what follows the step, and report progress."""
         step, last = state.global_step, state.max_steps
         self._report.progress(step, last, "steps")
-        control.should_evaluate = step == last
+        control.should_evaluate = False  # what is kept is measured, after it is rounded
         control.should_log = control.should_log or step == last
         due = step % self._config.checkpoint_every_steps == 0 or self._termination.requested
         control.should_save = due and step < last

@@ -99,13 +99,14 @@ def estimate_pretrain(config: PretrainConfig, inputs: ExpectedInputs, kind: Kind
     )
 
 
-@stage(version=1, uses_device=True, check=check_pretrain, estimate=estimate_pretrain)
+@stage(version=2, uses_device=True, check=check_pretrain, estimate=estimate_pretrain)
 def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: Report) -> Summary:
     """Make a decoder with random weights, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.build import decoder_config, random_decoder
     from leanpipe.models.count import count_parameters
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.pretrain.depth import derive, scaled_parameters, shape_of
+    from leanpipe.training.trainer.outcome import saved_loss
     from leanpipe.training.trainer.trainer import train
 
     check_pretrain(config)
@@ -120,9 +121,11 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
     parameters = count_parameters(model)
     outcome = train(model, CrossEntropy(), text, derived, out, report)
     save_model(model, tokenizer, out)
+    del model
+    kept = saved_loss(out, text.validation, derived.arithmetic)
     return {
         "initial_bits_per_byte": text.bits_per_byte(outcome.initial_validation),
-        "bits_per_byte": text.bits_per_byte(outcome.validation),
+        "bits_per_byte": text.bits_per_byte(kept),
         "parameters": parameters,
         "tokens": outcome.tokens,
         "scaled_parameters": scaled_parameters(derived, len(tokenizer), block),
@@ -136,7 +139,7 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
         "learning_rate": derived.learning_rate,
         "tokens_per_second": outcome.tokens_per_second,
         "initial_validation_loss": outcome.initial_validation,
-        "validation_loss": outcome.validation,
+        "validation_loss": kept,
         "final_loss": outcome.loss,
         "peak_memory": device.peak_memory(),
     }

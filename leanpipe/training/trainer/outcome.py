@@ -4,15 +4,22 @@ Like a checkpoint those are either whole or not used. Frozen weights are not amo
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from leanpipe.core import device
+from leanpipe.models.load import load_model
+from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer import checkpoints
+from leanpipe.training.trainer.data import collate, scored_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FILE = "trained.safetensors"
 _FACTS = "facts.json"
@@ -40,6 +47,39 @@ class Outcome:
     """Blocks that were in memory at once, in the end."""
     rewinds: int
     """How many times it went back to a checkpoint because the loss was no longer a training's."""
+
+
+def saved_loss(folder: Path, blocks: Sequence[Any], arithmetic: str) -> float:
+    """Measure nats per scored token of `blocks` under the model that was saved in `folder`, loaded as anybody would.
+
+    What a stage tells of its model is this, and not how the weights did that were trained: saving rounds them, and adapters are
+    merged into others than those they were trained on.
+    """
+    return mean_nats(load_saved(folder, arithmetic), blocks, arithmetic)
+
+
+def load_saved(folder: Path, arithmetic: str) -> "PreTrainedModel":
+    """Load a model to measure it, into memory that a training may have taken."""
+    device.release_memory()
+    return load_model(folder, device.dtype_of(arithmetic))
+
+
+def mean_nats(model: Any, blocks: Sequence[Any], arithmetic: str) -> float:
+    """Average -ln p of all scored tokens of the blocks under the model as it is now."""
+    return total_nats(model, blocks, arithmetic) / max(scored_tokens(blocks), 1)
+
+
+def total_nats(model: Any, blocks: Sequence[Any], arithmetic: str) -> float:
+    """Sum -ln p of all scored tokens of the blocks under the model as it is now."""
+    dtype, total = device.dtype_of(arithmetic), 0.0
+    training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(device.name(), dtype, enabled=dtype != torch.float32):
+        for block in blocks:
+            batch = {name: value.to(device.name()) for name, value in collate([block]).items()}
+            total += float(CrossEntropy()(model, batch)["loss"])
+    model.train(training)
+    return total
 
 
 def save_finished(model: Any, folder: Path, outcome: Outcome) -> Outcome:

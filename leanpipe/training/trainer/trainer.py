@@ -175,7 +175,9 @@ class _Trainer(Trainer):
         self._objective, self._data, self._report, self._rewinds = objective, data, report, rewinds
         self._termination = termination
         peak = device.peak_flops(device.dtype_of(config.arithmetic)) * config.processes
-        self.meter = SpeedMeter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
+        self.meter = SpeedMeter(
+            self._tokens_per_step, flops_per_token(unwrap_adapters(model), data.train), peak
+        )
         self._guard = DivergenceGuard(config.spike)
         self._kept_loss: float | None = None  # where other weights are kept than those of the last step
         self._in_memory = config.micro_batch and config.in_memory

@@ -31,6 +31,32 @@ def test_the_gradient_of_cross_entropy_is_that_of_autograd(dtype):
     assert nothing is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("logit", [1.0, 7.0, 12.0, -7.0])
+def test_a_sure_model_still_learns_on_two_tokens(logit, dtype):
+    """With logits (7, 0), p is .9991, which bfloat16 rounds to 1: -ln p is ln(1 + e^-7), and 1 - p is 1 / (1 + e^7)."""
+    losses, gradient = cross_entropy(torch.tensor([[logit, 0.0]], dtype=dtype), torch.tensor([0]))
+    left = 1 / (1 + math.exp(logit))
+    assert losses.item() == pytest.approx(math.log1p(math.exp(-logit)), rel=5e-3)
+    assert gradient[0].tolist() == pytest.approx([-left, left], rel=5e-3)
+
+
+def test_bfloat16_logits_lose_nothing_where_the_model_is_sure():
+    """Loss and gradient are float64's to a thousandth and to bfloat16's rounding, for p from .3 to .99999."""
+    p = torch.tensor([0.3, 0.6, 0.9, 0.99, 0.999, 0.9999, 0.99999], dtype=torch.float64)
+    others = torch.randn(len(p), 999, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sure = others.logsumexp(-1) + (p / (1 - p)).log()
+    logits = torch.cat([sure[:, None], others], dim=-1).bfloat16()
+    exact = logits.double().requires_grad_()
+    labels = torch.zeros(len(p), dtype=torch.long)
+    expected = torch.nn.functional.cross_entropy(exact, labels, reduction="none")
+    (slope,) = torch.autograd.grad(expected.sum(), exact)
+    losses, gradient = cross_entropy(logits.clone(), labels)
+    assert torch.allclose(losses[1:].double(), expected[1:], rtol=1e-3, atol=0)
+    assert torch.allclose(gradient.double(), slope, rtol=2**-7, atol=0)
+    assert (gradient[:, 0] < 0).all()
+
+
 def test_float16_logits_lose_no_small_probability():
     assert softmax(torch.tensor([[0.0, -20.0]], dtype=torch.float16))[0, 1] > 1e-9
 

@@ -199,3 +199,55 @@ def test_padded_vocabularies_are_compared_where_tokens_exist():
     assert fit_vocabulary(teacher, 4, 3).tolist() == [[1, 2, 3, -torch.inf]]
     assert fit_vocabulary(teacher[:, :3], 4, 3).tolist() == [[1, 2, 3, -torch.inf]]
     assert fit_vocabulary(teacher[:, :3], 3, 3) is not None
+
+
+def sure(kind: str, beta: float) -> tuple[float, float]:
+    """The divergence, and its gradient by the first logit, of a student (7, 0) from a teacher (8, 0), in Python's floats.
+
+    With m the mixture's first probability. A student's p changes by p (1 - p) with its first logit.
+    """
+    p, q = 1 / (1 + math.exp(-7)), 1 / (1 + math.exp(-8))
+    m = beta * q + (1 - beta) * p
+
+    def kl(a, b):
+        return a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
+
+    def slope(a, b):
+        """Of kl(a, b) by a."""
+        return math.log(a / b) - math.log((1 - a) / (1 - b))
+
+    if kind == "forward_kl":
+        return kl(q, p), p - q
+    if kind == "reverse_kl":
+        return kl(p, q), slope(p, q) * p * (1 - p)
+    return beta * kl(q, m) + (1 - beta) * kl(p, m), (1 - beta) * slope(p, m) * p * (1 - p)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+@pytest.mark.parametrize("named", [0, 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_sure_student_still_has_to_learn_on_two_tokens(kind, named, kl_weight, label, dtype):
+    """p is .9991, which bfloat16 rounds to 1; a cache of one token names the likely one, or the other."""
+    how = DistillationLoss(divergence=kind, beta=0.25, kl_weight=kl_weight)
+    value, slope = sure(kind, 0.25)
+    logits, teacher = torch.tensor([[7.0, 0.0]], dtype=dtype), torch.tensor([[8.0, 0.0]])
+    text = math.log1p(math.exp(-7)) if label == 0 else 7 + math.log1p(math.exp(-7))
+    of_text = -1 / (1 + math.exp(7)) if label == 0 else 1 / (1 + math.exp(-7))
+    expected = kl_weight * slope + (1 - kl_weight) * of_text
+    log_q, ids, labels = torch.log_softmax(teacher, -1), torch.tensor([[named]]), torch.tensor([label])
+    ways = {
+        "all": full_kl(how, logits.clone(), teacher.clone(), labels),
+        "kept": top_k_kl(how, logits.clone(), ids, log_q[:, [named, 1 - named]], labels),
+    }
+    if kind == "forward_kl":
+        every = torch.tensor([[named, 1 - named]])
+        log_q_every = log_q.gather(1, every)
+        ways["sampled"] = sampled_kl(how, logits.clone(), every, log_q_every, log_q_every.exp(), labels)
+    for way, (sums, gradient) in ways.items():
+        # Where the divergence is a small difference of large terms, bfloat16's 3 digits of 1 - p show.
+        assert sums[1].item() == pytest.approx(value, rel=0.05, abs=2e-6), way
+        assert sums[2].item() == pytest.approx(text, rel=0.01), way
+        assert gradient[0, 0].item() == pytest.approx(expected, rel=0.02), way
+        assert gradient[0, 1].item() == pytest.approx(-expected, rel=0.02), way

@@ -9,15 +9,40 @@ from tests.support.tiny_models import tiny_llama
 
 # q and o 64×64, k and v 64×32, gate, up and down 64×128, in each of two layers; the head 64×512.
 WEIGHTS = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128) + 64 * 512
-SCORES = 6 * 100 * 64 * 2  # blocks of 100 tokens
+# A document of 100 tokens has 5,050 pairs, one of 20 has 210: each pair 12 times the width, in two layers.
+SCORES = 12 * 50.5 * 64 * 2
+
+
+def block_of(*lengths):
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    return [{"input_ids": torch.zeros_like(positions), "position_ids": positions}]
+
+
+WHOLE, PARTS = block_of(100), block_of(*[20] * 5)
 
 
 def test_a_trained_weight_costs_six_and_a_frozen_one_four():
     model = tiny_llama()
-    assert flops_per_token(model, 100) == 6 * WEIGHTS + SCORES
+    assert flops_per_token(model, WHOLE) == 6 * WEIGHTS + SCORES
     adapted = get_peft_model(model, lora_config(4, 8, 0.0, ("q_proj",)))
     adapters = 2 * (64 * 4 + 4 * 64)
-    assert flops_per_token(adapted.get_base_model(), 100) == 4 * WEIGHTS + 6 * adapters + SCORES
+    assert flops_per_token(adapted.get_base_model(), WHOLE) == 4 * WEIGHTS + 6 * adapters + SCORES
+
+
+def test_attention_costs_what_documents_attend_to_and_not_whole_blocks():
+    model = tiny_llama()
+    assert flops_per_token(model, PARTS) == 6 * WEIGHTS + 12 * (5 * 210 / 100) * 64 * 2
+    padded = block_of(50, *[1] * 50)
+    assert flops_per_token(model, padded) == 6 * WEIGHTS + 12 * ((50 * 51 / 2 + 50) / 100) * 64 * 2
+
+
+def test_attention_in_a_window_costs_no_more_than_that():
+    model = tiny_llama()
+    model.config.sliding_window = 10
+    in_window = 55 + 90 * 10  # pairs of the first ten tokens, and ten of every other
+    assert flops_per_token(model, WHOLE) == 6 * WEIGHTS + 12 * (in_window / 100) * 64 * 2
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    assert flops_per_token(model, WHOLE) == 6 * WEIGHTS + 12 * (in_window / 100 + 50.5) * 64
 
 
 def test_mfu_is_arithmetic_over_the_peak(monkeypatch):
