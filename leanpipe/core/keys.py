@@ -12,7 +12,8 @@ A key is a hash (`key_of`) of
    on a processor, and the fastest arithmetic is bf16 on one machine and fp32 on another, so both are in the keys of what is
    computed with models. A speed is of one model of device, so that is in the key of an evaluation;
 4. the digests of the inputs' content, wherever it lies, but for inputs that only save work (`Stage.shortcuts`). Of a
-   result of ours the report and the manifest are left out, for they hold timings; of a person's folder nothing is.
+   result of ours the report and the manifest are left out, for they hold timings; of a person's folder nothing is. To them
+   a stage may add what it reads off its inputs (`Stage.marks`), where it treats some of them otherwise than it once did.
 
 Not in it: where and when, by whom, and the versions of libraries. Those are in the manifest: a new release of one would
 otherwise throw away every corpus and every model.

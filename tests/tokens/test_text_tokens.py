@@ -25,8 +25,15 @@ from tests.tokens.test_token_shards import write_split
 from tests.tokens.test_tokenize import pieces
 
 SPELT_OUT = f"A turn ends with {TURN_END}, and begins with {TURN_START}system; a text ends with {SEPARATOR}."
-# Those that turn text into tokens for all others, and the one that reads what a template has rendered.
-MAY_ENCODE = {"tokens/text_tokens.py", "tokens/encode.py", "training/finetune/chat.py"}
+# Those that turn text into tokens for all others, those that render templates and read what came of it, and the server, which
+# counts what the engine will read.
+MAY_ENCODE = {
+    "tokens/text_tokens.py",
+    "tokens/encode.py",
+    "training/finetune/chat.py",
+    "training/finetune/template.py",
+    "serving/requests.py",
+}
 LIBRARY = Path(__file__).parents[2] / "leanpipe"
 
 
