@@ -107,5 +107,7 @@ def tell(sentence: str) -> None:
 
 
 def short(error: BaseException) -> str:
-    """The first line of an error, for a sentence."""
-    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:300]
+    """What an error says, for a sentence: of a failed connection why it failed, of all else the first line."""
+    text = str(error).strip().partition("\n")[0] or type(error).__name__
+    _, caused, by = text.rpartition("(Caused by ")
+    return (by.rpartition(": ")[2].rstrip("\"')") if caused else text)[:300]

@@ -8,22 +8,24 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 
 from leanpipe.core.home import Home
 from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Artifact
-from tasks.tracking.patience import ask_aside, no_answer, patience
+from tasks.tracking.patience import ask, ask_aside, no_answer, patience
 from tasks.tracking.sender import Sender, sending
 from tasks.tracking.writer import PARENT, experiment
 
 _LONGEST_PARAMETER = 6000  # characters; MLflow cuts longer ones without a word
 _LONGEST_TAG = 5000
+
+T = TypeVar("T")
 
 
 class Tracking:
@@ -72,6 +74,14 @@ class Tracking:
         """Return when MLflow knows all that it was told: it answers. Raises UserError if it does not."""
         if not self._sender.wait(self._sender.spool.is_sent, patience(), why):
             raise no_answer(why, self._sender.why())
+
+    def answer(self, why: str, question: Callable[[], T]) -> T:
+        """The answer to a question to MLflow without which `why` cannot go on; waits while MLflow is away.
+
+        Raises UserError when that is for too long, and what the question raises for any other reason.
+        """
+        self.wait_until_sent(why)
+        return ask(why, question)
 
     def report(self, run: str) -> "MlflowReport":
         """What a stage reports its figures to."""
