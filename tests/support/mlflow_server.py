@@ -16,6 +16,18 @@ OUTAGES = ("gone", "silent", "broken")
 """Nobody listens; it takes requests and says nothing; it answers that it cannot."""
 
 
+def break_database(path: Path) -> Callable[[], None]:
+    """Have MLflow answer that it cannot, whatever it is asked about runs; gives what mends it."""
+    _rename(path, "runs", "lost")
+    return lambda: _rename(path, "lost", "runs")
+
+
+def _rename(path: Path, table: str, name: str) -> None:
+    with closing(sqlite3.connect(path, timeout=60)) as database:
+        database.execute("PRAGMA legacy_alter_table = ON")  # what refers to the table goes on doing so
+        database.execute(f"ALTER TABLE {table} RENAME TO {name}")
+
+
 class MlflowServer:
     """The server, its database and its files, all under `root`."""
 
@@ -61,18 +73,12 @@ class MlflowServer:
         if outage == "silent":
             self._signal(signal.SIGSTOP)
             return lambda: self._signal(signal.SIGCONT)
-        self._rename("runs", "lost")  # every request to its database fails, and it says so
-        return lambda: self._rename("lost", "runs")
+        return break_database(self._database)
 
     def _signal(self, number: signal.Signals) -> None:
         """Send a signal to it and its workers."""
         assert self._process
         os.killpg(self._process.pid, number)
-
-    def _rename(self, table: str, name: str) -> None:
-        with closing(sqlite3.connect(self._database, timeout=60)) as database:
-            database.execute("PRAGMA legacy_alter_table = ON")  # what refers to the table goes on doing so
-            database.execute(f"ALTER TABLE {table} RENAME TO {name}")
 
     def _check_alive(self) -> None:
         assert self._process and self._process.poll() is None, (self.root / "log").read_text()

@@ -1,6 +1,7 @@
 """Whatever keeps MLflow from answering: no stage waits for it or ends for it, and in the end it knows everything, in order."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
@@ -107,13 +109,7 @@ with tracking.run("killed", {"leanpipe.flow_run": "killed"}, {"a": 1}, "k") as r
 
 def test_what_a_killed_process_told_arrives_and_its_runs_end(server: MlflowServer, home: Home):
     """Killed while MLflow was away: neither lived to hear of the other's end."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _KILLED_WHILE_AWAY, str(home.root)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    ) as process:
+    with started(_KILLED_WHILE_AWAY, home) as process:
         assert process.stdin and process.stdout
         run = process.stdout.readline().strip()
         end_outage = server.fail("broken")
@@ -148,6 +144,72 @@ def left(home: Home, name: str) -> int:
     return (home.spool / name / f"entries-{state.segment}.jsonl").stat().st_size - state.sent
 
 
+@pytest.mark.parametrize("lost", ["everything", "the last step"])
+def test_what_is_told_twice_is_known_once(server: MlflowServer, home: Home, tmp_path: Path, lost: str):
+    """As after a power cut that took what was written down of how much was sent."""
+    tracking = Tracking(home)
+    with tracking.run("once", {"leanpipe.flow_run": f"once {lost}"}, {"a": 1}) as run:
+        tell_first_half(tracking, run, home)
+        tell_second_half(tracking, run, home)
+        tracking.wait_until_sent("the test")
+        once = known(run)
+        other = Home(tmp_path / "other")
+        shutil.copytree(home.spool, other.spool, ignore=shutil.ignore_patterns("*.lock"))
+        forget_what_was_sent(other, f"once {lost}", everything=lost == "everything")
+        assert end_dead_runs(other) == [f"once {lost}"]
+    assert known(run) == once | {"status": "FINISHED"}
+
+
+def forget_what_was_sent(home: Home, name: str, everything: bool) -> None:
+    """Have the spool send everything again, or all from the first figure on."""
+    state = spool.read_state(home, name)
+    assert state
+    if everything:
+        state = state.model_copy(update={"sent": 0, "ids": {}, "open": [], "told": {}})
+    else:
+        text = (home.spool / name / "entries-0.jsonl").read_text()
+        state.sent = text.rindex("\n", 0, text.index('"metrics"')) + 1
+    (home.spool / name / "state.json").write_text(state.model_dump_json())
+
+
+_AT_WORK = """
+import sys
+from pathlib import Path
+from leanpipe.core.home import Home
+from tasks.tracking.runs import Tracking
+
+tracking = Tracking(Home(Path(sys.argv[1])))
+with tracking.run("same", {"leanpipe.flow_run": sys.argv[2]}, {}, "same settings") as flow:
+    with tracking.stage_run(flow, "distill", "same key", {}) as stage:
+        print(flow, tracking.id_of(stage), flush=True)
+        assert sys.stdin.readline()
+"""
+
+
+def test_runs_that_are_at_work_together_keep_their_own(server: MlflowServer, home: Home):
+    """Two command lines started at once: neither goes on with what the other has just begun."""
+    with started(_AT_WORK, home, "left") as left, started(_AT_WORK, home, "right") as right:
+        said = [process.stdout.readline().split() for process in (left, right) if process.stdout]
+        for process in (left, right):
+            process.communicate("go\n", timeout=60)
+            assert process.returncode == 0
+    assert len({run for runs in said for run in runs}) == 4  # two flows, two stages
+    for flow, stage in said:
+        assert [child.info.run_id for child in children(flow)] == [stage]
+        assert known(flow)["children"]["distill"]["status"] == "FINISHED"
+
+
+def started(script: str, home: Home, *arguments: str) -> subprocess.Popen[str]:
+    """Python with the script, in the background."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(home.root), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+
+
 def tell_first_half(tracking: Tracking, run: str, home: Home) -> None:
     """A stage, from its beginning to its end."""
     with tracking.stage_run(run, "distill", f"k1 {run}", {"tokens": 10}) as stage:
@@ -177,8 +239,6 @@ def known(run_id: str) -> dict[str, Any]:
     """What MLflow knows of a run and its children, without ids and times."""
     client = MlflowClient()
     run = client.get_run(run_id)
-    query = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    children = client.search_runs([run.info.experiment_id], query)
     histories = {name: client.get_metric_history(run_id, name) for name in run.data.metrics}
     own = ("mlflow.", "leanpipe.key", "leanpipe.owner", "leanpipe.flow_run", "leanpipe.cached")
     return {
@@ -192,8 +252,17 @@ def known(run_id: str) -> dict[str, Any]:
         "cached": [name for name in run.data.tags if name.startswith("leanpipe.cached")],
         "inputs": [one.dataset.name for one in run.inputs.dataset_inputs],
         "files": sorted(_files(client, run_id, "")),
-        "children": {child.data.tags["leanpipe.stage"]: known(child.info.run_id) for child in children},
+        "children": {
+            child.data.tags["leanpipe.stage"]: known(child.info.run_id) for child in children(run_id)
+        },
     }
+
+
+def children(run_id: str) -> list[Run]:
+    """The runs of the stages of a flow's run."""
+    client = MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    return list(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'"))
 
 
 def _files(client: MlflowClient, run_id: str, folder: str) -> Iterator[str]:
