@@ -30,7 +30,7 @@ def promote(
     if choice.label is None:
         return None
     # The champion is measured again, on this run's text: its old figures may come from another.
-    current = champion(policy.name)
+    current = run.tracking.answer("the look-up of the champion", lambda: champion(policy.name))
     rival = current and run.stage(
         evaluate, config.evaluate, label="evaluate-champion", model=current, documents=documents
     )
@@ -43,7 +43,9 @@ def promote(
         reason=choice.reason,
         documents=documents.digest,
     )
-    registered = register(run, policy.name, candidate, verdict)
+    registered = run.tracking.answer(
+        "the registration", lambda: register(run, policy.name, candidate, verdict)
+    )
     figures = {
         "version": registered.version,
         "verdict": registered.reason,

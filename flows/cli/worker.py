@@ -58,10 +58,13 @@ class Worker:
         self._tolerantly(self._runs.stop)
 
     def _look(self) -> None:
+        from tasks.tracking.writer import end_dead_runs
+
         self._tolerantly(lambda: self._runs.settle(self._service.pid))
+        self._tolerantly(lambda: end_dead_runs(self._home))
         self._next_look = time.monotonic() + _EVERY_SECONDS
 
-    def _tolerantly(self, look: Callable[[], None]) -> None:
+    def _tolerantly(self, look: Callable[[], object]) -> None:
         """A server that is away comes back, and who ends because of it looks after nothing any more."""
         try:
             look()
