@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ class Worker:
         self._service = Service("worker", [*start, "--name", self._runs.worker, *options], log)
         self._next_look = 0.0
         self._complaint = ""
+        self._telling: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the worker, after a look at what an earlier one left: now nobody can be starting a run."""
@@ -58,13 +60,19 @@ class Worker:
         self._tolerantly(self._runs.stop)
 
     def _look(self) -> None:
-        from tasks.tracking.writer import end_dead_runs
-
         self._tolerantly(lambda: self._runs.settle(self._service.pid))
-        self._tolerantly(lambda: end_dead_runs(self._home))
+        self._tell_mlflow()
         self._next_look = time.monotonic() + _EVERY_SECONDS
 
-    def _tolerantly(self, look: Callable[[], object]) -> None:
+    def _tell_mlflow(self) -> None:
+        """Tell MLflow, too, of runs that are dead: in a thread, for what they left to be told may be much."""
+        from tasks.tracking.writer import end_dead_runs
+
+        if self._telling is None or not self._telling.is_alive():
+            self._telling = threading.Thread(target=end_dead_runs, args=(self._home,), daemon=True)
+            self._telling.start()
+
+    def _tolerantly(self, look: Callable[[], None]) -> None:
         """A server that is away comes back, and who ends because of it looks after nothing any more."""
         try:
             look()
