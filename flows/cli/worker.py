@@ -66,11 +66,14 @@ class Worker:
 
     def _tell_mlflow(self) -> None:
         """Tell MLflow, too, of runs that are dead: in a thread, for what they left to be told may be much."""
-        from tasks.tracking.writer import end_dead_runs
-
         if self._telling is None or not self._telling.is_alive():
-            self._telling = threading.Thread(target=end_dead_runs, args=(self._home,), daemon=True)
+            self._telling = threading.Thread(target=self._end_dead_runs, daemon=True)
             self._telling.start()
+
+    def _end_dead_runs(self) -> None:
+        from tasks.tracking.writer import end_dead_runs  # MLflow takes seconds to import
+
+        end_dead_runs(self._home)
 
     def _tolerantly(self, look: Callable[[], None]) -> None:
         """A server that is away comes back, and who ends because of it looks after nothing any more."""
