@@ -151,6 +151,11 @@ class Machine:
         files = json.loads(manifest.read_text())["files"]
         return {name: digest for name, digest in files.items() if not name.startswith("report/")}
 
+    def told_steps(self, mlflow_run: str) -> list[int]:
+        """The steps of which MLflow knows the loss, as it was told of them."""
+        history = MlflowClient(self.servers.mlflow).get_metric_history(mlflow_run, "loss")
+        return [metric.step for metric in history]
+
     def mlflow_runs(self, run: str) -> list[Any]:
         """The MLflow runs of a flow run: its own first, then those of its stages."""
         client = MlflowClient(self.servers.mlflow)
