@@ -67,6 +67,7 @@ class Machine:
             )
         wait_for(lambda: "Ctrl-C stops everything" in self.output or self._up.poll() is not None, 240)  # type: ignore[union-attr]
         assert self._up.poll() is None, self.output
+        assert "temporary server" not in self.output  # Prefect's, beside ours, on the same database
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """Ctrl-C, or SIGTERM."""
