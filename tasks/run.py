@@ -111,12 +111,12 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
     if _imports.is_alive():
         _imports.join()
     home = home or Home.from_environment()
-    tags = {"leanpipe.flow_run": str(flow_run.id)}
-    settings = flatten(config)
-    # The same command again goes on where the last one failed; every run of a deployment is one of its own.
-    key = "" if _is_deployed() else digest_json([name, settings])[:32]
     with attempt(home, str(flow_run.id)):
         tracking = Tracking(home)
+        tags = {"leanpipe.flow_run": str(flow_run.id)}
+        settings = flatten(config)
+        # The same command again goes on where the last one failed; every run of a deployment is one of its own.
+        key = "" if _is_deployed() else digest_json([name, settings])[:32]
         try:
             with pages_of_a_run(), tracking.run(f"{name}: {flow_run.name}", tags, settings, key) as run_id:
                 page = str(flow_run.ui_url or "")

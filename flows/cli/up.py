@@ -45,14 +45,17 @@ class Servers:
 
     def _start(self) -> None:
         self._home.root.mkdir(parents=True, exist_ok=True)
-        os.environ.update(environment(self._home))
-        os.environ.setdefault("LEANPIPE_ROOTS", self._roots())
-        self._create_experiment()
         prefect, mlflow = self._ports["Prefect"], self._ports["MLflow"]
-        os.environ.update(addresses(prefect, mlflow))
+        own, reached = environment(self._home), addresses(prefect, mlflow)
+        # Before anything imports Prefect, which would start a server of its own.
+        os.environ.update(own | reached)
+        os.environ.setdefault("LEANPIPE_ROOTS", self._roots())
         self._serve(
             "prefect-server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)
         )
+        os.environ["MLFLOW_TRACKING_URI"] = own["MLFLOW_TRACKING_URI"]
+        self._create_experiment()
+        os.environ["MLFLOW_TRACKING_URI"] = reached["MLFLOW_TRACKING_URI"]
         self._serve("mlflow-server", "mlflow", "server", *self._mlflow_options(mlflow))
         self._wait_for(f"http://127.0.0.1:{prefect}/api/health")
         self._wait_for(f"http://127.0.0.1:{mlflow}/health")

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ class Worker:
         self._service = Service("worker", [*start, "--name", self._runs.worker, *options], log)
         self._next_look = 0.0
         self._complaint = ""
+        self._telling: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the worker, after a look at what an earlier one left: now nobody can be starting a run."""
@@ -59,7 +61,19 @@ class Worker:
 
     def _look(self) -> None:
         self._tolerantly(lambda: self._runs.settle(self._service.pid))
+        self._tell_mlflow()
         self._next_look = time.monotonic() + _EVERY_SECONDS
+
+    def _tell_mlflow(self) -> None:
+        """Tell MLflow, too, of runs that are dead: in a thread, for what they left to be told may be much."""
+        if self._telling is None or not self._telling.is_alive():
+            self._telling = threading.Thread(target=self._end_dead_runs, daemon=True)
+            self._telling.start()
+
+    def _end_dead_runs(self) -> None:
+        from tasks.tracking.writer import end_dead_runs  # MLflow takes seconds to import
+
+        end_dead_runs(self._home)
 
     def _tolerantly(self, look: Callable[[], None]) -> None:
         """A server that is away comes back, and who ends because of it looks after nothing any more."""

@@ -22,7 +22,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, the signal raises Interrupted in the main thread, once. In another thread this does nothing."""
+    """Raise Interrupted in the main thread at the signal, once. Entered in another thread, this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

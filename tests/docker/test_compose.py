@@ -206,11 +206,21 @@ def test_the_card_goes_to_services_that_exist() -> None:
         assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
 
-def test_deploy_says_so_when_there_is_no_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("deploy", "there is no Prefect server to register with"),
+        ("worker", "there is no Prefect server to work for"),
+    ],
+)
+def test_what_needs_a_server_says_so_when_there_is_none(tmp_path: Path, command: str, sentence: str) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    command = [str(Path(sys.executable).parent / "leanpipe"), "deploy"]
     said = subprocess.run(
-        command, env=env | {"LEANPIPE_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120
+        [str(Path(sys.executable).parent / "leanpipe"), command],
+        env=env | {"LEANPIPE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert said.returncode == 1
-    assert said.stderr.startswith("leanpipe: there is no Prefect server to register with")
+    assert said.stderr.startswith(f"leanpipe: {sentence}")

@@ -67,6 +67,7 @@ class Machine:
             )
         wait_for(lambda: "Ctrl-C stops everything" in self.output or self._up.poll() is not None, 240)  # type: ignore[union-attr]
         assert self._up.poll() is None, self.output
+        assert "temporary server" not in self.output  # Prefect's, beside ours, on the same database
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """Ctrl-C, or SIGTERM."""
@@ -150,6 +151,11 @@ class Machine:
         (manifest,) = (self.home / "store").glob("finetune/*/manifest.json")
         files = json.loads(manifest.read_text())["files"]
         return {name: digest for name, digest in files.items() if not name.startswith("report/")}
+
+    def told_steps(self, mlflow_run: str) -> list[int]:
+        """The steps of which MLflow knows the loss, as it was told of them."""
+        history = MlflowClient(self.servers.mlflow).get_metric_history(mlflow_run, "loss")
+        return [metric.step for metric in history]
 
     def mlflow_runs(self, run: str) -> list[Any]:
         """The MLflow runs of a flow run: its own first, then those of its stages."""

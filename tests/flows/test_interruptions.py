@@ -152,7 +152,8 @@ def expect_as_if_undisturbed(machine: Machine, run: str, undisturbed: dict[str, 
     assert machine.weights() == undisturbed  # to the bit
     runs = machine.mlflow_runs(run)
     assert len(runs) == 2  # the run and its stage, once each
-    assert "leanpipe.error" not in runs[1].data.tags
+    assert not any("leanpipe.error" in one.data.tags for one in runs)
+    assert machine.told_steps(runs[1].info.run_id) == list(range(1, STEPS + 1))
     return agreed
 
 
