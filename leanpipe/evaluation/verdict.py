@@ -102,7 +102,7 @@ def judge(
         reason = f"This is the champion itself, with {_figures(champion.summary)}."
         return Verdict(Outcome.KEEP, reason)
     documents = common_documents(*models, without=left_out.documents)
-    remarks = " ".join(("", *_about(left_out), *left_out.remarks))
+    remarks = " ".join(("", *_about(left_out, challenger), *left_out.remarks))
     if len(documents) < policy.min_documents:
         return Verdict(Outcome.INCONCLUSIVE, _too_few(len(documents), policy) + remarks)
     against = paired_difference(challenger, champion, documents, policy.confidence)
@@ -180,8 +180,8 @@ def _both(challenger: Evaluated, champion: Evaluated, against: Difference, savin
     )
 
 
-def _about(left_out: LeftOut) -> list[str]:
-    count = len(left_out.documents)
+def _about(left_out: LeftOut, challenger: Evaluated) -> list[str]:
+    count = len(left_out.documents & challenger.scores.keys())
     if not count:
         return []
     return [f"Left out of the comparison: {count} documents that one of the models learned from."]

@@ -110,11 +110,14 @@ def _find(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersio
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
 def register(run: Run, name: str, candidate: Candidate) -> Version:
-    """Make the candidate a version of `name`, unless these very files are one, and give it the alias `challenger`."""
-    client, digest = run.tracking.client, candidate.model.digest
-    with run.store.locked(f"register-{digest[:32]}"):
-        version = _existing(client, name, digest) or _create(run, name, candidate)
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    """Make the candidate a version of `name`, unless these very files are one, and give it the alias `challenger`.
+
+    One run at a time: two would make two versions of the same files, and MLflow fails where two set one alias.
+    """
+    client = run.tracking.client
+    with run.store.locked(f"register-{name}"):
+        version = _existing(client, name, candidate.model.digest) or _create(run, name, candidate)
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
     return described(version, (CHALLENGER,))
 
 

@@ -2,9 +2,9 @@
 
 import json
 import shutil
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ import pandas
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from prefect.testing.utilities import prefect_test_harness
 
 from leanpipe.core.home import Home
+from leanpipe.core.report import Silent
 from leanpipe.core.store import Artifact, external
 from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.tables import count_documents
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.models.load import load_for_inference, save_model
+from leanpipe.processes.run_stage import run_stage
 from tasks.contest import Contest
-from tasks.run import IN_PLACE, Run
+from tasks.run import Run
 from tasks.tracking import champion_history, registry
 from tasks.tracking.champion_history import Champion
 from tasks.tracking.registry import Registered
@@ -45,6 +46,15 @@ CONFIG = EvaluateConfig(
     repeats=1,
 )
 LONGER = CONFIG.model_copy(update={"text_bytes": 13_000})
+
+
+class Untracked(Run):
+    """A run whose stages are computed here and now, as they are, and tracked nowhere."""
+
+    def stage(self, stage, config, *, label=None, **inputs):
+        artifact = run_stage(stage, config, inputs, self.store, Silent())
+        self.results[label or stage.name] = artifact
+        return artifact
 
 
 @dataclass
@@ -92,7 +102,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = Home(tmp_path_factory.mktemp("home"))
     patch = pytest.MonkeyPatch()
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home.mlflow_database}")
-    patch.setenv(IN_PLACE, "1")
     split = CleanConfig.model_validate({"split": {"test": 0.4}})
     documents = cleaned(write_corpus(home.root / "corpus", last=90), home.root, split)
     models = {
@@ -103,8 +112,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     save_model(load_for_inference(models["good"].path), tiny_tokenizer(), large, torch.float32)
     models["large"] = external("large", large)
     tracking = Tracking(home)
-    with prefect_test_harness(), tracking.run("tonight", {"leanpipe.flow_run": "one"}, {}) as run_id:
-        yield World(Run(home, tracking, run_id), documents, models)
+    with tracking.run("tonight", {"leanpipe.flow_run": "one"}, {}) as run_id:
+        yield World(Untracked(home, tracking, run_id), documents, models)
     patch.undo()
 
 
@@ -177,14 +186,12 @@ def test_a_champion_that_was_promoted_meanwhile_is_the_one_to_beat(world: World)
     model = registry.model_of("race", "1")
     store = world.run.store
     slow = evaluate.key(LONGER, {"model": model, "documents": world.documents})
-    ends: list[Registered] = []
-    with store.locked(f"evaluate-{slow}"):
-        other = threading.Thread(target=lambda: ends.append(world.decide("race", "good", LONGER)))
-        other.start()
-        wait_for(lambda: waits_for(store.root / ".locks" / f"evaluate-{slow}"))
-        assert world.decide("race", "better").champion
-    other.join()
-    (late,) = ends
+    with ThreadPoolExecutor() as threads:
+        with store.locked(f"evaluate-{slow}"):
+            other = threads.submit(world.decide, "race", "good", LONGER)
+            wait_for(lambda: waits_for(store.root / ".locks" / f"evaluate-{slow}"))
+            assert world.decide("race", "better").champion
+        late = other.result()
     assert not late.champion and "it is not better" in late.reason
     champion = world.champion("race")
     assert champion.number == champion.moves[-1].version == "3"
@@ -205,13 +212,10 @@ def wait_for(happened, seconds: float = 120) -> None:
 
 
 def test_runs_that_end_together_leave_the_best_and_a_history_without_gaps(world: World):
-    threads = [
-        threading.Thread(target=world.decide, args=("together", model)) for model in ("good", "bad", "better")
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    models = ("good", "bad", "better")
+    with ThreadPoolExecutor() as threads:
+        ended = list(threads.map(lambda model: world.decide("together", model), models))
+    assert ended[2].champion
     champion = world.champion("together")
     version = MlflowClient().get_model_version("together", champion.number)
     assert version.tags["leanpipe.label"] == "better"
@@ -307,7 +311,8 @@ def test_text_that_a_model_learned_from_is_no_evidence(world: World, tmp_path: P
     counted = {one["id"] for one in world.evidence("learned")}
     assert counted
     assert not {id for id in counted if tested[id] in learned}
-    assert f"Left out of the comparison: {22 - len(counted)} documents that one of the models" in ended.reason
+    left_out = world.run.results["better"].summary["held_out_documents"] - len(counted)
+    assert f"Left out of the comparison: {left_out} documents that one of the models" in ended.reason
     assert "What the champion learned from" not in ended.reason
 
 
