@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.store import Artifact
@@ -25,6 +27,9 @@ _CANNOT_MEASURE = (UserError, RuntimeError, OSError)
 """What a stage raises, whatever goes wrong in its process: for another model's fault nothing of this run's is lost."""
 
 
+T = TypeVar("T")
+
+
 class _Contestant(NamedTuple):
     """A model that is compared."""
 
@@ -38,7 +43,7 @@ class Contest:
     def __init__(self, run: Run, policy: RegisterConfig, config: EvaluateConfig, documents: Artifact):
         self._run, self._policy, self._config, self._documents = run, policy, config, documents
         self._client = run.tracking.client
-        name = self._client.get_run(run.mlflow_run).info.run_name
+        name = self._ask(lambda: self._client.get_run(run.mlflow_run).info.run_name)
         self._by = f"the run {name} ({run.mlflow_run})"
 
     def decide(self, challenger: Version, evaluation: Artifact) -> Registered:
@@ -53,7 +58,10 @@ class Contest:
             evidence = self._keep_evidence(challenger, champion, verdict)
             with self._locked():
                 if self._look().number == champion.number:
-                    self._settle(challenger, champion, verdict, evidence)
+                    settle = partial(
+                        self._settle, challenger, champion, verdict, evidence, champion_history.now()
+                    )
+                    self._ask(settle)
                     break
             log.info("another version became champion meanwhile: comparing with that one")
         is_champion = verdict.promote or champion.number == challenger.version
@@ -69,7 +77,11 @@ class Contest:
         return self._run.store.locked(f"champion-{self._policy.name}")
 
     def _look(self) -> Champion:
-        return champion_history.look(self._client, self._policy.name, self._by)
+        return self._ask(lambda: champion_history.look(self._client, self._policy.name, self._by))
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Get an answer of MLflow's, and wait for it if it is away."""
+        return self._run.tracking.answer("the choice of the champion", question)
 
     def _judge(self, challenger: Version, evaluated: Evaluated, champion: Champion) -> Verdict:
         name, number = challenger.name, challenger.version
@@ -119,7 +131,7 @@ class Contest:
         return _Contestant(evaluated, origin_of(self._run.store, called, digests, version.trained_on))
 
     def _find(self, number: str) -> Version:
-        version = find_version(self._client, self._policy.name, number)
+        version = self._ask(lambda: find_version(self._client, self._policy.name, number))
         if version is None:
             raise UserError("it was deleted")
         return version
@@ -136,11 +148,14 @@ class Contest:
             "documents": self._documents.digest,
             "verdict": dataclasses.asdict(verdict),
         }
-        self._client.log_text(self._run.mlflow_run, json.dumps(content, indent=2), file)
+        self._run.tracking.log_text(self._run.mlflow_run, json.dumps(content, indent=2), file)
         return f"runs:/{self._run.mlflow_run}/{file}"
 
-    def _settle(self, challenger: Version, champion: Champion, verdict: Verdict, evidence: str) -> None:
-        number, time = challenger.version, champion_history.now()
+    def _settle(
+        self, challenger: Version, champion: Champion, verdict: Verdict, evidence: str, time: str
+    ) -> None:
+        """Move the alias if that is the verdict, and keep it with the version; twice is as good as once."""
+        number = challenger.version
         if verdict.promote:
             move = Move(
                 time=time,

@@ -43,7 +43,7 @@ def promote(
         documents=documents.digest,
         trained_on=tuple(corpora_of(run.store, (model.digest, documents.digest))),
     )
-    version = register(run, policy.name, candidate)
+    version = run.tracking.answer("the registration", lambda: register(run, policy.name, candidate))
     contest = Contest(run, policy, config.evaluate, documents)
     registered = contest.decide(version, evaluations[choice.label])
     figures = {

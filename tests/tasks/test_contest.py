@@ -87,6 +87,7 @@ class World:
 
     def evidence(self, name: str) -> list[dict[str, Any]]:
         """The scores that made the champion one."""
+        self.run.tracking.wait_until_sent("the test")
         path = download_artifacts(self.champion(name).moves[-1].evidence)
         return json.loads(Path(path).read_text())["verdict"]["scores"]
 
