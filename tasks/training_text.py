@@ -41,9 +41,12 @@ def origin_of(store: Store, model: str, digests: Collection[str], keys: Collecti
 
 def find_learned(documents: Path, origins: Sequence[Origin]) -> LeftOut:
     """Name the held-out documents of the cleaned corpus `documents` that one of the models learned from."""
-    corpora = {corpus for origin in origins for corpus in origin.corpora}
-    learned = {
-        id for corpus in corpora for id in find_members(documents, "test", split_digests(corpus, _LEARNED))
-    }
-    unknown = [f"What {origin.model} learned from is not known here." for origin in origins if origin.unknown]
-    return LeftOut(frozenset(learned), tuple(unknown))
+    learned: set[str] = set()
+    unknown = [origin.model for origin in origins if origin.unknown]
+    for corpus, model in {corpus: origin.model for origin in origins for corpus in origin.corpora}.items():
+        try:
+            learned |= set(find_members(documents, "test", split_digests(corpus, _LEARNED)))
+        except (OSError, ValueError):  # somebody deleted files of the corpus
+            unknown.append(model)
+    remarks = [f"What {model} learned from is not known here." for model in dict.fromkeys(unknown)]
+    return LeftOut(frozenset(learned), tuple(remarks))
