@@ -1,6 +1,5 @@
 """The MLflow model registry: versions, the aliases `challenger` and `champion`, and why each was given."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +17,11 @@ from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.gate import Verdict
 from tasks.run import Run
+from tasks.tracking.mlflow_model import log_model_folder
 from tasks.tracking.versions import DIGEST, DOCUMENTS, unanswered
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _NEWEST = "latest"  # an alias that every model has, and none lists
-_MODEL = "model"  # folder of the registered models' files within their run
 
 
 @dataclass(frozen=True)
@@ -93,20 +92,23 @@ def register(run: Run, name: str, candidate: Candidate, verdict: Verdict) -> Reg
 
 
 def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
-    client, folder = run.tracking.client, f"{_MODEL}/{candidate.label}"
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "README.md").write_text(candidate.card)
-        client.log_artifacts(run.mlflow_run, scratch, folder)
-    client.log_artifacts(run.mlflow_run, str(candidate.model.path), folder)
+    client = run.tracking.client
+    logged = log_model_folder(client, run.mlflow_run, candidate.label, candidate.model.path, candidate.card)
     _ensure_model(client, name)
-    source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{folder}"
     tags = {
         DIGEST: candidate.model.digest,
         "leanpipe.label": candidate.label,
         DOCUMENTS: candidate.documents,
     }
     tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
-    return client.create_model_version(name, source, run.mlflow_run, tags=tags, description=candidate.card)
+    return client.create_model_version(
+        name,
+        logged.source,
+        run.mlflow_run,
+        tags=tags,
+        description=candidate.card,
+        model_id=logged.model_id,
+    )
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
