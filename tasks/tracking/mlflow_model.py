@@ -22,9 +22,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.utils import _save_example
 from mlflow.pyfunc import add_to_model
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from packaging.version import Version
 
 from leanpipe.core.errors import UserError
+from leanpipe.corpus.report.data_card import for_a_page
 from leanpipe.models.count import refuse_code
 from leanpipe.models.load import load_tokenizer
 
@@ -34,6 +36,7 @@ MODEL_FILE = "MLmodel"
 _TASK = "text-generation"
 _TOKENIZER = "components/tokenizer"  # MLflow's loader looks nowhere else
 _REQUIREMENTS, _PYTHON_ENV = "requirements.txt", "python_env.yaml"
+_LONGEST_DESCRIPTION = 5000  # of a version, in characters; PostgreSQL refuses a longer one
 _NEW_TOKENS = 64
 _EXAMPLE = ["The river rises in the hills to the north and"]
 
@@ -52,7 +55,8 @@ def log_model_folder(client: MlflowClient, run_id: str, label: str, folder: Path
     another reason, such as a folder without `config.json`, is logged without a loader.
     """
     experiment = client.get_run(run_id).info.experiment_id
-    logged = client.create_logged_model(experiment, label, run_id, model_type=_TASK)
+    tags = {MLFLOW_RUN_NOTE: description(card)}
+    logged = client.create_logged_model(experiment, label, run_id, tags, model_type=_TASK)
     status = LoggedModelStatus.FAILED
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -69,6 +73,15 @@ def log_model_folder(client: MlflowClient, run_id: str, label: str, folder: Path
     finally:
         client.finalize_logged_model(logged.model_id, status)
     return LoggedFolder(logged.model_id, logged.model_uri)
+
+
+def description(card: str) -> str:
+    """The card for MLflow's page: without its front matter, which is shown as a headline, and no longer than MLflow keeps."""
+    text = for_a_page(card)
+    if len(text) <= _LONGEST_DESCRIPTION:
+        return text
+    rest = "\n\nThe whole card is README.md among the version's files.\n"
+    return text[: _LONGEST_DESCRIPTION - len(rest)].rsplit("\n", 1)[0] + rest
 
 
 def describe_folder(folder: Path, out: Path, described: Model) -> None:

@@ -17,7 +17,7 @@ from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.gate import Verdict
 from tasks.run import Run
-from tasks.tracking.mlflow_model import log_model_folder
+from tasks.tracking.mlflow_model import description, log_model_folder
 from tasks.tracking.versions import DIGEST, DOCUMENTS, unanswered
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -106,7 +106,7 @@ def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
         logged.source,
         run.mlflow_run,
         tags=tags,
-        description=candidate.card,
+        description=description(candidate.card),
         model_id=logged.model_id,
     )
 

@@ -83,12 +83,11 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
 
 def test_the_champion_is_registered_with_a_card(first_run, servers: Servers):
     version = client(servers).get_model_version_by_alias("leanpipe", "champion")
-    assert version.description.startswith("---\n") and "bits/byte" in version.description
+    assert version.description.startswith("# ") and "bits/byte" in version.description
     assert float(version.tags["leanpipe.bits_per_byte"]) > 0
-    folder = f"model/{version.tags['leanpipe.label']}"
-    assert {f"{folder}/README.md", f"{folder}/config.json"} <= set(
-        files(client(servers), version.run_id, folder)
-    )
+    model = version.source.rpartition("/")[2]
+    names = {file.path for file in client(servers).list_logged_model_artifacts(model)}
+    assert {"MLmodel", "README.md", "config.json", "requirements.txt"} <= names
 
 
 def pages(servers: Servers, key: str) -> list[str]:

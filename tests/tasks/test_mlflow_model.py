@@ -19,6 +19,7 @@ from leanpipe.evaluation.gate import Verdict
 from leanpipe.processes.servers import wait_until_ready
 from tasks.run import Run
 from tasks.tracking import registry
+from tasks.tracking.mlflow_model import description
 from tasks.tracking.runs import Tracking
 from tests.flows.servers import free_port
 from tests.support.tiny_models import tiny_model
@@ -155,6 +156,14 @@ def test_code_that_a_model_brings_is_never_run(run: Run, model: Path, tmp_path: 
         register(run, unknown, "unknown")
     assert not MlflowClient().search_model_versions("name = 'unknown'")
     assert not (tmp_path / "mark").exists()
+
+
+def test_a_long_card_is_cut_where_a_line_ends_and_begins_with_its_text():
+    card = "---\nlicense: mit\n---\n# Card\n" + "a line of an answer\n" * 600
+    shown = description(card)
+    assert shown.startswith("# Card") and len(shown) <= 5000
+    assert shown.endswith("a line of an answer\n\nThe whole card is README.md among the version's files.\n")
+    assert description("# Card\n") == "# Card\n"
 
 
 def test_a_version_that_was_made_before_is_still_found(run: Run, model: Path):
