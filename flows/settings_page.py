@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
-from rich.markup import escape
 
 from leanpipe.core.config import flatten
 from leanpipe.settings.flows import PipelineConfig
@@ -18,7 +17,7 @@ from tasks.tracking.progress import say
 def show_settings(run: Run, choice: QuickSettings) -> None:
     """Put the preset and what was chosen into the run's tags, and a page of both into Prefect and MLflow."""
     chosen = "; ".join(write_override(path, value) for path, value in choice.chosen().items()) or "nothing"
-    say(f"  preset {choice.preset}; chosen: {escape(chosen)}")
+    say(f"  preset {choice.preset}; chosen: {chosen}")
     page = settings_page(choice)
     create_markdown_artifact(
         page, key="settings", description="What was chosen, and what the preset filled in"
