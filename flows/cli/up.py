@@ -9,8 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
+from flows.cli.console import console
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.processes.parent_death import die_with_parent
@@ -27,7 +26,7 @@ class Servers:
         self._home = home
         self._ports = {"Prefect": prefect_port, "MLflow": mlflow_port}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._console = Console(highlight=False)
+        self._console = console()
 
     def run(self) -> None:
         """Start everything, say where it is, and wait until Ctrl-C, SIGTERM or the death of one of them."""

@@ -1,6 +1,5 @@
 """The MLflow model registry: versions, their files, and the alias `challenger`. `champion_history` moves the other one."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,12 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact, external
 from tasks.run import Run
+from tasks.tracking.mlflow_model import description, log_model_folder
 from tasks.tracking.versions import DIGEST, DOCUMENTS, TRAINED_ON, Version, described, unanswered
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _NEWEST = "latest"  # an alias that every model has, and none lists
 _VERDICT = "leanpipe.verdict."  # and when it was given
-_MODEL = "model"  # folder of the registered models' files within their run
 
 
 @dataclass(frozen=True)
@@ -130,13 +129,9 @@ def note_verdict(client: MlflowClient, version: Version, time: str, verdict: str
 
 
 def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
-    client, folder = run.tracking.client, f"{_MODEL}/{candidate.label}"
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "README.md").write_text(candidate.card)
-        client.log_artifacts(run.mlflow_run, scratch, folder)
-    client.log_artifacts(run.mlflow_run, str(candidate.model.path), folder)
+    client = run.tracking.client
+    logged = log_model_folder(client, run.mlflow_run, candidate.label, candidate.model.path, candidate.card)
     _ensure_model(client, name)
-    source = f"{client.get_run(run.mlflow_run).info.artifact_uri}/{folder}"
     tags = {
         DIGEST: candidate.model.digest,
         "leanpipe.label": candidate.label,
@@ -145,7 +140,14 @@ def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
         "leanpipe.why_chosen": candidate.reason,
     }
     tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
-    return client.create_model_version(name, source, run.mlflow_run, tags=tags, description=candidate.card)
+    return client.create_model_version(
+        name,
+        logged.source,
+        run.mlflow_run,
+        tags=tags,
+        description=description(candidate.card),
+        model_id=logged.model_id,
+    )
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
