@@ -1,6 +1,9 @@
 """Evaluation alone: any models, side by side on the same held-out text."""
 
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from prefect import flow
@@ -13,6 +16,8 @@ from leanpipe.settings.flows import CompareSettings
 from tasks.preflight import preflight
 from tasks.run import tracked_run
 from tasks.run_inputs import resolve
+
+_LONGEST_LABEL = 100  # characters; a metric's name, which begins with it, may have 250
 
 
 @flow(name="evaluate")
@@ -38,9 +43,21 @@ def stages(run: StageRunner, config: CompareSettings, given: RunInputs) -> Mappi
 
 def evaluate_all(run: StageRunner, config: Any, models: Mapping[str, Any], documents: Any) -> dict[str, Any]:
     """The evaluations of `models`, all on the same documents, by the same names."""
+    labels = [f"evaluate-{name}" for name in identifiers(models)]
     return {
-        label: run.stage(
-            evaluate, config.evaluate, label=f"evaluate-{label}", model=model, documents=documents
-        )
-        for label, model in models.items()
+        name: run.stage(evaluate, config.evaluate, label=label, model=model, documents=documents)
+        for label, (name, model) in zip(labels, models.items(), strict=True)
     }
+
+
+def identifiers(names: Iterable[str]) -> list[str]:
+    """Make of what somebody typed names that MLflow's metrics and Prefect's tasks take, in the same order, no two the same.
+
+    Of a path that is its end: of word characters, dots and dashes, and no longer than all of them can be.
+    """
+    given: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "-", PurePath(name).name).strip("-.")[:_LONGEST_LABEL] or "model"
+        again = (f"{plain}-{number}" for number in itertools.count(2))
+        given.append(next(one for one in itertools.chain([plain], again) if one not in given))
+    return given

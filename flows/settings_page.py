@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
-
 from leanpipe.core.config import flatten
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.overrides import write_override
@@ -18,7 +16,7 @@ from tasks.tracking.progress import say
 def show_settings(run: Run, choice: QuickSettings) -> None:
     """Put the preset and what was chosen into the run's tags, and a page of both into Prefect and MLflow."""
     chosen = "; ".join(write_override(path, value) for path, value in choice.chosen().items()) or "nothing"
-    say(f"  preset {choice.preset}; chosen: {escape(chosen)}")
+    say(f"  preset {choice.preset}; chosen: {chosen}")
     page = settings_page(choice)
     show_page(page, "settings", "What was chosen, and what the preset filled in")
     run.tracking.log_text(run.mlflow_run, page, "settings.md")

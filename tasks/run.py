@@ -87,7 +87,8 @@ class Run:
         if stage.dataset:
             self.tracking.log_inputs(self.mlflow_run, {stage.dataset.name: artifact})
         show_pages(stage.pages, artifact.path / REPORT)
-        say(f"  {label:<18} " + ("[dim]from the store[/dim]" if cached else f"{artifact.seconds:6.1f} s"))
+        name = f"  {label:<18} "
+        say(name, faint="from the store") if cached else say(f"{name}{artifact.seconds:6.1f} s")
 
 
 def warm_up() -> None:

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -42,7 +41,7 @@ def print_differences(name: str, settings: StageConfig, preset: str, base: Stage
     table = Table("setting", name, f"preset {preset}")
     before = flatten(base)
     for path, value in found.items():
-        table.add_row(path, escape(write_value(value)), escape(write_value(before[path])))
+        table.add_row(path, write_value(value), write_value(before[path]))
     console().print(table)
 
 

@@ -1,8 +1,8 @@
 """What `leanpipe inspect` prints."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.report.dry_run_report import COLUMNS, INSPECTION, Inspection, rows, summary_sentence
@@ -21,7 +21,7 @@ def print_inspection(result: Artifact, console: Console) -> None:
     ):
         if counts:
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-            console.print(f"[bold]{title}:[/bold] {escape(listed)}", soft_wrap=True)
+            console.print(Text.assemble((f"{title}:", "bold"), f" {listed}"), soft_wrap=True)
     console.print(f"\n{summary_sentence(found)}", soft_wrap=True)
     console.print(f"The same with pictures: {result.path / 'report'}", soft_wrap=True)
 
@@ -49,5 +49,5 @@ def _examples(found: Inspection) -> Table:
         for number, example in enumerate(one.examples):
             measured = format_value(example.value) if is_numeric_rule(one.rule) else ""
             text = " ".join(example.text.split())
-            table.add_row("" if number else one.rule, escape(example.source), measured, escape(text))
+            table.add_row("" if number else one.rule, example.source, measured, text)
     return table

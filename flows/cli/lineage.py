@@ -1,8 +1,8 @@
 """What `leanpipe lineage` prints."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from leanpipe.corpus.rule_names import format_value, is_numeric_rule
 from tasks.lineage import Fate, Lineage
@@ -48,10 +48,10 @@ def _documents(answer: Lineage) -> Table:
     for fate in answer.fates:
         row = fate.document
         table.add_row(
-            escape(f"{row['source']}\n{row['id']}"),
+            f"{row['source']}\n{row['id']}",
             f"{fate.corpus[:_SHORT]}\n{fate.published:%Y-%m-%d %H:%M} UTC",
-            escape(_outcome(fate)),
-            escape(" ".join(row["detail"].split())),
+            _outcome(fate),
+            " ".join(row["detail"].split()),
         )
     return table
 
@@ -71,17 +71,17 @@ def _made(fate: Fate) -> Table:
     table = Table("stage", "key", "when", "how", "registered as", title=title, title_justify="left")
     for made in fate.made:
         when = f"{made.published:%Y-%m-%d %H:%M}"
-        table.add_row(made.stage, made.key[:_SHORT], when, made.how, escape(_names(made.models)))
+        table.add_row(made.stage, made.key[:_SHORT], when, made.how, _names(made.models))
     return table
 
 
-def _models(fate: Fate) -> str:
+def _models(fate: Fate) -> str | Text:
     if fate.split != "train":
         return f"No model was trained on {fate.split} of corpus {fate.corpus[:_SHORT]}: it is held out."
     if not fate.models:
         return f"No registered model was trained on {fate.split} of corpus {fate.corpus[:_SHORT]}."
     place = f"{fate.split} of corpus {fate.corpus[:_SHORT]}"
-    return f"[bold]Registered models trained on {place}:[/bold] {escape(_names(fate.models))}"
+    return Text.assemble((f"Registered models trained on {place}:", "bold"), f" {_names(fate.models)}")
 
 
 def _names(versions: list[Version]) -> str:

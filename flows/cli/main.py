@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from flows.cli.completion import complete_flow
+from flows.cli.console import console, error_console
 from flows.cli.options import takes_quick_settings
 from flows.cli.read_settings import read_settings, settings_for
 from leanpipe.core.config import StageConfig
@@ -121,8 +122,7 @@ def worker(
     home = _prepare()
     from flows.cli.worker import run_worker
 
-    console = Console(highlight=False)
-    run_worker(home, lambda said: console.print(said, soft_wrap=True, markup=False), with_healthcheck)
+    run_worker(home, lambda said: console().print(said, soft_wrap=True, markup=False), with_healthcheck)
 
 
 @app.command()
@@ -137,7 +137,7 @@ def deploy() -> None:
     from tasks.tracking.runs import Tracking
 
     Tracking(home)  # the experiment, before runs that start together would each create it
-    Console(highlight=False).print(f"Deployed  {', '.join(register())}", soft_wrap=True)
+    console().print(f"Deployed  {', '.join(register())}", soft_wrap=True)
 
 
 @app.command()
@@ -188,7 +188,6 @@ def show_mask(
 ) -> None:
     """Show what finetuning would learn: some conversations, with the tokens that are learnt in green."""
     home = _prepare()
-    from flows.cli.console import console
     from flows.cli.mask import show_mask as show
 
     show(home, model, instructions, examples, max_length, console())
@@ -204,7 +203,6 @@ def lineage(
 ) -> None:
     """Say what became of a document, and which registered models were trained on it."""
     home = _prepare()
-    from flows.cli.console import console
     from flows.cli.lineage import nothing_found, print_lineage
     from tasks.lineage import trace
 
@@ -228,7 +226,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]leanpipe:[/bold red] {error}", soft_wrap=True)
+        error_console().print(Text.assemble(("leanpipe:", "bold red"), f" {error}"), soft_wrap=True)
         sys.exit(1)
 
 

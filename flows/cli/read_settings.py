@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel
 
 from flows.cli.options import as_overrides
@@ -13,6 +12,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.settings.flows import SETTINGS
 from leanpipe.settings.overrides import merged, nested, parse_override, validated
 from leanpipe.settings.presets import Preset, changes, find_preset
+from leanpipe.settings.yaml_text import read_yaml
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -39,11 +39,11 @@ def settings_for(flow: str, file: Path | None, chosen: Mapping[str, Any]) -> Sta
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"--config: {file} could not be read as YAML: {' '.join(str(error).split())}"
-        ) from error
+        content = read_yaml(file.read_text()) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config: {file} could not be read as YAML: {error}") from error
+    except UserError as error:
+        raise UserError(f"--config: {file} {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"--config: {file} must hold settings by name, such as `distill: {{temperature: 3}}`")
     return content

@@ -3,6 +3,7 @@
 import os
 
 from rich.table import Table
+from rich.text import Text
 
 from flows.cli.console import console
 from flows.cli.inspection import print_inspection
@@ -24,7 +25,8 @@ def print_result(result: RunResult, home: Home) -> None:
         out.print(_models(result, out.width))
     if result.registered:
         alias = "champion" if result.registered.champion else "challenger"
-        out.print(f"[bold]{result.registered.name} version {result.registered.version}[/bold] is {alias}.")
+        name = f"{result.registered.name} version {result.registered.version}"
+        out.print(Text.assemble((name, "bold"), f" is {alias}."))
         out.print(result.registered.reason)
     out.print(_next(home, result.registered.name if result.registered else None), soft_wrap=True)
 

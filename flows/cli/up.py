@@ -5,8 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from rich.console import Console
-
+from flows.cli.console import console
 from flows.cli.worker import Worker, interrupt, only_supervisor
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
@@ -27,7 +26,7 @@ class Servers:
         self._ports = {"Prefect": prefect_port, "MLflow": mlflow_port}
         self._servers: list[Service] = []
         self._worker: Worker | None = None
-        self._console = Console(highlight=False)
+        self._console = console()
 
     def run(self) -> None:
         """Start everything, say where it is, and keep it running until Ctrl-C or SIGTERM."""

@@ -34,6 +34,8 @@ def grid(path: Path, count: int, width: float = 8.0, height: float = 4.0) -> Ite
     for unused in axes[count:]:
         unused.set_axis_off()
     yield list(axes[:count])
+    for text in (text for one in axes for text in (one.title, *one.texts)):
+        text.set_parse_math(False)  # what is between two dollar signs of somebody's name is no formula
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
 
@@ -44,7 +46,7 @@ def draw_bars(
     """Draw a horizontal bar for each (label, number of `unit`), the first on top, its number beside it."""
     from matplotlib.ticker import MaxNLocator
 
-    labels = [label for label, _ in bars] or ["none"]
+    labels = [label.replace("$", r"\$") for label, _ in bars] or ["none"]
     values = [value for _, value in bars] or [0.0]
     with picture(path, height=1.2 + _LINE_HEIGHT * len(labels)) as axes:
         axes.bar_label(axes.barh(labels, values, color=color), fmt="{:,.0f}", padding=3)

@@ -4,10 +4,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from leanpipe.core.errors import UserError
+from leanpipe.settings.yaml_text import read_yaml, write_yaml
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -18,11 +18,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not path.strip():
         raise UserError(f"--set {text}: write it as distill.temperature=3")
     try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"--set {text}: {value!r} could not be read as YAML: {' '.join(str(error).split())}"
-        ) from error
+        return path.strip(), read_yaml(value)
+    except UserError as error:
+        raise UserError(f"--set {text}: {value!r} {error}") from error
 
 
 def write_override(path: str, value: Any) -> str:
@@ -32,8 +30,7 @@ def write_override(path: str, value: Any) -> str:
 
 def write_value(value: Any) -> str:
     """Write a value as YAML in one line."""
-    written = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
-    return written.strip().removesuffix("\n...")
+    return write_yaml(value)
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:

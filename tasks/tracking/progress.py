@@ -10,6 +10,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from tasks.tracking.background import calls
 
@@ -49,12 +50,12 @@ class TerminalProgress:
     """One bar per stage on a terminal; where there is none, a line at the stage's start and end is enough."""
 
     def __init__(self, label: str):
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False)
         self._bar: Progress | None = None
         self._label = label
         if os.environ.get(TERMINAL) and sys.stderr.isatty():
             columns = (
-                TextColumn("{task.description:<20}"),
+                TextColumn("{task.description:<20}", markup=False),
                 BarColumn(),
                 TaskProgressColumn(),
                 TimeRemainingColumn(),
@@ -76,7 +77,7 @@ class TerminalProgress:
             self._bar.stop()
 
 
-def say(text: str) -> None:
-    """One line for the person at the terminal, if there is one."""
+def say(text: str, faint: str = "") -> None:
+    """One line for the person at the terminal, if there is one; it ends in what is `faint`. Brackets are no markup."""
     if os.environ.get(TERMINAL):
-        Console(stderr=True, highlight=False).print(text)
+        Console(stderr=True, highlight=False, markup=False).print(Text.assemble(text, (faint, "dim")))

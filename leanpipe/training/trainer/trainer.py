@@ -355,10 +355,7 @@ class _Trainer(Trainer):
     def _restore(self, state: dict[str, Any]) -> None:
         self.meter.restore(state["meter"])
         self._guard.restore(state["guard"])
-        if self._config.micro_batch in (
-            0,
-            state.get("asked"),
-        ):  # else another number is asked for
+        if self._config.micro_batch in (0, state.get("asked")):  # else another number is asked for
             self._in_memory = state["micro_batch"]
 
     def restore_best(self) -> None:
