@@ -3,12 +3,19 @@
 Prefect reads its settings when it is imported: call `prepare_environment` before that, and start every child with it.
 """
 
+import http.client
 import json
 import os
 import socket
+import urllib.error
+import urllib.request
 
+from leanpipe.core.errors import UserError
 from leanpipe.core.files import write_text
 from leanpipe.core.home import Home
+
+_PATIENCE = 10  # seconds
+_ASKS_WHO = (401, 403)  # a server is there; Prefect knows what to tell it
 
 
 def prepare_environment(home: Home) -> None:
@@ -44,6 +51,24 @@ def environment(home: Home) -> dict[str, str]:
         "TQDM_DISABLE": "1",
         "TOKENIZERS_PARALLELISM": "true",
     }
+
+
+def check_prefect() -> None:
+    """Raise UserError if PREFECT_API_URL is set and no Prefect server answers there: a run would end where it begins."""
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return
+    what = f"PREFECT_API_URL is {address}, where no Prefect server answers"
+    do = "start it, set another (it ends in /api), or unset it to run without a server"
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=_PATIENCE) as answer:
+            if answer.read(10).strip() != b"true":
+                raise UserError(f"{what}: {do}")
+    except urllib.error.HTTPError as error:
+        if error.code not in _ASKS_WHO:
+            raise UserError(f"{what} ({error}): {do}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UserError(f"{what} ({getattr(error, 'reason', error)}): {do}") from error
 
 
 def terminal_environment(in_place: bool) -> dict[str, str]:

@@ -22,6 +22,7 @@ from leanpipe.planning.references import import_for_plans
 from leanpipe.planning.steps import present
 from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
+from tasks.tracking.elsewhere import restore_experiment
 from tasks.tracking.pages import show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking.runs import MlflowReport, Tracking
@@ -112,6 +113,7 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
         _imports.join()
     home = home or Home.from_environment()
     tracking = Tracking(home)
+    restore_experiment(tracking.client, tracking.experiment_id)
     tags = {"leanpipe.flow_run": str(flow_run.id)}
     try:
         with tracking.run(f"{name}: {flow_run.name}", tags, flatten(config)) as run_id:
