@@ -11,6 +11,7 @@ from leanpipe.settings.overrides import write_override
 from leanpipe.settings.presets import PRESETS
 from leanpipe.settings.quick import QuickSettings
 from tasks.run import Run
+from tasks.tracking.about import description
 from tasks.tracking.progress import say
 
 
@@ -24,6 +25,7 @@ def show_settings(run: Run, choice: QuickSettings) -> None:
     )
     run.tracking.client.log_text(run.mlflow_run, page, "settings.md")
     tags = {"leanpipe.preset": str(choice.preset), "leanpipe.chosen": chosen}
+    tags |= description(f"Preset {choice.preset}; chosen: {chosen}")
     run.tracking.log_figures(run.mlflow_run, tags)
 
 

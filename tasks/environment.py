@@ -39,10 +39,12 @@ def environment(home: Home) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "leanpipe",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # leanpipe logs outside of runs too
         "PREFECT_CLI_WRAP_LINES": "false",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home.mlflow_database}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # to the experiment's empty page, at each stage
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five processes of 240 MB each, for nothing of ours
         "DO_NOT_TRACK": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

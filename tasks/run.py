@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
@@ -22,12 +21,16 @@ from leanpipe.planning.references import import_for_plans
 from leanpipe.planning.steps import present
 from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
+from tasks.figures import headline
+from tasks.tracking.about import about_run
 from tasks.tracking.elsewhere import restore_experiment
 from tasks.tracking.pages import show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking.runs import MlflowReport, Tracking
 
 log = logging.getLogger("leanpipe.run")
+# Prefect takes what leanpipe logs into the page of a run, but sets no level; the root's leaves out what is no warning.
+logging.getLogger("leanpipe").setLevel(logging.INFO)
 
 IN_PLACE = "LEANPIPE_IN_PLACE"
 """Set to run every stage in this process: for debugging and tests."""
@@ -81,6 +84,8 @@ class Run:
 
     def _show(self, stage: Stage, label: str, artifact: Artifact, cached: bool) -> None:
         self.results[label] = artifact
+        how = "found in the store" if cached else f"done in {artifact.seconds:.1f} s"
+        log.info("%s: %s: %s", label, how, headline(artifact.summary))
         self.tracking.headline(self.mlflow_run, label, artifact)
         if cached and (origin := self.tracking.run_of(artifact.key or "")):
             self.tracking.log_figures(self.mlflow_run, {f"leanpipe.cached.{label}": origin})
@@ -116,10 +121,10 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
     restore_experiment(tracking.client, tracking.experiment_id)
     tags = {"leanpipe.flow_run": str(flow_run.id)}
     try:
-        with tracking.run(f"{name}: {flow_run.name}", tags, flatten(config)) as run_id:
+        with tracking.run(f"{flow_run.name} ({name})", tags, flatten(config)) as run_id:
             page = str(flow_run.ui_url or "")
             links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
-            tracking.log_figures(run_id, {"prefect.flow": name, **links})
+            tracking.log_figures(run_id, {"prefect.flow": name, **links, **about_run(name)})
             yield Run(home, tracking, run_id)
     finally:
         fork_server.stop()
@@ -152,14 +157,13 @@ def _stage_task(
     earlier = None if busy else run.tracking.unfinished(key)
     with run.tracking.run(label, tags, flatten(config), resume=earlier) as run_id:
         mlflow_report = MlflowReport(run.tracking.client, run_id)
-        started = time.perf_counter()
+        log.info("%s: begun", label)
         try:
             report = MultiReport([mlflow_report, PrefectProgress(label), terminal])
             artifact = run.compute_untracked(stage, config, inputs, report)
         finally:
             terminal.close()
             mlflow_report.flush()
-        log.info("%s: %.1f s, %s", label, time.perf_counter() - started, artifact.summary)
         run.tracking.log_figures(
             run_id, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
         )

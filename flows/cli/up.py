@@ -27,6 +27,7 @@ class Servers:
         self._ports = {"Prefect": prefect_port, "MLflow": mlflow_port}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._console = console()
+        self._experiment = ""
 
     def run(self) -> None:
         """Start everything, say where it is, and wait until Ctrl-C, SIGTERM or the death of one of them."""
@@ -75,7 +76,7 @@ class Servers:
         """Create the experiment and the database's tables once, here: two servers that both create them fail."""
         from tasks.tracking.runs import Tracking
 
-        Tracking(self._home)
+        self._experiment = Tracking(self._home).experiment_id
 
     def _spawn(self, name: str, module: str, *arguments: str) -> None:
         logs = self._home.root / "logs"
@@ -121,7 +122,8 @@ class Servers:
         self._console.print(
             f"Prefect   http://127.0.0.1:{prefect}   start and watch runs: Deployments, then Run"
         )
-        self._console.print(f"MLflow    http://127.0.0.1:{mlflow}   compare runs, models, champion")
+        runs = f"http://127.0.0.1:{mlflow}/#/experiments/{self._experiment}/runs"
+        self._console.print(f"MLflow    {runs}   compare runs, models, champion", soft_wrap=True)
         self._console.print(
             f"Worker    one run at a time; logs in {self._home.root / 'logs'}", soft_wrap=True
         )
