@@ -19,6 +19,7 @@ from tasks.preflight import preflight
 from tasks.promote import promote
 from tasks.run import tracked_run
 from tasks.run_inputs import resolve
+from tasks.tracking.elsewhere import check_champion
 
 
 @flow(name="data-to-deployment")
@@ -45,6 +46,7 @@ def data_to_deployment_expert(config: PipelineConfig = PipelineConfig()) -> RunR
 def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
     with tracked_run("data-to-deployment", config) as run:
         show_settings(run, choice)
+        check_champion(config.registration.name)
         given = resolve(
             run,
             corpus=config.corpus,

@@ -1,5 +1,6 @@
 """What a person sees at the end of a run: tables in the terminal, in Prefect and in MLflow."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,9 +10,12 @@ from pydantic import BaseModel
 
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
+from tasks.figures import headline
 from tasks.run import Run
 from tasks.tracking.pages import show_link, show_page
 from tasks.tracking.registry import Registered
+
+log = logging.getLogger("leanpipe.run")
 
 
 class RunResult(BaseModel):
@@ -35,10 +39,12 @@ def show(
         markdown = f"{to_markdown(comparison(rows))}\n{markdown}"
         _picture(run, rows)
     if registered:
+        log.info("%s", _registered_line(registered).replace("**", ""))
         markdown += f"\n{_registered_line(registered)}\n"
     show_page(markdown, "result", "Every model and every stage of this run")
     run.tracking.log_text(run.mlflow_run, markdown, "summary.md")
     if url := run.tracking.url(run.mlflow_run):
+        log.info("This run in MLflow: %s", url)
         show_link(url, "This run in MLflow", "mlflow-run")
     return RunResult(mlflow_run=run.mlflow_run, stages=run.results, models=rows, registered=registered)
 
@@ -48,16 +54,6 @@ def _stages_markdown(run: Run) -> str:
     for label, artifact in run.results.items():
         lines.append(f"| {label} | {artifact.seconds:.1f} | {headline(artifact.summary)} |")
     return "\n".join(lines) + "\n"
-
-
-def headline(summary: Mapping[str, Any], most: int = 4) -> str:
-    """The first few figures of a stage: stages put what matters first."""
-    figures = [(name, value) for name, value in summary.items() if not isinstance(value, str)]
-    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in figures[:most])
-
-
-def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 def _picture(run: Run, rows: Mapping[str, Mapping[str, Any]]) -> None:

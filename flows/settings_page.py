@@ -9,6 +9,7 @@ from leanpipe.settings.overrides import write_override
 from leanpipe.settings.presets import PRESETS
 from leanpipe.settings.quick import QuickSettings
 from tasks.run import Run
+from tasks.tracking.about import description
 from tasks.tracking.pages import show_page
 from tasks.tracking.progress import say
 
@@ -21,6 +22,7 @@ def show_settings(run: Run, choice: QuickSettings) -> None:
     show_page(page, "settings", "What was chosen, and what the preset filled in")
     run.tracking.log_text(run.mlflow_run, page, "settings.md")
     tags = {"leanpipe.preset": str(choice.preset), "leanpipe.chosen": chosen}
+    tags |= description(f"Preset {choice.preset}; chosen: {chosen}")
     run.tracking.log_figures(run.mlflow_run, tags)
 
 

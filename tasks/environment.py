@@ -3,10 +3,14 @@
 Prefect reads its settings when it is imported: call `prepare_environment` before that, and start every child with it.
 """
 
+import http.client
 import json
 import os
 import socket
+import urllib.error
+import urllib.request
 
+from leanpipe.core.errors import UserError
 from leanpipe.core.files import write_text
 from leanpipe.core.home import Home
 
@@ -14,6 +18,8 @@ SUPERVISED = "LEANPIPE_SUPERVISED"
 """Set if somebody puts back the run that leaves without a word."""
 WORKER_LOG = "LEANPIPE_WORKER_LOG"
 """A file that takes what a run prints: the worker's pipe would break with the worker, and the run with the pipe."""
+_PATIENCE = 10  # seconds
+_ASKS_WHO = (401, 403)  # a server is there; Prefect knows what to tell it
 
 
 def prepare_environment(home: Home) -> None:
@@ -37,11 +43,12 @@ def environment(home: Home) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "leanpipe",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # leanpipe logs outside of runs too
         "PREFECT_CLI_WRAP_LINES": "false",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home.mlflow_database}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # to the experiment's empty page, at each stage
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five processes of 240 MB each, for nothing of ours
         "DO_NOT_TRACK": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -50,6 +57,24 @@ def environment(home: Home) -> dict[str, str]:
         "TQDM_DISABLE": "1",
         "TOKENIZERS_PARALLELISM": "true",
     }
+
+
+def check_prefect() -> None:
+    """Raise UserError if PREFECT_API_URL is set and no Prefect server answers there: a run would end where it begins."""
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return
+    what = f"PREFECT_API_URL is {address}, where no Prefect server answers"
+    do = "start it, set another (it ends in /api), or unset it to run without a server"
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=_PATIENCE) as answer:
+            if answer.read(10).strip() != b"true":
+                raise UserError(f"{what}: {do}")
+    except urllib.error.HTTPError as error:
+        if error.code not in _ASKS_WHO:
+            raise UserError(f"{what} ({error}): {do}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UserError(f"{what} ({getattr(error, 'reason', error)}): {do}") from error
 
 
 def terminal_environment(in_place: bool) -> dict[str, str]:

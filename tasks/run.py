@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
@@ -23,11 +22,15 @@ from leanpipe.planning.steps import present
 from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
 from tasks.attempt import attempt
+from tasks.figures import headline
+from tasks.tracking.about import about_run
 from tasks.tracking.pages import pages_of_a_run, show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking.runs import Tracking
 
 log = logging.getLogger("leanpipe.run")
+# Prefect takes what leanpipe logs into the page of a run, but sets no level; the root's leaves out what is no warning.
+logging.getLogger("leanpipe").setLevel(logging.INFO)
 
 IN_PLACE = "LEANPIPE_IN_PLACE"
 """Set to run every stage in this process: for debugging and tests."""
@@ -81,6 +84,8 @@ class Run:
 
     def _show(self, stage: Stage, label: str, artifact: Artifact, cached: bool) -> None:
         self.results[label] = artifact
+        how = "found in the store" if cached else f"done in {artifact.seconds:.1f} s"
+        log.info("%s: %s: %s", label, how, headline(artifact.summary))
         self.tracking.headline(self.mlflow_run, label, artifact)
         if cached and artifact.key:
             self.tracking.log_origin(self.mlflow_run, label, artifact.key)
@@ -119,10 +124,10 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
         # The same command again goes on where the last one failed; every run of a deployment is one of its own.
         key = "" if _is_deployed() else digest_json([name, settings])[:32]
         try:
-            with pages_of_a_run(), tracking.run(f"{name}: {flow_run.name}", tags, settings, key) as run_id:
+            with pages_of_a_run(), tracking.run(f"{flow_run.name} ({name})", tags, settings, key) as run_id:
                 page = str(flow_run.ui_url or "")
                 links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
-                tracking.log_figures(run_id, {"prefect.flow": name, **links})
+                tracking.log_figures(run_id, {"prefect.flow": name, **links, **about_run(name)})
                 yield Run(home, tracking, run_id)
         finally:
             fork_server.stop()
@@ -155,13 +160,12 @@ def _stage_task(
     """One stage: computed, or taken from the store, and tracked as a child run."""
     terminal = TerminalProgress(label)
     with run.tracking.stage_run(run.mlflow_run, label, key, flatten(config)) as stage_run:
-        started = time.perf_counter()
+        log.info("%s: begun", label)
         try:
             report = MultiReport([run.tracking.report(stage_run), PrefectProgress(label), terminal])
             artifact = run.compute_untracked(stage, config, inputs, report)
         finally:
             terminal.close()
-        log.info("%s: %.1f s, %s", label, time.perf_counter() - started, artifact.summary)
         run.tracking.log_figures(
             stage_run,
             artifact.summary

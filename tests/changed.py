@@ -15,6 +15,7 @@ SLOW = (
     "tests/docker/*",
     "tests/flows/test_end_to_end.py",
     "tests/flows/test_every_field.py",
+    "tests/flows/test_run_pages.py",
     "tests/training/*test_processes.py",
     "tests/training/*test_resume.py",
 )

@@ -18,7 +18,7 @@ from leanpipe.core.home import Home
 from leanpipe.settings.flows import CORPUS_FLOWS, SETTINGS, PipelineConfig
 from leanpipe.settings.presets import Preset, find_preset
 from leanpipe.settings.quick import QuickSettings
-from tasks.environment import prepare_environment
+from tasks.environment import check_prefect, prepare_environment
 
 app = typer.Typer(
     help="From a folder of text to a small, fast, evaluated, registered and served language model.",
@@ -50,6 +50,7 @@ def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> No
 
     os.environ.update(terminal_environment(in_place))
     home = _prepare()
+    check_prefect()
     from flows.cli.terminal import print_result
     from flows.deployments import FLOWS
     from tasks.run import import_early, warm_up
@@ -133,6 +134,7 @@ def deploy() -> None:
         raise UserError(
             "there is no Prefect server to register with: start leanpipe up, or set PREFECT_API_URL"
         )
+    check_prefect()
     from flows.deployments import deploy as register
     from tasks.tracking.runs import Tracking
 

@@ -7,9 +7,10 @@ from rich.text import Text
 
 from flows.cli.console import console
 from flows.cli.inspection import print_inspection
-from flows.results import RunResult, headline
+from flows.results import RunResult
 from leanpipe.core.home import Home
 from leanpipe.evaluation.compare import comparison, formatted
+from tasks.figures import headline
 
 _FIRST = ("bits/byte", "± error", "size, MB", "decode tok/s", "peak memory, MB")
 """The columns that a narrow terminal shows."""

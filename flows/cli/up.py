@@ -27,6 +27,7 @@ class Servers:
         self._servers: list[Service] = []
         self._worker: Worker | None = None
         self._console = console()
+        self._experiment = ""
 
     def run(self) -> None:
         """Start everything, say where it is, and keep it running until Ctrl-C or SIGTERM."""
@@ -80,7 +81,7 @@ class Servers:
         """Create the experiment and the database's tables once, here: two servers that both create them fail."""
         from tasks.tracking.runs import Tracking
 
-        Tracking(self._home)
+        self._experiment = Tracking(self._home).experiment_id
 
     def _serve(self, name: str, *command: str) -> None:
         self._servers.append(Service(name, command, self._log(name), _MOST_FAILURES))
@@ -125,7 +126,8 @@ class Servers:
         self._console.print(
             f"Prefect   http://127.0.0.1:{prefect}   start and watch runs: Deployments, then Run"
         )
-        self._console.print(f"MLflow    http://127.0.0.1:{mlflow}   compare runs, models, champion")
+        runs = f"http://127.0.0.1:{mlflow}/#/experiments/{self._experiment}/runs"
+        self._console.print(f"MLflow    {runs}   compare runs, models, champion", soft_wrap=True)
         self._console.print(
             f"Worker    one run at a time; logs in {self._home.root / 'logs'}", soft_wrap=True
         )

@@ -16,6 +16,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact, external
 from tasks.run import Run
+from tasks.tracking.elsewhere import has_files
 from tasks.tracking.mlflow_model import description, log_model_folder
 from tasks.tracking.versions import DIGEST, DOCUMENTS, TRAINED_ON, Version, described, unanswered
 
@@ -161,7 +162,8 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 def _existing(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The version that holds these very files, so that a run served from the store registers nothing twice."""
     versions = client.search_model_versions(f"name = '{name}'")
-    return next((version for version in versions if version.tags.get(DIGEST) == digest), None)
+    same = (version for version in versions if version.tags.get(DIGEST) == digest)
+    return next((version for version in same if has_files(version)), None)
 
 
 def _says(error: MlflowException, code: int) -> bool:

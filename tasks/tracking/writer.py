@@ -17,6 +17,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 
 from leanpipe.core.home import Home
 from leanpipe.processes.run_lock import RunIsHeld, hold, is_held
+from tasks.tracking.elsewhere import restore_experiment
 from tasks.tracking.patience import short
 from tasks.tracking.spool import Entry, Spool, home_id, is_dead, names
 
@@ -257,9 +258,10 @@ def end_begun(spool: Spool) -> None:
 
 
 def experiment(client: MlflowClient, home: Home) -> str:
-    """The id of the experiment `leanpipe`, which is created if it is not there."""
+    """The id of the experiment `leanpipe`, which is created if it is not there, and restored if somebody deleted it."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found:
+        restore_experiment(client, found)
         return found.experiment_id
     # On a server of somebody else's the server says where artifacts go; in our own home we do.
     own = str(home.mlflow_database) in os.environ.get("MLFLOW_TRACKING_URI", "")

@@ -13,7 +13,6 @@ from openai import OpenAI
 from leanpipe.core.config import flatten
 from leanpipe.core.store import Manifest, content_digest
 from leanpipe.settings.flows import PipelineConfig
-from leanpipe.settings.overrides import write_override
 from leanpipe.settings.presets import smoke
 from leanpipe.settings.quick import QuickSettings
 from tests.flows.form import DOZEN, Form, figures_beside
@@ -23,7 +22,6 @@ from tests.flows.outages import (
     test_no_stage_waits_for_a_prefect_that_says_nothing,  # noqa: F401
 )
 from tests.flows.servers import Servers, free_port, leanpipe, pages, python, running
-from tests.support.tiny_models import tiny_model
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -121,24 +119,6 @@ def test_lineage_leads_from_a_document_to_the_champion(first_run, servers: Serve
     assert "leanpipe version 1 (challenger, champion)" in shown.stdout and "kept, in train" in shown.stdout
     nothing = leanpipe(servers.home, "lineage", "no document says so")
     assert nothing.returncode == 1 and "is no document's id" in nothing.stderr
-
-
-def test_models_may_have_any_names(servers: Servers, tmp_path: Path):
-    """Of two that end alike each is measured by itself, and the person reads the names that were typed."""
-    typed = [tmp_path / name for name in ("a/my@model", "b/my@model", "lr=3,b=2 [draft] {x} $")]
-    for number, folder in enumerate(typed):
-        tiny_model(folder, seed=number)
-    chosen = write_override("models", list(map(str, typed)))
-    done = leanpipe(servers.home, "run", "evaluate", "--preset", "smoke", "--set", chosen)
-    assert done.returncode == 0, done.stderr
-    shown = "".join(part.strip("│ ") for part in done.stdout.splitlines())
-    assert "[draft] {x} $" in shown and "a/my@model" in shown and "b/my@model" in shown
-    mlflow = client(servers)
-    names = {"evaluate-my-model", "evaluate-my-model-2", "evaluate-lr-3-b-2-draft-x"}
-    parent = parents(mlflow)[0]
-    assert set(children(mlflow, parent)) == names
-    measured = [parent.data.metrics[f"{name}.bits_per_byte"] for name in names]
-    assert len(set(measured)) == 3
 
 
 def test_a_dry_run_shows_what_would_go(servers: Servers):

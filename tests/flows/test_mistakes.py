@@ -1,10 +1,12 @@
 """What a person does wrong: one sentence that names it, before any long work, and status 1."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.flows.servers import leanpipe
+from tests.flows.servers import ROOT, environment, leanpipe
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -42,3 +44,18 @@ def sentence(home: Path, *arguments: str) -> str:
 )
 def test_wrong_settings(tmp_path: Path, arguments: list[str], expected: str):
     assert expected in sentence(tmp_path, *arguments)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/api", "nonsense"])
+def test_a_prefect_that_is_not_there(tmp_path: Path, address: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "run", "--preset", "smoke"],
+        cwd=ROOT,
+        env=environment(tmp_path) | {"PREFECT_API_URL": address},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    said = f"leanpipe: PREFECT_API_URL is {address}, where no Prefect server answers"
+    assert said in done.stderr and len(done.stderr.splitlines()) == 1

@@ -1,0 +1,79 @@
+"""What the pages of Prefect and MLflow say of a run, whatever its models are called. Against servers of `leanpipe up`."""
+
+import getpass
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from leanpipe.settings.overrides import write_override
+from tests.flows.mlflow_runs import children, client, parents
+from tests.flows.servers import Servers, leanpipe, up
+from tests.support.tiny_models import tiny_model
+
+pytestmark = pytest.mark.timeout(900)
+
+NAMES = ("a/my@model", "b/my@model", "lr=3,b=2 [draft] {x} $")
+LABELS = ("evaluate-my-model", "evaluate-my-model-2", "evaluate-lr-3-b-2-draft-x")
+
+
+class Evaluated(NamedTuple):
+    """A run from the command line that measured three models, and the servers that know of it."""
+
+    servers: Servers
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def run(self) -> Any:
+        """It, as MLflow has it."""
+        return parents(client(self.servers))[0]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluated]:
+    folder: Path = tmp_path_factory.mktemp("pages")
+    for number, name in enumerate(NAMES):
+        tiny_model(folder / name, seed=number)
+    chosen = write_override("models", [str(folder / name) for name in NAMES])
+    with up(folder / "home") as servers:
+        done = leanpipe(servers.home, "run", "evaluate", "--preset", "smoke", "--set", chosen)
+        assert done.returncode == 0, done.stderr
+        yield Evaluated(servers, done)
+
+
+def test_models_may_have_any_names(evaluated: Evaluated):
+    """Of two that end alike each is measured by itself, and the person reads the names that were typed."""
+    shown = "".join(part.strip("│ ") for part in evaluated.done.stdout.splitlines())
+    assert all(name in shown for name in NAMES)
+    assert set(children(client(evaluated.servers), evaluated.run)) == {"clean", *LABELS}
+    measured = [evaluated.run.data.metrics[f"{name}.bits_per_byte"] for name in LABELS]
+    assert len(set(measured)) == len(NAMES)
+
+
+def test_the_log_of_a_run_in_prefect_tells_what_its_stages_did(evaluated: Evaluated):
+    run = evaluated.run.data.tags["leanpipe.flow_run"]
+    asked = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+    logs = evaluated.servers.api("logs/filter", asked)
+    said = [log["message"] for log in logs if log["name"].startswith("leanpipe")]
+    for label in LABELS:
+        assert f"{label}: begun" in said
+        assert [one for one in said if one.startswith(f"{label}: done in") and "bits per byte" in one]
+    assert not [message for message in said if "{'" in message]
+
+
+def test_mlflow_says_who_started_a_run_how_and_what_it_is(evaluated: Evaluated):
+    name, tags = evaluated.run.info.run_name, evaluated.run.data.tags
+    assert not name.startswith("evaluate") and name.endswith(" (evaluate)")  # the table shows the beginning
+    assert tags["mlflow.user"] == getpass.getuser() and tags["mlflow.source.type"] == "LOCAL"
+    assert tags["mlflow.source.name"] == "leanpipe run evaluate"
+    assert tags["mlflow.note.content"].startswith("Measure models on the held-out part of a corpus.")
+
+
+def test_the_addresses_that_are_printed_show_the_runs(evaluated: Evaluated):
+    """MLflow opens an experiment on a page that has none of them."""
+    experiment, home = evaluated.run.info.experiment_id, evaluated.servers.home
+    assert f"{evaluated.servers.mlflow}/#/experiments/{experiment}/runs " in (home / "up.out").read_text()
+    said = evaluated.done.stdout + evaluated.done.stderr
+    assert f"/#/experiments/{experiment}\n" not in said and "View experiment" not in said
