@@ -9,6 +9,7 @@ import socket
 
 from leanpipe.core.files import write_text
 from leanpipe.core.home import Home
+from leanpipe.processes.threads import thread_environment
 
 
 def prepare_environment(home: Home) -> None:
@@ -18,7 +19,7 @@ def prepare_environment(home: Home) -> None:
     """
     home.root.mkdir(parents=True, exist_ok=True)
     servers = running_servers(home)
-    for name, value in (environment(home) | servers).items():
+    for name, value in (thread_environment() | environment(home) | servers).items():
         os.environ.setdefault(name, value)
 
 

@@ -4,7 +4,6 @@ A task is `work(task number)`, and must leave its result whole or not at all: a 
 """
 
 import contextvars
-import os
 import shutil
 import subprocess
 import threading
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 
@@ -73,7 +73,7 @@ def run_tasks(
 
 def worker_count(config: ExecutionConfig) -> int:
     """Tell how many tasks run at once."""
-    return config.workers or len(os.sched_getaffinity(0))
+    return config.workers or device.cores()
 
 
 def check_execution(config: ExecutionConfig) -> None:
