@@ -49,6 +49,9 @@ def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> No
 
     os.environ.update(terminal_environment(in_place))
     home = _prepare()
+    from tasks.temporary_server import TemporaryServer
+
+    server = TemporaryServer()
     from flows.cli.terminal import print_result
     from flows.deployments import FLOWS
     from tasks.run import import_early, warm_up
@@ -59,6 +62,7 @@ def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> No
         import_early()
     if isinstance(settings, PipelineConfig):
         settings = QuickSettings.describing(settings, preset)  # the run says what was chosen
+    server.wait()
     print_result(FLOWS[flow](settings), home)
 
 

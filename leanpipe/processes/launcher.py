@@ -135,7 +135,7 @@ def _forward(index: int, worker: subprocess.Popen[str], events: "queue.Queue[Eve
 
 def _start(index: int, number: int, port: int, job: Mapping[str, Any]) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
-        [sys.executable, "-m", "leanpipe.processes.rank_main"],
+        [sys.executable, "-m", "leanpipe.processes.rank_main", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -62,7 +62,7 @@ def running_server(
 
 def serve_command(model: str, host: str, port: int) -> list[str]:
     """The engine's command line; `model` is a name in its hub cache, or a folder."""
-    command = [sys.executable, "-m", "leanpipe.serving.engine", "serve", model]
+    command = [sys.executable, "-m", "leanpipe.serving.engine", str(os.getpid()), "serve", model]
     dtype = "bfloat16" if device.has_bfloat16() else "float32"
     return [*command, "--host", host, "--port", str(port), "--device", device.name(), "--dtype", dtype]
 
