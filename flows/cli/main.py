@@ -74,7 +74,7 @@ def plan(
     config: ConfigFile = None,
     **chosen: Any,
 ) -> None:
-    """Say what memory, disk and time a run would take, and what would not fit; nothing is loaded or run."""
+    """Say what memory, disk and time a run would take, and what would not fit; what never ran here is timed for a few steps."""
     settings = settings_for(flow, config, chosen)
     home = _prepare()
     from flows.cli.plan import print_plan
