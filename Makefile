@@ -2,8 +2,6 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Tests and runs stay on this machine and off each other's cores.
-export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= true
 # Images often forbid Python to keep what it compiles, and then every start compiles hundreds of files again.
 unexport PYTHONDONTWRITEBYTECODE

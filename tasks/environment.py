@@ -13,6 +13,7 @@ import urllib.request
 from leanpipe.core.errors import UserError
 from leanpipe.core.files import write_text
 from leanpipe.core.home import Home
+from leanpipe.processes.threads import thread_environment
 
 SUPERVISED = "LEANPIPE_SUPERVISED"
 """Set if somebody puts back the run that leaves without a word."""
@@ -29,7 +30,7 @@ def prepare_environment(home: Home) -> None:
     """
     home.root.mkdir(parents=True, exist_ok=True)
     servers = running_servers(home)
-    for name, value in (environment(home) | servers).items():
+    for name, value in (thread_environment() | environment(home) | servers).items():
         os.environ.setdefault(name, value)
 
 

@@ -19,7 +19,9 @@ def preflight(run: Run, story: Story, settings: StageConfig, given: RunInputs) -
 
     Raises UserError for what a stage would refuse, and for what does not fit this machine.
     """
-    plan = plan_flow(story, settings, given, machine("this", run.store.root), run.store)
+    plan = plan_flow(
+        story, settings, given, machine("this", run.store.root), run.store, run.compute_untracked
+    )
     steps = tuple(step.portable() for step in plan.steps)
     several = {"corpus": given.corpus, "models": given.models, "evaluation_sets": given.evaluation_sets}
     inputs = {name: value for name, value in several.items() if value}

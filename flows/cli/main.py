@@ -51,6 +51,9 @@ def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> No
     os.environ.update(terminal_environment(in_place))
     home = _prepare()
     check_prefect()
+    from tasks.temporary_server import TemporaryServer
+
+    server = TemporaryServer()
     from flows.cli.terminal import print_result
     from flows.deployments import FLOWS
     from tasks.run import import_early, warm_up
@@ -61,6 +64,7 @@ def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> No
         import_early()
     if isinstance(settings, PipelineConfig):
         settings = QuickSettings.describing(settings, preset)  # the run says what was chosen
+    server.wait()
     print_result(FLOWS[flow](settings), home)
 
 
@@ -72,7 +76,7 @@ def plan(
     config: ConfigFile = None,
     **chosen: Any,
 ) -> None:
-    """Say what memory, disk and time a run would take, and what would not fit; nothing is loaded or run."""
+    """Say what memory, disk and time a run would take, and what would not fit; what never ran here is timed for a few steps."""
     settings = settings_for(flow, config, chosen)
     home = _prepare()
     from flows.cli.plan import print_plan

@@ -7,14 +7,25 @@ from rich.markdown import Markdown
 from flows.cli.console import console
 from leanpipe.core.config import StageConfig
 from leanpipe.core.home import Home
-from leanpipe.core.store import Store
+from leanpipe.core.report import Silent
+from leanpipe.core.stage import Inputs, Stage
+from leanpipe.core.store import Artifact, Store
 from leanpipe.planning.plan import plan_on
 from leanpipe.planning.references import expected_inputs
+from leanpipe.processes.fork_client import ForkServer
 
 
 def print_plan(flow: str, settings: StageConfig, device: str, home: Home) -> None:
     """Print what a run would take. Raises UserError for what does not fit, so that the exit status says so."""
     story = importlib.import_module(f"flows.{flow.replace('-', '_')}").stages
-    planned = plan_on(device, story, settings, expected_inputs(settings), Store(home.store))
+    store, fork_server = Store(home.store), ForkServer()
+
+    def run(stage: Stage, config: StageConfig, inputs: Inputs) -> Artifact:
+        return fork_server.run(stage, config, inputs, store, Silent())
+
+    try:
+        planned = plan_on(device, story, settings, expected_inputs(settings), store, run)
+    finally:
+        fork_server.stop()
     console().print(Markdown(planned.markdown()))
     planned.check()

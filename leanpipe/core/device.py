@@ -8,6 +8,7 @@ import ctypes
 import functools
 import gc
 import importlib.util
+import os
 import platform
 import resource
 import sys
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from leanpipe.core.memory_limits import free_under_limits
+from leanpipe.core.memory_limits import CGROUPS, control_groups, free_under_limits
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,26 @@ def count() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def cores(membership: str | None = None, mount: Path = CGROUPS) -> int:
+    """Count the cores that this process may keep busy: those it may run on, or fewer if its container may use less of their time.
+
+    `membership` and `mount` are as `free_in_cgroups` reads them.
+    """
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quotas = (_quota(group, is_v2) for group, is_v2 in control_groups("cpu", membership, mount))
+    return max(1, int(min([allowed, *(quota for quota in quotas if quota)])))
+
+
+# https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu, and https://docs.kernel.org/scheduler/sched-bwc.html
+def _quota(group: Path, is_v2: bool) -> float | None:
+    """Return how many cores' time a control group may use; None without a limit."""
+    files = [group / name for name in (("cpu.max",) if is_v2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us"))]
+    if not all(file.exists() for file in files):
+        return None
+    quota, period = " ".join(file.read_text() for file in files).split()
+    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 @functools.cache

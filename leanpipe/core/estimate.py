@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from leanpipe.core import device
 from leanpipe.core.device import Kind
@@ -41,6 +41,29 @@ ExpectedInputs = Mapping[str, Any]
 not among them."""
 
 
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """Work that a stage does over and over with one model: a few steps of it tell how long all will take."""
+
+    what: Literal["train", "adapt", "read", "write"]
+    """Train all weights, or adapters beside them; read text; write it token by token."""
+    model: Any
+    """A PretrainedConfig: the shape is enough."""
+    tokens: float
+    """How many there will be in all."""
+    length: int = 256
+    """Tokens of a block."""
+    rows: int = 1
+    """Blocks that are worked on at once."""
+    arithmetic: str = "fp32"
+    """Type of the matrix products: bf16, fp16 or fp32."""
+
+
+def read_arithmetic() -> str:
+    """The arithmetic of a model that is only read or written with on this device."""
+    return device.arithmetic_of("auto")
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a stage will take: memory and disk in bytes, work in floating-point operations; and what it will give."""
@@ -57,6 +80,8 @@ class Estimate:
     """Bytes of `peak` that may lie in the host's memory or on disk instead: weights that are only read."""
     result: Mapping[str, Any] = field(default_factory=dict)
     """Facts about what the stage writes, for the stages that read it."""
+    repeated: tuple[Repeated, ...] = ()
+    """What most of its time goes to, as far as it can be timed beforehand."""
 
     @property
     def is_known(self) -> bool:

@@ -30,8 +30,7 @@ def free_in_cgroups(membership: str | None = None, mount: Path = CGROUPS) -> int
     Every group above the process's own counts too.
     """
     if membership is None:
-        own = Path("/proc/self/cgroup")
-        membership = own.read_text() if own.exists() else ""
+        membership = _membership()
     return min((_left(group) for group in _groups(membership, mount)), default=sys.maxsize)
 
 
@@ -49,22 +48,35 @@ _V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_fi
 
 
 def _groups(membership: str, mount: Path) -> Iterator[tuple[Path, _Names]]:
-    """Folders of the groups that limit memory, from the process's own upwards.
+    for group, is_v2 in control_groups("memory", membership, mount):
+        names = _V2 if is_v2 else _V1
+        if (group / names.limit).exists() and (group / names.used).exists():
+            yield group, names
 
-    A line is `0::/path` in version 2 and `4:memory:/path` in version 1. In a container the path may be the host's, which is
-    not mounted there: its own group is then the mount itself.
+
+def control_groups(
+    controller: str, membership: str | None = None, mount: Path = CGROUPS
+) -> Iterator[tuple[Path, bool]]:
+    """List the folders of the groups in which a controller may limit this process, from its own upwards; True for version 2.
+
+    A line of /proc/self/cgroup is `0::/path` in version 2 and `4:memory:/path` in version 1. In a container the path may be
+    the host's, which is not mounted there: its own group is then the mount itself.
     """
-    for line in membership.splitlines():
+    for line in (_membership() if membership is None else membership).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root, names = (mount / "memory", _V1) if controllers else (mount, _V2)
+        root = mount / controller if controllers else mount
         own = root / path.lstrip("/")
         for group in (own, *own.parents):
-            if (group / names.limit).exists() and (group / names.used).exists():
-                yield group, names
+            yield group, not controllers
             if group == root:
                 break
+
+
+def _membership() -> str:
+    own = Path("/proc/self/cgroup")
+    return own.read_text() if own.exists() else ""
 
 
 def _left(found: tuple[Path, _Names]) -> int:

@@ -10,7 +10,6 @@ of the corpus by an executor:
 
 import dataclasses
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from leanpipe.corpus.passes.across_documents import (
     find_duplicates,
     index_held_out,
 )
-from leanpipe.corpus.passes.execution import check_execution, run_tasks
+from leanpipe.corpus.passes.execution import check_execution, run_tasks, worker_count
 from leanpipe.corpus.passes.per_document import PerDocumentPass, make_shards
 from leanpipe.corpus.passes.publish import BaseCorpus, RunFolders, publish_result, write_skipped
 from leanpipe.corpus.report.corpus_report import write_corpus_report
@@ -68,7 +67,7 @@ def estimate_clean(config: CleanConfig, inputs: ExpectedInputs, kind: Kind) -> E
     if not corpus:
         return Estimate()
     shard = min(corpus, round(config.execution.shard_megabytes * 1e6))
-    workers = min(config.execution.workers or os.cpu_count() or 1, max(1, corpus // max(1, shard)))
+    workers = min(worker_count(config.execution), max(1, corpus // max(1, shard)))
     if config.execution.executor != "local":
         workers = 1  # the others are on other machines
     parts = {"processes": workers * _TEXT_PROCESS, "shards": round(workers * 1.6 * shard)}

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -16,9 +16,11 @@ from leanpipe.core.estimate import (
     Estimate,
     Expected,
     ExpectedInputs,
+    Repeated,
     bytes_of_weight,
     host_bytes,
     process_bytes,
+    read_arithmetic,
 )
 from leanpipe.core.keys import SPEED
 from leanpipe.core.lineage import MEASURES, TESTED_ON
@@ -141,7 +143,12 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
     written = (len(config.prompts) * config.max_new_tokens) + (config.repeats + 1) * config.decode_tokens
     work = 2.0 * size.parameters * (read_tokens + written)
     disk = _PICTURES + config.text_bytes
-    return Estimate(peak, host_bytes(kind, peak), disk, work, parts, weights)
+    shape: dict[str, Any] = {"length": config.prefill_tokens, "arithmetic": read_arithmetic()}
+    repeated = (
+        Repeated("read", model, read_tokens, **shape),
+        Repeated("write", model, written, **shape),
+    )
+    return Estimate(peak, host_bytes(kind, peak), disk, work, parts, weights, repeated=repeated)
 
 
 @stage(

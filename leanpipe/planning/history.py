@@ -22,33 +22,37 @@ _SHORTEST = 20.0
 class History:
     """Corrects estimates by the results in a store that this model of device computed, and no other."""
 
-    def __init__(self, store: Store, kind: Kind, speed: float):
+    def __init__(self, store: Store, kind: Kind):
         self._manifests = sorted(store.manifests(), key=lambda one: one[0].stat().st_mtime, reverse=True)
         self._results = {
             content_digest(manifest.files): (path, manifest) for path, manifest in self._manifests
         }
-        self._kind, self._speed, self._device = kind, speed, device.model()
+        self._kind, self._device = kind, device.model()
         self._known: dict[str, list[tuple[Manifest, Estimate]]] = {}
 
-    def correct(self, stage: Stage, estimate: Estimate, seconds: float) -> tuple[Estimate, float, str]:
-        """Memory and time multiplied by the median of measured over estimated, and a sentence that says so; all as they are,
-        and "computed", where there is nothing to go by."""
-        pairs = self._pairs(stage)
-        if not pairs:
-            return estimate, seconds, "computed"
-        memory = statistics.median(manifest.peak_memory / old.peak for manifest, old in pairs)
+    def seconds(self, stage: Stage, estimate: Estimate) -> tuple[float, int]:
+        """How long the stage should take if earlier runs of it were alike, and how many they were: 0 of none that was long enough."""
         times = [
-            manifest.seconds / (old.work / self._speed)
-            for manifest, old in pairs
+            manifest.seconds / old.work
+            for manifest, old in self._pairs(stage)
             if manifest.seconds >= _SHORTEST and old.work
         ]
+        return (estimate.work * statistics.median(times) if times else 0.0), len(times)
+
+    def correct(self, stage: Stage, estimate: Estimate) -> tuple[Estimate, str]:
+        """Memory multiplied by the median of measured over estimated, and a sentence that says so; all as it is, and
+        "computed", where there is nothing to go by."""
+        pairs = self._pairs(stage)
+        if not pairs:
+            return estimate, "computed"
+        memory = statistics.median(manifest.peak_memory / old.peak for manifest, old in pairs)
         corrected = replace(
             estimate,
             peak=round(estimate.peak * memory),
             host=round(estimate.host * memory) if estimate.host == estimate.peak else estimate.host,
         )
         basis = f"corrected by {len(pairs)} earlier run{'s' if len(pairs) > 1 else ''}"
-        return corrected, seconds * (statistics.median(times) if times else 1), basis
+        return corrected, basis
 
     def _pairs(self, stage: Stage) -> list[tuple[Manifest, Estimate]]:
         """The newest earlier results of the stage, each with what would be estimated for it now."""

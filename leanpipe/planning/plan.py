@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
-from leanpipe.core.estimate import Estimate
+from leanpipe.core.estimate import Estimate, Repeated
+from leanpipe.core.stage import Runner
 from leanpipe.core.store import Store
 from leanpipe.planning.history import History
 from leanpipe.planning.machine import GIGABYTE, Machine, machine
+from leanpipe.planning.pace import TIMED_STEPS, measure
 from leanpipe.planning.steps import RunInputs, Step, Story, steps_of
 
 
@@ -23,7 +26,9 @@ class StagePlan:
     """Corrected by earlier runs, and with what does not fit moved off the device."""
     seconds: float
     basis: str
-    """Where the figures come from: computed, or corrected by so many earlier runs."""
+    """Where the figure of memory comes from: computed, or corrected by so many earlier runs."""
+    time_basis: str = ""
+    """Where the seconds come from: earlier runs, a few steps that were timed here, or what such a device is assumed to do."""
 
     @property
     def label(self) -> str:
@@ -81,26 +86,74 @@ class Plan:
 
 
 def plan_flow(
-    story: Story, settings: StageConfig, given: RunInputs, where: Machine, store: Store | None = None
+    story: Story,
+    settings: StageConfig,
+    given: RunInputs,
+    where: Machine,
+    store: Store | None = None,
+    run: Runner | None = None,
 ) -> Plan:
     """The stages of a flow of which something is known. With a store, they are corrected by what this model of device made
-    of earlier ones. Raises UserError where a stage cannot even be estimated."""
-    history = History(store, where.kind, where.speed) if store else None
+    of earlier ones; what never ran here long enough is timed for a few steps, if `run` may run the stage that does so.
+    Raises UserError where a stage cannot even be estimated."""
+    history = History(store, where.kind) if store else None
     steps = steps_of(story, settings, given, where.kind)
-    planned = tuple(_planned(step, where, history) for step in steps if step.estimate.is_known)
-    return Plan(where, planned, tuple(steps))
+    known = [step for step in steps if step.estimate.is_known]
+    planned = [_planned(step, where, history) for step in known]
+    if run:
+        assumed = [one for one in planned if one.time_basis == ASSUMED and not _fault(one, where)]
+        paces = measure([work for one in assumed for work in one.step.estimate.repeated], run)
+        planned = [_timed(one, paces) for one in planned]
+    return Plan(where, tuple(planned), tuple(steps))
 
 
-def plan_on(name: str, story: Story, settings: StageConfig, given: RunInputs, store: Store) -> Plan:
+def plan_on(
+    name: str,
+    story: Story,
+    settings: StageConfig,
+    given: RunInputs,
+    store: Store,
+    run: Runner | None = None,
+) -> Plan:
     """Plan for the machine called `name` (see `machine`). Only what ran here corrects what will run here."""
-    return plan_flow(story, settings, given, machine(name, store.root), store if name == "this" else None)
+    here = name == "this"
+    return plan_flow(
+        story, settings, given, machine(name, store.root), store if here else None, run if here else None
+    )
+
+
+ASSUMED = "time assumed from the device's peak"
+_STAGE_SECONDS = {"cpu": 3.0, "cuda": 6.0}
+"""What a stage takes beside its repeated work: its process, loading, checking and writing a small model."""
 
 
 def _planned(step: Step, where: Machine, history: History | None) -> StagePlan:
-    estimate, seconds, basis = step.estimate, step.estimate.work / where.speed, "computed"
+    estimate, basis = step.estimate, "computed"
+    seconds, runs = 0.0, 0
     if history:
-        estimate, seconds, basis = history.correct(step.stage, estimate, seconds)
-    return _moved(StagePlan(step, estimate, seconds, basis), where)
+        estimate, basis = history.correct(step.stage, estimate)
+        seconds, runs = history.seconds(step.stage, step.estimate)
+    if runs:
+        return _moved(StagePlan(step, estimate, seconds, basis, f"time from {_runs(runs)}"), where)
+    return _moved(StagePlan(step, estimate, estimate.work / where.speed, basis, ASSUMED), where)
+
+
+def _runs(number: int) -> str:
+    return f"{number} earlier run{'s' if number > 1 else ''}"
+
+
+def _timed(plan: StagePlan, paces: Mapping[Repeated, float]) -> StagePlan:
+    """With the time that its repeated work should take by what was measured of each kind, if all of it was."""
+    repeated = plan.step.estimate.repeated
+    if plan.time_basis != ASSUMED or not repeated or not all(work in paces for work in repeated):
+        return plan
+    seconds = sum(work.tokens * paces[work] for work in repeated)
+    kind: Kind = device.name()
+    return replace(
+        plan,
+        seconds=seconds + _STAGE_SECONDS[kind],
+        time_basis=f"time measured here in up to {TIMED_STEPS} steps",
+    )
 
 
 def _moved(plan: StagePlan, where: Machine) -> StagePlan:
@@ -184,10 +237,11 @@ def _line(plan: StagePlan) -> str:
     estimate = plan.estimate
     largest = sorted(estimate.parts.items(), key=lambda part: -part[1])[:3]
     time = _time(plan.seconds) if estimate.work else "–"
+    basis = f"{plan.basis}; {plan.time_basis}" if estimate.work else plan.basis
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in largest)
     return (
         f"| {plan.label} | {_gigabytes(estimate.peak)} | {_gigabytes(estimate.host)} | "
-        f"{_gigabytes(estimate.disk)} | {time} | {parts} | {plan.basis} |"
+        f"{_gigabytes(estimate.disk)} | {time} | {parts} | {basis} |"
     )
 
 

@@ -22,6 +22,7 @@ from leanpipe.core.store import Artifact, Store
 from leanpipe.processes.fork_server import GRACE_SECONDS
 from leanpipe.processes.interrupt import Interrupted
 from leanpipe.processes.ipc import forward_event
+from leanpipe.processes.threads import thread_environment
 
 # Logits and their gradients are tens of megabytes. Left alone, glibc returns each such block to the kernel and gets it back
 # zeroed, page by page: a fifth of a training step on CPU. Here it keeps them until the stage's process ends.
@@ -53,7 +54,7 @@ class ForkServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**_KEEP_MEMORY, **os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**_KEEP_MEMORY, **thread_environment(), **os.environ, "PYTHONUNBUFFERED": "1"},
         )
 
     def stop(self) -> None:

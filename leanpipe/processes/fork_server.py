@@ -43,14 +43,14 @@ def main() -> None:
         gc.collect()
         gc.freeze()
     while line := _read_line(sys.stdin.fileno()):
-        child = os.fork()
+        here, child = os.getpid(), os.fork()
         if child == 0:
+            die_with_parent(parent=here)
             _run_in_child(json.loads(line), events)
         events.send(exit=_wait(child))
 
 
 def _run_in_child(job: dict[str, Any], events: EventStream) -> None:
-    die_with_parent()
     send_logs(events, job["log_level"])
     try:
         stage = find_stage(job["stage"])

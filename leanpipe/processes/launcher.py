@@ -22,6 +22,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Report
 from leanpipe.processes.ipc import forward_event
 from leanpipe.processes.sigterm import DeferredSigterm
+from leanpipe.processes.threads import thread_environment
 
 Event = tuple[int, dict[str, Any] | None]
 """What the process of a rank sent; None when it has ended."""
@@ -134,11 +135,11 @@ def _forward(index: int, worker: subprocess.Popen[str], events: "queue.Queue[Eve
 
 def _start(index: int, number: int, port: int, job: Mapping[str, Any]) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
-        [sys.executable, "-m", "leanpipe.processes.rank_main"],
+        [sys.executable, "-m", "leanpipe.processes.rank_main", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | _environment(index, number) | {"MASTER_PORT": str(port)},
+        env=os.environ | thread_environment() | _environment(index, number) | {"MASTER_PORT": str(port)},
     )
     assert worker.stdin
     level = logging.getLogger("leanpipe").getEffectiveLevel()
@@ -153,7 +154,7 @@ def _environment(index: int, number: int) -> dict[str, str]:
     if device.name() == "cuda":
         seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(device.count())))
         return common | {"CUDA_VISIBLE_DEVICES": seen.split(",")[index]}
-    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or device.cores()
     return common | {"OMP_NUM_THREADS": str(max(1, cores // number)), "ACCELERATE_USE_CPU": "true"}
 
 

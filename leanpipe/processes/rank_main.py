@@ -19,7 +19,7 @@ from leanpipe.processes.parent_death import die_with_parent
 
 def main() -> None:
     """Run the job that comes on standard input as one rank, and tell the parent what comes of it."""
-    die_with_parent()
+    die_with_parent(parent=int(sys.argv[1]))
     events = events_to_parent()
     job = json.load(sys.stdin)
     send_logs(events, job["log_level"] if rank() == 0 else logging.CRITICAL)

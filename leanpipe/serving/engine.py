@@ -105,13 +105,14 @@ async def _answer(handler: Any, request: requests.Request) -> Response:
 
 
 def main() -> None:
-    """Serve: `python -m leanpipe.serving.engine NAME FOLDER HOST PORT DEVICE DTYPE`."""
+    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE`; ends with the process PARENT."""
     import uvicorn
 
-    die_with_parent(signal.SIGTERM)  # a parent killed outright must not leave its server on the port
+    parent, name, folder, host, port, device, dtype = sys.argv[1:]
+    # A parent that was killed outright must not leave its server on the port.
+    die_with_parent(signal.SIGTERM, int(parent))
     # With int8, bitsandbytes warns of a cast at every product of every token.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    name, folder, host, port, device, dtype = sys.argv[1:]
     uvicorn.run(build_app(name, Path(folder), device, dtype), host=host, port=int(port), log_level="info")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.processes.servers import check_port, wait_until_ready
+from leanpipe.processes.threads import thread_environment
 
 MODEL_NAME = "leanpipe"
 """What clients call the model that is served."""
@@ -67,7 +68,7 @@ def serve_command(name: str, model: Path, host: str, port: int) -> list[str]:
         sys.executable,
         "-m",
         "leanpipe.serving.engine",
-        *(name, str(model), host, str(port), device.name(), dtype),
+        *(str(os.getpid()), name, str(model), host, str(port), device.name(), dtype),
     ]
 
 
@@ -108,7 +109,13 @@ def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:
 
 
 def _environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return {
+        **thread_environment(),
+        **os.environ,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _reachable(host: str) -> str:

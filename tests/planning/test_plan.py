@@ -262,7 +262,6 @@ def test_earlier_runs_correct_the_plan(tmp_path):
     config = DistillConfig(tokens=10_000, precision="fp32")
     found = read_config(store.path("import_gguf", "t"))
     first = distilled(config, found, 64, "cpu")
-    speed = first.work / 25  # seconds that would have been predicted
     for number, factor in enumerate((1.5, 2.0, 9.0)):
         (store.partial("distill", f"{number}") / "model").write_text(f"{number}")
         publish(
@@ -274,14 +273,15 @@ def test_earlier_runs_correct_the_plan(tmp_path):
             seconds=100.0,
             peak=round(factor * first.peak),
         )
-    history = History(store, "cpu", speed)
+    history = History(store, "cpu")
     plan = distilled(DistillConfig(), found, 64, "cpu")
-    corrected, seconds, basis = history.correct(distill_stage, plan, 10.0)
+    corrected, basis = history.correct(distill_stage, plan)
     assert corrected.peak == pytest.approx(2 * plan.peak, abs=2)  # the median
-    assert seconds == pytest.approx(40)
+    assert history.seconds(distill_stage, plan) == (pytest.approx(100 * plan.work / first.work), 3)
     assert basis == "corrected by 3 earlier runs"
     other = pretrained(PretrainConfig(), 512, 64, "cpu")
-    assert history.correct(pretrain_stage, other, 1.0) == (other, 1.0, "computed")
+    assert history.correct(pretrain_stage, other) == (other, "computed")
+    assert history.seconds(pretrain_stage, other) == (0, 0)
 
 
 def test_a_run_on_another_device_corrects_nothing(tmp_path):
@@ -295,12 +295,12 @@ def test_a_run_on_another_device_corrects_nothing(tmp_path):
         (store.partial("quantize", f"of {name}") / "model").write_text(name)
         config = QuantizeConfig().model_dump(mode="json")
         publish(store, "quantize", f"of {name}", config, {"model": model}, peak=2 * plan.peak, device=name)
-        correction, _, _ = History(store, "cpu", 1e9).correct(quantize, plan, 1.0)
+        correction, _ = History(store, "cpu").correct(quantize, plan)
         assert correction.peak == corrected * plan.peak
     old = store.path("quantize", "of ") / "manifest.json"
     old.write_text(json.dumps({k: v for k, v in json.loads(old.read_text()).items() if k != "device"}))
     assert store.find("quantize", "of ")
-    assert History(store, "cpu", 1e9).correct(quantize, plan, 1.0)[2] == "corrected by 1 earlier run"
+    assert History(store, "cpu").correct(quantize, plan)[1] == "corrected by 1 earlier run"
 
 
 def test_a_stage_writes_down_the_device_that_computed_it(tmp_path):
@@ -371,4 +371,4 @@ def test_a_result_of_other_settings_or_lost_inputs_corrects_nothing(tmp_path):
         (store.partial("distill", key) / "model").write_text(key)
         publish(store, "distill", key, config, {"teacher": "gone", "blocks": "gone"}, seconds=50, peak=10**9)
     plan = distilled(DistillConfig(), TINY, 64, "cpu")
-    assert History(store, "cpu", 1e9).correct(distill_stage, plan, 1.0)[2] == "computed"
+    assert History(store, "cpu").correct(distill_stage, plan)[1] == "computed"

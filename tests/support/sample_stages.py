@@ -148,3 +148,21 @@ def careful(config: CountConfig, inputs: CountInputs, out: Path, report: Report)
         (inputs.texts[0].parent / "ended.txt").write_text("in good order")
     termination.follow("nothing is lost")
     return {}
+
+
+@stage(version=1, uses_device=True)
+def waiting(config: TogetherConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
+    """Computes a little with two threads, and pauses, many times over: what the other thread does in the pauses is measured."""
+    import torch
+
+    from leanpipe.processes.launcher import leave
+
+    leave()
+    torch.set_num_threads(2)
+    values, pauses = torch.ones(100_000), 40
+    before = time.process_time() - time.thread_time()
+    for _ in range(pauses):
+        values.add_(1)
+        time.sleep(0.01)
+    others = time.process_time() - time.thread_time() - before
+    return {"seconds_per_pause": others / pauses, "threads": os.environ.get("OMP_NUM_THREADS", "")}

@@ -4,6 +4,7 @@ A task is `work(task number)`, and must leave its result whole or not at all: a 
 """
 
 import contextvars
+import functools
 import os
 import shutil
 import subprocess
@@ -16,9 +17,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.core.keys import NotInKey
+from leanpipe.processes.parent_death import forks_die_with_us
 
 Work = Callable[[int], None]
 
@@ -50,6 +53,7 @@ class _Step:
     work: Work
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
+        _end_with_pool()
         self.work(rank)
 
 
@@ -72,9 +76,27 @@ def run_tasks(
             _run_locally(work, tasks, config, folder)
 
 
+@functools.cache
+def _end_with_pool() -> None:
+    """In a process of a pool, begin to watch for the end of the one that started the pool, to end with it.
+
+    It is no child of that one but of a helper, which waits for it: the kernel cannot be asked to end it.
+    """
+    import multiprocess
+    from multiprocess.connection import wait
+
+    if parent := multiprocess.parent_process():
+
+        def end() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=end, daemon=True).start()
+
+
 def worker_count(config: ExecutionConfig) -> int:
     """Tell how many tasks run at once."""
-    return config.workers or len(os.sched_getaffinity(0))
+    return config.workers or device.cores()
 
 
 def check_execution(config: ExecutionConfig) -> None:
@@ -100,7 +122,8 @@ def _run_locally(work: Work, tasks: int, config: ExecutionConfig, folder: Path) 
 
     count = min(tasks, worker_count(config))
     # What is done is seen by its result, not by datatrove's notes of it.
-    QuietLocalExecutor([_Step(work)], tasks, count, str(folder), skip_completed=False).run()
+    with forks_die_with_us():
+        QuietLocalExecutor([_Step(work)], tasks, count, str(folder), skip_completed=False).run()
 
 
 def _run_on_ray(work: Work, tasks: int, config: ExecutionConfig, folder: Path) -> None:

@@ -9,7 +9,15 @@ from pydantic import Field, model_validator
 from leanpipe.core import device
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
-from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, bytes_of_weight, process_bytes
+from leanpipe.core.estimate import (
+    Estimate,
+    Expected,
+    ExpectedInputs,
+    Repeated,
+    bytes_of_weight,
+    process_bytes,
+    read_arithmetic,
+)
 from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
@@ -128,13 +136,20 @@ def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "Pretr
 def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
     """What `distill` takes. A teacher whose predictions are cached only lends its layers."""
     from leanpipe.models.count import expected_config
-    from leanpipe.training.trainer.memory import size_of, training_estimate, training_memory
+    from leanpipe.training.trainer.memory import (
+        repeated_training,
+        size_of,
+        training_estimate,
+        training_memory,
+    )
 
     teacher, blocks = expected_config(inputs["teacher"]), inputs["blocks"].facts
     student = student_config(config, teacher)
     student.dtype = "bfloat16"  # as models are saved here
     size, large = size_of(student), size_of(teacher)
     asks = config.kl_weight > 0 and not config.uses_cache
+    asked = _SAMPLE_TOKENS + (config.tokens if asks else 0)
+    reading = Repeated("read", teacher, asked, blocks["block_length"], 1, read_arithmetic())
     memory = training_memory(
         size,
         config,
@@ -152,6 +167,7 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
         trained=size.parameters,
         work=6 * size.parameters + (2 * large.parameters if asks else 0),
         result={"model": student, "tokenizer": blocks.get("tokenizer")},
+        repeated=(*repeated_training(config, student, blocks["block_length"]), reading),
     )
 
 

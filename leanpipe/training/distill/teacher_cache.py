@@ -22,9 +22,11 @@ from leanpipe.core.estimate import (
     Estimate,
     Expected,
     ExpectedInputs,
+    Repeated,
     bytes_of_weight,
     host_bytes,
     process_bytes,
+    read_arithmetic,
 )
 from leanpipe.core.files import link_or_copy, write_text, written_whole
 from leanpipe.core.keys import NotInKey
@@ -114,8 +116,8 @@ def estimate_cache(config: CacheConfig, inputs: ExpectedInputs, kind: Kind) -> E
     from leanpipe.models.count import expected_config
     from leanpipe.training.trainer.memory import size_of
 
-    size = size_of(expected_config(inputs["teacher"]))
-    tokens, short = config.blocks * inputs["blocks"].facts["block_length"], bytes_of_weight()
+    teacher, block = expected_config(inputs["teacher"]), inputs["blocks"].facts["block_length"]
+    size, tokens, short = size_of(teacher), config.blocks * block, bytes_of_weight()
     weights = short * size.parameters
     layer = 4 * size.mlp_width + 4 * size.width + 2 * size.heads_width
     parts = {
@@ -128,7 +130,9 @@ def estimate_cache(config: CacheConfig, inputs: ExpectedInputs, kind: Kind) -> E
     # Ids take 2 or 3 bytes, probabilities 1.
     entry = 3 if size.vocabulary <= 2**16 else 4
     disk = tokens * ((config.top_k + config.tail_samples) * entry + 4)
-    return Estimate(peak, host_bytes(kind, peak), disk, 2.0 * size.parameters * tokens, parts, weights)
+    work, rows = 2.0 * size.parameters * tokens, max(1, min(tokens, _BATCH_TOKENS[kind]) // block)
+    repeated = (Repeated("read", teacher, tokens, block, rows, read_arithmetic()),)
+    return Estimate(peak, host_bytes(kind, peak), disk, work, parts, weights, repeated=repeated)
 
 
 @stage(

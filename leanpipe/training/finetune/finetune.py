@@ -109,7 +109,13 @@ def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
 def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
     """What `finetune` takes. Afterwards the adapters are merged into a second copy of the model, in float32."""
     from leanpipe.models.count import expected_config, tokenizer_folder
-    from leanpipe.training.trainer.memory import lora_parameters, size_of, training_estimate, training_memory
+    from leanpipe.training.trainer.memory import (
+        lora_parameters,
+        repeated_training,
+        size_of,
+        training_estimate,
+        training_memory,
+    )
 
     model = expected_config(inputs["model"])
     size = size_of(model)
@@ -124,7 +130,12 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
     memory = replace(memory, peak=max(memory.peak, merging), parts=memory.parts | {"merging": merged})
     work = 4 * size.parameters + 2 * trained
     result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
-    return training_estimate(config, size, memory, kind, trained=trained, work=work, result=result)
+    steps, validations = repeated_training(config, model, config.max_length, adapters=True)
+    general = replace(validations, tokens=2 * config.general_tokens if "documents" in inputs else 0)
+    repeated = (steps, validations, general)
+    return training_estimate(
+        config, size, memory, kind, trained=trained, work=work, result=result, repeated=repeated
+    )
 
 
 @stage(

@@ -80,7 +80,12 @@ def estimate_pretrain(config: PretrainConfig, inputs: ExpectedInputs, kind: Kind
     """What `pretrain` takes on blocks of this length and vocabulary."""
     from leanpipe.models.build import decoder_config
     from leanpipe.training.pretrain.depth import derive, shape_of
-    from leanpipe.training.trainer.memory import size_of, training_estimate, training_memory
+    from leanpipe.training.trainer.memory import (
+        repeated_training,
+        size_of,
+        training_estimate,
+        training_memory,
+    )
 
     blocks = inputs["blocks"].facts
     vocabulary, block = blocks["vocabulary"], blocks["block_length"]
@@ -96,6 +101,7 @@ def estimate_pretrain(config: PretrainConfig, inputs: ExpectedInputs, kind: Kind
         trained=size.parameters,
         work=6 * size.parameters,
         result={"model": model, "tokenizer": blocks.get("tokenizer")},
+        repeated=repeated_training(derived, model, block),
     )
 
 

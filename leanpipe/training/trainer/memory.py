@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.device import Kind
-from leanpipe.core.estimate import Estimate, host_bytes
+from leanpipe.core.estimate import Estimate, Repeated, host_bytes
 from leanpipe.training.losses.chunk_sizes import CHUNK_TOKENS, FULL_KL_COPIES
 from leanpipe.training.trainer.config import TrainingConfig
 
@@ -172,6 +172,7 @@ def training_estimate(
     trained: int,
     work: float,
     result: Mapping[str, Any],
+    repeated: tuple[Repeated, ...] = (),
 ) -> Estimate:
     """What a training takes of `trained` parameters, with `work` operations a token.
 
@@ -189,4 +190,17 @@ def training_estimate(
         memory.parts,
         memory.parts["teacher"],
         result,
+        repeated,
+    )
+
+
+def repeated_training(
+    config: TrainingConfig, model: "PretrainedConfig", block: int, *, adapters: bool = False
+) -> tuple[Repeated, Repeated]:
+    """The steps of a training, and the readings of its validation text."""
+    shape: dict[str, Any] = {"length": block, "rows": config.in_memory, "arithmetic": config.arithmetic}
+    validated = config.validations * config.validation_tokens
+    return (
+        Repeated("adapt" if adapters else "train", model, config.tokens, **shape),
+        Repeated("read", model, validated, **shape),
     )
