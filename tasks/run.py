@@ -57,8 +57,7 @@ class Run:
         Inputs that are None or empty are left out; a stage that can go on from an earlier result is given that.
         """
         label, inputs = label or stage.name, present(inputs)
-        if stage.base and (base := stage.base(stage, self.store, config, inputs)):
-            inputs["base"] = base
+        inputs = dict(stage.with_earlier_results(self.store, config, inputs))
         key = stage.key(config, inputs)
         found = self.store.find(stage.name, key)
         if found is None and stage.uses_device:
@@ -158,9 +157,7 @@ def _stage_task(
             mlflow_report.flush()
         log.info("%s: %.1f s, %s", label, time.perf_counter() - started, artifact.summary)
         run.tracking.log_figures(
-            run_id,
-            artifact.summary
-            | {"seconds": artifact.seconds, "attempts": artifact.attempts, "path": str(artifact.path)},
+            run_id, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
         )
         run.tracking.log_inputs(run_id, dict(_named(inputs)))
         run.tracking.log_files(run_id, artifact.path / REPORT, REPORT)
