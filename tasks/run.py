@@ -61,8 +61,7 @@ class Run:
         Inputs that are None or empty are left out; a stage that can go on from an earlier result is given that.
         """
         label, inputs = label or stage.name, present(inputs)
-        if stage.base and (base := stage.base(stage, self.store, config, inputs)):
-            inputs["base"] = base
+        inputs = dict(stage.with_earlier_results(self.store, config, inputs))
         key = stage.key(config, inputs)
         found = self.store.find(stage.name, key)
         if found is None and stage.uses_device:
@@ -167,9 +166,7 @@ def _stage_task(
         finally:
             terminal.close()
         run.tracking.log_figures(
-            stage_run,
-            artifact.summary
-            | {"seconds": artifact.seconds, "attempts": artifact.attempts, "path": str(artifact.path)},
+            stage_run, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
         )
         run.tracking.log_inputs(stage_run, dict(_named(inputs)))
         run.tracking.log_files(stage_run, artifact.path / REPORT, REPORT)

@@ -110,11 +110,18 @@ def _from_hub(reference: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    # Weights lie beside the config: those in folders are other forms of the model.
+    wanted, unwanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"], ["*/*.safetensors"]
     try:
-        return Path(snapshot_download(reference, allow_patterns=patterns))
+        folder = Path(snapshot_download(reference, allow_patterns=wanted, ignore_patterns=unwanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"model {reference}: it is no folder, no .gguf file, none of {', '.join(MODELS)}, and no hub model that can "
             "be reached from here; check the spelling, or give a local path"
         ) from error
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"model {reference}: the hub has no safetensors of it, and other weights (.bin are pickles) are not fetched: choose a "
+            "model that has them, or download this one and give its folder"
+        )
+    return folder

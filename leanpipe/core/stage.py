@@ -38,9 +38,11 @@ Estimator = Callable[[Any, ExpectedInputs, Kind], Estimate]
 FindBase = Callable[["Stage", Store, Any, Inputs], Artifact | None]
 """The earlier result that a stage with this config and these inputs can start from, if the store has one."""
 
-
 Mark = Callable[[Inputs], Mapping[str, str]]
 """Names those inputs that are treated otherwise than before, and how, as parts of the key: so all other results stay valid."""
+
+FindEarlier = Callable[["Stage", Store, Any, Inputs], Sequence[Artifact]]
+"""The earlier results, of other settings, that a stage with this config and these inputs must not contradict."""
 
 
 class Page(NamedTuple):
@@ -82,6 +84,8 @@ class Stage:
     """Says what the stage will take, and what its result will be like."""
     base: FindBase | None = None
     """Finds the input `base`, for a stage that goes on from an earlier result."""
+    earlier: FindEarlier | None = None
+    """Finds the input `earlier`, for a stage that remembers what was decided before under other settings."""
     reads: Mapping[str, Uses] = dataclasses.field(default_factory=dict)
     """By input, what comes of the documents in it. An input that is not named is trained on."""
     pages: tuple[Page, ...] = ()
@@ -116,6 +120,14 @@ class Stage:
         `on` is the device that computes it, by default this machine's.
         """
         return self._key(config, self.digests(inputs), self.device() if on is None else on)
+
+    def with_earlier_results(self, store: Store, config: StageConfig, inputs: Inputs) -> Inputs:
+        """Add to the inputs what the stage asks for of the store: results that it remembers, and one to go on from."""
+        if self.earlier and (earlier := self.earlier(self, store, config, inputs)):
+            inputs = {**inputs, "earlier": earlier}
+        if self.base and (base := self.base(self, store, config, inputs)):
+            inputs = {**inputs, "base": base}
+        return inputs
 
     def device(self) -> DeviceFacts:
         """The facts of this machine's device; none for a stage that needs no device."""
@@ -159,6 +171,7 @@ def stage(
     check: Check | None = None,
     estimate: Estimator | None = None,
     base: FindBase | None = None,
+    earlier: FindEarlier | None = None,
     reads: Mapping[str, Uses] | None = None,
     pages: tuple[Page, ...] = (),
     dataset: Dataset | None = None,
@@ -181,6 +194,7 @@ def stage(
             check,
             estimate,
             base,
+            earlier,
             reads or {},
             pages,
             dataset,

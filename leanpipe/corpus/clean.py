@@ -22,6 +22,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Dataset, Page, Summary, stage
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import index_evaluation_sets
+from leanpipe.corpus.earlier_splits import STAYED, EarlierSplits, find_earlier_splits
 from leanpipe.corpus.incremental import find_base_corpus
 from leanpipe.corpus.passes.across_documents import (
     AcrossDocumentsPass,
@@ -59,6 +60,8 @@ class CleanInputs:
     # Elsewhere these are called evaluation sets; here the name is part of the keys of stored results, and stays.
     evaluations: tuple[Path, ...] = ()
     """Evaluation sets, of which no document may hold a passage."""
+    earlier: tuple[Path, ...] = ()
+    """Earlier results with other settings: what they had in train stays there (see `earlier_splits`)."""
 
 
 def estimate_clean(config: CleanConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
@@ -83,7 +86,8 @@ def _listed_bytes(listing: Path | None) -> int:
     version=2,
     estimate=estimate_clean,
     base=find_base_corpus,
-    reads={"evaluations": NOTHING},
+    earlier=find_earlier_splits,
+    reads={"evaluations": NOTHING, "earlier": NOTHING},
     pages=(Page("card.md", "data-card", "What is in the corpus, what was left out and why"),),
     dataset=Dataset("documents", tuple(DOCUMENTS), rows="documents_kept"),
 )
@@ -97,6 +101,12 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
     roots = [file_index.reference for file_index in file_indexes]
     stats = write_corpus_report(out / "report", out, config.model_dump(mode="json"), roots)
     _warn_of_skipped(stats)
+    if stayed := stats.counted.get(STAYED):
+        logger.warning(
+            "%d documents would be held out by these shares, but models learned from them under an earlier split: they stay, "
+            "and of new documents the shares are what clean.split says",
+            stayed,
+        )
     summary = _summary(stats, new)
     report.metrics(summary)
     return summary
@@ -111,8 +121,9 @@ def clean_documents(
     new = [file for file_index in file_indexes for file in file_index.files if not base.has(file)]
     shards = make_shards(new, config.execution.shard_megabytes)
     names = [f"{len(base.shards) + number:05d}" for number in range(len(shards))]
+    earlier = EarlierSplits.gather(inputs.earlier, folders.earlier) if inputs.earlier else None
     _first_pass(shards, names, config, inputs, folders, report)
-    _second_pass(names, config, base, folders)
+    _second_pass(names, config, base, folders, earlier)
     publish_result(names, base, new, folders)
     write_skipped(out, file_indexes)
     _check_left(out, [file_index.reference for file_index in file_indexes])
@@ -138,14 +149,21 @@ def _first_pass(
         done = sum(int(path.read_text() or 0) for path in folders.first.glob("*/bytes_read"))
         report.progress(done / 1e6, total, "MB of the corpus")
 
-    work = PerDocumentPass(tuple(shards), tuple(names), config, evaluation_index, folders.first)
+    earlier = folders.earlier if inputs.earlier else None
+    work = PerDocumentPass(tuple(shards), tuple(names), config, evaluation_index, folders.first, earlier)
     run_tasks(work, len(shards), config.execution, folders.work / "logs" / "first", watch)
 
 
-def _second_pass(names: Sequence[str], config: CleanConfig, base: BaseCorpus, folders: RunFolders) -> None:
+def _second_pass(
+    names: Sequence[str],
+    config: CleanConfig,
+    base: BaseCorpus,
+    folders: RunFolders,
+    earlier: EarlierSplits | None,
+) -> None:
     new = tuple(folders.first / name for name in names)
     segments = Segments(base.indexes(), new, config.duplicates.permutations)
-    find_duplicates(segments, config, folders.found)
+    find_duplicates(segments, config, folders.found, earlier)
     held_out = index_held_out(segments, config.decontaminate, folders.work / "held_out")
     work = AcrossDocumentsPass(segments, config, folders.found, held_out, folders.second)
     folders.second.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from leanpipe.corpus.sources.file_index import FileIndex
 def find_base_corpus(stage: Stage, store: Store, config: CleanConfig, inputs: Inputs) -> Artifact | None:
     """Find the earlier result of `clean` that holds most of the files in the input `corpus`; None if there is none.
 
-    It has the same settings and evaluation sets, and all of its files are still in the corpus, unchanged: text that
+    It has the same settings, evaluation sets and earlier splits, and all of its files are still in the corpus, unchanged: text that
     somebody took away must not stay. Of several, the one that holds most. If one holds all, that one's own base, so
     that the same result is found in the store.
     """
@@ -19,10 +19,10 @@ def find_base_corpus(stage: Stage, store: Store, config: CleanConfig, inputs: In
         for artifact in several(inputs, "corpus")
         for file in FileIndex.load(artifact.path).files
     }
-    sets = [one.digest for one in several(inputs, "evaluations")]
+    same_inputs = {role: [one.digest for one in several(inputs, role)] for role in ("evaluations", "earlier")}
     found: list[tuple[int, float, Manifest]] = []
     for path, manifest in results(stage, config, store):
-        same = manifest.inputs.get("evaluations", []) == sets
+        same = all(manifest.inputs.get(role, []) == digests for role, digests in same_inputs.items())
         if same and (held := BaseCorpus.load(path).files) <= wanted:
             found.append((len(held), path.stat().st_mtime, manifest))
     if not found:

@@ -1,4 +1,7 @@
-"""Which documents are learnt from, which are measured on while learning, and which only at the end."""
+"""Which documents are learnt from, which are measured on while learning, and which only at the end.
+
+A document may move from test to validation to train, and never back: see `earlier_splits`.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -34,15 +37,18 @@ def split_of(text_hash: bytes, config: SplitConfig) -> int:
     return 1 if position < config.test + config.validation else 0
 
 
-def fill_empty_splits(splits: "NDArray[np.uint8]", hashes: "NDArray[np.uint64]") -> "NDArray[np.uint8]":
+def fill_empty_splits(
+    splits: "NDArray[np.uint8]", hashes: "NDArray[np.uint64]", last: "NDArray[np.uint8] | None" = None
+) -> "NDArray[np.uint8]":
     """Move, where chance leaves a split without a document, the one with the least hash of the largest split there.
 
-    Both are of shape (documents,).
+    All are of shape (documents,). `last` is the last split that each may go to, for what an earlier corpus had in one.
     """
     splits = splits.copy()
+    last = np.full_like(splits, len(SPLITS) - 1) if last is None else last
     for empty in range(len(SPLITS)):
         counts = np.bincount(splits, minlength=len(SPLITS))
-        if counts[empty] == 0 and counts.max() > 1:
-            largest = np.flatnonzero(splits == counts.argmax())
-            splits[largest[hashes[largest].argmin()]] = empty
+        movable = np.flatnonzero((splits == counts.argmax()) & (last >= empty))
+        if counts[empty] == 0 and counts.max() > 1 and len(movable):
+            splits[movable[hashes[movable].argmin()]] = empty
     return splits

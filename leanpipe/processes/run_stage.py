@@ -40,6 +40,8 @@ def _compute(
         else:
             summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
         peak, seconds = attempts.peak(peak), attempts.seconds
+    if attempts.count > 1:
+        report.metrics({"attempts": attempts.count})
     if "peak_memory" in summary:  # of the last attempt alone, as the stage knows it
         summary = {**summary, "peak_memory": max(peak, summary["peak_memory"])}
     return store.publish(

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from leanpipe.assets.packages import Package, fetch
 from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
@@ -64,3 +65,21 @@ def test_a_corpus_is_known_by_its_content(tmp_path: Path):
     assert one.digest == other.digest
     with pytest.raises(UserError, match="instructions: /nowhere does not exist"):
         resolve_instructions("/nowhere", Home(tmp_path))
+
+
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "onnx/model.safetensors"])
+def test_a_model_of_the_hub_without_safetensors_is_refused_before_anything_is_made_of_it(
+    tmp_path, monkeypatch, weights
+):
+    """As it lies in the hub's own cache: of what was fetched there, and of what cannot be."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--me--mine" / "snapshots" / ("0" * 40)
+    (tmp_path / "models--me--mine" / "refs").mkdir(parents=True)
+    (tmp_path / "models--me--mine" / "refs" / "main").write_text(snapshot.name)
+    for name in ("config.json", weights, "model.safetensors"):
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_text("{}")
+    assert resolve_model("me/mine", Home(tmp_path), no_run).path == snapshot
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"me/mine: the hub has no safetensors of it, .* give its folder"):
+        resolve_model("me/mine", Home(tmp_path), no_run)

@@ -24,5 +24,6 @@ def cleaned(corpus: Path, root: Path, config: CleanConfig | None = None) -> Arti
     """The corpus, cleaned with these settings but for the rules of quality, which are off."""
     config = config or CleanConfig()
     config = CleanConfig.model_validate(config.model_dump(exclude=set(_LENIENT)) | _LENIENT)
-    store, inputs = Store(root / "store"), {"corpus": (listed(corpus, root / "listings"),)}
+    store = Store(root / "store")
+    inputs = clean.with_earlier_results(store, config, {"corpus": (listed(corpus, root / "listings"),)})
     return run_stage(clean, config, inputs, store, Silent())

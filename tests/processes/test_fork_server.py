@@ -96,7 +96,9 @@ def test_every_attempt_at_a_result_counts(fork_server: ForkServer, tmp_path: Pat
     work = stages.killed_at_work
     with pytest.raises(StageDied, match="SIGKILL"):
         fork_server.run(work, stages.AtOnceConfig(megabytes=400), inputs, store, Silent())
-    assert fork_server.run(work, stages.AtOnceConfig(megabytes=then), inputs, store, Silent()).attempts == 2
+    ear = Ear()
+    fork_server.run(work, stages.AtOnceConfig(megabytes=then), inputs, store, ear)
+    assert ear.heard == [({"attempts": 2}, None)]
     ((folder, manifest),) = store.manifests(work.name)
     # Of the first attempt at least half of its 4 s is known, although it was killed; the second ends at once.
     assert manifest.seconds > 2 and manifest.attempts == 2

@@ -28,6 +28,7 @@ from leanpipe.corpus.dedup.duplicates import (
     repeated_paragraphs,
 )
 from leanpipe.corpus.dedup.minhash import bands
+from leanpipe.corpus.earlier_splits import EarlierSplits
 from leanpipe.corpus.passes.document_columns import COLUMNS, paragraphs
 from leanpipe.corpus.passes.execution import run_tasks, worker_count
 from leanpipe.corpus.split import SPLITS, fill_empty_splits
@@ -71,7 +72,9 @@ class _NearDuplicates:
         _save(final, **pairs._asdict())
 
 
-def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> None:
+def find_duplicates(
+    segments: Segments, config: CleanConfig, folder: Path, earlier: EarlierSplits | None = None
+) -> None:
     """Write to `folder` what repeats what: `exact.npz`, `near.npz` (see `Pairs`), `repeated.npz`, `splits.npz`."""
     folder.mkdir(parents=True, exist_ok=True)
     index, nothing = segments.index(), Pairs.merge([])
@@ -93,7 +96,7 @@ def find_duplicates(segments: Segments, config: CleanConfig, folder: Path) -> No
         )
 
     # The split of each, which the documents that stay decide together where chance leaves one empty.
-    _save(folder / "splits.npz", **_splits(index, gone, segments))
+    _save(folder / "splits.npz", **_splits(index, gone, segments, earlier))
 
 
 def index_held_out(segments: Segments, config: DecontaminateConfig, folder: Path) -> Path | None:
@@ -116,7 +119,7 @@ def _near(segments: Segments, config: CleanConfig, folder: Path) -> Pairs:
 
 
 def _splits(
-    index: DocumentIndex, gone: "NDArray[np.bool_]", segments: Segments
+    index: DocumentIndex, gone: "NDArray[np.bool_]", segments: Segments, earlier: EarlierSplits | None
 ) -> dict[str, "NDArray[np.uint8]"]:
     """Decide the split of each new document, by shard. What earlier runs hold stays where it is."""
     if not len(index):
@@ -124,7 +127,8 @@ def _splits(
     splits = np.concatenate([segment.splits for segment in index.segments])
     if not segments.base:
         hashes = np.concatenate([segment.hashes[:, 0] for segment in index.segments])
-        splits[~gone] = fill_empty_splits(splits[~gone], hashes[~gone])
+        last = earlier.last_of(hashes[~gone]) if earlier else None
+        splits[~gone] = fill_empty_splits(splits[~gone], hashes[~gone], last)
     parts = np.split(splits, index.starts[1:-1])[len(segments.base) :]
     return {path.name: part for path, part in zip(segments.new, parts, strict=True)}
 

@@ -13,7 +13,9 @@ from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.dedup.column_files import ColumnWriter
 from leanpipe.corpus.dedup.minhash import signature
 from leanpipe.corpus.dedup.word_hashes import shingles, word_hashes
+from leanpipe.corpus.earlier_splits import EarlierSplits
 from leanpipe.corpus.split import split_of
+from leanpipe.corpus.split_members import digest_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,8 +36,10 @@ COLUMNS: dict[str, Any] = {
 class Columns:
     """Writes what is noted of each document that may stay: a file in `folder` for each of `COLUMNS`."""
 
-    def __init__(self, folder: Path, config: CleanConfig):
-        self._config = config
+    def __init__(self, folder: Path, config: CleanConfig, earlier: EarlierSplits | None = None):
+        self._config, self._earlier = config, earlier
+        self.stayed = 0
+        """How many documents stay where an earlier corpus had them, although these shares say otherwise."""
         self._writers = {name: ColumnWriter(folder / name, kind) for name, kind in COLUMNS.items()}
 
     def __enter__(self) -> "Columns":
@@ -45,10 +49,18 @@ class Columns:
         for writer in self._writers.values():
             writer.close()
 
-    def append(self, id: str, text: str) -> int:
-        """Note a document; returns the place of its split in `SPLITS`, which its text decides."""
+    def append(self, id: str, text: str, read: str = "") -> int:
+        """Note a document; returns the place of its split in `SPLITS`.
+
+        Its text decides that, unless an earlier corpus had it, or the text `read` that it was cleaned of, in another one.
+        """
         text_hash = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
         split = split_of(text_hash, self._config.split)
+        if self._earlier:
+            digests = np.array([digest_text(read), digest_text(text)], np.uint64)
+            last = int(self._earlier.last_of(digests).min())
+            self.stayed += last < split
+            split = min(split, last)
         for name, values in _columns_of(id, text, text_hash, split, self._config).items():
             self._writers[name].append(values)
         return split

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from leanpipe.core.files import publish_folder
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.document import Document
+from leanpipe.corpus.earlier_splits import STAYED, EarlierSplits
 from leanpipe.corpus.passes.document_columns import Columns
 from leanpipe.corpus.readers import read_file
 from leanpipe.corpus.rules import CheckedDocument, DocumentRules
@@ -42,6 +43,8 @@ class PerDocumentPass:
     evaluation_index: Path | None
     """Where the index of the evaluation sets is."""
     folder: Path
+    earlier: Path | None = None
+    """Where the splits of earlier corpora are (see `EarlierSplits`)."""
 
     def __call__(self, task: int) -> None:
         final = self.folder / self.names[task]
@@ -49,7 +52,8 @@ class PerDocumentPass:
             return
         partial = final.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
-        read_shard(self.shards[task], self.config, self.evaluation_index, partial)
+        earlier = EarlierSplits.load(self.earlier) if self.earlier else None
+        read_shard(self.shards[task], self.config, self.evaluation_index, partial, earlier)
         publish_folder(partial, final)
 
 
@@ -68,18 +72,24 @@ def make_shards(files: Sequence[SourceFile], megabytes: float) -> tuple[tuple[So
 
 
 def read_shard(
-    files: Sequence[SourceFile], config: CleanConfig, evaluation_index: Path | None, folder: Path
+    files: Sequence[SourceFile],
+    config: CleanConfig,
+    evaluation_index: Path | None,
+    folder: Path,
+    earlier: EarlierSplits | None = None,
 ) -> None:
     """Put every document of `files` through every rule that needs no other document, and write `folder`."""
     # Read, check and write, a document at a time.
     folder.mkdir(parents=True)
     log, rules = ReadLog(), DocumentRules(config, evaluation_index)
     redacted: Counter[str] = Counter()
-    with _Writers(folder, config) as writers:
+    with _Writers(folder, config, earlier) as writers:
         for number, document in enumerate(_read(files, log, config)):
             redacted.update(writers.write(document, rules))
             if number % _EVERY == 0:
                 (folder / "bytes_read").write_text(str(log.bytes_read))
+        if earlier:
+            log.counters[STAYED] = writers.stayed
 
     # How far the shard is, for the last time, and what happened while reading.
     (folder / "bytes_read").write_text(str(sum(file.size for file in files)))
@@ -104,13 +114,13 @@ def _read(files: Sequence[SourceFile], log: ReadLog, config: CleanConfig) -> Ite
 class _Writers:
     """The files of one shard."""
 
-    def __init__(self, folder: Path, config: CleanConfig):
+    def __init__(self, folder: Path, config: CleanConfig, earlier: EarlierSplits | None):
         self._config = config
         self._known: dict[tuple[str, bool], dict[str, Any]] = {}
         self._stack = ExitStack()
         self._documents = self._stack.enter_context(TableWriter(folder / "documents.parquet", DOCUMENTS))
         self._account = self._stack.enter_context(TableWriter(folder / "account.parquet", ACCOUNT))
-        self._columns = self._stack.enter_context(Columns(folder, config))
+        self._columns = self._stack.enter_context(Columns(folder, config, earlier))
 
     def __enter__(self) -> "_Writers":
         return self
@@ -136,6 +146,11 @@ class _Writers:
         self._remember(document, row)
         return checked.redacted
 
+    @property
+    def stayed(self) -> int:
+        """How many documents stay where an earlier corpus had them, although these shares say otherwise."""
+        return self._columns.stayed
+
     def _remember(self, document: Document, row: dict[str, Any]) -> None:
         """A text that comes again, as some do a million times, need not be judged again."""
         if len(self._known) == _REMEMBERED:
@@ -152,7 +167,7 @@ class _Writers:
         """Write what the second pass needs to know; returns the split."""
         id, text, source = checked.document.id, checked.text, checked.document.source
         self._documents.write({"id": id, "text": text, "source": source, "language": checked.language})
-        return SPLITS[self._columns.append(id, text)]
+        return SPLITS[self._columns.append(id, text, checked.document.text)]
 
 
 def _outcome(checked: CheckedDocument) -> dict[str, Any]:

@@ -28,6 +28,11 @@ class RunFolders:
         return self.out / ".work"
 
     @property
+    def earlier(self) -> Path:
+        """The folder of what earlier results had in which split."""
+        return self.work / "earlier"
+
+    @property
     def first(self) -> Path:
         """The folder of the first pass: a folder per shard, what its documents say by themselves."""
         return self.work / "first"

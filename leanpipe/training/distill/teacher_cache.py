@@ -248,7 +248,7 @@ class AskingSpeed:
 
     def __init__(self, file: Path):
         self._file = file
-        earlier: Any = json.loads(file.read_text()) if file.exists() else [0, 0.0]
+        earlier: list[Any] = json.loads(file.read_text()) if file.exists() else [0, 0.0]
         self._blocks: int = earlier[0]
         self._seconds: float = earlier[1]
 
