@@ -6,7 +6,7 @@ from typing import Any
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
-from leanpipe.core.report import MetricsFile, MultiReport, Report
+from leanpipe.core.report import CatchUp, MetricsFile, MultiReport, Report
 from leanpipe.core.stage import Inputs, Stage, paths_of, stored
 from leanpipe.core.store import REPORT, Artifact, Store
 from leanpipe.processes.attempts import Attempts
@@ -31,7 +31,9 @@ def _compute(
     stage: Stage, key: str, config: StageConfig, inputs: Inputs, store: Store, report: Report
 ) -> Artifact:
     out = store.partial(stage.name, key)
-    listeners = MultiReport([MetricsFile(out / REPORT / "metrics.jsonl"), report])
+    file = out / REPORT / "metrics.jsonl"
+    heard = CatchUp(file, report)
+    listeners = MultiReport([MetricsFile(file), heard])
     device.reset_peak_memory()
     processes, settings = getattr(config, "processes", 1), config.model_dump(mode="json")
     with Attempts(out, settings, measures_memory=processes == 1) as attempts:
@@ -40,6 +42,7 @@ def _compute(
         else:
             summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
         peak, seconds = attempts.peak(peak), attempts.seconds
+    heard.finish()
     if attempts.count > 1:
         report.metrics({"attempts": attempts.count})
     if "peak_memory" in summary:  # of the last attempt alone, as the stage knows it
