@@ -22,8 +22,9 @@ OLD = Path(__file__).parent / "results_of_7ea7c5e"
 RECORDS: dict[str, dict[str, Any]] = {
     one["stage"]: one for one in json.loads((OLD / "keys.json").read_text())
 }
-CHANGED = {"distill", "finetune"}
-"""Stages that are computed once more: of one a setting and an input were renamed, the other measures forgetting otherwise."""
+CHANGED = {"clean", "distill", "finetune"}
+"""Stages that are computed once more: `clean` finds the text of web pages otherwise, of `distill` a setting and an input were
+renamed, `finetune` measures forgetting otherwise."""
 
 
 @pytest.fixture(scope="module", autouse=True)
