@@ -83,7 +83,7 @@ def _listed_bytes(listing: Path | None) -> int:
 
 
 @stage(
-    version=2,
+    version=3,
     estimate=estimate_clean,
     base=find_base_corpus,
     earlier=find_earlier_splits,
@@ -225,5 +225,6 @@ def _summary(stats: CorpusStats, new: int) -> Summary:
         "files_or_lines_skipped": stats.skipped.total(),
         "documents_repaired": stats.counted.get("documents repaired", 0),
         "pages_rescued": stats.counted.get("pages rescued by another parser", 0),
+        "pages_unsure": stats.counted.get("pages of which it was hard to tell what is text", 0),
         "redactions": sum(stats.redacted.values()),
     }

@@ -12,6 +12,7 @@ from leanpipe.corpus.pii import email, iban, ip, phone, ssn
 from leanpipe.corpus.pii import payment_card as card
 from leanpipe.corpus.pii import secrets as keys
 from leanpipe.corpus.pii.pattern import Kind, Span, merge_spans, replace_spans
+from leanpipe.corpus.pii.phone_regions import find_national_numbers
 
 __all__ = ["KINDS", "RedactConfig", "Redacted", "redact", "redacted_start"]
 
@@ -30,9 +31,14 @@ class RedactConfig(StageConfig):
     ip: bool = True
     """Public IP addresses, version 4 and 6; private and reserved ones stay (as in FineWeb, Penedo et al. 2024)."""
     phone: bool = True
-    """Telephone numbers that are written as such: +49 30 …, (212) 555-…, 212-555-…, or after "Tel:" and the like."""
+    """Telephone numbers that are written as such: +49 30 …, (212) 555-…, 212-555-…, after "Tel:" or "call me on", or before
+    "office" and the like."""
+    phone_regions: tuple[str, ...] = ()
+    """Countries (ISO 3166, such as DE, US) whose numbers are found without a label too, by the plans that phonenumbers knows;
+    needs pip install 'leanpipe[phonenumbers]'. It takes other rows of digits as well: see docs/corpus.md."""
     card: bool = True
-    """Numbers of payment cards: an issuer's prefix and length, usual groups and a right checksum (Luhn)."""
+    """Numbers of payment cards: an issuer's prefix and length, usual groups and a right checksum (Luhn); Maestro's, which may
+    have twelve digits, with a word for a card near."""
     iban: bool = True
     """Bank accounts with a known country, its length and right check digits (ISO 13616)."""
     key: bool = True
@@ -58,9 +64,12 @@ def redact(text: str, config: RedactConfig) -> Redacted:
     """Replace the personal data and secrets in `text` that `config` names."""
     data = text.encode("utf-8", "surrogatepass")
     possible, counts = _possible(data), {}
+    possible |= {phone.KIND.name} if config.phone_regions else set()
     for kind in KINDS:
         if kind.name in possible and getattr(config, kind.name):
             spans = _find(kind, data)
+            if kind.name == phone.KIND.name and config.phone_regions:
+                spans = merge_spans([*spans, *find_national_numbers(data, config.phone_regions)])
             if spans:
                 data = replace_spans(data, spans, kind.tag if config.replacement == "tag" else kind.example)
                 counts[kind.name] = len(spans)

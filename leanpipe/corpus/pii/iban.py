@@ -31,12 +31,12 @@ _LENGTHS = {
 }
 """Characters of an account number by country (SWIFT, IBAN Registry)."""
 
-_START = re.compile(rb"(?:^|(?<=[ -]))[A-Z]{2}\d{2}")
+_START = re.compile(rb"(?:^|(?<=[ -]))[A-Za-z]{2}\d{2}")
 _LONGEST = 2 * max(_LENGTHS.values())  # with its separators
 
 
 def _check(data: bytes, start: int, end: int) -> Iterator[Span]:
-    """The accounts in a run of capitals and digits; one may follow other groups, or be followed by them."""
+    """The accounts in a run of letters and digits; one may follow other groups, or be followed by them."""
     if is_word(data, start - 1):
         return
     for match in _START.finditer(data[start:end]):
@@ -48,9 +48,13 @@ def _check(data: bytes, start: int, end: int) -> Iterator[Span]:
 
 def _end(data: bytes, start: int, end: int) -> int:
     """Find where the account that starts here ends; 0 if none does."""
-    length = _LENGTHS.get(data[start : start + 2].decode(), 0)
+    length = _LENGTHS.get(data[start : start + 2].decode().upper(), 0)
     positions = [at for at in range(start, end) if data[at] not in b" -"][:length]
     number = bytes(data[at] for at in positions)
+    if number != number.upper():  # capitals and small letters by turns, or hyphens as in a UUID: no account
+        if number != number.lower() or b"-" in data[start : positions[-1] + 1]:
+            return 0
+        number = number.upper()
     return positions[-1] + 1 if length and len(number) == length and _passes_mod97(number) else 0
 
 
@@ -60,6 +64,6 @@ def _passes_mod97(number: bytes) -> bool:
     return int("".join(str(int(chr(character), 36)) for character in moved)) % 97 == 1
 
 
-_CANDIDATE = rb"[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4}(?:[ -]?[A-Z0-9]){7,}"
+_CANDIDATE = rb"(?:[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4}(?:[ -]?[A-Z0-9]){7,}|[a-z]{2}[0-9]{2} ?[a-z0-9]{4}(?: ?[a-z0-9]){7,})"
 
 KIND = Kind("iban", b"<IBAN>", b"XX00 0000 0000 0000", (Pattern(_CANDIDATE, _check),))

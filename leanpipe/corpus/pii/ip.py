@@ -9,9 +9,13 @@ from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, is_digit, is_word
 _NUMBERED = re.compile(  # what is numbered like an address, right before the number, in some languages
     r"(?:\b(?:v|ver|version|versi[oó]n|release|oid|item|sections?|sect?|sezione|se[cç]c?[aã]o|secci[oó]n(?:es)?"
     r"|chapters?|chapitre|cap[ií]tulo|capitolo|kapitel|abschnitte?n?|avsnitt|bagian|rozdzia[lł]|раздел\w*|глав\w*|τμήμα"
-    r"|clause|part|paragraphs?|tables?|figures?|fig|appendix)|[§第節节章])[\s.:#(]{0,3}\Z",
+    r"|clause|part|paragraphs?|tables?|figures?|fig|appendix)|[§第節节章])[\s.:#(]{0,20}\Z",
     re.IGNORECASE,
 )
+_CALLED = re.compile(rb"\b(?:client_?ip|ip|address|visitor|user)\b", re.IGNORECASE)
+_RESOLVERS = frozenset({b"1.1.1.1", b"1.0.0.1", b"8.8.8.8", b"8.8.4.4", b"9.9.9.9", b"4.2.2.2", b"4.2.2.1"})
+"""The addresses of four single digits that people write; all others are versions, or made up."""
+_LINE_START = re.compile(rb"(?:\A|\n)[ \t]*(?:[-*+] )?\Z")
 _CONTEXT = 30  # bytes before a number that are looked at
 _RANGE_START, _RANGE_END = re.compile(rb"\d+(?:\.\d+){3}"), re.compile(rb"\d+(?:\.\d+){3}\Z")
 _HEADING = re.compile(r"\.[ \t\xa0]+[^\W\d_]|[ \t\xa0]+[A-Z]")
@@ -21,7 +25,10 @@ _GLOBAL = ipaddress.IPv6Network("2000::/3")  # all that is handed out (RFC 4291,
 
 
 def _check_v4(data: bytes, start: int, end: int) -> Iterator[Span]:
-    if _is_alone(data, start, end) and _is_public_v4(data[start:end]) and not _is_version(data, start, end):
+    is_public = _is_public_v4(data[start:end]) and (
+        not data.endswith(b".0", start, end) or _is_called_address(data, start, end)
+    )
+    if is_public and _is_alone(data, start, end) and not _is_version(data, start, end):
         yield start, end
 
 
@@ -38,19 +45,33 @@ def _is_alone(data: bytes, start: int, end: int) -> bool:
 
 
 def _is_public_v4(number: bytes) -> bool:
-    """Whether it is a host that anyone can reach; one that ends in 0 is a network."""
+    """Whether anyone can reach it."""
     try:
-        return ipaddress.IPv4Address(number.decode()).is_global and not number.endswith(b".0")
+        address = ipaddress.IPv4Address(number.decode())
+        return address.is_global and not address.is_multicast
     except ValueError:
         return False
+
+
+def _is_called_address(data: bytes, start: int, end: int) -> bool:
+    """Whether what ends in 0 is a host after all, and no network: the words before it say so, and no mask follows."""
+    before = data[max(0, start - _CONTEXT) : start]
+    return (
+        bool(_CALLED.search(before))
+        and data[end : end + 1] != b"/"
+        and not data.endswith(b".0.0", start, end)
+    )
 
 
 def _is_version(data: bytes, start: int, end: int) -> bool:
     """Whether it is a version or the number of a section, by the word before it or as a heading's first word."""
     if _NUMBERED.search(data[max(0, start - _CONTEXT) : start].decode(errors="ignore")):
         return True
-    starts_line = data[start - 1 : start] in (b"", b"\n")
-    small = max(map(int, data[start:end].split(b"."))) <= _HIGHEST_IN_HEADING
+    starts_line = bool(_LINE_START.search(data[max(0, start - _CONTEXT) : start]))
+    highest = max(map(int, data[start:end].split(b".")))
+    if highest <= 9 and data[start:end] not in _RESOLVERS:
+        return True
+    small = highest <= _HIGHEST_IN_HEADING
     return small and starts_line and bool(_HEADING.match(data[end : end + 8].decode(errors="ignore")))
 
 

@@ -13,9 +13,15 @@ _ISSUED = re.compile(
     rb"|3[47]\d{13}"  # American Express
     rb"|(?:30[0-5]\d|36\d\d|3[89]\d\d)\d{10}(?:\d\d)?"  # Diners Club
     rb"|(?:6011|64[4-9]\d|65\d\d)\d{12}"  # Discover
-    rb"|(?:352[89]|35[3-8]\d)\d{12}"  # JCB
+    rb"|35\d{14}|(?:1800|2131)\d{11}"  # JCB, and its older numbers
     rb"|62\d{14}(?:\d{3})?"  # UnionPay
 )
+_MAESTRO = re.compile(rb"(?:5018|5020|5038|5[678]\d\d|6304|67\d\d)\d{8,15}")
+"""Of twelve digits and more, and so many numbers have such prefixes that a word must tell a card."""
+_CALLED = re.compile(
+    rb"(?i)\b(?:credit|debit|card|cc|visa|maestro|mastercard|payment|charge|bank|atm|karte|kreditkarte|carte|tarjeta|carta)"
+)
+_CONTEXT = 120  # bytes before and after a number in which that word is looked for
 _GROUPS = frozenset({(4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4)})
 _GROUP = re.compile(rb"\d+")
 _MOST_GROUPS = 7  # a card's five, and one on each side: more of them are a table
@@ -43,10 +49,15 @@ def _grouped(data: bytes, groups: list[Span]) -> bool:
 
 
 def _is_card(data: bytes, start: int, end: int) -> bool:
-    if not 13 <= end - start <= _LONGEST + 4 or not stands_alone(data, start, end):
+    if not 12 <= end - start <= _LONGEST + 4 or not stands_alone(data, start, end):
         return False
     digits = data[start:end].replace(b" ", b"").replace(b"-", b"")
-    return bool(_ISSUED.fullmatch(digits)) and _passes_luhn(digits)
+    if not _passes_luhn(digits):
+        return False
+    if _ISSUED.fullmatch(digits):
+        return True
+    around = data[max(0, start - _CONTEXT) : start] + b" " + data[end : end + _CONTEXT]
+    return bool(_MAESTRO.fullmatch(digits)) and bool(_CALLED.search(around))
 
 
 def _passes_luhn(digits: bytes) -> bool:
@@ -57,5 +68,5 @@ def _passes_luhn(digits: bytes) -> bool:
 
 
 KIND = Kind(
-    "card", b"<CARD_NUMBER>", b"0000 0000 0000 0000", (Pattern(rb"[2-6][0-9](?:[ -]?[0-9]){11,}", _check),)
+    "card", b"<CARD_NUMBER>", b"0000 0000 0000 0000", (Pattern(rb"[1-6][0-9](?:[ -]?[0-9]){10,}", _check),)
 )
