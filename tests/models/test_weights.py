@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from leanpipe.core.errors import UserError
 from leanpipe.evaluation.evaluate import weights_digest
-from leanpipe.evaluation.gate import RegisterConfig, beats
 from leanpipe.models.load import load_model, weight_bytes
 from leanpipe.models.offload import loaded_bytes, weight_files
 from leanpipe.training.finetune.lora import load_nf4
@@ -68,20 +67,6 @@ def test_weights_are_counted(tmp_path: Path, form):
 def test_two_models_have_two_digests(tmp_path: Path, form):
     one, same, other = (form(tiny_model(tmp_path / str(place), seed=place // 2)) for place in (0, 1, 2))
     assert weights_digest(one) == weights_digest(same) != weights_digest(other)
-
-
-def test_another_model_in_a_pickle_is_not_taken_for_the_champion(tmp_path: Path):
-    figures = {"bits_per_byte_error": 0.001, "held_out_digest": "text"}
-    champion, challenger = (
-        figures
-        | {"bits_per_byte": bits, "size_bytes": weight_bytes(path), "weights_digest": weights_digest(path)}
-        for bits, path in (
-            (1.5, as_pickle(tiny_model(tmp_path / "a"))),
-            (1.0, as_pickle(tiny_model(tmp_path / "b", seed=1))),
-        )
-    )
-    verdict = beats(challenger, champion, RegisterConfig())
-    assert verdict.promote, verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_a_missing_file_is_named(tmp_path):
         ("a.jsonl.gz", gzip.compress(json.dumps({"messages": ASKED}).encode())),
         ("a.ndjson", json.dumps({"messages": ASKED}).encode()),
     ],
+    ids=["json", "csv", "tsv", "messages in csv", "gzip", "ndjson"],
 )
 def test_every_kind_of_file_says_the_same(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
