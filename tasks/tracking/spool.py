@@ -170,6 +170,11 @@ def names(home: Home) -> list[str]:
     return sorted(path.parent.name for path in home.spool.glob(f"*/{_STATE}"))
 
 
+def dead_runs(home: Home) -> list[str]:
+    """The runs of which a dead process on this machine left something to tell: reads a folder, and is as cheap as that."""
+    return [name for name in names(home) if is_dead(home, name)]
+
+
 def is_dead(home: Home, name: str) -> bool:
     """Whether the run `name` has a spool that the death of a process on this machine left, for the server that is ours."""
     state = read_state(home, name)

@@ -19,7 +19,7 @@ from leanpipe.core.home import Home
 from leanpipe.processes.run_lock import RunIsHeld, hold, is_held
 from tasks.tracking.elsewhere import restore_experiment
 from tasks.tracking.patience import short
-from tasks.tracking.spool import Entry, Spool, home_id, is_dead, names
+from tasks.tracking.spool import Entry, Spool, dead_runs, home_id, is_dead, names
 
 log = logging.getLogger("leanpipe.tracking")
 
@@ -222,7 +222,7 @@ def end_dead_runs(home: Home) -> list[str]:
     Gives the names of those that are settled. It only reads one folder if there is none. If MLflow does not answer, what is
     left waits for the next call; until then this one lasts as long as a request does.
     """
-    return [name for name in names(home) if is_dead(home, name) and _try_to_settle(home, name)]
+    return [name for name in dead_runs(home) if _try_to_settle(home, name)]
 
 
 def _try_to_settle(home: Home, name: str) -> bool:
