@@ -178,9 +178,7 @@ class _Trainer(Trainer):
         self.meter = SpeedMeter(self._tokens_per_step, flops_per_token(unwrap_adapters(model), block), peak)
         self._guard = DivergenceGuard(config.spike)
         self._kept_loss: float | None = None  # where other weights are kept than those of the last step
-        self._in_memory = config.micro_batch and config.in_memory
-        if not self._in_memory:
-            self._in_memory = micro_batch.first_guess(unwrap_adapters(model), config, block)
+        self._in_memory = micro_batch.first_guess(unwrap_adapters(model), config, block)
         if checkpoint:
             self._restore(json.loads((checkpoint / _STATE).read_text()))
         self.remove_callback(PrinterCallback)
