@@ -1,5 +1,6 @@
 """What the keys of results hold: every setting of every stage is in them, or says why it is not."""
 
+import dataclasses
 import importlib
 import warnings
 from collections.abc import Iterator
@@ -46,6 +47,12 @@ def config_of(stage: Stage) -> StageConfig:
     return stage.config_type(**NEEDED.get(stage.name, {}))
 
 
+def inputs_of(stage: Stage) -> dict[str, Artifact]:
+    """Something for each of its roles; there is no such file."""
+    roles = (one.name for one in dataclasses.fields(stage.inputs_type))
+    return {role: Artifact(name=role, path=Path("/nowhere"), digest=role) for role in roles}
+
+
 def leaves(config: StageConfig, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every field that holds no other settings, by its path, and its marks."""
     for name, field in type(config).model_fields.items():
@@ -84,7 +91,8 @@ def test_a_setting_is_in_the_key_unless_it_says_why_not(stage: Stage):
     left_out = set()
     for path, marks in leaves(config):
         with warnings.catch_warnings(action="ignore"):  # another value may be none that is allowed
-            same = stage.key(changed(config, path), {}, HERE) == stage.key(config, {}, HERE)
+            other = stage.key(changed(config, path), inputs_of(stage), HERE)
+        same = other == stage.key(config, inputs_of(stage), HERE)
         why = [mark.why for mark in marks if isinstance(mark, NotInKey)]
         assert same == bool(why) and all(len(one.split()) > 3 for one in why), path
         left_out |= {path} if same else set()
@@ -105,7 +113,8 @@ def test_the_device_is_in_the_keys_of_what_is_computed_on_it(stage: Stage):
     config = config_of(stage)
 
     def same(**other: str) -> bool:
-        return stage.key(config, {}, HERE | other) == stage.key(config, {}, HERE)
+        inputs = inputs_of(stage)
+        return stage.key(config, inputs, HERE | other) == stage.key(config, inputs, HERE)
 
     without = stage.name in WITHOUT_DEVICE
     assert same(kind="cuda") == same(arithmetic="fp32") == without

@@ -18,8 +18,11 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "could 
 def first_guess(model: Any, config: TrainingConfig, length: int) -> int:
     """Estimate with how many blocks of `length` tokens to begin.
 
-    A divisor of a process's share of a batch that should fit into the free memory and keeps the device busy.
+    As many as are asked for, or a divisor of a process's share of a batch that should fit into the free memory and keeps the
+    device busy.
     """
+    if config.micro_batch:
+        return config.in_memory
     alone = config.model_copy(update={"micro_batch": 1})
     each = activations(size_of(model.config), alone, length, device.name())
     fitting = min(int(_SHARE * device.free_memory()) // each, _ENOUGH_TOKENS[device.name()] // length)

@@ -180,9 +180,7 @@ class _Trainer(Trainer):
         )
         self._guard = DivergenceGuard(config.spike)
         self._kept_loss: float | None = None  # where other weights are kept than those of the last step
-        self._in_memory = config.micro_batch and config.in_memory
-        if not self._in_memory:
-            self._in_memory = micro_batch.first_guess(unwrap_adapters(model), config, block)
+        self._in_memory = micro_batch.first_guess(unwrap_adapters(model), config, block)
         if checkpoint:
             self._restore(json.loads((checkpoint / _STATE).read_text()))
         self.remove_callback(PrinterCallback)
