@@ -162,9 +162,12 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     outcome = train(model, CrossEntropy(), text, config, out, report)
     save_adapter(model, out / "adapter")
     del model
-    save_model(merge(inputs.model, out / "adapter"), tokenizer, out)
     # Of the models as they are read, before and after: those that were trained may have a base of 4 bits.
-    before, after = (_measure(config, folder, text, general) for folder in (inputs.model, out))
+    before = _measure(config, inputs.model, text, general)
+    if before.general is not None:
+        report.metrics({"general_bits_per_byte_before": before.general})
+    save_model(merge(inputs.model, out / "adapter"), tokenizer, out)
+    after = _measure(config, out, text, general)
     forgotten = _forgotten(before.general, after.general, report)
     return {
         "initial_validation_loss": before.loss,
@@ -283,13 +286,9 @@ def _forgotten(before: float | None, after: float | None, report: Report) -> Sum
     """Bits per byte of general text before and after, and the difference: what the instructions cost."""
     if before is None or after is None:
         return {}
-    figures = {
-        "general_bits_per_byte_before": before,
-        "general_bits_per_byte": after,
-        "forgotten_bits_per_byte": after - before,
-    }
+    figures = {"general_bits_per_byte": after, "forgotten_bits_per_byte": after - before}
     report.metrics(figures)
-    return figures
+    return {"general_bits_per_byte_before": before, **figures}
 
 
 def _write_mask(examples: _Examples, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:

@@ -86,7 +86,7 @@ class KillAfterwards(Silent):
     """Kills the first of the processes once they have trained, while it merges and saves."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        if "forgotten_bits_per_byte" in values:
+        if "general_bits_per_byte_before" in values:
             kill(0)
 
 
