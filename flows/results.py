@@ -6,13 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel
 
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
 from tasks.figures import headline
 from tasks.run import Run
+from tasks.tracking.pages import show_link, show_page
 from tasks.tracking.registry import Registered
 
 log = logging.getLogger("leanpipe.run")
@@ -41,11 +41,11 @@ def show(
     if registered:
         log.info("%s", _registered_line(registered).replace("**", ""))
         markdown += f"\n{_registered_line(registered)}\n"
-    create_markdown_artifact(markdown, key="result", description="Every model and every stage of this run")
-    run.tracking.client.log_text(run.mlflow_run, markdown, "summary.md")
+    show_page(markdown, "result", "Every model and every stage of this run")
+    run.tracking.log_text(run.mlflow_run, markdown, "summary.md")
     if url := run.tracking.url(run.mlflow_run):
         log.info("This run in MLflow: %s", url)
-        create_link_artifact(url, link_text="This run in MLflow", key="mlflow-run")
+        show_link(url, "This run in MLflow", "mlflow-run")
     return RunResult(mlflow_run=run.mlflow_run, stages=run.results, models=rows, registered=registered)
 
 
@@ -60,7 +60,7 @@ def _picture(run: Run, rows: Mapping[str, Mapping[str, Any]]) -> None:
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "size_against_quality.png"
         draw_size_against_quality(rows, picture)  # type: ignore[arg-type]
-        run.tracking.client.log_artifact(run.mlflow_run, str(picture))
+        run.tracking.log_file(run.mlflow_run, picture)
 
 
 def _registered_line(registered: Registered) -> str:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact
-
 from leanpipe.core.config import flatten
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.overrides import write_override
@@ -12,6 +10,7 @@ from leanpipe.settings.presets import PRESETS
 from leanpipe.settings.quick import QuickSettings
 from tasks.run import Run
 from tasks.tracking.about import description
+from tasks.tracking.pages import show_page
 from tasks.tracking.progress import say
 
 
@@ -20,10 +19,8 @@ def show_settings(run: Run, choice: QuickSettings) -> None:
     chosen = "; ".join(write_override(path, value) for path, value in choice.chosen().items()) or "nothing"
     say(f"  preset {choice.preset}; chosen: {chosen}")
     page = settings_page(choice)
-    create_markdown_artifact(
-        page, key="settings", description="What was chosen, and what the preset filled in"
-    )
-    run.tracking.client.log_text(run.mlflow_run, page, "settings.md")
+    show_page(page, "settings", "What was chosen, and what the preset filled in")
+    run.tracking.log_text(run.mlflow_run, page, "settings.md")
     tags = {"leanpipe.preset": str(choice.preset), "leanpipe.chosen": chosen}
     tags |= description(f"Preset {choice.preset}; chosen: {chosen}")
     run.tracking.log_figures(run.mlflow_run, tags)

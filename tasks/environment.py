@@ -44,7 +44,7 @@ def environment(home: Home) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{home.mlflow_database}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # to the experiment's empty page, at each stage
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five processes of 240 MB each, for nothing of ours
         "DO_NOT_TRACK": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

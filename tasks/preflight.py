@@ -1,7 +1,6 @@
 """What can be known before a run: a refusal of what cannot work or cannot fit, and the plan of the rest."""
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from leanpipe.core import device
@@ -11,6 +10,7 @@ from leanpipe.planning.plan import plan_flow
 from leanpipe.planning.preflight import CheckConfig, check
 from leanpipe.planning.steps import RunInputs, Story
 from tasks.run import Run
+from tasks.tracking.pages import show_page
 
 
 @task(name="preflight", task_run_name="preflight", persist_result=False, cache_policy=NO_CACHE)
@@ -26,8 +26,6 @@ def preflight(run: Run, story: Story, settings: StageConfig, given: RunInputs) -
     inputs |= {"instructions": given.instructions} if given.instructions else {}
     run.compute_untracked(check, CheckConfig(device=device.name(), steps=steps), inputs)
     markdown = plan.markdown()
-    create_markdown_artifact(
-        markdown, key="plan", description="Memory, disk and time that this run will take"
-    )
-    run.tracking.client.log_text(run.mlflow_run, markdown, "plan.md")
+    show_page(markdown, "plan", "Memory, disk and time that this run will take")
+    run.tracking.log_text(run.mlflow_run, markdown, "plan.md")
     plan.check()

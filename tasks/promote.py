@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping
 
 from leanpipe.core.store import Artifact
-from leanpipe.evaluation.evaluate import evaluate
-from leanpipe.evaluation.gate import Choice, beats, choose
+from leanpipe.evaluation.gate import Choice, choose
 from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.model_card import model_card
 from leanpipe.settings.flows import PipelineConfig
+from tasks.contest import Contest
 from tasks.run import Run
-from tasks.tracking.registry import Candidate, Registered, champion, register
+from tasks.tracking.registry import Candidate, Registered, register
+from tasks.training_text import corpora_of
 
 REFERENCES = ("teacher", "student")  # measured to compare with, never registered
 
@@ -22,28 +23,29 @@ def promote(
     evaluations: Mapping[str, Artifact],
     documents: Artifact,
 ) -> Registered | None:
-    """Register the best model that meets the policy; None if none does. The reason is in the run's tags."""
+    """Register the best model that meets the policy; None if none does. The reason is in the run's tags.
+
+    It is a version, and `challenger`, before anybody asks whether it becomes champion: whatever the answer, it is not lost.
+    """
     policy = config.registration
     candidates = {label: evaluations[label].summary for label in models if label not in REFERENCES}
     choice = choose(candidates, policy)
     run.tracking.log_figures(run.mlflow_run, {"registration.choice": choice.reason})
     if choice.label is None:
         return None
-    # The champion is measured again, on this run's text: its old figures may come from another.
-    current = champion(policy.name)
-    rival = current and run.stage(
-        evaluate, config.evaluate, label="evaluate-champion", model=current, documents=documents
-    )
-    verdict = beats(candidates[choice.label], rival.summary if rival else None, policy)
+    model = models[choice.label]
     candidate = Candidate(
         label=choice.label,
-        model=models[choice.label],
+        model=model,
         figures=candidates[choice.label],
         card=_card(run, config, choice, evaluations),
         reason=choice.reason,
         documents=documents.digest,
+        trained_on=tuple(corpora_of(run.store, (model.digest, documents.digest))),
     )
-    registered = register(run, policy.name, candidate, verdict)
+    version = run.tracking.answer("the registration", lambda: register(run, policy.name, candidate))
+    contest = Contest(run, policy, config.evaluate, documents)
+    registered = contest.decide(version, evaluations[choice.label])
     figures = {
         "version": registered.version,
         "verdict": registered.reason,

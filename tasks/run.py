@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 
 from prefect import task
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
@@ -16,7 +16,7 @@ from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.home import Home
 from leanpipe.core.report import MultiReport, Report, Silent
 from leanpipe.core.stage import Inputs, Stage
-from leanpipe.core.store import REPORT, Artifact, Store
+from leanpipe.core.store import REPORT, Artifact, Store, digest_json
 from leanpipe.planning.references import import_for_plans
 from leanpipe.planning.steps import present
 from leanpipe.processes.fork_client import ForkServer, StageDied
@@ -24,9 +24,10 @@ from leanpipe.processes.run_stage import run_stage
 from tasks.figures import headline
 from tasks.tracking.about import about_run
 from tasks.tracking.elsewhere import restore_experiment
-from tasks.tracking.pages import show_pages
+from tasks.tracking.pages import pages_of_a_run, show_pages
+from tasks.tracking.patience import ask_aside
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
-from tasks.tracking.runs import MlflowReport, Tracking
+from tasks.tracking.runs import Tracking
 
 log = logging.getLogger("leanpipe.run")
 # Prefect takes what leanpipe logs into the page of a run, but sets no level; the root's leaves out what is no warning.
@@ -87,8 +88,8 @@ class Run:
         how = "found in the store" if cached else f"done in {artifact.seconds:.1f} s"
         log.info("%s: %s: %s", label, how, headline(artifact.summary))
         self.tracking.headline(self.mlflow_run, label, artifact)
-        if cached and (origin := self.tracking.run_of(artifact.key or "")):
-            self.tracking.log_figures(self.mlflow_run, {f"leanpipe.cached.{label}": origin})
+        if cached and artifact.key:
+            self.tracking.log_origin(self.mlflow_run, label, artifact.key)
         if stage.dataset:
             self.tracking.log_inputs(self.mlflow_run, {stage.dataset.name: artifact})
         show_pages(stage.pages, artifact.path / REPORT)
@@ -118,16 +119,25 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
         _imports.join()
     home = home or Home.from_environment()
     tracking = Tracking(home)
-    restore_experiment(tracking.client, tracking.experiment_id)
+    ask_aside("the run", lambda: restore_experiment(tracking.client, tracking.experiment_id))
     tags = {"leanpipe.flow_run": str(flow_run.id)}
+    settings = flatten(config)
+    # The same command again goes on where the last one failed; every run of a deployment is one of its own.
+    key = "" if _is_deployed() else digest_json([name, settings])[:32]
     try:
-        with tracking.run(f"{flow_run.name} ({name})", tags, flatten(config)) as run_id:
+        called = f"{flow_run.name} ({name})"  # a table shows the beginning: what tells runs apart comes first
+        with pages_of_a_run(), tracking.run(called, tags, settings, key) as run_id:
             page = str(flow_run.ui_url or "")
             links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
             tracking.log_figures(run_id, {"prefect.flow": name, **links, **about_run(name)})
             yield Run(home, tracking, run_id)
     finally:
         fork_server.stop()
+
+
+def _is_deployed() -> bool:
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
 
 
 def _cache_key(context: TaskRunContext, parameters: Mapping[str, Any]) -> str:
@@ -150,25 +160,19 @@ def _stage_task(
     run: Run, stage: Stage, config: StageConfig, inputs: Inputs, label: str, key: str
 ) -> Artifact:
     """One stage: computed, or taken from the store, and tracked as a child run."""
-    tags = {"mlflow.parentRunId": run.mlflow_run, "leanpipe.stage": label, "leanpipe.key": key}
     terminal = TerminalProgress(label)
-    # What nobody computes any more was cut off: this attempt resumes it, in the same MLflow run.
-    busy = run.store.is_locked(f"{stage.name}-{key}")
-    earlier = None if busy else run.tracking.unfinished(key)
-    with run.tracking.run(label, tags, flatten(config), resume=earlier) as run_id:
-        mlflow_report = MlflowReport(run.tracking.client, run_id)
+    with run.tracking.stage_run(run.mlflow_run, label, key, flatten(config)) as stage_run:
         log.info("%s: begun", label)
         try:
-            report = MultiReport([mlflow_report, PrefectProgress(label), terminal])
+            report = MultiReport([run.tracking.report(stage_run), PrefectProgress(label), terminal])
             artifact = run.compute_untracked(stage, config, inputs, report)
         finally:
             terminal.close()
-            mlflow_report.flush()
         run.tracking.log_figures(
-            run_id, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
+            stage_run, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
         )
-        run.tracking.log_inputs(run_id, dict(_named(inputs)))
-        run.tracking.log_files(run_id, artifact.path / REPORT, REPORT)
+        run.tracking.log_inputs(stage_run, dict(_named(inputs)))
+        run.tracking.log_files(stage_run, artifact.path / REPORT, REPORT)
     return artifact
 
 

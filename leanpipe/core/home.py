@@ -49,6 +49,16 @@ class Home:
         return self.root / "mlartifacts"
 
     @property
+    def runs(self) -> Path:
+        """A file for each run whose process lives, or was killed: see leanpipe/processes/run_lock.py."""
+        return self.root / "runs"
+
+    @property
+    def spool(self) -> Path:
+        """What MLflow is still to be told, by run."""
+        return self.root / "mlflow-spool"
+
+    @property
     def servers_file(self) -> Path:
         """Addresses of the servers that `leanpipe up` runs, while it runs them."""
         return self.root / "servers.json"

@@ -1,6 +1,6 @@
 """What was made of what: the results in a store, linked by the digests of what they were made from."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -69,6 +69,27 @@ def uses(
                 if how in ("trained on it", "prepared from it"):
                     waiting.append(child)
     return sorted(found.values(), key=lambda use: (use.result.published, use.result.key))
+
+
+def learned_from(
+    results: Sequence[Result], digests: Iterable[str], uses_of: Callable[[str, str], Uses]
+) -> list[Result]:
+    """Everything that came, by way of any number of stages, into what these digests name and that it learned from.
+
+    The corpora among them are the results of `clean`. What lies outside of the store, or was deleted, leads no further.
+    """
+    by_digest = {digest: result for result in results for digest in result.digests}
+    found: dict[str, Result] = {}
+    waiting = list(digests)
+    while waiting:
+        result = by_digest.get(waiting.pop())
+        if result is None or result.key in found:
+            continue
+        found[result.key] = result
+        for role, given in result.inputs.items():
+            if uses_of(result.stage, role).get(LEARNT) in ("trained on it", "prepared from it"):
+                waiting += given
+    return sorted(found.values(), key=lambda result: (result.published, result.key))
 
 
 def _takers(results: Sequence[Result]) -> dict[str, list[tuple[Result, str]]]:

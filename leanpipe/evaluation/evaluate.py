@@ -125,7 +125,7 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
     reads={"model": MEASURES, "documents": TESTED_ON},
 )
 def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: Report) -> Summary:
-    """Write `evaluation.json` (every figure), `generations.jsonl`, and pictures and answers for people.
+    """Write `evaluation.json` (every figure, each document's score), `generations.jsonl`, and pictures and answers for people.
 
     Sizes and memory are in bytes. `peak_memory_bytes` is what the process needed on top of what it held before the model
     was loaded, at the most, while loading, reading, writing and answering one request at a time.

@@ -1,4 +1,4 @@
-"""Which model is registered, and whether it becomes the champion. Pure decisions, each with its reason and numbers."""
+"""Which of a run's models is registered. Pure decisions, each with its reason and numbers."""
 
 import math
 from collections.abc import Mapping
@@ -26,11 +26,20 @@ class RegisterConfig(StageConfig):
     prefer_smaller: bool = True
     """Of the candidates that may be registered take the smallest; if off, take the one with the fewest bits per byte."""
 
-    min_improvement: float = Field(0.0, ge=0.0, le=1.0)
-    """A challenger becomes champion if its bits per byte are lower by more than this share of the champion's…"""
+    min_improvement: float = Field(0.001, ge=0.0, le=1.0)
+    """A challenger becomes champion if its bits per byte are certainly lower by more than this share of the champion's…"""
+
+    non_inferiority_margin: float = Field(0.01, ge=0.0, le=1.0)
+    """…or if they are certainly higher by less than this share of the champion's, and of the best champion's so far…"""
 
     min_size_saving: float = Field(0.1, ge=0.0, le=1.0)
-    """…or if it is as good within the standard error and smaller on disk by at least this share."""
+    """…and it is smaller on disk by at least this share."""
+
+    confidence: float = Field(0.95, ge=0.5, le=0.9999)
+    """What is certain: the difference's interval at this level lies wholly on one side."""
+
+    min_documents: int = Field(5, ge=2, le=1_000_000)
+    """Decide nothing on fewer documents than this: what a few happen to say is not what the next would."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +59,13 @@ class Choice:
     assessments: dict[str, Assessment]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the challenger becomes the champion, and why."""
-
-    promote: bool
-    reason: str
-
-
 def choose(candidates: Mapping[str, Summary], policy: RegisterConfig) -> Choice:
     """The candidate to register, of those that lose little against the best of them and are small enough.
 
     Candidates are summaries of `evaluate`, by label. Raises UserError if there is none, if they were evaluated on
     different text, or if a figure is not finite.
     """
-    _check(candidates)
+    check_figures(candidates)
     best = min(candidates, key=lambda label: candidates[label]["bits_per_byte"])
     assessments = {
         label: _assess(summary, best, candidates[best], policy) for label, summary in candidates.items()
@@ -82,36 +83,6 @@ def choose(candidates: Mapping[str, Summary], policy: RegisterConfig) -> Choice:
     return Choice(chosen, reason, assessments)
 
 
-def beats(challenger: Summary, champion: Summary | None, policy: RegisterConfig) -> Verdict:
-    """Whether `challenger` takes the place of `champion` (None: there is none yet), by their summaries of `evaluate`."""
-    _check({"challenger": challenger})
-    if champion is None:
-        return Verdict(True, f"There is no champion yet: the first has {_quality(challenger)}.")
-    if challenger["held_out_digest"] != champion["held_out_digest"]:
-        return Verdict(
-            False, "The champion was evaluated on other text: evaluate it on this one, then compare."
-        )
-    _check({"champion": champion})
-    if _same_model(challenger, champion):
-        return Verdict(False, f"This is the champion itself, with {_quality(champion)}.")
-    gain = 1 - challenger["bits_per_byte"] / champion["bits_per_byte"]
-    saving = 1 - challenger["size_bytes"] / champion["size_bytes"]
-    error = math.hypot(challenger["bits_per_byte_error"], champion["bits_per_byte_error"])
-    figures = f"{_quality(challenger)} against the champion's {_quality(champion)}"
-    if gain > policy.min_improvement:
-        return Verdict(True, f"{figures}: {gain:.2%} better, and {policy.min_improvement:.2%} is asked for.")
-    as_good = challenger["bits_per_byte"] - champion["bits_per_byte"] <= error
-    if as_good and saving > 0 and saving >= policy.min_size_saving:
-        return Verdict(
-            True, f"{figures}: as good within the standard error of {error:.4f}, and {saving:.1%} smaller."
-        )
-    asked = f"{policy.min_improvement:.2%} better, or as good within {error:.4f} and {policy.min_size_saving:.1%} smaller"
-    return Verdict(
-        False,
-        f"{figures}: {_change(gain, 'better', 'worse')}, {_change(saving, 'smaller', 'larger')}; asked for is more than {asked}.",
-    )
-
-
 def _assess(summary: Summary, best: str, best_summary: Summary, policy: RegisterConfig) -> Assessment:
     loss = summary["bits_per_byte"] / best_summary["bits_per_byte"] - 1
     size = summary["size_bytes"] / 1e6
@@ -123,7 +94,8 @@ def _assess(summary: Summary, best: str, best_summary: Summary, policy: Register
     return Assessment(True, f"{figures}, within the {policy.max_quality_loss:.2%} allowed")
 
 
-def _check(candidates: Mapping[str, Summary]) -> None:
+def check_figures(candidates: Mapping[str, Summary]) -> None:
+    """Raise UserError if nothing can be decided on these summaries of `evaluate`, by label."""
     if not candidates:
         raise UserError("there is no model to choose from: evaluate at least one")
     for label, summary in candidates.items():
@@ -142,14 +114,6 @@ def _check(candidates: Mapping[str, Summary]) -> None:
         )
 
 
-def _same_model(one: Summary, other: Summary) -> bool:
-    return one["weights_digest"] == other["weights_digest"]
-
-
 def _quality(summary: Summary) -> str:
     bits, error = summary["bits_per_byte"], summary["bits_per_byte_error"]
     return f"{bits:.4f} ± {error:.4f} bits/byte at {summary['size_bytes'] / 1e6:.1f} MB"
-
-
-def _change(share: float, up: str, down: str) -> str:
-    return f"{abs(share):.2%} {up if share >= 0 else down}"

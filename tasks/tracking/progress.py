@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tasks.tracking.background import calls
+
 TERMINAL = "LEANPIPE_TERMINAL"
 """Set by `leanpipe run`: somebody looks at this process's standard error."""
 
 
 class PrefectProgress:
-    """A progress artifact of the task run that is running; updated at most every `every_seconds`."""
+    """A progress artifact of the task run that is running; updated at most every `every_seconds`, and nobody waits for it."""
 
     def __init__(self, label: str, every_seconds: float = 3.0):
         self._key = re.sub("[^a-z0-9-]+", "-", label.lower())
@@ -33,6 +35,9 @@ class PrefectProgress:
             return
         self._last = now
         percent = min(100.0, 100.0 * done / total) if total else 100.0
+        calls.add(lambda: self._show(percent, what), key=id(self))
+
+    def _show(self, percent: float, what: str) -> None:
         if self._artifact is None:
             self._artifact = create_progress_artifact(
                 percent, key=self._key, description=f"{self._key}: {what}"

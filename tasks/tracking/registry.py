@@ -1,4 +1,4 @@
-"""The MLflow model registry: versions, the aliases `challenger` and `champion`, and why each was given."""
+"""The MLflow model registry: versions, their files, and the alias `challenger`. `champion_history` moves the other one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,15 @@ from pydantic import BaseModel
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.stage import Summary
-from leanpipe.core.store import Artifact
-from leanpipe.evaluation.gate import Verdict
+from leanpipe.core.store import Artifact, external
 from tasks.run import Run
 from tasks.tracking.elsewhere import has_files
 from tasks.tracking.mlflow_model import description, log_model_folder
-from tasks.tracking.versions import DIGEST, DOCUMENTS, unanswered
+from tasks.tracking.versions import DIGEST, DOCUMENTS, TRAINED_ON, Version, described, unanswered
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _NEWEST = "latest"  # an alias that every model has, and none lists
+_VERDICT = "leanpipe.verdict."  # and when it was given
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Candidate:
     """Why this one of the run's models."""
     documents: str = ""
     """Digest of the cleaned corpus that it was made from."""
+    trained_on: tuple[str, ...] = ()
+    """Keys of all cleaned corpora that it, and what it was made from, learned from."""
 
 
 class Registered(BaseModel):
@@ -51,45 +53,80 @@ class Registered(BaseModel):
     """Why it became champion, or why not."""
 
 
-def champion(name: str) -> Artifact | None:
-    """The champion's model folder on this machine; None if the model `name` has none.
+def model_of(name: str, number: str) -> Artifact:
+    """The model folder of a version, fetched if it lies elsewhere.
 
-    Raises UserError if the registry does not answer.
+    Its digest is the one that it was registered under, so that its evaluation is found in the store; of a version that
+    somebody else registered it is that of its files. Raises UserError if there is no such version, or if its files are out
+    of reach.
     """
-    version = _version(MlflowClient(), name, CHAMPION)
-    if version is None:
-        return None
-    # The digest that it was registered under, so that its evaluation is found in the store.
-    return Artifact(name=f"{name}@{CHAMPION}", path=_folder(version), digest=version.tags[DIGEST])
+    version = _needed(name, number)
+    folder, called = _folder(version), f"{name}@{number}"
+    if digest := version.tags.get(DIGEST):
+        return Artifact(name=called, path=folder, digest=digest)
+    return external(called, folder)
 
 
 def model_folder(name: str, alias_or_version: str) -> Path:
     """The files of a registered model, fetched if they lie elsewhere.
 
-    Raises UserError if there is no such model, or if the registry does not answer.
+    Raises UserError if there is no such model, if its files are out of reach, or if the registry does not answer.
     """
-    client = MlflowClient()
-    version = _version(client, name, alias_or_version)
+    return _folder(_needed(name, alias_or_version))
+
+
+def find_version(client: MlflowClient, name: str, alias_or_version: str) -> Version | None:
+    """Return what is known of a version; None only if the registry says that there is none."""
+    version = _find(client, name, alias_or_version)
+    return version and described(version, ())
+
+
+def _needed(name: str, alias_or_version: str) -> ModelVersion:
+    version = _find(MlflowClient(), name, alias_or_version)
     if version is None:
         raise UserError(
             f"no model {name}@{alias_or_version} is registered: run the pipeline first, or name another"
         )
-    return _folder(version)
+    return version
+
+
+def _find(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion | None:
+    """Return the version; None only if the registry says that there is none: any other error is no answer.
+
+    A model's aliases are read first: to a question for one that it lacks MLflow answers as to a wrong question.
+    """
+    try:
+        if alias_or_version.isdecimal():
+            return client.get_model_version(name, alias_or_version)
+        known = client.get_registered_model(name).aliases
+        if alias_or_version not in known and alias_or_version.lower() != _NEWEST:
+            return None
+        return client.get_model_version_by_alias(name, alias_or_version)
+    except MlflowException as error:
+        if _says(error, RESOURCE_DOES_NOT_EXIST):
+            return None
+        raise unanswered(error) from error
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
-def register(run: Run, name: str, candidate: Candidate, verdict: Verdict) -> Registered:
-    """Make the candidate a version of `name`: `challenger`, and `champion` if that was the verdict."""
+def register(run: Run, name: str, candidate: Candidate) -> Version:
+    """Make the candidate a version of `name`, unless these very files are one, and give it the alias `challenger`.
+
+    One run at a time: two would make two versions of the same files, and MLflow fails where two set one alias.
+    """
     client = run.tracking.client
-    version = _existing(client, name, candidate.model.digest) or _create(run, name, candidate)
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    if verdict.promote:
-        client.set_registered_model_alias(name, CHAMPION, version.version)
-    for tag, value in {"leanpipe.why_chosen": candidate.reason, "leanpipe.verdict": verdict.reason}.items():
-        client.set_model_version_tag(name, version.version, tag, value)
-    current = client.get_model_version_by_alias(name, CHAMPION).version
-    is_champion = str(current) == str(version.version)
-    return Registered(name=name, version=str(version.version), champion=is_champion, reason=verdict.reason)
+    with run.store.locked(f"register-{name}"):
+        version = _existing(client, name, candidate.model.digest) or _create(run, name, candidate)
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return described(version, (CHALLENGER,))
+
+
+def note_verdict(client: MlflowClient, version: Version, time: str, verdict: str) -> None:
+    """Keep with a version what was decided about it; what was decided before stays, and nothing is said twice in a row."""
+    tags = client.get_model_version(version.name, version.version).tags
+    earlier = [value for tag, value in sorted(tags.items()) if tag.startswith(_VERDICT)]
+    if earlier[-1:] != [verdict]:
+        client.set_model_version_tag(version.name, version.version, f"{_VERDICT}{time}", verdict)
 
 
 def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
@@ -100,6 +137,8 @@ def _create(run: Run, name: str, candidate: Candidate) -> ModelVersion:
         DIGEST: candidate.model.digest,
         "leanpipe.label": candidate.label,
         DOCUMENTS: candidate.documents,
+        TRAINED_ON: ",".join(candidate.trained_on),
+        "leanpipe.why_chosen": candidate.reason,
     }
     tags |= {f"leanpipe.{figure}": str(value) for figure, value in candidate.figures.items()}
     return client.create_model_version(
@@ -127,27 +166,25 @@ def _existing(client: MlflowClient, name: str, digest: str) -> ModelVersion | No
     return next((version for version in same if has_files(version)), None)
 
 
-def _version(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion | None:
-    """Return the version; None only if the registry says that there is none: any other error is no answer.
-
-    A model's aliases are read first: to a question for one that it lacks MLflow answers as to a wrong question.
-    """
-    try:
-        if alias_or_version.isdecimal():
-            return client.get_model_version(name, alias_or_version)
-        known = client.get_registered_model(name).aliases
-        if alias_or_version not in known and alias_or_version.lower() != _NEWEST:
-            return None
-        return client.get_model_version_by_alias(name, alias_or_version)
-    except MlflowException as error:
-        if _says(error, RESOURCE_DOES_NOT_EXIST):
-            return None
-        raise unanswered(error) from error
-
-
 def _says(error: MlflowException, code: int) -> bool:
     return error.error_code == ErrorCode.Name(code)
 
 
 def _folder(version: ModelVersion) -> Path:
-    return Path(download_artifacts(f"models:/{version.name}/{version.version}"))
+    name = f"{version.name} version {version.version}"
+    try:
+        return _find_model(Path(download_artifacts(f"models:/{version.name}/{version.version}")))
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise UserError(
+            f"the files of {name} are out of reach at {version.source}: bring them back, or give its aliases to another "
+            f"version ({reason})"
+        ) from error
+
+
+def _find_model(folder: Path) -> Path:
+    """The model within what was registered: MLflow puts one that it logged itself into a folder of its own."""
+    if (folder / "config.json").exists():
+        return folder
+    inside = sorted(path.parent for path in folder.glob("*/config.json"))
+    return inside[0] if len(inside) == 1 else folder

@@ -1,94 +1,131 @@
-"""Everything that is written to MLflow, by explicit run id: `mlflow.active_run` differs between threads.
+"""What is told of runs to MLflow, by explicit run id: `mlflow.active_run` differs between threads.
 
 One flow run is one MLflow run; each stage that it computes is a child of it. A flow run that is retried or resumed finds
-its runs again by its id.
+its runs again by its id. How what is told gets to MLflow: spool.py (the files), writer.py (the requests), sender.py (when).
 """
 
 import json
-import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
 from leanpipe.core.home import Home
 from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Artifact
+from tasks.tracking.patience import ask, ask_aside, no_answer, patience
+from tasks.tracking.sender import Sender, sending
+from tasks.tracking.writer import PARENT, experiment
 
-EXPERIMENT = "leanpipe"
-_PARENT = "mlflow.parentRunId"
-_MOST_PARAMETERS = 100  # of one request
 _LONGEST_PARAMETER = 6000  # characters; MLflow cuts longer ones without a word
+_LONGEST_TAG = 5000
+
+T = TypeVar("T")
 
 
 class Tracking:
-    """The experiment `leanpipe` of the tracking server that MLFLOW_TRACKING_URI names."""
+    """The experiment `leanpipe` of the tracking server that MLFLOW_TRACKING_URI names.
+
+    What is told of a run goes into a spool first: only what needs an answer waits for the server.
+    """
 
     def __init__(self, home: Home):
         self.client = MlflowClient()
-        self.experiment_id = _experiment(self.client, home)
+        self.experiment_id = ask_aside("the run", lambda: experiment(self.client, home))
+        self._home = home
+        self._opened: Sender | None = None
 
     @contextmanager
     def run(
-        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], resume: str | None = None
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], key: str = ""
     ) -> Iterator[str]:
-        """The id of the run that carries `tags`, opened anew or again; it ends FINISHED, FAILED or KILLED.
+        """The id of the run of a flow, which carries `tags`, opened anew or again; it ends FINISHED, FAILED or KILLED.
 
-        `resume` is an earlier run to go on with instead, if there is none with these tags; it gets them.
+        If there is none with these tags, it goes on with one that was begun here for the same `key` and not finished.
+        Raises UserError if MLflow does not answer.
         """
-        run_id = self._find(tags) or self._adopt(resume, tags) or self._create(name, tags)
-        self.client.update_run(run_id, status="RUNNING")
-        self._log_parameters(run_id, parameters)
-        try:
-            yield run_id
-        except BaseException as error:
-            self.client.set_tag(run_id, "leanpipe.error", str(error)[:5000])
-            self.client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-            raise
-        self.client.set_terminated(run_id, "FINISHED")
+        spool = tags["leanpipe.flow_run"]
+        with sending(self._home, spool) as self._opened, self._begun(name, tags, parameters, key) as run:
+            yield self.id_of(run)
 
-    def headline(self, run_id: str, label: str, artifact: Artifact) -> None:
+    @contextmanager
+    def stage_run(self, parent: str, label: str, key: str, parameters: Mapping[str, Any]) -> Iterator[str]:
+        """Our name for the run of a stage, which is a child of `parent`: MLflow may hear of it later.
+
+        It goes on with one that was begun here for the same result and not finished, if nobody works at that any more.
+        """
+        tags = {PARENT: parent, "leanpipe.stage": label, "leanpipe.key": key}
+        with self._begun(label, tags, parameters, key) as run:
+            yield run
+
+    def id_of(self, run: str) -> str:
+        """MLflow's id of the run that we know as `run`. Raises UserError if it does not say."""
+        ids = self._sender.spool.state.ids
+        if not self._sender.wait(lambda: run in ids, patience(), "the run"):
+            raise no_answer("the run", self._sender.why())
+        return ids[run]
+
+    def wait_until_sent(self, why: str) -> None:
+        """Return when MLflow knows all that it was told: it answers. Raises UserError if it does not."""
+        if not self._sender.wait(self._sender.spool.is_sent, patience(), why):
+            raise no_answer(why, self._sender.why())
+
+    def answer(self, why: str, question: Callable[[], T]) -> T:
+        """The answer to a question to MLflow without which `why` cannot go on; waits while MLflow is away.
+
+        Raises UserError when that is for too long, and what the question raises for any other reason.
+        """
+        self.wait_until_sent(why)
+        return ask(why, question)
+
+    def report(self, run: str) -> "MlflowReport":
+        """What a stage reports its figures to."""
+        return MlflowReport(self._sender, run)
+
+    def headline(self, run: str, label: str, artifact: Artifact) -> None:
         """Show a stage's figures in the run of the whole flow, so that comparing two flows compares everything."""
         figures = dict(artifact.summary) | {
             "seconds": artifact.seconds,
             "peak_memory_bytes": artifact.peak_memory,
         }
-        self.log_figures(run_id, {f"{label}.{name}": value for name, value in figures.items()})
+        self.log_figures(run, {f"{label}.{name}": value for name, value in figures.items()})
 
-    def log_figures(self, run_id: str, figures: Mapping[str, Any]) -> None:
+    def log_figures(self, run: str, figures: Mapping[str, Any]) -> None:
         """Numbers become metrics, texts become tags."""
         numbers = {name: value for name, value in figures.items() if _is_number(value)}
-        texts = {name: value for name, value in figures.items() if isinstance(value, str)}
-        report = MlflowReport(self.client, run_id)
-        report.metrics(numbers)
-        report.flush()
-        self.client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in texts.items()])
+        texts = {name: value[:_LONGEST_TAG] for name, value in figures.items() if isinstance(value, str)}
+        if numbers:
+            self.report(run).metrics(numbers)
+        if texts:
+            self._tell("tags", run, values=texts)
 
-    def log_files(self, run_id: str, folder: Path, under: str | None = None) -> None:
+    def log_files(self, run: str, folder: Path, under: str) -> None:
+        """Send the files of a folder, as they are now."""
         if folder.is_dir():
-            self.client.log_artifacts(run_id, str(folder), under)
+            self._tell("files", run, place=self._sender.spool.add_files(folder, under))
 
-    def log_inputs(self, run_id: str, inputs: Mapping[str, Artifact]) -> None:
+    def log_file(self, run: str, path: Path) -> None:
+        """Send a file, as it is now."""
+        self._tell("files", run, place=self._sender.spool.add_files(path, path.name))
+
+    def log_text(self, run: str, text: str, name: str) -> None:
+        """Send a text as a file `name`."""
+        self._tell("files", run, place=self._sender.spool.add_files(text, name))
+
+    def log_inputs(self, run: str, inputs: Mapping[str, Artifact]) -> None:
         """What the run works on, by content, under MLflow's data sets, each with the figures that are known of it."""
-        given = [
-            DatasetInput(_dataset(artifact), [InputTag("mlflow.data.context", role)])
-            for role, artifact in inputs.items()
-        ]
-        self.client.log_inputs(run_id, given)
+        if inputs:
+            values = [(role, _dataset(artifact)) for role, artifact in inputs.items()]
+            self._tell("inputs", run, values=values)
 
-    def unfinished(self, key: str) -> str | None:
-        """The latest run in which the result `key` was begun and not finished."""
-        return self._find({"leanpipe.key": key}, "attributes.status != 'FINISHED'")
-
-    def run_of(self, key: str) -> str | None:
-        """The run in which the result `key` was last computed."""
-        return self._find({"leanpipe.key": key})
+    def log_origin(self, run: str, label: str, key: str) -> None:
+        """Say in the run's tags in which run the result `key` was computed that it found in the store."""
+        self._tell("origin", run, label=label, key=key)
 
     def url(self, run_id: str) -> str | None:
         """The run's page, if a server shows it."""
@@ -100,82 +137,52 @@ class Tracking:
             else None
         )
 
-    def _find(self, tags: Mapping[str, str], *conditions: str) -> str | None:
-        equal = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-        query = " and ".join([*equal, *conditions])
-        runs = self.client.search_runs([self.experiment_id], query, max_results=1)
-        return runs[0].info.run_id if runs else None
+    @property
+    def _sender(self) -> Sender:
+        assert self._opened, "no run is open"
+        return self._opened
 
-    def _adopt(self, run_id: str | None, tags: Mapping[str, str]) -> str | None:
-        """Let the run `run_id` belong to the flow run that finishes it; the one that began it finds it by a tag."""
-        if run_id is None:
-            return None
-        begun_by = self.client.get_run(run_id).data.tags.get(_PARENT)
-        if begun_by and begun_by != tags.get(_PARENT):
-            self.client.set_tag(run_id, "leanpipe.begun_by", begun_by)
-            self.client.set_tag(begun_by, f"leanpipe.resumed.{tags.get('leanpipe.stage', '')}", run_id)
-        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-        return run_id
+    @contextmanager
+    def _begun(
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], key: str
+    ) -> Iterator[str]:
+        run = f"{name[:40]} {uuid.uuid4().hex}"
+        values = {name: str(value)[:_LONGEST_PARAMETER] for name, value in parameters.items()}
+        self._tell("open", run, name=name, tags=dict(tags), key=key)
+        self._tell("parameters", run, values=values)
+        try:
+            yield run
+        except BaseException as error:
+            self._end(run, "FAILED" if isinstance(error, Exception) else "KILLED", str(error) or repr(error))
+            raise
+        self._end(run, "FINISHED")
 
-    def _create(self, name: str, tags: Mapping[str, str]) -> str:
-        return self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name).info.run_id
+    def _end(self, run: str, status: str, error: str = "") -> None:
+        self._tell("end", run, status=status, error=error[:_LONGEST_TAG], time=_now())
 
-    def _log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        known = self.client.get_run(run_id).data.params  # they cannot change, and a resumed run has them
-        entries = [
-            Param(name, str(value)[:_LONGEST_PARAMETER])
-            for name, value in parameters.items()
-            if name not in known
-        ]
-        for start in range(0, len(entries), _MOST_PARAMETERS):
-            self.client.log_batch(run_id, params=entries[start : start + _MOST_PARAMETERS])
+    def _tell(self, what: str, run: str, **entry: Any) -> None:
+        self._sender.spool.append(do=what, run=run, **entry)
 
 
 class MlflowReport:
-    """A stage's `Report` into one MLflow run. Metrics go in batches, so that a slow server does not slow training.
+    """A stage's `Report` into one MLflow run: into its spool, so that a slow server does not slow training."""
 
-    What an earlier attempt told of a step stays, and is not told again: a stage that resumes does its last steps once more.
-    """
-
-    def __init__(self, client: MlflowClient, run_id: str, every_seconds: float = 2.0):
-        self._client = client
-        self._run_id = run_id
-        self._every_seconds = every_seconds
-        self._waiting: list[Metric] = []
-        self._last_flush = time.monotonic()
-        self._earlier = set(client.get_run(run_id).data.metrics)
-        self._last_steps: dict[str, int] = {}
+    def __init__(self, sender: Sender, run: str):
+        self._spool = sender.spool
+        self._run = run
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        now = int(time.time() * 1000)
-        self._waiting += [
-            Metric(name, float(value), now, step or 0)
-            for name, value in values.items()
-            if math.isfinite(value) and (step is None or step > self._last_step(name))
-        ]
-        if time.monotonic() - self._last_flush > self._every_seconds:
-            self.flush()
+        numbers = {name: float(value) for name, value in values.items()}
+        self._spool.append(do="metrics", run=self._run, time=_now(), step=step, values=numbers)
 
     def progress(self, done: float, total: float, what: str) -> None: ...
 
-    def _last_step(self, name: str) -> int:
-        """That an earlier attempt told; asked for when it is needed, for a flow's run has a hundred figures without steps."""
-        if name not in self._earlier:
-            return -1
-        if name not in self._last_steps:
-            history = self._client.get_metric_history(self._run_id, name)
-            self._last_steps[name] = max(metric.step for metric in history)
-        return self._last_steps[name]
 
-    def flush(self) -> None:
-        """Send what is waiting now."""
-        for start in range(0, len(self._waiting), 500):
-            self._client.log_batch(self._run_id, metrics=self._waiting[start : start + 500])
-        self._waiting = []
-        self._last_flush = time.monotonic()
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
-def _dataset(artifact: Artifact) -> Dataset:
+def _dataset(artifact: Artifact) -> dict[str, str | None]:
     """Describe it as `mlflow.log_input` would: name, digest and place, and of a table its columns and number of rows."""
     source = json.dumps({"uri": str(artifact.path)})
     figures = {name: value for name, value in artifact.summary.items() if _is_number(value)}
@@ -187,22 +194,15 @@ def _dataset(artifact: Artifact) -> Dataset:
         figures = {"num_rows": figures.get(table.rows), **figures}
     profile = json.dumps(figures) if figures else None
     # MLflow takes no longer digest.
-    return Dataset(artifact.name, artifact.digest[:36], "local", source, schema, profile)
-
-
-def _experiment(client: MlflowClient, home: Home) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found:
-        return found.experiment_id
-    # On a server of somebody else's the server says where artifacts go; in our own home we do.
-    own = str(home.mlflow_database) in os.environ.get("MLFLOW_TRACKING_URI", "")
-    try:
-        return client.create_experiment(EXPERIMENT, home.mlflow_artifacts.as_uri() if own else None)
-    except MlflowException:
-        created_meanwhile = client.get_experiment_by_name(EXPERIMENT)
-        if created_meanwhile is None:
-            raise
-        return created_meanwhile.experiment_id
+    digest = artifact.digest[:36]
+    return {
+        "name": artifact.name,
+        "digest": digest,
+        "source_type": "local",
+        "source": source,
+        "schema": schema,
+        "profile": profile,
+    }
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """What the model registry holds, for who asks. Asking needs no Prefect."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,6 +11,8 @@ from leanpipe.core.home import Home
 
 DIGEST, DOCUMENTS = "leanpipe.digest", "leanpipe.documents"
 """Tags of a version: digests of its files, and of the cleaned corpus that it was made from."""
+TRAINED_ON = "leanpipe.trained_on"
+"""Tag of a version: keys of all cleaned corpora that it, and what it was made from, learned from."""
 
 
 class Version(BaseModel):
@@ -23,6 +25,8 @@ class Version(BaseModel):
     """Of the files that were registered, as the store knows them."""
     documents: str
     """Digest of the cleaned corpus that it was made from; nothing if that was not written down."""
+    trained_on: list[str] = []
+    """Keys of all cleaned corpora that it, and what it was made from, learned from, as far as they were written down."""
 
 
 def all_versions() -> list[Version]:
@@ -35,16 +39,22 @@ def all_versions() -> list[Version]:
         for alias, number in model.aliases.items():
             aliases.setdefault((model.name, str(number)), []).append(alias)
     versions = (
-        Version(
-            name=version.name,
-            version=str(version.version),
-            aliases=sorted(aliases.get((version.name, str(version.version)), ())),
-            digest=version.tags.get(DIGEST, ""),
-            documents=version.tags.get(DOCUMENTS, ""),
-        )
+        described(version, aliases.get((version.name, str(version.version)), ()))
         for version in _all(client.search_model_versions)
     )
     return sorted(versions, key=lambda one: (one.name, int(one.version)))
+
+
+def described(version: Any, aliases: Iterable[str]) -> Version:
+    """Say what a version of MLflow's is, which has these aliases."""
+    return Version(
+        name=version.name,
+        version=str(version.version),
+        aliases=sorted(aliases),
+        digest=version.tags.get(DIGEST, ""),
+        documents=version.tags.get(DOCUMENTS, ""),
+        trained_on=[key for key in version.tags.get(TRAINED_ON, "").split(",") if key],
+    )
 
 
 def known_versions(home: Home) -> list[Version]:

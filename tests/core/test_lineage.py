@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from leanpipe.core.lineage import Result, read_results, uses
+from leanpipe.core.lineage import Result, learned_from, read_results, uses
 from leanpipe.core.store import Artifact, Store, external
 from tasks.lineage import uses_of
 from tests.support.published_results import publish
@@ -63,6 +63,27 @@ def test_a_tokenizer_that_was_lent_is_no_training(chain):
 
 def test_a_corpus_that_grew_speaks_for_itself(chain):
     assert used(chain, "grown", "train") == {"again": "prepared from it"}
+
+
+def sources(chain: tuple[Store, dict[str, Artifact]], *digests: str) -> list[str]:
+    """The made things that came into what these digests name."""
+    store, made = chain
+    names = {artifact.key: name for name, artifact in made.items()}
+    return [names[one.key] for one in learned_from(read_results(store), digests, uses_of)]
+
+
+def test_all_that_a_model_learned_from(chain):
+    _, made = chain
+    line = ["corpus", "blocks", "student", "adapted", "quantized"]
+    assert sources(chain, made["quantized"].inside("nf4").digest) == line
+    assert sources(chain, made["by path"].digest) == [*line, "by path"]
+    assert sources(chain, "of a model from elsewhere") == []
+
+
+def test_who_lent_a_tokenizer_or_was_grown_from_taught_nothing(chain):
+    _, made = chain
+    assert sources(chain, made["borrowed"].digest) == ["other", "borrowed"]
+    assert sources(chain, made["again"].digest) == ["grown", "again"]
 
 
 def test_results_are_read_in_the_order_of_their_making(chain):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from leanpipe.core.errors import UserError
-from leanpipe.evaluation.gate import RegisterConfig, beats, choose
+from leanpipe.evaluation.gate import RegisterConfig, choose
 
 POLICY = RegisterConfig()
 
@@ -70,47 +70,3 @@ def test_full_ties_are_settled_by_name():
 def test_what_cannot_be_decided_is_refused(candidates, message):
     with pytest.raises(UserError, match=message):
         choose(candidates, POLICY)
-
-
-def test_the_first_becomes_champion():
-    assert beats(model(1.0, 70), None, POLICY).promote
-
-
-@pytest.mark.parametrize(
-    ("challenger", "promoted"),
-    [
-        (model(0.99, 100), True),  # better
-        (model(1.02, 80), True),  # as good within sqrt(0.02² + 0.02²) = 0.028, and 20% smaller
-        (model(1.03, 80), False),  # 0.03 worse is more than the error
-        (model(1.00, 95), False),  # as good, but only 5% smaller
-        (model(1.00, 100), False),  # neither
-        (model(0.90, 100, text="other"), False),  # not comparable
-    ],
-)
-def test_challengers_against_a_champion(challenger, promoted):
-    verdict = beats(challenger, model(1.0, 100, weights="champion"), POLICY)
-    assert verdict.promote is promoted
-    assert verdict.reason
-
-
-def test_an_improvement_must_be_as_large_as_asked_for():
-    policy = RegisterConfig(min_improvement=0.02)
-    assert not beats(model(0.985, 100), model(1.0, 100), policy).promote
-    assert beats(model(0.975, 100), model(1.0, 100), policy).promote
-
-
-def test_a_size_saving_of_zero_still_asks_for_a_smaller_model():
-    policy = RegisterConfig(min_size_saving=0.0)
-    assert not beats(model(1.0, 100, weights="a"), model(1.0, 100, weights="b"), policy).promote
-
-
-def test_a_champion_whose_weights_were_not_counted_is_not_compared_with():
-    """All such evaluations name the same weights, those of no file."""
-    with pytest.raises(UserError, match="champion was evaluated when weights that are no safetensors"):
-        beats(model(1.0, 50, weights="none"), model(1.5, 0, weights="none"), POLICY)
-
-
-def test_the_champion_does_not_beat_itself():
-    verdict = beats(model(0.9, 50, weights="same"), model(1.0, 100, weights="same"), POLICY)
-    assert not verdict.promote
-    assert "champion itself" in verdict.reason

@@ -351,7 +351,10 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "max_size_mb": to(60),
         "prefer_smaller": to(False),
         "min_improvement": to(0.05),
+        "non_inferiority_margin": to(0.001),
         "min_size_saving": to(0.5),
+        "confidence": to(0.99),
+        "min_documents": to(10),
     },
 }
 MISSING = "/not/there"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from leanpipe.settings.quick import QuickSettings
 from tests.flows.form import DOZEN, Form
 from tests.flows.mlflow_runs import children, client, files, parents
 from tests.flows.servers import Servers, free_port, leanpipe, python, running
+from tests.support.mlflow_server import break_database
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -47,6 +49,36 @@ def test_a_second_run_finds_everything_in_the_store(first_run, servers: Servers)
     for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS)):
         assert f"{name:<18} from the store" in second.stderr
     assert "leanpipe version 1 is champion" in second.stdout  # and registers nothing twice
+
+
+def test_a_run_goes_on_while_mlflow_cannot_answer(first_run, servers: Servers):
+    """From its first stage on, until it waits for nothing else."""
+    before = len(parents(client(servers)))
+    settings = ["--set", "tokenize.block_length=96"]
+    with running(servers.home, "run", "prepare-corpus", "--preset", "smoke", *settings) as run:
+        output = servers.home / "run.out"
+        wait_until(lambda: len(parents(client(servers))) > before, run)
+        mend = break_database(servers.home / "mlflow.db")
+        try:
+            wait_until(lambda: "the end of the run waits for it" in output.read_text(), run)
+        finally:
+            mend()
+        assert run.wait(120) == 0, output.read_text()
+    assert "Traceback" not in output.read_text()
+    parent = parents(client(servers))[0]
+    tokenize = children(client(servers), parent)["tokenize"]
+    assert (parent.info.status, tokenize.info.status) == ("FINISHED", "FINISHED")  # type: ignore[attr-defined]
+    told = tokenize.data.metrics  # type: ignore[attr-defined]
+    assert told["tokens"] > 0 and told["tokens"] == parent.data.metrics["tokenize.tokens"]
+    assert "summary.md" in files(client(servers), parent.info.run_id)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until the condition holds, while the process lives."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_the_student_has_learnt(first_run, servers: Servers):

@@ -22,9 +22,12 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import Store
-from leanpipe.evaluation.gate import RegisterConfig, beats, choose
+from leanpipe.evaluation.gate import RegisterConfig, choose
 from leanpipe.evaluation.model_card import model_card
+from leanpipe.evaluation.paired import Evaluated
+from leanpipe.evaluation.verdict import judge
 from leanpipe.settings.flows import SETTINGS as OF_EACH_FLOW
+from tests.evaluation.scores import evaluated
 from tests.flows.alternatives import BASES, GIVEN, MISSING, ROWS, SECTIONS
 from tests.flows.schemas import leaves
 from tests.flows.workshop import STAGES, Workshop, fingerprint
@@ -158,13 +161,22 @@ def no_stage(*_: Any) -> Any:
 def registered(policy: RegisterConfig) -> tuple:
     """What is registered of three candidates, how it is called, and which of two challengers wins."""
     candidates = {"adapted": figures(1.00, 160), "int8": figures(1.01, 100), "nf4": figures(1.04, 70)}
-    champion = figures(1.00, 100)
-    better, smaller = figures(0.97, 100), figures(1.00, 80)
+    champion = scored(1.00, 100)
+    better, smaller = scored(0.97, 100), scored(1.00, 80)
+    few, noisy = scored(0.95, 100, documents=6), scored(0.987, 100, noise=0.025)
+    a_little_worse = scored(1.005, 80)
     card = model_card(
         name=policy.name, label="nf4", teacher="tiny", corpus="topics", stages={}, rows=candidates, reason="-"
     )
-    verdicts = [beats(challenger, champion, policy).promote for challenger in (better, smaller)]
+    challengers = (better, smaller, few, noisy, a_little_worse)
+    verdicts = [judge(challenger, champion, policy).promote for challenger in challengers]
     return choose(candidates, policy).label, verdicts, card
+
+
+def scored(bits_per_byte: float, megabytes: int, documents: int = 20, noise: float = 0.001) -> Evaluated:
+    """An evaluation on documents of equal length, every other of which is a bit harder than the one before it."""
+    bits = [bits_per_byte + (noise if number % 2 else -noise) for number in range(documents)]
+    return evaluated([(100 * one, 100) for one in bits], megabytes)
 
 
 def figures(bits_per_byte: float, megabytes: int) -> Summary:

@@ -20,6 +20,7 @@ from tasks.run import Run
 from tasks.tracking import registry
 from tasks.tracking.mlflow_model import description
 from tasks.tracking.runs import Tracking
+from tasks.tracking.versions import Version
 from tests.flows.servers import free_port
 from tests.support.tiny_models import tiny_model
 
@@ -83,12 +84,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def register(run: Run, folder: Path, name: str) -> None:
-    """Make the folder a version, and the champion; who judges it does not matter here."""
+def register(run: Run, folder: Path, name: str) -> Version:
     model = external(folder.name, folder)
     candidate = registry.Candidate(name, model, {"bits_per_byte": 1.0}, "# card", "the smallest")
-    version = registry._create(run, name, candidate)
+    version = registry.register.fn(run, name, candidate)
     run.tracking.client.set_registered_model_alias(name, "champion", version.version)
+    return version
 
 
 def loaded(*pairs: str | Path) -> list[dict]:
@@ -175,5 +176,6 @@ def test_a_version_that_was_made_before_is_still_found(run: Run, model: Path):
     client.create_registered_model("old")
     version = client.create_model_version("old", source, run.mlflow_run, tags={registry.DIGEST: "d"})
     client.set_registered_model_alias("old", "champion", version.version)
-    assert registry.model_folder("old", "champion").joinpath("config.json").exists()
+    found = registry.model_of("old", "1")
+    assert found and (found.path / "config.json").exists() and found.digest == "d"
     assert Path(download_artifacts("models:/old@champion"), "config.json").exists()

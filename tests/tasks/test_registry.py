@@ -1,5 +1,6 @@
-"""Against a real MLflow registry on SQLite: which version gets which alias, and that a failure is no answer."""
+"""Against a real MLflow registry on SQLite: versions and their files, and that a failure is no answer."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +12,10 @@ from mlflow import MlflowClient
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.store import external
-from leanpipe.evaluation.gate import Verdict
 from tasks.run import Run
-from tasks.tracking import registry
+from tasks.tracking import champion_history, registry
 from tasks.tracking.runs import Tracking
+from tasks.tracking.versions import Version
 
 NAME = "letters"
 
@@ -39,28 +40,34 @@ def candidate(tmp_path: Path, content: str) -> registry.Candidate:
     )
 
 
-def register(run: Run, one: registry.Candidate, promote: bool) -> registry.Registered:
-    return registry.register.fn(run, NAME, one, Verdict(promote, "because"))
+def register(run: Run, one: registry.Candidate) -> Version:
+    return registry.register.fn(run, NAME, one)
 
 
-def test_champion_and_challenger_over_three_registrations(run: Run, tmp_path: Path):
-    assert registry.champion(NAME) is None
+def test_the_same_files_are_the_same_version_and_the_last_is_the_challenger(run: Run, tmp_path: Path):
     first, second = candidate(tmp_path, "a"), candidate(tmp_path, "b")
-    assert register(run, first, promote=True).champion
-    assert not register(run, second, promote=False).champion
+    assert [register(run, one).version for one in (first, second)] == ["1", "2"]
     client = MlflowClient()
-    assert str(client.get_model_version_by_alias(NAME, "champion").version) == "1"
     assert str(client.get_model_version_by_alias(NAME, "challenger").version) == "2"
-    again = register(run, first, promote=False)
-    assert (again.version, again.champion) == ("1", True)  # the same files are the same version
+    assert register(run, first).version == "1"
+    assert list(client.get_registered_model(NAME).aliases) == [
+        "challenger"
+    ]  # nobody becomes champion by that
 
 
-def test_the_champion_s_files_are_those_that_were_registered(run: Run):
-    champion = registry.champion(NAME)
-    assert champion is not None
-    assert (champion.path / "model.txt").read_text() == "a"
-    assert (champion.path / "README.md").read_text() == "# card"
+def test_the_files_of_a_version_are_those_that_were_registered(run: Run):
+    model = registry.model_of(NAME, "1")
+    assert (model.path / "model.txt").read_text() == "a"
+    assert (model.path / "README.md").read_text() == "# card"
     assert registry.model_folder(NAME, "2").joinpath("model.txt").read_text() == "b"
+
+
+def test_files_that_are_gone_are_named(run: Run, tmp_path: Path):
+    version = registry.register.fn(run, "lost", candidate(tmp_path, "lost"))
+    shutil.rmtree(registry.model_folder("lost", version.version))
+    for fetch in (registry.model_of, registry.model_folder):
+        with pytest.raises(UserError, match="the files of lost version 1 are out of reach at"):
+            fetch("lost", version.version)
 
 
 def test_a_model_that_is_not_there_is_named(run: Run):
@@ -71,8 +78,10 @@ def test_a_model_that_is_not_there_is_named(run: Run):
 def test_only_what_is_not_there_is_not_there(run: Run):
     """Of a model that has versions: an alias and a version that it lacks. The newest needs no alias."""
     MlflowClient().create_registered_model("without-versions")
-    assert registry.champion("without-versions") is None
-    for which in ("99", "staging"):
+    client = MlflowClient()
+    assert champion_history.look(client, "without-versions", "a test").version is None
+    assert champion_history.look(client, "without-versions", "a test").moves == []
+    for which in ("99", "staging", "champion"):
         with pytest.raises(UserError, match=f"no model {NAME}@{which} is registered"):
             registry.model_folder(NAME, which)
     assert registry.model_folder(NAME, "latest").joinpath("model.txt").read_text() == "b"
@@ -126,6 +135,6 @@ def _expect_no_answer(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=f"the model registry at {address} does not answer"):
-        registry.champion(NAME)
+        champion_history.look(MlflowClient(), NAME, "a test")
     with pytest.raises(UserError, match=f"the model registry at {address} does not answer"):
         registry.model_folder(NAME, "1")

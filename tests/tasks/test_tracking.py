@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from leanpipe.core.home import Home
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.clean import clean
-from tasks.tracking.runs import MlflowReport, Tracking
+from tasks.tracking.runs import Tracking
 
 
 @pytest.fixture(scope="module")
@@ -28,36 +28,38 @@ def test_the_same_tags_find_the_same_run_again(tracking: Tracking):
     with tracking.run("first", tags, {"a": 1}) as first:
         pass
     with tracking.run("again", tags, {"a": 1}) as second:
+        tracking.wait_until_sent("the test")
         assert tracking.client.get_run(second).info.status == "RUNNING"
     assert first == second
     assert tracking.client.get_run(first).info.status == "FINISHED"
 
 
 def test_a_stage_that_was_cut_off_goes_on_in_the_same_run(tracking: Tracking):
-    """By kill -9: nobody ended its run. Another flow run finishes the stage."""
-    cut = tracking.client.create_run(
-        tracking.experiment_id, tags={"mlflow.parentRunId": "x", "leanpipe.key": "k1"}
-    ).info.run_id
+    """Another flow run finishes the stage."""
     with tracking.run("one", {"leanpipe.flow_run": "first"}, {}) as first:
-        tracking.client.set_tag(cut, "mlflow.parentRunId", first)
-    tracking.client.log_param(cut, "tokens", 10)
-    earlier = MlflowReport(tracking.client, cut)
-    for step in (1, 2, 3):
-        earlier.metrics({"loss": 1 / step}, step)
-    earlier.flush()
+        with (
+            pytest.raises(KeyboardInterrupt),
+            tracking.stage_run(first, "distill", "k1", {"tokens": 10}) as one,
+        ):
+            for step in (1, 2, 3):
+                tracking.report(one).metrics({"loss": 1 / step}, step)
+            raise KeyboardInterrupt
+        cut = tracking.id_of(one)
+    assert tracking.client.get_run(cut).info.status == "KILLED"
 
     with tracking.run("two", {"leanpipe.flow_run": "second"}, {}) as second:
-        tags = {"mlflow.parentRunId": second, "leanpipe.stage": "distill", "leanpipe.key": "k1"}
-        found = tracking.unfinished("k1")
-        with tracking.run("distill", tags, {"tokens": 10, "processes": 2}, resume=found) as run_id:
-            resumed = MlflowReport(tracking.client, run_id)
+        with tracking.stage_run(second, "distill", "k1", {"tokens": 10, "processes": 2}) as two:
             for step in (2, 3, 4):  # from the checkpoint after step 1
-                resumed.metrics({"loss": 1 / step}, step)
-            resumed.flush()
-    assert run_id == cut
+                tracking.report(two).metrics({"loss": 1 / step}, step)
+        with tracking.stage_run(
+            second, "evaluate", "k1", {}
+        ) as other:  # what is finished is not gone on with
+            pass
+        assert tracking.id_of(two) == cut != tracking.id_of(other)
     run = tracking.client.get_run(cut)
     assert run.info.status == "FINISHED" and run.data.params == {"tokens": "10", "processes": "2"}
     assert run.data.tags["mlflow.parentRunId"] == second and run.data.tags["leanpipe.begun_by"] == first
+    assert "leanpipe.error" not in run.data.tags
     assert tracking.client.get_run(first).data.tags["leanpipe.resumed.distill"] == cut
     history = tracking.client.get_metric_history(cut, "loss")
     assert sorted((metric.step, metric.value) for metric in history) == [
@@ -66,7 +68,6 @@ def test_a_stage_that_was_cut_off_goes_on_in_the_same_run(tracking: Tracking):
         (3, 1 / 3),
         (4, 0.25),
     ]
-    assert tracking.unfinished("k1") is None  # what is finished is not gone on with
 
 
 def test_a_failure_ends_the_run_as_failed_with_its_reason(tracking: Tracking):
@@ -84,11 +85,10 @@ def test_more_parameters_than_one_request_takes_are_all_logged(tracking: Trackin
 
 def test_metrics_keep_their_steps_and_drop_what_is_not_a_number(tracking: Tracking):
     with tracking.run("steps", {"leanpipe.flow_run": "four"}, {}) as run_id:
-        report = MlflowReport(tracking.client, run_id)
+        report = tracking.report(run_id)
         for step in range(700):
             report.metrics({"loss": 1 / (step + 1)}, step)
         report.metrics({"broken": float("nan")}, 0)
-        report.flush()
     history = tracking.client.get_metric_history(run_id, "loss")
     assert [metric.step for metric in history] == list(range(700))
     assert "broken" not in tracking.client.get_run(run_id).data.metrics
