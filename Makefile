@@ -29,7 +29,7 @@ quick: lint
 check: lint
 	$(BIN)/pytest tests/test_house.py tests/test_layers.py tests/flows/test_forms.py
 
-# Stages killed at random steps, many times over: minutes.
+# Stages and runs stopped, killed and cut off at many points: a quarter of an hour on two quiet cores.
 .PHONY: chaos
 chaos: .venv/installed-dev
 	$(BIN)/pytest -m chaos $(ARGS)

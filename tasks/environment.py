@@ -16,6 +16,10 @@ from leanpipe.core.home import Home
 
 _PATIENCE = 10  # seconds
 _ASKS_WHO = (401, 403)  # a server is there; Prefect knows what to tell it
+SUPERVISED = "LEANPIPE_SUPERVISED"
+"""Set if somebody puts back the run that leaves without a word."""
+WORKER_LOG = "LEANPIPE_WORKER_LOG"
+"""A file that takes what a run prints: the worker's pipe would break with the worker, and the run with the pipe."""
 
 
 def prepare_environment(home: Home) -> None:

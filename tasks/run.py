@@ -21,6 +21,7 @@ from leanpipe.planning.references import import_for_plans
 from leanpipe.planning.steps import present
 from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
+from tasks.attempt import attempt
 from tasks.figures import headline
 from tasks.tracking.about import about_run
 from tasks.tracking.elsewhere import restore_experiment
@@ -118,21 +119,22 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
     if _imports.is_alive():
         _imports.join()
     home = home or Home.from_environment()
-    tracking = Tracking(home)
-    ask_aside("the run", lambda: restore_experiment(tracking.client, tracking.experiment_id))
-    tags = {"leanpipe.flow_run": str(flow_run.id)}
-    settings = flatten(config)
-    # The same command again goes on where the last one failed; every run of a deployment is one of its own.
-    key = "" if _is_deployed() else digest_json([name, settings])[:32]
-    try:
+    with attempt(home, str(flow_run.id)):
+        tracking = Tracking(home)
+        ask_aside("the run", lambda: restore_experiment(tracking.client, tracking.experiment_id))
+        tags = {"leanpipe.flow_run": str(flow_run.id)}
+        settings = flatten(config)
+        # The same command again goes on where the last one failed; every run of a deployment is one of its own.
+        key = "" if _is_deployed() else digest_json([name, settings])[:32]
         called = f"{flow_run.name} ({name})"  # a table shows the beginning: what tells runs apart comes first
-        with pages_of_a_run(), tracking.run(called, tags, settings, key) as run_id:
-            page = str(flow_run.ui_url or "")
-            links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
-            tracking.log_figures(run_id, {"prefect.flow": name, **links, **about_run(name)})
-            yield Run(home, tracking, run_id)
-    finally:
-        fork_server.stop()
+        try:
+            with pages_of_a_run(), tracking.run(called, tags, settings, key) as run_id:
+                page = str(flow_run.ui_url or "")
+                links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
+                tracking.log_figures(run_id, {"prefect.flow": name, **links, **about_run(name)})
+                yield Run(home, tracking, run_id)
+        finally:
+            fork_server.stop()
 
 
 def _is_deployed() -> bool:

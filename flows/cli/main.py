@@ -113,6 +113,20 @@ def up(
 
 
 @app.command()
+def worker(
+    with_healthcheck: Annotated[
+        bool,
+        typer.Option("--with-healthcheck", help="Answer at /health, port 8080, for a container's engine."),
+    ] = False,
+) -> None:
+    """Run a worker for a Prefect server that runs already, and look after its runs; `up` has one of its own."""
+    home = _prepare()
+    from flows.cli.worker import run_worker
+
+    run_worker(home, lambda said: console().print(said, soft_wrap=True), with_healthcheck)
+
+
+@app.command()
 def deploy() -> None:
     """Register the work pool and the deployments with a Prefect server that runs already; `up` does so itself."""
     home = _prepare()

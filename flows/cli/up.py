@@ -1,22 +1,21 @@
 """`leanpipe up`: the Prefect server, the MLflow server and one GPU worker, started and stopped together."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
-from functools import partial
 from pathlib import Path
 
 from flows.cli.console import console
+from flows.cli.worker import Worker, interrupt, only_supervisor
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
-from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.processes.servers import check_port, wait_until_ready
+from leanpipe.processes.service import Service
 from tasks.environment import addresses, environment, running_servers, write_servers
 
 _START_SECONDS = 180
+_MOST_FAILURES = 5
+"""So often in a row a server may end soon after its start."""
 
 
 class Servers:
@@ -25,41 +24,47 @@ class Servers:
     def __init__(self, home: Home, prefect_port: int, mlflow_port: int):
         self._home = home
         self._ports = {"Prefect": prefect_port, "MLflow": mlflow_port}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._servers: list[Service] = []
+        self._worker: Worker | None = None
         self._console = console()
         self._experiment = ""
 
     def run(self) -> None:
-        """Start everything, say where it is, and wait until Ctrl-C, SIGTERM or the death of one of them."""
+        """Start everything, say where it is, and keep it running until Ctrl-C or SIGTERM."""
         self._check_free()
-        signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            self._start()
-            self._watch()
-        except KeyboardInterrupt:
-            self._console.print("\nstopping…")
-        finally:
-            self._home.servers_file.unlink(missing_ok=True)
-            self._stop()
+        signal.signal(signal.SIGTERM, interrupt)
+        with only_supervisor(self._home):
+            try:
+                self._start()
+                self._watch()
+            except KeyboardInterrupt:
+                self._tell("\nstopping… a run that trains writes a checkpoint first")
+            finally:
+                self._home.servers_file.unlink(missing_ok=True)
+                self._stop()
 
     def _start(self) -> None:
         self._home.root.mkdir(parents=True, exist_ok=True)
-        os.environ.update(environment(self._home))
-        os.environ.setdefault("LEANPIPE_ROOTS", self._roots())
-        self._create_experiment()
         prefect, mlflow = self._ports["Prefect"], self._ports["MLflow"]
-        os.environ.update(addresses(prefect, mlflow))
-        self._spawn(
+        own, reached = environment(self._home), addresses(prefect, mlflow)
+        # Before anything imports Prefect, which would start a server of its own.
+        os.environ.update(own | reached)
+        os.environ.setdefault("LEANPIPE_ROOTS", self._roots())
+        self._serve(
             "prefect-server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)
         )
-        self._spawn("mlflow-server", "mlflow", "server", *self._mlflow_options(mlflow))
+        os.environ["MLFLOW_TRACKING_URI"] = own["MLFLOW_TRACKING_URI"]
+        self._create_experiment()
+        os.environ["MLFLOW_TRACKING_URI"] = reached["MLFLOW_TRACKING_URI"]
+        self._serve("mlflow-server", "mlflow", "server", *self._mlflow_options(mlflow))
         self._wait_for(f"http://127.0.0.1:{prefect}/api/health")
         self._wait_for(f"http://127.0.0.1:{mlflow}/health")
         write_servers(self._home, prefect, mlflow)
-        from flows.deployments import POOL, deploy  # not before the API's address is set
+        from flows.deployments import deploy  # not before the API's address is set
 
         names = deploy()
-        self._spawn("worker", "prefect", "worker", "start", "--pool", POOL, "--name", f"{POOL}-worker")
+        self._worker = Worker(self._home, self._tell, self._log("worker"))
+        self._worker.start()
         self._say(prefect, mlflow, names)
 
     def _roots(self) -> str:
@@ -78,18 +83,12 @@ class Servers:
 
         self._experiment = Tracking(self._home).experiment_id
 
-    def _spawn(self, name: str, module: str, *arguments: str) -> None:
-        logs = self._home.root / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        with (logs / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours to pass on
-                preexec_fn=partial(die_with_parent, signal.SIGTERM),
-            )
+    def _serve(self, name: str, *command: str) -> None:
+        self._servers.append(Service(name, command, self._log(name), _MOST_FAILURES))
+        self._servers[-1].start()
+
+    def _log(self, name: str) -> Path:
+        return self._home.root / "logs" / f"{name}.log"
 
     def _wait_for(self, address: str) -> None:
         try:
@@ -97,18 +96,23 @@ class Servers:
         except UserError as error:
             raise UserError(f"{error}: see {self._home.root / 'logs'}") from error
 
+    def _check_alive(self) -> None:
+        for server in self._servers:
+            server.check()
+
     def _watch(self) -> None:
+        assert self._worker
         while True:
-            self._check_alive()
+            for server in self._servers:
+                if said := server.notice_end():
+                    self._tell(said)
+                if server.is_due():
+                    server.start()
+            self._worker.watch()
             time.sleep(1)
 
-    def _check_alive(self) -> None:
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                log = self._home.root / "logs" / f"{name}.log"
-                raise UserError(
-                    f"{name} ended with status {process.returncode}: see {log}; everything was stopped"
-                )
+    def _tell(self, sentence: str) -> None:
+        self._console.print(sentence, soft_wrap=True, markup=False)
 
     def _check_free(self) -> None:
         if running_servers(self._home):
@@ -131,19 +135,8 @@ class Servers:
         self._console.print("Ctrl-C stops everything.")
 
     def _stop(self) -> None:
-        """Stop the worker first, so that it takes no run while its server goes; nothing of ours is left behind."""
-        for process in reversed(self._processes.values()):
-            _signal_group(process, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=15)
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+        """Stop the worker and its runs first, for they have something to tell the servers; nothing of ours is left behind."""
+        if self._worker:
+            self._worker.stop()
+        for server in reversed(self._servers):
+            server.stop()

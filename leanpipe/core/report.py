@@ -98,6 +98,42 @@ class MetricsFile:
             self._last |= dict.fromkeys(values, step)
 
 
+class CatchUp:
+    """Passes on what a resumed stage tells, and before each step what an earlier attempt wrote into its metrics file of those
+    before: its process may have been killed before anybody else had heard of them.
+
+    Make it before the file is written to. Who listens leaves out what it knows.
+    """
+
+    def __init__(self, path: Path, report: Report):
+        self._report = report
+        self._earlier = [entry for entry in _entries(path) if entry["step"] is not None]
+        self._told: set[tuple[str, int]] = set()
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        if self._earlier and step is not None:
+            self._tell(step)
+            self._told |= {(name, step) for name in values}
+        self._report.metrics(values, step)
+
+    def progress(self, done: float, total: float, what: str) -> None:
+        self._report.progress(done, total, what)
+
+    def finish(self) -> None:
+        """Tell the rest: the stage tells nothing any more."""
+        self._tell(None)
+
+    def _tell(self, before: int | None) -> None:
+        later = []
+        for entry in self._earlier:
+            step = entry["step"]
+            if before is not None and step >= before:
+                later.append(entry)
+            elif values := {k: v for k, v in entry["values"].items() if (k, step) not in self._told}:
+                self._report.metrics(values, step)
+        self._earlier = later
+
+
 def replay(path: Path, report: Report) -> None:
     """Tell `report` every metric that a `MetricsFile` at `path` holds; a missing file holds none."""
     for entry in _entries(path):

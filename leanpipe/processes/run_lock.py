@@ -22,7 +22,7 @@ _held_here: set[IO[str]] = set()
 
 
 class RunIsHeld(RuntimeError):
-    """Another process works at the run, and lives."""
+    """Raised where another process works at the run, and lives."""
 
 
 class Owner(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
-from leanpipe.core.report import MetricsFile, MultiReport, Report
+from leanpipe.core.report import CatchUp, MetricsFile, MultiReport, Report
 from leanpipe.core.stage import Inputs, Stage, paths_of, stored
 from leanpipe.core.store import REPORT, Artifact, Store
 from leanpipe.processes.launcher import launch
@@ -31,7 +31,9 @@ def _compute(
     stage: Stage, key: str, config: StageConfig, inputs: Inputs, store: Store, report: Report
 ) -> Artifact:
     out = store.partial(stage.name, key)
-    listeners = MultiReport([MetricsFile(out / REPORT / "metrics.jsonl"), report])
+    file = out / REPORT / "metrics.jsonl"
+    heard = CatchUp(file, report)
+    listeners = MultiReport([MetricsFile(file), heard])
     device.reset_peak_memory()
     started = time.perf_counter()
     processes = getattr(config, "processes", 1)
@@ -39,6 +41,7 @@ def _compute(
         summary, peak = launch(processes, _job(stage, config, inputs, out), listeners, stage.name)
     else:
         summary, peak = stage.function(config, stage.bind(inputs), out, listeners), device.peak_memory()
+    heard.finish()
     return store.publish(
         stage.name,
         key,

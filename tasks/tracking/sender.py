@@ -1,5 +1,6 @@
 """Sending what is told of a run to MLflow while the run goes on, so that it never waits for MLflow but where it says so."""
 
+import contextvars
 import logging
 import threading
 import time
@@ -32,7 +33,10 @@ class Sender:
         self._last_answer = time.monotonic()
         self._trouble = ""
         self._gave_up = False
-        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        in_context = (
+            contextvars.copy_context().run
+        )  # by which Prefect knows the run that a line of the log is of
+        self._thread = threading.Thread(target=in_context, args=(self._run,), name="mlflow", daemon=True)
         self._thread.start()
 
     def wait(self, done: Callable[[], bool], seconds: float, why: str) -> bool:
@@ -68,7 +72,10 @@ class Sender:
             failed = self._send()
             if settling is None and not failed:
                 # In a thread of its own: what a dead run left may be much.
-                settling = threading.Thread(target=end_dead_runs, args=(self.spool.home,), daemon=True)
+                in_context = contextvars.copy_context().run
+                settling = threading.Thread(
+                    target=in_context, args=(end_dead_runs, self.spool.home), daemon=True
+                )
                 settling.start()
             self._wanted.wait(_POLL_SECONDS)
             self._wanted.clear()

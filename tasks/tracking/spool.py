@@ -145,7 +145,7 @@ class Spool:
         os.fsync(self._entries)
 
     def close(self) -> None:
-        """Let go of the files; a spool that was sent goes."""
+        """Close the files; a spool that was sent goes."""
         sent = self.is_sent()
         os.close(self._entries)
         if sent:

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from leanpipe.core.report import MetricsFile, Silent, replay
+from leanpipe.core.report import CatchUp, MetricsFile, Silent, replay
 
 
 def lines(path: Path) -> list[tuple]:
@@ -68,3 +68,39 @@ def test_a_torn_line_is_left_out(tmp_path: Path):
 
     replay(path, Ear())
     assert heard == [({"loss": 1}, 1), ({"loss": 3}, 2)]
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.heard: list[tuple] = []
+
+    def metrics(self, values, step=None):
+        self.heard.append((step, dict(values)))
+
+
+def test_what_only_the_file_of_a_killed_stage_knows_is_told_by_the_next_attempt(tmp_path: Path):
+    """Its process may have been killed while what it had told was on its way, and its checkpoint is of a later step."""
+    path, listener = tmp_path / "metrics.jsonl", Listener()
+    first = MetricsFile(path)
+    first.metrics({"documents": 7})
+    for step in (5, 10, 15):
+        first.metrics({"loss": step}, step)
+    first.metrics({"validation_loss": 3}, 10)
+    again = CatchUp(path, listener)  # from a checkpoint after step 8
+    for step in (10, 15):
+        again.metrics({"loss": step}, step)
+    again.finish()
+    assert listener.heard == [
+        (5, {"loss": 5}),
+        (10, {"loss": 10}),
+        (10, {"validation_loss": 3}),
+        (15, {"loss": 15}),
+    ]
+    after_its_last_step = Listener()
+    CatchUp(path, after_its_last_step).finish()
+    assert [step for step, _ in after_its_last_step.heard] == [5, 10, 15, 10]
+    fresh = Listener()
+    nothing_before = CatchUp(tmp_path / "none.jsonl", fresh)
+    nothing_before.metrics({"loss": 1}, 1)
+    nothing_before.finish()
+    assert fresh.heard == [(1, {"loss": 1})]

@@ -74,11 +74,14 @@ def test_the_form_permits_the_folder_of_texts_and_what_leanpipe_keeps(
     assert not roots.permits("/etc/passwd") and not roots.permits("/data/../etc")
 
 
-def test_the_worker_serves_the_pool_that_deploy_makes() -> None:
-    from flows.deployments import POOL
+def test_the_worker_is_supervised_and_known_again_after_its_container_was_made_anew() -> None:
+    from tasks.supervise import STOP_SECONDS
 
-    command = services()["worker"]["command"]
-    assert command[command.index("--pool") + 1] == POOL
+    worker = services()["worker"]
+    assert worker["command"][:2] == ["leanpipe", "worker"]
+    assert worker["hostname"] and worker["init"]
+    # Longer than the worker, its runs and the last words to the server may take.
+    assert int(worker["stop_grace_period"].removesuffix("s")) > STOP_SECONDS + 30
 
 
 def test_every_port_is_open_to_this_machine_alone() -> None:
@@ -203,11 +206,21 @@ def test_the_card_goes_to_services_that_exist() -> None:
         assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
 
-def test_deploy_says_so_when_there_is_no_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("deploy", "there is no Prefect server to register with"),
+        ("worker", "there is no Prefect server to work for"),
+    ],
+)
+def test_what_needs_a_server_says_so_when_there_is_none(tmp_path: Path, command: str, sentence: str) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    command = [str(Path(sys.executable).parent / "leanpipe"), "deploy"]
     said = subprocess.run(
-        command, env=env | {"LEANPIPE_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120
+        [str(Path(sys.executable).parent / "leanpipe"), command],
+        env=env | {"LEANPIPE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert said.returncode == 1
-    assert said.stderr.startswith("leanpipe: there is no Prefect server to register with")
+    assert said.stderr.startswith(f"leanpipe: {sentence}")

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from tests.docker.compose import DOCKER, environment, services
 
@@ -97,6 +99,23 @@ def test_mlflow_keeps_the_files_that_clients_send(servers: dict[str, str], folde
     url = servers["mlflow"] + "/api/2.0/mlflow-artifacts/artifacts/some/file.txt"
     assert _status(url, method="PUT", data=b"content") == 200
     assert (folder / "mlflow" / "mlartifacts" / "some" / "file.txt").read_bytes() == b"content"
+
+
+def test_figures_that_are_sent_twice_are_there_once(servers: dict[str, str]) -> None:
+    """A spool is sent again from where it is known to have been sent: see tasks/tracking/spool.py."""
+    client = MlflowClient(servers["mlflow"])
+    run = client.create_run(client.create_experiment("twice")).info.run_id
+    metrics = [Metric("loss", 1 / step, 1000 + step, step) for step in range(1, 5)]
+    for sent in (metrics[:3], metrics, metrics[2:]):
+        client.log_batch(run, metrics=sent)
+    history = client.get_metric_history(run, "loss")
+    assert sorted(metric.step for metric in history) == [1, 2, 3, 4]
+    given = DatasetInput(
+        Dataset("text", "d" * 36, "local", "{}"), [InputTag("mlflow.data.context", "corpus")]
+    )
+    for _ in range(2):
+        client.log_inputs(run, [given])
+    assert len(client.get_run(run).inputs.dataset_inputs) == 1
 
 
 @pytest.mark.parametrize(

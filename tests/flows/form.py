@@ -71,3 +71,18 @@ class Form:
             f"xpath=//span[contains(@class, 'schema-form-property__label') and text()='{label} (Optional)']"
             "/ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
         )
+
+
+_FIGURES_BESIDE = """e => {
+    const middle = x => { const box = x.getBoundingClientRect(); return (box.top + box.bottom) / 2 }
+    return [...document.querySelectorAll("*")]
+        .filter(x => !x.children.length && x.innerText && Math.abs(middle(x) - middle(e)) < 8)
+        .map(x => Number(x.innerText)).filter(x => !isNaN(x))
+}"""
+
+
+def figures_beside(page, metric: str) -> list[float]:
+    """The figures that a person sees on the metric's line: MLflow's table is made of columns, not of rows."""
+    cell = page.get_by_text(metric, exact=True).first
+    cell.wait_for()
+    return cell.evaluate(_FIGURES_BESIDE)

@@ -107,6 +107,12 @@ class Servers:
         return {task["name"]: task["state_name"] for task in tasks}
 
 
+def pages(servers: Servers, key: str) -> list[str]:
+    """The markdown artifacts with this key, of all flow runs."""
+    chosen = {"artifacts": {"key": {"any_": [key]}, "type": {"any_": ["markdown"]}}}
+    return [artifact["data"] for artifact in servers.api("artifacts/filter", chosen)]
+
+
 def _ask(request: urllib.request.Request, tries: int = 10) -> bytes:
     """Prefect answers 503 while SQLite is busy, and its own clients ask again; so do we."""
     while True:
@@ -116,7 +122,7 @@ def _ask(request: urllib.request.Request, tries: int = 10) -> bytes:
                 return answer.read()
         except urllib.error.HTTPError as error:
             if error.code != 503 or not tries:
-                raise
+                raise AssertionError(f"{request.full_url}: {error.read().decode()}") from error
             time.sleep(1)
 
 

@@ -4,7 +4,6 @@ import json
 import subprocess
 import time
 import urllib.parse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,13 @@ from leanpipe.core.store import Manifest, content_digest
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import smoke
 from leanpipe.settings.quick import QuickSettings
-from tests.flows.form import DOZEN, Form
+from tests.flows.form import DOZEN, Form, figures_beside
 from tests.flows.mlflow_runs import children, client, files, parents
-from tests.flows.servers import Servers, free_port, leanpipe, python, running
-from tests.support.mlflow_server import break_database
+from tests.flows.outages import (
+    test_a_run_goes_on_while_mlflow_cannot_answer,  # noqa: F401 - with the servers of this file
+    test_no_stage_waits_for_a_prefect_that_says_nothing,  # noqa: F401
+)
+from tests.flows.servers import Servers, free_port, leanpipe, pages, python, running
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -49,36 +51,6 @@ def test_a_second_run_finds_everything_in_the_store(first_run, servers: Servers)
     for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS)):
         assert f"{name:<18} from the store" in second.stderr
     assert "leanpipe version 1 is champion" in second.stdout  # and registers nothing twice
-
-
-def test_a_run_goes_on_while_mlflow_cannot_answer(first_run, servers: Servers):
-    """From its first stage on, until it waits for nothing else."""
-    before = len(parents(client(servers)))
-    settings = ["--set", "tokenize.block_length=96"]
-    with running(servers.home, "run", "prepare-corpus", "--preset", "smoke", *settings) as run:
-        output = servers.home / "run.out"
-        wait_until(lambda: len(parents(client(servers))) > before, run)
-        mend = break_database(servers.home / "mlflow.db")
-        try:
-            wait_until(lambda: "the end of the run waits for it" in output.read_text(), run)
-        finally:
-            mend()
-        assert run.wait(120) == 0, output.read_text()
-    assert "Traceback" not in output.read_text()
-    parent = parents(client(servers))[0]
-    tokenize = children(client(servers), parent)["tokenize"]
-    assert (parent.info.status, tokenize.info.status) == ("FINISHED", "FINISHED")  # type: ignore[attr-defined]
-    told = tokenize.data.metrics  # type: ignore[attr-defined]
-    assert told["tokens"] > 0 and told["tokens"] == parent.data.metrics["tokenize.tokens"]
-    assert "summary.md" in files(client(servers), parent.info.run_id)
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until the condition holds, while the process lives."""
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_the_student_has_learnt(first_run, servers: Servers):
@@ -120,12 +92,6 @@ def test_the_champion_is_registered_with_a_card(first_run, servers: Servers):
     model = version.source.rpartition("/")[2]
     names = {file.path for file in client(servers).list_logged_model_artifacts(model)}
     assert {"MLmodel", "README.md", "config.json", "requirements.txt"} <= names
-
-
-def pages(servers: Servers, key: str) -> list[str]:
-    """The markdown artifacts with this key, of all flow runs."""
-    chosen = {"artifacts": {"key": {"any_": [key]}, "type": {"any_": ["markdown"]}}}
-    return [artifact["data"] for artifact in servers.api("artifacts/filter", chosen)]
 
 
 def test_the_documents_have_a_data_card_and_are_a_data_set(first_run, servers: Servers):
@@ -289,25 +255,10 @@ def test_mlflow_compares_the_two_runs(servers: Servers, browser, run_from_form: 
     for name in ("clean.documents_dropped", "clean.documents_kept"):
         shown = [run.data.metrics[name] for run in (runs[-1], ours)]
         # The axis of a chart may stand on the same line.
-        figures = _figures(page, name)
+        figures = figures_beside(page, name)
         assert any(figures[at : at + 2] == pytest.approx(shown, abs=1e-3) for at in range(len(figures)))
     page.screenshot(path=servers.home / "compare.png")
     page.close()
-
-
-_FIGURES_BESIDE = """e => {
-    const middle = x => { const box = x.getBoundingClientRect(); return (box.top + box.bottom) / 2 }
-    return [...document.querySelectorAll("*")]
-        .filter(x => !x.children.length && x.innerText && Math.abs(middle(x) - middle(e)) < 8)
-        .map(x => Number(x.innerText)).filter(x => !isNaN(x))
-}"""
-
-
-def _figures(page, metric: str) -> list[float]:
-    """The figures that a person sees on the metric's line: MLflow's table is made of columns, not of rows."""
-    cell = page.get_by_text(metric, exact=True).first
-    cell.wait_for()
-    return cell.evaluate(_FIGURES_BESIDE)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from leanpipe.core.report import Silent
 from leanpipe.core.stage import Stage
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.processes.fork_client import ForkServer, StageDied
+from leanpipe.processes.interrupt import INTERRUPT, Interrupted, interruptible
 from leanpipe.processes.run_stage import run_stage
 from tests.support import sample_stages as stages
 
@@ -127,6 +128,25 @@ def _wait_for_pid(path: Path) -> int:
             return int(path.read_text())
         time.sleep(0.1)
     raise AssertionError("the stage did not start")
+
+
+def test_a_run_that_is_interrupted_hears_its_stage_out_before_it_ends(tmp_path: Path):
+    """What a stage says while it writes its checkpoint is said once: the next attempt begins after it."""
+
+    class Interrupt(Ear):
+        def metrics(self, values, step=None):
+            super().metrics(values, step)
+            os.kill(os.getpid(), INTERRUPT)
+
+    (tmp_path / "text.txt").write_text("x")
+    inputs, ear, own = {"texts": (external("text", tmp_path / "text.txt"),)}, Interrupt(), ForkServer()
+    try:
+        with pytest.raises(Interrupted), interruptible():
+            own.run(stages.careful, stages.CountConfig(), inputs, Store(tmp_path / "store"), ear)
+    finally:
+        own.stop()
+    assert ear.heard == [({"began": 1}, None), ({"last": 1}, None)]
+    assert (tmp_path / "ended.txt").read_text() == "in good order"
 
 
 def test_a_stage_is_told_to_end_before_its_helper_is_stopped(fork_server: ForkServer, run, tmp_path: Path):

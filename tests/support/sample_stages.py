@@ -121,6 +121,7 @@ def careful(config: CountConfig, inputs: CountInputs, out: Path, report: Report)
         report.metrics({"began": 1})
         while not termination.requested:
             time.sleep(0.05)
+        report.metrics({"last": 1})
         (inputs.texts[0].parent / "ended.txt").write_text("in good order")
     termination.follow("nothing is lost")
     return {}
