@@ -20,6 +20,7 @@ from tasks.promote import promote
 from tasks.run import tracked_run
 from tasks.run_inputs import resolve
 from tasks.tracking.elsewhere import check_champion
+from tasks.tracking.patience import ask_aside
 
 
 @flow(name="data-to-deployment")
@@ -46,7 +47,7 @@ def data_to_deployment_expert(config: PipelineConfig = PipelineConfig()) -> RunR
 def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
     with tracked_run("data-to-deployment", config) as run:
         show_settings(run, choice)
-        check_champion(config.registration.name)
+        ask_aside("the champion", lambda: check_champion(config.registration.name))
         given = resolve(
             run,
             corpus=config.corpus,

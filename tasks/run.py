@@ -122,8 +122,9 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
         settings = flatten(config)
         # The same command again goes on where the last one failed; every run of a deployment is one of its own.
         key = "" if _is_deployed() else digest_json([name, settings])[:32]
+        called = f"{flow_run.name} ({name})"  # a table shows the beginning: what tells runs apart comes first
         try:
-            with pages_of_a_run(), tracking.run(f"{flow_run.name} ({name})", tags, settings, key) as run_id:
+            with pages_of_a_run(), tracking.run(called, tags, settings, key) as run_id:
                 page = str(flow_run.ui_url or "")
                 links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
                 tracking.log_figures(run_id, {"prefect.flow": name, **links, **about_run(name)})

@@ -127,7 +127,7 @@ def worker(
     home = _prepare()
     from flows.cli.worker import run_worker
 
-    run_worker(home, lambda said: console().print(said, soft_wrap=True, markup=False), with_healthcheck)
+    run_worker(home, lambda said: console().print(said, soft_wrap=True), with_healthcheck)
 
 
 @app.command()

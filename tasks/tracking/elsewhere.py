@@ -9,6 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from leanpipe.core.errors import UserError
+from tasks.tracking.patience import is_away
 from tasks.tracking.versions import unanswered
 
 log = logging.getLogger("leanpipe.mlflow")
@@ -27,13 +28,18 @@ def restore_experiment(client: MlflowClient, experiment: Experiment) -> None:
 
 
 def check_champion(name: str) -> None:
-    """Raise UserError if the model `name` has a champion whose files are gone: no challenger could be compared with it."""
+    """Raise UserError if the model `name` has a champion whose files are gone: no challenger could be compared with it.
+
+    Raises MlflowException if MLflow is away.
+    """
     client = MlflowClient()
     try:
         known = client.search_registered_models(f"name = '{name}'")
         number = known[0].aliases.get("champion") if known else None
         gone = number is not None and not has_files(client.get_model_version(name, str(number)))
     except MlflowException as error:
+        if is_away(error):
+            raise
         raise unanswered(error) from error
     if gone:
         raise UserError(

@@ -75,8 +75,8 @@ def test_a_deleted_experiment_is_restored_with_its_runs(home: Home, monkeypatch:
     monkeypatch.setenv(FLOW_RUN, "second")
     with tracked_run("second", StageConfig(), home) as second:
         pass
-    names = {run.info.run_name.split(":")[0] for run in client.search_runs([second.tracking.experiment_id])}
-    assert names == {"first", "second"}
+    names = {run.info.run_name for run in client.search_runs([second.tracking.experiment_id])}
+    assert names == {"None (first)", "None (second)"}
 
 
 def test_a_champion_whose_files_are_gone_is_said_before_the_work(home: Home, letters: Path):
