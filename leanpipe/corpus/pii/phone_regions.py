@@ -1,7 +1,7 @@
 """Telephone numbers as single countries write them, without a label: found with the plans that phonenumbers knows.
 
 What only looks like a number of such a country goes with them: with US, GB, DE, FR, ES and IT 283 rows of digits in 16 MB of
-manuals, which hold no telephone number that has no label (without the setting: none).
+manuals, where there are none without the setting.
 """
 
 import re
