@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from flows.cli.console import console
-from flows.cli.worker import Worker, interrupt, only_supervisor
+from flows.cli.worker import Worker, end_at_once, interrupt, only_supervisor
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.processes.servers import check_port, wait_until_ready
@@ -42,6 +42,7 @@ class Servers:
             finally:
                 self._home.servers_file.unlink(missing_ok=True)
                 self._stop()
+        end_at_once()
 
     def _start(self) -> None:
         self._home.root.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +123,14 @@ def run_worker(home: Home, say: Callable[[str], None], with_healthcheck: bool) -
             say("stopping… a run that trains writes a checkpoint first")
         finally:
             worker.stop()
+    end_at_once()
+
+
+def end_at_once() -> None:
+    """End this process. Threads of Prefect's and MLflow's would wait for minutes for servers that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def interrupt(number: int, frame: object) -> None:
