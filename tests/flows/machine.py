@@ -19,7 +19,7 @@ from tests.support.tiny_models import tiny_model
 
 STEPS = 24
 FINETUNING = {
-    "tokens": STEPS * 256,
+    "tokens": STEPS * 8 * 64,
     "batch": 8,
     "micro_batch": 8,
     "max_length": 64,
