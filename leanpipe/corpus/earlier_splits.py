@@ -8,7 +8,7 @@ and of the whole corpus once most of it is new.
 
 That costs reading those results, and a corpus that only grew is then read anew if one of them grew, too. What was deleted
 from the store is forgotten. In corpora of a few dozen documents, where chance leaves a split empty, one document is moved
-there (`fill_empty_splits`), and it may be one that other shares had in train. Settings that change a text change its hash: of
+there (`fill_empty_splits`), and it may be one that other shares had in train. Settings and versions that change a text change its hash: of
 such a text the split is drawn anew, unless shares changed, too. In both cases the gate compares models on other documents.
 """
 

@@ -13,14 +13,10 @@ from leanpipe.core.config import StageConfig
 from leanpipe.core.keys import ByDevice, NotInKey, this_device
 from leanpipe.core.stage import Stage, known_stages
 from leanpipe.core.store import Artifact, external
-from leanpipe.planning.steps import StepConfig
 
 MODULES = ("leanpipe.settings.flows", "leanpipe.assets.resolve", "leanpipe.planning.preflight")
-NEEDED: dict[str, dict[str, Any]] = {
-    "cache_teacher": {"blocks": 1},
-    "check": {"device": "cpu", "steps": (StepConfig(label="a", stage="m:f", config={}, inputs={}),)},
-}
-"""Settings that have no default, by stage."""
+STAND_INS: dict[Any, Any] = {int: 1, float: 1.0, str: "cpu", bool: False}
+"""Values of settings that have no default, by type; any other is an empty list."""
 TRAINING = {"micro_batch", "gradient_checkpointing", "checkpoint_every_steps", "log_every_steps"}
 EXECUTION = {"executor", "workers", "slurm_partition", "slurm_hours"}
 LEFT_OUT = {
@@ -44,7 +40,9 @@ def stages() -> list[Stage]:
 
 
 def config_of(stage: Stage) -> StageConfig:
-    return stage.config_type(**NEEDED.get(stage.name, {}))
+    fields = stage.config_type.model_fields.items()
+    needed = {name: STAND_INS.get(one.annotation, ()) for name, one in fields if one.is_required()}
+    return stage.config_type.model_construct(None, **needed)
 
 
 def inputs_of(stage: Stage) -> dict[str, Artifact]:
@@ -79,7 +77,7 @@ def another(value: Any) -> Any:
         case str():
             return f"{value}x"
         case tuple():
-            return (*value, *value, *("x",) * (not value))
+            return (*value, "x")
         case None:
             return 1
     raise TypeError(value)
