@@ -284,8 +284,7 @@ def _manual_pages() -> Iterator[tuple[str, str]]:
     for path in manuals.pages()[::5]:
         yield manuals.__name__, path.read_text(errors="replace")
     for package in MANUALS:
-        dice = random.Random(package)
-        chosen: list[bytes] = []
+        dice, chosen = random.Random(package), []
         for number, data in enumerate(_html_of(package)):
             if len(chosen) < OF_EACH:
                 chosen.append(data)

@@ -56,7 +56,7 @@ NEAR = 3
 
 # What a character is: its column among the counts.
 _SPACE, _STOP, _COMMA, _DIGIT, _CAPITAL, _SIGN, _FOREIGN, _OTHER = range(8)
-_CLASSES: Numbers = np.full(256, _OTHER, dtype=np.uint8)
+_CLASSES = np.full(256, _OTHER, dtype=np.uint8)
 for _class, _characters in {
     _SPACE: b" \t\n\r\f", _STOP: b".!?", _COMMA: b",;", _DIGIT: b"0123456789",
     _CAPITAL: b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", _SIGN: b"|/&<>#*+=@_\\{}[]:", _FOREIGN: bytes(range(128, 256)),
@@ -73,7 +73,7 @@ class Ancestors:
         self.depth = tags.delta.cumsum(dtype=np.int64)
         by_depth = self.depth * self._number + np.arange(len(self.depth))
         self._opens = np.sort(by_depth[tags.delta > 0])
-        self.starts: Numbers = np.append(self._opens % self._number, 0)
+        self.starts = np.append(self._opens % self._number, 0)
         """Tags that begin elements, by their depth, and the page's first."""
         self.ends = self._find_ends(np.sort(by_depth[tags.delta < 0]))
         """Where the same elements end."""
@@ -125,9 +125,9 @@ def _text(page: HtmlPage, length: Numbers, linked: Numbers) -> list[Numbers]:
     capitals = counts[:, 8 + _CAPITAL]
     counts = counts[:, :8] + counts[:, 8:16] + counts[:, 16:]
     code = page.tags.code
-    links, breaks, images = (
-        page.within(((code == CODE[name]) & (page.tags.delta >= 0)).cumsum()) for name in ("a", "br", "img")
-    )
+    links = page.within(np.cumsum((code == CODE["a"]) & (page.tags.delta > 0)))
+    breaks = page.within(np.cumsum(code == CODE["br"]))
+    images = page.within(np.cumsum(code == CODE["img"]))
     final = _CLASSES[page.text[_last_visible(page)]] == _STOP
     return [
         np.log1p(length) / 4,
@@ -167,7 +167,7 @@ def _count_characters(page: HtmlPage) -> Numbers:
     soon[:-3] |= space[3:]
     column = kind + (begins.view(np.uint8) << 3) + ((begins & soon & (kind >= _FOREIGN)).view(np.uint8) << 3)
     number = len(page.first_tag)
-    place: Numbers = (np.arange(number) * 24).repeat(np.diff(page.text_end[page.last_tag], prepend=0))
+    place = (np.arange(number) * 24).repeat(np.diff(page.text_end[page.last_tag], prepend=0))
     place += column[: len(place)]
     return np.bincount(place, minlength=24 * number).reshape(number, 24).astype(float)
 
@@ -292,7 +292,7 @@ def in_comments(page: HtmlPage) -> Numbers:
     ancestors = Ancestors(page)
     found, written = element_tags(page, ancestors)
     named = found[[bool(_COMMENTS.search(tag)) for tag in written]] if written else found
-    change: Numbers = np.zeros(len(page.tags.code) + 1, dtype=np.intp)
+    change = np.zeros(len(page.tags.code) + 1, dtype=np.intp)
     np.add.at(change, named, 1)
     np.add.at(change, ancestors.end(named), -1)
     return change.cumsum()[page.first_tag] > 0

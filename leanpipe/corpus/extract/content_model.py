@@ -65,7 +65,7 @@ def _without_gaps(own: Numbers, score: Numbers, rows: Numbers) -> Numbers:
     """What is text, with what stands in between: the rows of a table, and one or two blocks that hardly missed it."""
     filled, kept = own.copy(), np.flatnonzero(own)
     for before in np.flatnonzero(np.diff(kept) > 1).tolist():
-        gap: slice = slice(kept[before] + 1, kept[before + 1])
+        gap = slice(kept[before] + 1, kept[before + 1])
         is_small = gap.stop - gap.start <= _SMALL_GAP
         filled[gap] = rows[gap].all() or (is_small and bool((score[gap] > _NEARLY).all()))
     return filled
@@ -97,8 +97,8 @@ class ContentModel:
     def _names(self, page: HtmlPage, ancestors: Ancestors) -> Numbers:
         """What the names of the elements around each block say: the sum over them, the nearest ones weighted otherwise."""
         found, tags = element_tags(page, ancestors)
-        known = map(self._known.get, tags)
-        words = [self._learn(tag) if one is None else one for tag, one in zip(tags, known, strict=True)]
+        words = [self._known.get(tag) for tag in tags]
+        words = [self._learn(tag) if one is None else one for tag, one in zip(tags, words, strict=True)]
         number = np.fromiter(map(len, words), dtype=np.intp, count=len(words))
         saying = number > 0
         size = self._words.shape[1] // 2
@@ -121,8 +121,8 @@ class ContentModel:
     def _learn(self, tag: bytes) -> tuple[int, ...]:
         if len(self._known) == _REMEMBERED:
             self._known.clear()
-        numbers = {*map(self._vocabulary.get, element_words(tag))}
-        self._known[tag] = known = tuple(number for number in numbers if number is not None)
+        words = {*map(self._vocabulary.get, element_words(tag))} - {None}
+        self._known[tag] = known = tuple(words)
         return known
 
 

@@ -6,10 +6,14 @@ length, however deep its elements lie within each other.
 
 import re
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from leanpipe.corpus.extract.tags import BREAK, CODE, SILENT, UNREAD, Break, Numbers, Tags, read_tags
+from leanpipe.corpus.extract.tags import BREAK, CODE, SILENT, UNREAD, Break, Tags, read_tags
+
+Numbers = NDArray[Any]
 
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u00a0"), ("&amp;", "&"))  # all that parsers write
 _BLANK = re.compile(rb"(?:&nbsp;|[\0\s])*")
@@ -19,7 +23,7 @@ _CELL = b" | "
 _LINK, _LINE_BREAK, _PRE, _ITEM = CODE["a"], CODE["br"], CODE["pre"], CODE["li"]
 
 # What a character is.
-_VISIBLE: Numbers = np.ones(256, dtype=bool)
+_VISIBLE = np.ones(256, dtype=bool)
 _VISIBLE[[*b" \t\n\r\f\0"]] = False
 
 
@@ -51,17 +55,14 @@ class HtmlPage:
         self.breaks = BREAK[self.tags.code].copy()
         self.breaks[self._empty_lines()] = Break.PARAGRAPH
         self.breaks[self._silent] = Break.NONE
-        self.first_tag: Numbers = np.append(0, np.flatnonzero(self.breaks[1:]) + 1)
-        self.last_tag: Numbers = np.append(self.first_tag[1:], len(self.breaks)) - 1
+        self.first_tag = np.append(0, np.flatnonzero(self.breaks[1:]) + 1)
+        self.last_tag = np.append(self.first_tag[1:], len(self.breaks)) - 1
         filled = self.within(self.visible) > 0
         self.first_tag, self.last_tag = self.first_tag[filled], self.last_tag[filled]
 
     def within(self, sums: Numbers) -> Numbers:
         """Count what the text of each block added to `sums`."""
-        added = sums[self.last_tag] - sums[self.first_tag - 1]
-        if len(added) and self.first_tag[0] == 0:  # nothing stands before it
-            added[0] = sums[self.last_tag[0]]
-        return added
+        return sums[self.last_tag] - np.where(self.first_tag > 0, sums[self.first_tag - 1], 0)
 
     def inside(self, *codes: int) -> Numbers:
         """Count in how many elements of such codes the text after each tag stands."""
@@ -88,7 +89,7 @@ class HtmlPage:
     def _empty_lines(self) -> Numbers:
         """Whether a tag is a line break that follows another, with no text between them."""
         breaks = self.tags.code == _LINE_BREAK
-        empty: Numbers = np.zeros(len(breaks), dtype=bool)
+        empty = np.zeros(len(breaks), dtype=bool)
         second = (breaks[1:] & breaks[:-1]).nonzero()[0] + 1
         nothing = self.visible[second - 1] == self.visible[np.maximum(second - 2, 0)]
         empty[second[nothing & ~self._pre[second]]] = True
@@ -98,7 +99,7 @@ class HtmlPage:
     def items(self) -> Numbers:
         """Whether a block is the first of an item of a list."""
         begun, ended = (self._last(_ITEM, delta)[self.first_tag] for delta in (1, -1))
-        before: Numbers = np.append(-1, self.last_tag[:-1])
+        before = np.append(-1, self.last_tag[:-1])
         return (begun > before) & (begun > ended)
 
     @property
@@ -124,11 +125,11 @@ class HtmlPage:
         gaps = self._gaps(kept)
         items = self.items[kept].tolist()
         first, last = self.first_tag[kept].tolist(), self.last_tag[kept].tolist()
-        pieces: list[bytes] = []
+        parts = []
         for gap, item, start, end in zip(gaps, items, first, last, strict=True):
-            if block := self._block(start, end):
-                pieces += (b"\n" * gap, b"- ", block) if item else (b"\n" * gap, block)
-        text = b"".join(pieces).decode()
+            if text := self._block(start, end):
+                parts += (b"\n" * gap, b"- ", text) if item else (b"\n" * gap, text)
+        text = b"".join(parts).decode()
         text = re.sub(" ?\0 ?", "\n", text) if "\0" in text else text
         if "&" in text:
             for entity, character in _ENTITIES:
@@ -143,7 +144,7 @@ class HtmlPage:
         """How many line ends part each of such blocks from the one before. What stands between an item's dot and its text parts nothing."""
         paragraphs = np.cumsum(self.breaks == Break.PARAGRAPH)
         until = np.where(self.items, self._last(_ITEM, 1)[self.first_tag], self.first_tag)[kept]
-        before: Numbers = np.append(0, self.last_tag[kept][:-1])
+        before = np.append(0, self.last_tag[kept][:-1])
         return (1 + (paragraphs[until] > paragraphs[before])).tolist()
 
     @cached_property

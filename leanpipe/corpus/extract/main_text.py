@@ -66,11 +66,12 @@ def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
     if len(html) > config.max_characters:
         return Extracted("", config.method, fault=Fault("extract.max_characters", len(html)))
     html = _encodable(html)
+    unsure = False
     if config.method == "blocks":
-        text, unsure, most = _blocks(html, config)
+        text, unsure = _blocks(html, config)
     else:
-        text, unsure, most = _PEERS[config.method](html, config), False, len(html)
-    if len(text) > config.min_share * most:
+        text = _PEERS[config.method](html, config)
+    if len(text) > config.min_share * len(html):
         return Extracted(text, config.method, unsure=unsure)
     return _second_try(text, html, config)._replace(unsure=unsure)
 
@@ -90,11 +91,11 @@ def _second_try(text: str, html: str, config: ExtractConfig) -> Extracted:
     return Extracted(everything, "everything", rescued=True)
 
 
-def _blocks(html: str, config: ExtractConfig) -> tuple[str, bool, int]:
-    """The text of the blocks that are the page's own, whether that was hard to tell, and about how much the page can hold."""
+def _blocks(html: str, config: ExtractConfig) -> tuple[str, bool]:
+    """The text of the blocks that are the page's own, and whether that was hard to tell."""
     page = HtmlPage(body_of(html), tables=config.tables)
     own = find_own_blocks(page, comments=config.comments)
-    return page.render(own.blocks), own.unsure, min(len(html), 2 * len(page.text))
+    return page.render(own.blocks), own.unsure
 
 
 def _everything(html: str) -> str:

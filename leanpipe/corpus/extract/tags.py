@@ -2,12 +2,10 @@
 
 from bisect import bisect_left
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-
-Numbers: TypeAlias = Any
-"""An array of numpy, of which no more is known."""
+from numpy.typing import NDArray
 
 
 class Break(IntEnum):
@@ -53,8 +51,8 @@ NAMES = tuple(
 CODE = {name: number for number, name in enumerate(NAMES, 1)}
 
 
-def _flags(names: str) -> Numbers:
-    flags: Numbers = np.zeros(len(NAMES) + 1, dtype=bool)
+def _flags(names: str) -> NDArray[np.bool_]:
+    flags = np.zeros(len(NAMES) + 1, dtype=bool)
     flags[[CODE[name] for name in names.split()]] = True
     return flags
 
@@ -71,34 +69,34 @@ _KEYS = np.array([int.from_bytes(name.encode()[:_WIDTH], "little") for name in N
 _SHIFT = np.uint64(64 - 12)
 
 
-def _collision_free() -> tuple[np.uint64, Numbers]:
+def _collision_free() -> tuple[np.uint64, NDArray[np.intp]]:
     """A factor that takes every name to a place of its own in a table of 4,096, and that table of codes."""
     for factor in range(0x9E3779B97F4A7C15, 1 << 64, 2):
         places = _KEYS * np.uint64(factor) >> _SHIFT
         if len(np.unique(places)) == len(NAMES):
-            table: Numbers = np.zeros(1 << 12, dtype=np.intp)
+            table = np.zeros(1 << 12, dtype=np.intp)
             table[places] = np.arange(1, len(NAMES) + 1)
             return np.uint64(factor), table
     raise AssertionError("no factor parts the names of the tags")
 
 
 _FACTOR, _TABLE = _collision_free()
-_KEY_OF_CODE: Numbers = np.append(np.uint64(0), _KEYS)
+_KEY_OF_CODE = np.append(np.uint64(0), _KEYS)
 _SLASH, _LESS, _GREATER, _BANG = b"/<>!"
 
 
 class Tags(NamedTuple):
     """The tags of a page, in their order."""
 
-    code: Numbers
+    code: NDArray[np.intp]
     """See `NAMES`."""
-    delta: Numbers
+    delta: NDArray[np.int8]
     """1 where an element begins, -1 where one ends, 0 for an element that has no end."""
-    start: Numbers
+    start: NDArray[np.intp]
     """Where the tag begins."""
-    end: Numbers
+    end: NDArray[np.intp]
     """Where the text after it begins."""
-    until: Numbers
+    until: NDArray[np.intp]
     """Where the text after it ends."""
 
 
@@ -106,18 +104,18 @@ def read_tags(data: bytes) -> Tags:
     """Find all tags of what a parser wrote of its tree: well nested, `<` and `>` escaped in text and in attributes."""
     buffer = np.frombuffer(data, dtype=np.uint8)
     start = (buffer == _LESS).nonzero()[0]
-    greater: Numbers = np.append((buffer == _GREATER).nonzero()[0], len(data) - 1)
+    greater = np.append((buffer == _GREATER).nonzero()[0], len(data) - 1)
     end = greater[np.minimum(greater.searchsorted(start), len(greater) - 1)] + 1
     eight = np.ndarray(len(data) + 1, "<u8", data + bytes(8), strides=(1,))[start + 1]
     first = eight & _LOW
     closes, comments = first == _SLASH, first == _BANG
     code = _codes(np.where(closes, eight >> np.uint64(8), eight))
     if inner := _inside_raw(data, start, end, code, closes, comments):
-        outer: Numbers = np.ones(len(start), dtype=bool)
+        outer = np.ones(len(start), dtype=bool)
         for first, last in inner:
             outer[first:last] = False
         start, end, code, closes, comments = (a[outer] for a in (start, end, code, closes, comments))
-    until: Numbers = np.append(start[1:], len(data))[: len(start)]
+    until = np.append(start[1:], len(data))[: len(start)]
     delta = np.where(closes, -1, ~(VOID[code] | comments)).astype(np.int8)
     return Tags(code, delta, start, np.minimum(end, until), until)
 
@@ -129,7 +127,7 @@ _LOW = np.uint64(0xFF)
 _ZERO, _GREATERS = np.uint64(ord("0")) * _EACH, np.uint64(_GREATER) * _EACH
 
 
-def _codes(eight: Numbers) -> Numbers:
+def _codes(eight: NDArray[np.uint64]) -> NDArray[np.intp]:
     """The codes of the names with which eight bytes begin, as one number.
 
     A name ends before the first byte that is `>` or less than `0`, as a space is; which one that is tells the lowest high bit
@@ -145,16 +143,16 @@ def _codes(eight: Numbers) -> Numbers:
 
 def _inside_raw(
     data: bytes,
-    start: Numbers,
-    end: Numbers,
-    code: Numbers,
-    closes: Numbers,
-    comments: Numbers,
+    start: NDArray[np.intp],
+    end: NDArray[np.intp],
+    code: NDArray[np.intp],
+    closes: NDArray[np.bool_],
+    comments: NDArray[np.bool_],
 ) -> list[tuple[int, int]]:
     """Which tags stand in comments and in scripts, and so are none. Moves the ends of comments to where they are."""
     found = []
     begun = np.flatnonzero(comments | (RAW[code] & ~closes)).tolist()
-    ends: dict[Any, list[int]] = {}
+    ends: dict[int, list[int]] = {}
     inside = 0  # tags before this one are in something raw
     for tag in begun:
         if tag < inside:
