@@ -5,21 +5,13 @@ the share that is found (recall), and of what is found the share that is content
 pages. Content is everything but the navigation: of PostgreSQL's manual all but `div.navheader` and `div.navfooter`, of
 the Debian handbook all but its banner, title and `ul.docnav`; read with Python's own parser, which no method uses. The
 peer of the claims is trafilatura. Speed is in megabytes of HTML per second on one core, medians of runs in turns.
-
-`--web FOLDER` measures pages of the web too: those under `FOLDER/pages`, by the phrases that `FOLDER/phrases.json` says must
-(`with`) and must not (`without`) be in a page's text, counted over all phrases. Such pages, as trafilatura's evaluation has them
-(https://github.com/adbar/trafilatura, `tests/eval`), are other people's, and no package holds them with their phrases. Of pages
-on which the model was fitted this says too much: `benchmarks.fit_extraction` says what it finds of others.
 """
 
-import argparse
-import json
 import os
 import re
 from collections import Counter
 from functools import partial
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import NamedTuple
 
 os.environ |= {"OMP_NUM_THREADS": "1"}
@@ -27,7 +19,6 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 from benchmarks.pages import pages
 from benchmarks.report import claim, interleaved, write
 from leanpipe.corpus.extract.main_text import ExtractConfig, extract_main_text
-from leanpipe.corpus.readers.encodings import decode
 
 METHODS = ("blocks", "resiliparse", "selectolax", "trafilatura")
 SAMPLE = 250  # pages that are scored: trafilatura takes ten seconds for them
@@ -42,56 +33,13 @@ VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|source|track|wb
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--web", type=Path, help="a folder of pages of the web with their phrases")
-    options = parser.parse_args()
-    rows = manuals()
-    if options.web:
-        rows += web(options.web)
-    else:
-        print("(pages of the web are not measured: --web names a folder of them)")
-    write("extraction", rows)
-
-
-def web(folder: Path) -> list[dict]:
-    """Pages of the web, by phrases that a person chose."""
-    phrases = json.loads((folder / "phrases.json").read_text())
-    texts = [decode((folder / "pages" / name).read_bytes(), html=True).text for name in phrases]
-    scores = {method: by_phrases(method, texts, [*phrases.values()]) for method in METHODS}
-    speeds = speed(texts)
-    show(scores, speeds)
-    ours, peer = "blocks", "trafilatura"
-    return [
-        claim("web, speed", speeds[ours], speeds[peer], "MB/s", 8),
-        claim("web, F of phrases", scores[ours].f1, scores[peer].f1, "", 0.995),
-        claim("web, precision", scores[ours].precision, scores[peer].precision, "", 0.97),
-    ]
-
-
-def by_phrases(method: str, texts: list[str], phrases: list[dict[str, list[str]]]) -> "Score":
-    """Over the phrases of all pages."""
-    config, count = ExtractConfig(method=method), Counter()
-    for html, of_page in zip(texts, phrases, strict=True):
-        text = extract_main_text(html, config).text
-        count.update((kind, phrase in text) for kind, those in of_page.items() for phrase in those)
-    precision = count["with", True] / max(1, count["with", True] + count["without", True])
-    recall = count["with", True] / max(1, count["with", True] + count["with", False])
-    return Score(precision, recall, 2 * precision * recall / max(1e-9, precision + recall))
-
-
-def manuals() -> list[dict]:
-    """Pages of manuals, of which the markup tells the content."""
     texts = [path.read_text(errors="replace") for path in pages(SAMPLE)]
     scores = {method: quality(method, texts) for method in METHODS}
     speeds = speed(texts[:: max(1, len(texts) // TIMED)])
-    show(scores, speeds)
-    return claims(scores, speeds)
-
-
-def show(scores: dict[str, "Score"], speeds: dict[str, float]) -> None:
     print(f"{'method':<14}{'MB/s':>8}{'precision':>12}{'recall':>10}{'F1':>10}")
     for method in METHODS:
         print(f"{method:<14}{speeds[method]:>8.2f}" + "".join(f"{value:>10.4f}" for value in scores[method]))
+    write("extraction", claims(scores, speeds))
 
 
 def claims(scores: dict[str, "Score"], speeds: dict[str, float]) -> list[dict]:

@@ -225,6 +225,5 @@ def _summary(stats: CorpusStats, new: int) -> Summary:
         "files_or_lines_skipped": stats.skipped.total(),
         "documents_repaired": stats.counted.get("documents repaired", 0),
         "pages_rescued": stats.counted.get("pages rescued by another parser", 0),
-        "pages_unsure": stats.counted.get("pages of which it was hard to tell what is text", 0),
         "redactions": sum(stats.redacted.values()),
     }

@@ -63,8 +63,6 @@ class DocumentRules:
         self._evaluation_sets = OverlapIndex.load(evaluation_index) if evaluation_index else None
         self.rescued = 0
         """Pages that the chosen parser lost, and of which another one found the text."""
-        self.unsure = 0
-        """Pages of which much may be text as well as not."""
 
     def first_fault(self, document: Document) -> CheckedDocument:
         """Check the document up to the first rule that it breaks, as cleaning does; that fault has a detail."""
@@ -120,7 +118,6 @@ class DocumentRules:
             return None
         extracted = extract_main_text(checked.document.text, self._config.extract)
         self.rescued += extracted.rescued
-        self.unsure += extracted.unsure
         checked.readable = extracted.text
         return extracted.fault
 

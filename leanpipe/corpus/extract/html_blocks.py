@@ -1,173 +1,350 @@
-"""The blocks of a web page: text that a browser shows on lines of its own, and where among the page's elements it stands.
+"""Main text of a page by the shape of its blocks: leanpipe's own extraction, one pass over the tags in linear time.
 
-The page is a list of tags and of the text after each, as arrays; nothing here takes more than linear time in the page's
-length, however deep its elements lie within each other.
+A block is what a browser shows on lines of its own. Whole elements go that say that they are boilerplate (see
+`boilerplate`). What then lies before the first and after the last good block goes by
+maximum subsequence segmentation (Pasternack and Roth 2009, "Extracting Article Text from the Web with Maximum
+Subsequence Segmentation"), with the link density of Kohlschütter et al. 2010 ("Boilerplate Detection using Shallow Text
+Features") in place of a trained classifier.
 """
 
 import re
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from leanpipe.corpus.extract.boilerplate import ElementRole, TextLength, classify_element, is_boilerplate
 
-from leanpipe.corpus.extract.tags import BREAK, CODE, SILENT, UNREAD, Break, Tags, read_tags
+_LEAST = 200  # unlinked bytes that trimming must leave, and …
+_LEAST_SHARE = 0.7  # … of all: else the page is a list, and stays
+_MAIN_SHARE = 0.3  # of the page's unlinked text that an element marked as main must hold to be believed
+_BLOCK_COST = 10  # what a block must say to be worth having, and …
+_LINK_COST = 3  # … what a byte of link takes away from it
+_TRIM_LINKED = 0.1  # pages with fewer links than this have no menus left that would need trimming
 
-Numbers = NDArray[Any]
-
+_ATTRIBUTES = 300  # bytes of an element's attributes that are looked at
+_REMEMBERED = 20_000  # tags
+_BLANK = 100  # bytes of spaces and line ends that nobody writes
+_COMMENT_END = b"-->"
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u00a0"), ("&amp;", "&"))  # all that parsers write
-_BLANK = re.compile(rb"(?:&nbsp;|[\0\s])*")
-_LINE_END = b"\0"  # within a block: no parser lets this character through
-_EDGE = b" \0"
-_CELL = b" | "
-_LINK, _LINE_BREAK, _PRE, _ITEM = CODE["a"], CODE["br"], CODE["pre"], CODE["li"]
-
-# What a character is.
-_VISIBLE = np.ones(256, dtype=bool)
-_VISIBLE[[*b" \t\n\r\f\0"]] = False
+_BREAK = b"\0"  # a line end within a block: no parser lets this character through
 
 
-class HtmlPage:
-    """A page's tags, its text, and the blocks of its text.
+class HtmlBlock(NamedTuple):
+    """Text that stands on lines of its own, as HTML escapes it."""
 
-    `body` is what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too.
+    text: bytes
+    gap: int
+    """How many line ends part it from the block before."""
+    length: int
+    linked: int
+    """Bytes of `length` that are links."""
+    heading: bool
+
+
+class Page:
+    """What of a page has been read so far: its blocks, and where among its elements the reader is."""
+
+    __slots__ = (
+        "_elements", "_gap", "_heading", "_item", "_length", "_link", "_linked", "_links", "_mains",
+        "blocks", "parts", "pre",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.blocks: list[HtmlBlock] = []
+        self.parts: list[bytes] = []
+        self.pre = False
+        self._elements: list[tuple[ElementRole, int, int, int] | None] = []
+        self._mains: list[tuple[int, int, int]] = []
+        self._length = self._linked = 0
+        self._gap = 0
+        self._links = 0  # bytes of the current block that are links
+        self._link = -1  # the part at which the current link began
+        self._item = self._heading = False
+
+    def element(self) -> None:
+        """Begin an element that says nothing of itself."""
+        if self.parts:
+            self._add()
+        if not self._item:
+            self._gap = 2
+        self._elements.append(None)
+
+    def saying(self, nature: ElementRole) -> None:
+        """Begin an element that may go as a whole, by what it says it is, and note where the page stands."""
+        self.paragraph()
+        self._elements.append((nature, len(self.blocks), self._length, self._linked))
+
+    def end_element(self) -> None:
+        """End the innermost element, and leave it out if it is boilerplate."""
+        if self.parts:
+            self._add()
+        if not self._item:
+            self._gap = 2
+        if element := self._elements.pop():
+            self._judge(*element)
+
+    def _judge(self, nature: ElementRole, first: int, length: int, linked: int) -> None:
+        inside = TextLength(self._length - length, self._linked - linked)
+        if nature == ElementRole.MAIN:
+            self._mains.append((first, len(self.blocks), inside.unlinked))
+        elif is_boilerplate(nature, inside, TextLength(self._length, self._linked)):
+            del self.blocks[first:]
+            while self._mains and self._mains[-1][1] > first:
+                self._mains.pop()
+            self._length, self._linked, self._gap = length, linked, 2
+
+    def paragraph(self) -> None:
+        """Begin a block that an empty line parts from the one before."""
+        if self.parts:
+            self._add()
+        if not self._item:
+            self._gap = 2
+
+    def line(self) -> None:
+        """Begin a block on a line of its own."""
+        if self.parts:
+            self._add()
+        if not self._gap:
+            self._gap = 1
+
+    def item(self) -> None:
+        """Begin an item of a list."""
+        self.line()
+        self._item = True
+
+    def end_item(self) -> None:
+        """End an item of a list."""
+        self.line()
+        self._item = False
+
+    def heading(self) -> None:
+        """Begin a heading."""
+        self.paragraph()
+        self._heading = True
+
+    def end_heading(self) -> None:
+        """End a heading."""
+        self.paragraph()
+        self._heading = False
+
+    def preformatted(self) -> None:
+        """Begin text of which white space counts."""
+        self.paragraph()
+        self.pre = True
+
+    def end_preformatted(self) -> None:
+        """End text of which white space counts."""
+        self.paragraph()
+        self.pre = False
+
+    def cell(self) -> None:
+        """Part a cell of a table from the one before."""
+        if self.parts:
+            self.parts.append(b" | ")
+
+    def link(self) -> None:
+        """Begin a link."""
+        self._link = len(self.parts)
+
+    def end_link(self) -> None:
+        """End a link, and count its text."""
+        if self._link >= 0:
+            self._links += sum(map(len, self.parts[self._link :]))
+            self._link = -1
+
+    def line_break(self) -> None:
+        """Begin a new line within the block."""
+        self.parts.append(b"\n" if self.pre else _BREAK)
+
+    def finish(self, trim: bool) -> None:
+        """End the page: what is marked as its main part is all of it, and the ends are trimmed of the rest."""
+        self.paragraph()
+        if not trim:
+            return
+        marked = max(self._mains, key=lambda main: main[2], default=(0, 0, 0))
+        if marked[2] > _MAIN_SHARE * (self._length - self._linked):
+            self.blocks = self.blocks[marked[0] : marked[1]]
+        elif self._linked > _TRIM_LINKED * self._length:
+            self.blocks = _trimmed(self.blocks)
+
+    def _add(self) -> None:
+        parts = self.parts
+        if self._link >= 0:
+            self.end_link()
+            self._link = 0
+        text = b"".join(parts)
+        text = text.strip(b"\n") if self.pre else b" ".join(text.split())
+        parts.clear()
+        length, linked, self._links = len(text), min(self._links, len(text)), 0
+        if length < _BLANK and not text.replace(b"&nbsp;", b"").strip(b"\0 \t\n"):
+            return
+        shown = b"- " + text if self._item else text
+        self.blocks.append(HtmlBlock(shown, self._gap, length, linked, self._heading))
+        self._length += length
+        self._linked += linked
+        self._gap, self._item = 0, False
+
+
+def _trimmed(blocks: list[HtmlBlock]) -> list[HtmlBlock]:
+    """The run of blocks that says most (its headings with it), or all of them if much is said outside of it."""
+    best, first, last, start, total = 0, 0, 0, 0, 0
+    for position, block in enumerate(blocks):
+        total += block.length - _LINK_COST * block.linked - _BLOCK_COST
+        if total <= 0:
+            total, start = 0, position + 1
+        elif total > best:
+            best, first, last = total, start, position + 1
+    while first > 0 and blocks[first - 1].heading:
+        first -= 1
+    run = blocks[first:last]
+    return run if _unlinked(run) >= max(_LEAST, _LEAST_SHARE * _unlinked(blocks)) else blocks
+
+
+def _unlinked(blocks: Sequence[HtmlBlock]) -> int:
+    return sum(block.length - block.linked for block in blocks)
+
+
+Action = Callable[[Page], bytes | None]
+"""What a tag does to the page; if it says which end tag, nothing is visible up to there."""
+
+_STARTS: dict[Action, str] = {
+    Page.paragraph: "p blockquote address figure figcaption fieldset hr tbody thead tfoot body",
+    Page.line: "dt dd tr option caption summary legend center",
+    Page.item: "li",
+    Page.heading: "h1 h2 h3 h4 h5 h6",
+    Page.preformatted: "pre",
+    Page.cell: "td th",
+    Page.link: "a",
+    Page.line_break: "br",
+}
+_ENDS: dict[Action, Action] = {
+    Page.paragraph: Page.paragraph,
+    Page.line: Page.line,
+    Page.item: Page.end_item,
+    Page.heading: Page.end_heading,
+    Page.preformatted: Page.end_preformatted,
+    Page.link: Page.end_link,
+}
+_OF_TAG = {tag.encode(): action for action, tags in _STARTS.items() for tag in tags.split()}
+_OF_TAG |= {b"/" + tag: _ENDS[action] for tag, action in _OF_TAG.items() if action in _ENDS}
+_ELEMENTS = frozenset(
+    b"div section article main aside header footer nav form ul ol dl table dialog menu details".split()
+)
+"""Tags whose element may go as a whole."""
+_ELEMENT_ENDS = frozenset(b"/" + tag for tag in _ELEMENTS)
+_RAW = frozenset(b"script style noembed iframe".split())
+_SILENT = frozenset(b"head template svg object datalist canvas audio video".split())
+_UNREAD = frozenset(b"noscript select textarea button noframes".split())
+"""Elements that have text, but none of the page's own."""
+
+
+def _opener(nature: ElementRole) -> Action:
+    return lambda page: page.saying(nature)
+
+
+def _silencer(tag: bytes) -> Action:
+    return lambda page: b"/" + tag
+
+
+def _comment(page: Page) -> bytes:
+    return _COMMENT_END
+
+
+_OPENERS = {ElementRole.CONTENT: Page.element} | {nature: _opener(nature) for nature in ElementRole if nature}
+
+
+class TagRules(dict[bytes, Action | None]):
+    """Tells what every tag does, by all that stands between its `<` and `>`; None does nothing.
+
+    Most tags are seen many times, so what they do is remembered.
     """
 
-    def __init__(self, body: str, *, tables: bool = True, everything: bool = False):
-        self.data = body.encode()
-        self.tags: Tags = read_tags(self.data)
-        self._hidden = SILENT if everything else SILENT | UNREAD
-        if not tables:
-            self._hidden = self._hidden | (np.arange(len(SILENT)) == CODE["table"])
+    def __init__(self, *, comments: bool = False, tables: bool = True, everything: bool = False):
+        super().__init__()
+        self.everything = everything
+        self._comments, self._tables = comments, tables
 
-        # The text after each tag that is seen by a reader, in one piece.
-        lengths = self.tags.until - self.tags.end
-        lengths[self._silent] = 0
-        self.text_end = lengths.cumsum()
-        places = (self.tags.end - self.text_end + lengths).repeat(lengths)
-        places += np.arange(len(places))
-        self.text: Numbers = np.frombuffer(self.data, dtype=np.uint8)[places]
-        """Bytes of all pieces, one after the other."""
-        self.visible = np.append(0, _VISIBLE[self.text].cumsum())[self.text_end]
-        """Of each tag: how many characters that are no spaces stand before the end of the text after it."""
+    def __missing__(self, tag: bytes) -> Action | None:
+        if tag.startswith(b"a "):
+            return Page.link
+        name, _, attributes = tag.partition(b" ")
+        action = self._action(name, attributes[:_ATTRIBUTES])
+        if len(tag) <= _ATTRIBUTES and not tag.startswith(b"!"):
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[tag] = action
+        return action
 
-        # Blocks: from one tag that parts text to the next.
-        self.breaks = BREAK[self.tags.code].copy()
-        self.breaks[self._empty_lines()] = Break.PARAGRAPH
-        self.breaks[self._silent] = Break.NONE
-        self.first_tag = np.append(0, np.flatnonzero(self.breaks[1:]) + 1)
-        self.last_tag = np.append(self.first_tag[1:], len(self.breaks)) - 1
-        filled = self.within(self.visible) > 0
-        self.first_tag, self.last_tag = self.first_tag[filled], self.last_tag[filled]
+    def _action(self, tag: bytes, attributes: bytes) -> Action | None:
+        if tag in _ELEMENTS:
+            return _OPENERS[
+                ElementRole.CONTENT
+                if self.everything
+                else classify_element(tag, attributes, comments=self._comments, tables=self._tables)
+            ]
+        if tag in _ELEMENT_ENDS:
+            return Page.end_element
+        if tag in _RAW or tag in _SILENT or (tag in _UNREAD and not self.everything):
+            return _silencer(tag)
+        return _comment if tag.startswith(b"!--") else _OF_TAG.get(tag)
 
-    def within(self, sums: Numbers) -> Numbers:
-        """Count what the text of each block added to `sums`."""
-        return sums[self.last_tag] - np.where(self.first_tag > 0, sums[self.first_tag - 1], 0)
 
-    def inside(self, *codes: int) -> Numbers:
-        """Count in how many elements of such codes the text after each tag stands."""
-        wanted = self.tags.code == codes[0]
-        for code in codes[1:]:
-            wanted |= self.tags.code == code
-        return (wanted * self.tags.delta).cumsum()
+def extract_text(body: str, rules: TagRules) -> str:
+    """Return what `rules` let stay of a page's body, as plain text.
 
-    @cached_property
-    def _silent(self) -> Numbers:
-        hidden = self._hidden[self.tags.code]
-        return (hidden * self.tags.delta).cumsum() > 0
+    The body is what a parser wrote of its tree: well nested, `<` and `>` escaped in attributes too.
+    """
+    page = _read(iter(body.encode().split(b"<")), rules)
+    page.finish(trim=not rules.everything)
+    return _render(page.blocks)
 
-    @cached_property
-    def _pre(self) -> Numbers:
-        return self.inside(_PRE) > 0
 
-    @cached_property
-    def linked(self) -> Numbers:
-        """Count the characters of links before the end of the text after each tag."""
-        own = np.diff(self.visible, prepend=0)
-        return np.cumsum(np.where(self.inside(_LINK) > 0, own, 0))
+def _read(pieces: Iterator[bytes], rules: TagRules) -> Page:
+    page = Page()
+    parts = page.parts
+    for piece in pieces:
+        tag, _, text = piece.partition(b">")
+        action = rules[tag]
+        if action and (until := action(page)):
+            text = _text_after(until, piece, pieces)
+        if text and (parts or page.pre or not text.isspace()):
+            parts.append(text)
+    return page
 
-    def _empty_lines(self) -> Numbers:
-        """Whether a tag is a line break that follows another, with no text between them."""
-        breaks = self.tags.code == _LINE_BREAK
-        empty = np.zeros(len(breaks), dtype=bool)
-        second = (breaks[1:] & breaks[:-1]).nonzero()[0] + 1
-        nothing = self.visible[second - 1] == self.visible[np.maximum(second - 2, 0)]
-        empty[second[nothing & ~self._pre[second]]] = True
-        return empty
 
-    @cached_property
-    def items(self) -> Numbers:
-        """Whether a block is the first of an item of a list."""
-        begun, ended = (self._last(_ITEM, delta)[self.first_tag] for delta in (1, -1))
-        before = np.append(-1, self.last_tag[:-1])
-        return (begun > before) & (begun > ended)
+def _text_after(until: bytes, piece: bytes, pieces: Iterator[bytes]) -> bytes:
+    """What follows the end of a comment, or of an element that may have others of its kind within it."""
+    if until == _COMMENT_END:
+        return _text_after_comment(piece, pieces)
+    tag = until[1:]
+    depth = 1
+    for piece in pieces:
+        name, _, text = piece.partition(b">")
+        name = name.partition(b" ")[0]
+        if name == until:
+            depth -= 1
+            if not depth:
+                return text
+        elif tag not in _RAW:
+            depth += name == tag
+            if name.startswith(b"!--"):
+                _text_after_comment(piece, pieces)
+    return b""
 
-    @property
-    def rows(self) -> Numbers:
-        """Whether a block is a row of a table: two cells or more."""
-        return self.within(self._cells.cumsum()) > 1
 
-    @cached_property
-    def _cells(self) -> Numbers:
-        """Whether a tag begins a cell of a table."""
-        code = self.tags.code
-        return ((code == CODE["td"]) | (code == CODE["th"])) & (self.tags.delta > 0)
+def _text_after_comment(piece: bytes, pieces: Iterator[bytes]) -> bytes:
+    for one in chain((piece,), pieces):
+        _, found, text = one.partition(_COMMENT_END)
+        if found:
+            return text
+    return b""
 
-    def _last(self, code: int, delta: int) -> Numbers:
-        """Of each tag: the last one at or before it that begins, or ends, an element of a code; or -1."""
-        wanted = (self.tags.code == code) & (self.tags.delta == delta)
-        return np.maximum.accumulate(np.where(wanted, np.arange(len(wanted)), -1))
 
-    def render(self, kept: Numbers) -> str:
-        """The blocks with such numbers as plain text."""
-        if not len(kept):
-            return ""
-        gaps = self._gaps(kept)
-        items = self.items[kept].tolist()
-        first, last = self.first_tag[kept].tolist(), self.last_tag[kept].tolist()
-        parts = []
-        for gap, item, start, end in zip(gaps, items, first, last, strict=True):
-            if text := self._block(start, end):
-                parts += (b"\n" * gap, b"- ", text) if item else (b"\n" * gap, text)
-        text = b"".join(parts).decode()
-        text = re.sub(" ?\0 ?", "\n", text) if "\0" in text else text
-        if "&" in text:
-            for entity, character in _ENTITIES:
-                text = text.replace(entity, character)
-        return text.strip("\n")
-
-    def render_all(self) -> str:
-        """All blocks as plain text."""
-        return self.render(np.arange(len(self.first_tag)))
-
-    def _gaps(self, kept: Numbers) -> list[int]:
-        """How many line ends part each of such blocks from the one before. What stands between an item's dot and its text parts nothing."""
-        paragraphs = np.cumsum(self.breaks == Break.PARAGRAPH)
-        until = np.where(self.items, self._last(_ITEM, 1)[self.first_tag], self.first_tag)[kept]
-        before = np.append(0, self.last_tag[kept][:-1])
-        return (1 + (paragraphs[until] > paragraphs[before])).tolist()
-
-    @cached_property
-    def _pieces(self) -> tuple[list[int], list[int], list[int]]:
-        """Of each tag: where the text after it begins and ends, and whether the tag means something within a block."""
-        code = self.tags.code
-        special = np.where(self._silent, -1, np.where(code == _LINE_BREAK, 1, 2 * self._cells))
-        return self.tags.end.tolist(), self.tags.until.tolist(), special.tolist()
-
-    def _block(self, first: int, last: int) -> bytes:
-        data, (start, until, special) = self.data, self._pieces
-        pre = self._pre[first]
-        parts = []
-        for tag in range(first, last + 1):
-            meaning = special[tag]
-            if meaning < 0:
-                continue
-            if meaning == 1:
-                parts.append(b"\n" if pre else _LINE_END)
-            elif meaning == 2 and any(parts):
-                parts.append(_CELL)
-            if start[tag] < until[tag]:
-                parts.append(data[start[tag] : until[tag]])
-        text = b"".join(parts)
-        text = text.strip(b"\n") if pre else b" ".join(text.split()).strip(_EDGE)
-        return b"" if _BLANK.fullmatch(text, 0, 200) else text
+def _render(blocks: Sequence[HtmlBlock]) -> str:
+    """The blocks as plain text."""
+    text = b"".join(b"\n" * block.gap + block.text for block in blocks).decode()
+    if _BREAK.decode() in text:
+        text = re.sub(" ?\0 ?", "\n", text)
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text.strip("\n")

@@ -5,6 +5,7 @@ Why `blocks` is the default: benchmarks/extraction.py measures all of them.
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -12,8 +13,7 @@ from pydantic import Field
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.document import Fault
-from leanpipe.corpus.extract.content_model import find_own_blocks
-from leanpipe.corpus.extract.html_blocks import HtmlPage
+from leanpipe.corpus.extract import html_blocks
 
 Method = Literal["blocks", "resiliparse", "selectolax", "trafilatura"]
 
@@ -28,9 +28,9 @@ class ExtractConfig(StageConfig):
     """How the text of a web page is found."""
 
     method: Method = "blocks"
-    """blocks: leanpipe's own model of a page's blocks (best in our measurements); resiliparse: its main-content rules
-    (Bevendorff et al. 2018); trafilatura: its rules (Barbaresi 2021; many times slower); selectolax: all visible text,
-    menus included."""
+    """blocks: leanpipe's own rules (fast, and best in our measurements); resiliparse: its main-content rules (Bevendorff
+    et al. 2018); trafilatura: its rules (Barbaresi 2021; twenty times slower); selectolax: all visible text, menus
+    included."""
     tables: bool = True
     """Whether tables are part of the text. (selectolax keeps them always.)"""
     comments: bool = False
@@ -52,8 +52,6 @@ class Extracted(NamedTuple):
     """Whether the chosen method found less than the page must hold, so that another was asked."""
     fault: Fault | None = None
     """Why nothing was found where there is something to be found. A page without any text has no fault, and no text."""
-    unsure: bool = False
-    """Whether blocks can hardly tell what of the page is its own text."""
 
 
 def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
@@ -66,43 +64,46 @@ def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
     if len(html) > config.max_characters:
         return Extracted("", config.method, fault=Fault("extract.max_characters", len(html)))
     html = _encodable(html)
-    unsure = False
-    if config.method == "blocks":
-        text, unsure = _blocks(html, config)
-    else:
-        text = _PEERS[config.method](html, config)
+    text = _PARSERS[config.method](html, config)
     if len(text) > config.min_share * len(html):
-        return Extracted(text, config.method, unsure=unsure)
-    return _second_try(text, html, config)._replace(unsure=unsure)
+        return Extracted(text, config.method)
+    return _second_try(text, html, config)
 
 
 def _second_try(text: str, html: str, config: ExtractConfig) -> Extracted:
     """The first of the chosen method's `text`, that of blocks and all visible text that is not lost."""
-    everything = _everything(html)
+    everything = _everything(html, config)
     least = max(1, config.min_share * len(everything))
     if len(text) >= least:
         return Extracted(text, config.method)
     if not everything:
         fault = Fault("extract.nothing", len(html)) if _has_text(html) else None
         return Extracted("", "everything", fault=fault)
-    text = _blocks(html, config)[0] if config.method != "blocks" else ""
+    text = _blocks(html, config) if config.method != "blocks" else ""
     if len(text) >= least:
         return Extracted(text, "blocks", rescued=True)
     return Extracted(everything, "everything", rescued=True)
 
 
-def _blocks(html: str, config: ExtractConfig) -> tuple[str, bool]:
-    """The text of the blocks that are the page's own, and whether that was hard to tell."""
-    page = HtmlPage(body_of(html), tables=config.tables)
-    own = find_own_blocks(page, comments=config.comments)
-    return page.render(own.blocks), own.unsure
+def _blocks(html: str, config: ExtractConfig) -> str:
+    return html_blocks.extract_text(_body(html), _rules(config.comments, config.tables))
 
 
-def _everything(html: str) -> str:
-    return HtmlPage(body_of(html), everything=True).render_all()
+@cache
+def _rules(comments: bool, tables: bool) -> html_blocks.TagRules:
+    return html_blocks.TagRules(comments=comments, tables=tables)
 
 
-def body_of(html: str) -> str:
+@cache
+def _all_rules() -> html_blocks.TagRules:
+    return html_blocks.TagRules(everything=True)
+
+
+def _everything(html: str, _: ExtractConfig) -> str:
+    return html_blocks.extract_text(_body(html), _all_rules())
+
+
+def _body(html: str) -> str:
     """Parse a page with resiliparse, and return the body as it repairs it. Its time is linear even in elements nested 100,000 deep."""
     from resiliparse.parse.html import HTMLTree
 
@@ -137,7 +138,7 @@ def _selectolax(html: str, _: ExtractConfig) -> str:
         return ""
     tree = LexborHTMLParser(html)
     root = tree.body or tree.root
-    return HtmlPage(root.html or "", everything=True).render_all() if root else ""
+    return html_blocks.extract_text(root.html or "", _all_rules()) if root else ""
 
 
 def _trafilatura(html: str, config: ExtractConfig) -> str:
@@ -152,7 +153,8 @@ def _trafilatura(html: str, config: ExtractConfig) -> str:
     ).strip()
 
 
-_PEERS: dict[str, Callable[[str, ExtractConfig], str]] = {
+_PARSERS: dict[str, Callable[[str, ExtractConfig], str]] = {
+    "blocks": _blocks,
     "resiliparse": _resiliparse,
     "selectolax": _selectolax,
     "trafilatura": _trafilatura,

@@ -99,13 +99,7 @@ def read_shard(
                 "skipped": log.skipped,
                 "skipped_by_reason": log.skipped_by_reason,
                 "repaired": log.repaired,
-                "counted": log.counters
-                | Counter(
-                    {
-                        "pages rescued by another parser": rules.rescued,
-                        "pages of which it was hard to tell what is text": rules.unsure,
-                    }
-                ),
+                "counted": log.counters | Counter({"pages rescued by another parser": rules.rescued}),
                 "redacted": redacted,
             }
         )
