@@ -199,6 +199,9 @@ CLEAN = {
     "duplicates.paragraphs": to(True),
     "duplicates.paragraph_characters": to(1000, **{"duplicates.paragraphs": True}),
     **{f"redact.{kind}": to(False) for kind in ("email", "ip", "phone", "card", "iban", "key", "ssn")},
+    "redact.phone_regions": shown_by(
+        "corpus/pii/test_pii.py::test_numbers_of_a_country_need_no_label_if_it_is_named", ("DE",)
+    ),
     "redact.replacement": to("example"),
     "decontaminate.enabled": to(False),
     "decontaminate.held_out": to(False),
@@ -323,6 +326,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "dropout": to(0.5),
         "target_modules": to(("q_proj",), ("query",), refused={("query",): "no linear layer"}),
         "max_length": to(32),
+        "thoughts": shown_by(
+            "training/finetune/test_template.py::test_thoughts_are_learnt_or_only_read", False
+        ),
         "validation_share": to(0.5),
     },
     "describe_model": {"depth": to(1, 3)},
@@ -335,7 +341,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
     "evaluate": {
         "text_bytes": to(1_000),
         "document_bytes": to(300),
-        "context": to(32, 100_000, refused={100_000: "this model reads 512 tokens"}),
+        "context": to(32, 100_000, refused={100_000: "reads 512 at most"}),
         "prompts": to(("What is a list?", "What is a number?")),
         "max_new_tokens": to(3),
         "prefill_tokens": to(8),
