@@ -70,6 +70,11 @@ bench-corpus: .venv/installed-bench
 bench-training: .venv/installed-bench
 	for part in distillation students training finetuning plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
+# How runs get on beside other work, and what a first plan says of the time they take.
+.PHONY: bench-operation
+bench-operation: .venv/installed-bench
+	for part in under_load plan; do $(BIN)/python -m benchmarks.$$part run || exit 1; done
+
 .venv/installed-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])
 	touch $@ .venv/installed
