@@ -131,7 +131,9 @@ class RunSupervisor:
     def _is_long_gone(self, run: FlowRun, worker: int | None) -> bool:
         since = self._gone_since.setdefault(run.id, time.monotonic())
         labelled = _WORKER_LABEL in run.labels or run.work_pool_name is None
-        if labelled and (worker is None or (run.state and run.state.is_final())):
+        if labelled and (
+            worker is None or run.id in self._told_to_end or (run.state and run.state.is_final())
+        ):
             return True
         # Without a label it may be another machine's, which took it this moment.
         return time.monotonic() - since > _PATIENCE_SECONDS * (1 if labelled else 3)

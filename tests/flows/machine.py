@@ -17,7 +17,8 @@ from leanpipe.processes.process_tree import processes_with, send, wait_for_end
 from tests.flows.servers import ROOT, Servers, environment, free_port
 from tests.support.tiny_models import tiny_model
 
-STEPS = 24
+STEPS = 240
+"""Of 40 ms or more: a run is stopped in their midst."""
 FINETUNING = {
     "tokens": STEPS * 8 * 64,
     "batch": 8,
@@ -28,7 +29,7 @@ FINETUNING = {
     "dropout": 0.1,
     "validation_tokens": 256,
     "validations": 3,
-    "checkpoint_every_steps": 2,
+    "checkpoint_every_steps": 10,
     "log_every_steps": 1,
     "learning_rate": 3e-3,
 }
@@ -138,6 +139,12 @@ class Machine:
             lines = found[0].read_text().splitlines() if found else []
             return max((json.loads(line)["step"] or 0 for line in lines if line.endswith("}")), default=0)
         return 0
+
+    def wait_for_progress(self, run: str, steps: int = 20) -> None:
+        """Wait until the run's process has reported so many steps more."""
+        self.wait_for_state(run, "RUNNING", seconds=300)
+        before = self.steps()
+        wait_for(lambda: self.steps() >= before + steps, 300, self.log)
 
     def has_result(self) -> bool:
         return bool(list((self.home / "store").glob("finetune/*/manifest.json")))
