@@ -86,14 +86,8 @@ class Machine:
             self._up.wait()
         self._up = None
 
-    def worker(self) -> psutil.Process:
-        """The process of the worker."""
-        return self._workers()[0]
-
-    def has_worker(self) -> bool:
-        return bool(self._workers())
-
-    def _workers(self) -> list[psutil.Process]:
+    def workers(self) -> list[psutil.Process]:
+        """The process of the worker, if it lives."""
         return [one for one in self.processes() if {"worker", "start"} <= set(command(one))]
 
     def kill(self, process: psutil.Process) -> None:

@@ -120,9 +120,10 @@ def test_a_worker_alone_serves_the_pool_touches_no_run_of_another_home_and_ends_
 
 def kill_worker(machine: Machine) -> None:
     """Whose place another one takes."""
-    worker = machine.worker()
-    machine.kill(worker)
-    wait_for(lambda: machine.has_worker() and machine.worker().pid != worker.pid, 120, machine.log)
+    before = machine.workers()
+    for worker in before:
+        machine.kill(worker)
+    wait_for(lambda: bool(set(machine.workers()) - set(before)), 120, machine.log)
 
 
 def stop_and_start(machine: Machine) -> None:
