@@ -3,9 +3,11 @@
 from io import StringIO
 from typing import Any
 
+import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import SafeRepresenter
 
 from leanpipe.core.errors import UserError
 
@@ -29,9 +31,28 @@ def read_yaml(text: str) -> Any:
         raise UserError(f"could not be read as YAML: {_problem(error)}") from error
 
 
+class _Representer(SafeRepresenter):
+    """Quotes what readers of YAML 1.1 would not take for the text that it is, such as `no` or a question in a list."""
+
+    def represent_str(self, data: str) -> Any:
+        style = None if _reads_as_itself(data) else "'"
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
+def _reads_as_itself(text: str) -> bool:
+    try:
+        return yaml.safe_load(f"[{text}]") == [text]
+    except (yaml.YAMLError, ValueError):
+        return False
+
+
 def write_yaml(value: Any) -> str:
-    """Write a value in one line, so that `read_yaml` reads it back."""
+    """Write a value in one line, so that `read_yaml` reads it back, and every other reader of YAML does."""
     writer, written = YAML(typ="safe", pure=True), StringIO()
+    writer.Representer = _Representer
     writer.default_flow_style, writer.width = True, 10**6
     writer.dump(value, written)
     return written.getvalue().strip().removesuffix("\n...")

@@ -1,15 +1,13 @@
 """What a device can do, measured, and what of its memory this process may take under real limits."""
 
 import mmap
-import multiprocessing
-import resource
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from leanpipe.core import device, memory_limits
+from tests.support.processes import in_a_process_of_its_own, leave_free, lift_limit
 
 MEGABYTE = 2**20
 
@@ -21,29 +19,21 @@ def test_the_peak_is_that_of_real_hardware_and_measured_once():
 
 
 def test_of_an_address_space_that_is_limited_only_the_rest_is_free():
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    process = context.Process(target=_free_within, args=(100 * MEGABYTE, results))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    before, free, after_taking_30 = results.get()
+    before, free, after_taking_30 = in_a_process_of_its_own(__name__, _free_within, 100 * MEGABYTE)
     assert before > 100 * MEGABYTE
     assert 90 * MEGABYTE < free <= 100 * MEGABYTE
     assert free - after_taking_30 == pytest.approx(30 * MEGABYTE, rel=0.1)
 
 
-def _free_within(limit: int, results: Any) -> None:
+def _free_within(limit: int) -> tuple[int, int, int]:
     before = device.free_host_memory()
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    taken = pages * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + limit, resource.RLIM_INFINITY))
+    leave_free(limit)
     free = device.free_host_memory()
     held = mmap.mmap(-1, 30 * MEGABYTE)  # not the heap, which may have as much to spare
     after = device.free_host_memory()
     held.close()
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
-    results.put((before, free, after))
+    lift_limit()
+    return before, free, after
 
 
 def write_group(folder: Path, limit: str, used: int, files: int, version: int) -> None:

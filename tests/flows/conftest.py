@@ -29,9 +29,9 @@ def servers(home: Path, first_run: subprocess.CompletedProcess[str]) -> Iterator
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A real headless Chromium."""
+    """A real headless Chromium. While it runs, this thread has a running event loop, with which Prefect works otherwise."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from leanpipe.core.report import Silent
-from leanpipe.core.store import REPORT, Store, digest_files, external
+from leanpipe.core.store import MANIFEST, REPORT, Store, digest_files, external
 from leanpipe.processes import run_lock
 from leanpipe.processes.process_tree import processes_with
 from leanpipe.processes.run_stage import run_stage
@@ -42,7 +42,9 @@ def undisturbed(machine: Machine, tmp_path_factory) -> dict[str, str]:
     given = {name: external(name, machine.home / file) for name, file in machine.inputs.items()}
     store = Store(tmp_path_factory.mktemp("undisturbed"))
     made = run_stage(finetune, FinetuneConfig(**FINETUNING), given, store, Silent())  # type: ignore[arg-type]
-    return {name: one for name, one in digest_files(made.path).items() if not name.startswith(REPORT)}
+    return {
+        name: one for name, one in digest_files(made.path).items() if not name.startswith((REPORT, MANIFEST))
+    }
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,10 @@
 """Fewer blocks at once when memory runs out, and the same losses."""
 
 import logging
-import multiprocessing
 import re
-import resource
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -20,6 +15,7 @@ from leanpipe.training.trainer import micro_batch
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.data import TrainingData
 from leanpipe.training.trainer.trainer import train
+from tests.support.processes import in_a_process_of_its_own, leave_free, lift_limit
 from tests.support.tiny_models import tiny_llama
 from tests.training.blocks import Recorder, tiny_blocks
 
@@ -51,59 +47,23 @@ def limited(folder: Path, megabytes: int, config: TrainingConfig, length: int = 
 
     An error of the user's comes back as its text, and what was logged as the last value.
     """
-    return in_a_process_of_its_own(_limited, folder, megabytes, config, length)
-
-
-def in_a_process_of_its_own(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` returns in a process that holds nothing but what this module imports.
-
-    One forked from the tests' own process has what earlier tests left there, and so another amount of memory to spare.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    results = context.SimpleQueue()
-    process = context.Process(target=_answer, args=(work, arguments, results))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    answer, error = results.get()
-    assert not error, error
-    return answer
-
-
-def _answer(work: Callable[..., Any], arguments: tuple[Any, ...], results: Any) -> None:
-    torch.set_num_threads(1)
-    answer, error = None, ""
-    try:
-        answer = work(*arguments)
-    except Exception:  # noqa: BLE001 - whatever it is, the test shows it
-        _give_back_memory()  # a traceback needs some, too
-        error = traceback.format_exc()
-    results.put((answer, error))
-
-
-def _leave_free(size: int) -> None:
-    taken = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (taken + size, resource.RLIM_INFINITY))
-
-
-def _give_back_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    return in_a_process_of_its_own(__name__, _limited, folder, megabytes, config, length)
 
 
 def _limited(folder: Path, megabytes: int, config: TrainingConfig, length: int) -> tuple[Any, list[str]]:
+    torch.set_num_threads(1)
     logged: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("leanpipe").addHandler(handler)
     # One step of one block brings in what a training always needs; then the rest of the address space is taken away.
     trained(folder / "once", settings(tokens=1, batch=1))
-    _leave_free(megabytes * 2**20)
+    leave_free(megabytes * 2**20)
     try:
         answer: Any = trained(folder / "limited", config, length)
     except UserError as error:
         answer = str(error)
-    _give_back_memory()
+    lift_limit()
     return answer, logged
 
 
@@ -137,15 +97,15 @@ def test_sizes_are_divisors_of_the_batch():
 def test_the_first_guess_fits_into_what_the_process_may_take():
     """A block of 256 tokens takes 2 layers x 256 tokens x 5,824 bytes, which is 3 MB: into 75% of 20 MB go five."""
     # Of 64 blocks, 2,048 tokens; and the divisor below five.
-    assert in_a_process_of_its_own(_guess_within, 20 * 2**20) == (8, 4)
+    assert in_a_process_of_its_own(__name__, _guess_within, 20 * 2**20) == (8, 4)
 
 
 def _guess_within(limit: int) -> tuple[int, int]:
     model, config = tiny_llama(), settings()
     free = micro_batch.first_guess(model, config, 256)
-    _leave_free(limit)
+    leave_free(limit)
     limited = micro_batch.first_guess(model, config, 256)
-    _give_back_memory()
+    lift_limit()
     return free, limited
 
 
