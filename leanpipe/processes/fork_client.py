@@ -4,7 +4,6 @@ Importing torch and transformers takes 12 s of two cores, so one helper process 
 each stage (`leanpipe/processes/fork_server.py`). Both die with this process, however it dies.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, stored
 from leanpipe.core.store import Artifact, Store
 from leanpipe.processes.fork_server import GRACE_SECONDS
-from leanpipe.processes.interrupt import Interrupted
+from leanpipe.processes.interrupt import interrupted_after
 from leanpipe.processes.ipc import forward_event
 from leanpipe.processes.threads import thread_environment
 
@@ -85,12 +84,8 @@ class ForkServer:
             assert self._process and self._process.stdin and self._process.stdout
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
-            try:
+            with interrupted_after(self._process.stdin.close):  # which tells the stage to end
                 return _listen(stage, self._process.stdout, report)
-            except Interrupted:
-                self._process.stdin.close()  # tells the stage to end
-                _hear_out(self._process.stdout, report)
-                raise
 
 
 def _listen(stage: Stage, events: Any, report: Report) -> Artifact:
@@ -110,13 +105,6 @@ def _listen(stage: Stage, events: Any, report: Report) -> Artifact:
             case {"exit": status}:
                 return _result(stage, outcome, status)
     raise StageDied(f"the helper process of stage {stage.name} ended; run again to resume")
-
-
-def _hear_out(events: Any, report: Report) -> None:
-    """Pass on what the stage still reports while it writes its checkpoint: it will not tell it again."""
-    for line in events:
-        with contextlib.suppress(json.JSONDecodeError):  # the rest of a line whose reading was interrupted
-            forward_event(json.loads(line), report)
 
 
 def _result(stage: Stage, outcome: Artifact | Exception | None, status: int) -> Artifact:

@@ -6,7 +6,7 @@ Before and after its work a process has no handler, and ends at once: then there
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -33,6 +33,26 @@ def interruptible() -> Iterator[None]:
         signal.signal(INTERRUPT, before)
 
 
+@contextmanager
+def interrupted_after(tell: Callable[[], None]) -> Iterator[None]:
+    """At the signal only `tell` what works within to end, and raise Interrupted when it has: what it still says is heard."""
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        _told.remove(tell)
+        if tell in _ended:
+            _ended.remove(tell)
+            raise Interrupted
+
+
+_told: list[Callable[[], None]] = []
+_ended: list[Callable[[], None]] = []
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
-    raise Interrupted
+    if not _told:
+        raise Interrupted
+    _ended.append(_told[-1])
+    _told[-1]()

@@ -169,6 +169,26 @@ def test_a_run_that_is_interrupted_hears_its_stage_out_before_it_ends(tmp_path: 
     assert (tmp_path / "ended.txt").read_text() == "in good order"
 
 
+def test_an_interruption_loses_nothing_that_is_just_being_told(tmp_path: Path):
+    """It comes after a report was read, and before anybody heard it: the later ones would hide that it is missing."""
+
+    class Interrupt(Ear):
+        def metrics(self, values, step=None):
+            if step == 5:
+                os.kill(os.getpid(), INTERRUPT)
+            super().metrics(values, step)
+
+    (tmp_path / "text.txt").write_text("x")
+    inputs, ear, own = {"texts": (external("text", tmp_path / "text.txt"),)}, Interrupt(), ForkServer()
+    try:
+        with pytest.raises(Interrupted), interruptible():
+            own.run(stages.talking, stages.CountConfig(), inputs, Store(tmp_path / "store"), ear)
+    finally:
+        own.stop()
+    steps = int((tmp_path / "steps.txt").read_text())
+    assert steps >= 5 and [step for _, step in ear.heard] == list(range(1, steps + 1))
+
+
 def test_a_stage_is_told_to_end_before_its_helper_is_stopped(fork_server: ForkServer, run, tmp_path: Path):
     """The last of this file: the helper is gone afterwards."""
 

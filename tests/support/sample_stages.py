@@ -151,6 +151,22 @@ def careful(config: CountConfig, inputs: CountInputs, out: Path, report: Report)
 
 
 @stage(version=1, uses_device=True)
+def talking(config: CountConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
+    """Tells of a step a hundred times a second until it is told to end, and then writes down of how many."""
+    from leanpipe.processes.sigterm import DeferredSigterm
+
+    step = 0
+    with DeferredSigterm() as termination:
+        while not termination.requested:
+            step += 1
+            report.metrics({"loss": 1}, step)
+            time.sleep(0.01)
+    (inputs.texts[0].parent / "steps.txt").write_text(str(step))
+    termination.follow("nothing is lost")
+    return {}
+
+
+@stage(version=1, uses_device=True)
 def waiting(config: TogetherConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
     """Computes a little with two threads, and pauses, many times over: what the other thread does in the pauses is measured."""
     import torch
