@@ -35,7 +35,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def interrupted_after(tell: Callable[[], None]) -> Iterator[None]:
-    """At the signal only `tell` what works within to end, and raise Interrupted when it has: what it still says is heard."""
+    """Call `tell` at the signal, which lets what works within end, and raise Interrupted after that: all it says is heard."""
     _told.append(tell)
     try:
         yield
