@@ -12,7 +12,7 @@ from pathlib import Path
 from leanpipe.core.errors import UserError
 from leanpipe.core.files import written_whole
 from leanpipe.core.store import digest_file
-from leanpipe.processes.parent_death import die_with_parent
+from leanpipe.processes.parent_death import command_that_dies_with_us
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def download(package: Package, scratch: Path) -> Path:
         str(scratch),
     ]
     result = subprocess.run(
-        [*command, package.requirement], capture_output=True, text=True, preexec_fn=die_with_parent
+        command_that_dies_with_us([*command, package.requirement]), capture_output=True, text=True
     )
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]

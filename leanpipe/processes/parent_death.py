@@ -5,7 +5,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _PR_SET_PDEATHSIG = 1
 # Loaded now: between fork and exec there is little that a process with threads may do.
@@ -23,6 +23,25 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None 
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
 
+
+def command_that_dies_with_us(command: Sequence[str], number: signal.Signals = signal.SIGKILL) -> list[str]:
+    """Return a command line that does `command`, and gets this signal when the thread that starts it ends.
+
+    It asks the kernel itself, and then becomes the command. A `preexec_fn` would run our code between fork and exec, which
+    waits for ever where another thread held a lock: a worker was once not started for that.
+    """
+    return [sys.executable, "-I", "-S", "-c", _ASK_AND_BECOME, str(os.getpid()), str(int(number)), *command]
+
+
+_ASK_AND_BECOME = """
+import ctypes, os, sys
+parent, number, *command = sys.argv[1:]
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, int(number))
+if os.getppid() != int(parent):
+    sys.exit(1)
+os.execv(command[0], command)
+"""
 
 _forks_are_bound = False
 

@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import IO
 
 from leanpipe.core.errors import UserError
-from leanpipe.processes.parent_death import die_with_parent
+from leanpipe.processes.parent_death import command_that_dies_with_us
 
 _SETTLED_SECONDS = 30.0
 """Who lived so long has started well: its end is no fault of its start."""
@@ -44,12 +43,11 @@ class Service:
         self._started = time.monotonic()
         with self._open_log() as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._command],
+                command_that_dies_with_us([sys.executable, "-m", *self._command], signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT if log else None,
                 start_new_session=True,  # Ctrl-C is ours to pass on
-                preexec_fn=partial(die_with_parent, signal.SIGTERM),
             )
 
     def check(self) -> None:
