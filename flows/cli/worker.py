@@ -15,6 +15,7 @@ from leanpipe.core.home import Home
 from leanpipe.processes.run_lock import RunIsHeld, hold
 from leanpipe.processes.service import Service
 from tasks.environment import SUPERVISED, WORKER_LOG
+from tasks.tracking.spool import dead_runs
 
 _EVERY_SECONDS = 3.0
 _HELD = f"supervisor-{socket.gethostname()}"
@@ -72,9 +73,10 @@ class Worker:
             self._telling.start()
 
     def _end_dead_runs(self) -> None:
-        from tasks.tracking.writer import end_dead_runs  # MLflow takes seconds to import
+        if dead_runs(self._home):
+            from tasks.tracking.writer import end_dead_runs  # MLflow takes seconds to import
 
-        end_dead_runs(self._home)
+            end_dead_runs(self._home)
 
     def _tolerantly(self, look: Callable[[], None]) -> None:
         """A server that is away comes back, and who ends because of it looks after nothing any more."""
