@@ -39,6 +39,7 @@ class Tracking:
         self.experiment_id = ask_aside("the run", lambda: experiment(self.client, home))
         self._home = home
         self._opened: Sender | None = None
+        self._reported: dict[str, set[str]] = {}
 
     @contextmanager
     def run(
@@ -85,7 +86,7 @@ class Tracking:
 
     def report(self, run: str) -> "MlflowReport":
         """What a stage reports its figures to."""
-        return MlflowReport(self._sender, run)
+        return MlflowReport(self._sender, run, self._reported.setdefault(run, set()))
 
     def headline(self, run: str, label: str, artifact: Artifact) -> None:
         """Show a stage's figures in the run of the whole flow, so that comparing two flows compares everything."""
@@ -96,8 +97,11 @@ class Tracking:
         self.log_figures(run, {f"{label}.{name}": value for name, value in figures.items()})
 
     def log_figures(self, run: str, figures: Mapping[str, Any]) -> None:
-        """Numbers become metrics, texts become tags."""
-        numbers = {name: value for name, value in figures.items() if _is_number(value)}
+        """Numbers become metrics, texts become tags. A number that the stage reported by itself is not told once more."""
+        known = self._reported.get(
+            run, ()
+        )  # else a curve has a second first point, and a bar becomes a curve
+        numbers = {name: value for name, value in figures.items() if _is_number(value) and name not in known}
         texts = {name: value[:_LONGEST_TAG] for name, value in figures.items() if isinstance(value, str)}
         if numbers:
             self.report(run).metrics(numbers)
@@ -158,6 +162,7 @@ class Tracking:
         self._end(run, "FINISHED")
 
     def _end(self, run: str, status: str, error: str = "") -> None:
+        self._reported.pop(run, None)
         self._tell("end", run, status=status, error=error[:_LONGEST_TAG], time=_now())
 
     def _tell(self, what: str, run: str, **entry: Any) -> None:
@@ -167,11 +172,13 @@ class Tracking:
 class MlflowReport:
     """A stage's `Report` into one MLflow run: into its spool, so that a slow server does not slow training."""
 
-    def __init__(self, sender: Sender, run: str):
+    def __init__(self, sender: Sender, run: str, reported: set[str]):
         self._spool = sender.spool
         self._run = run
+        self._reported = reported
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self._reported.update(values)
         numbers = {name: float(value) for name, value in values.items()}
         self._spool.append(do="metrics", run=self._run, time=_now(), step=step, values=numbers)
 

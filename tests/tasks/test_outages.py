@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def test_a_stage_goes_on_while_mlflow_does_not_answer(server: MlflowServer, home
         end_outage()
     assert known(disturbed) == known(quiet)
     assert spool.names(home) == []
+
+
+def test_a_figure_that_a_stage_reported_is_not_told_again_with_its_result(server: MlflowServer, home: Home):
+    tracking = Tracking(home)
+    with tracking.run("once", {"leanpipe.flow_run": "figures"}, {}) as run:
+        with tracking.stage_run(run, "distill", "a key", {}) as stage:
+            tracking.report(stage).metrics({"loss": 0.5}, 0)
+            time.sleep(0.01)  # MLflow takes the same figure of the same moment for one
+            tracking.log_figures(stage, {"loss": 0.5, "tokens": 3})
+    assert known(run)["children"]["distill"]["metrics"] == {"loss": [(0, 0.5)], "tokens": [(0, 3.0)]}
 
 
 def test_a_run_that_ends_while_mlflow_is_away_leaves_what_it_told(
