@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,25 @@ def named_settings(page: Path) -> Iterator[str]:
 def test_every_setting_exists(page: Path):
     unknown = set(named_settings(page)) - settings()
     assert not unknown
+
+
+def test_every_extra_that_is_named_can_be_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["optional-dependencies"]
+    places = [
+        ROOT / "pyproject.toml",
+        ROOT / "Makefile",
+        *PAGES,
+        *(path for path in (ROOT / "docker").glob("*") if path.is_file()),
+    ]
+    places += [path for package in ("leanpipe", "tasks", "flows") for path in (ROOT / package).rglob("*.py")]
+    named = {
+        extra.strip()
+        for path in places
+        for extras in re.findall(r"\bleanpipe\[([a-z,-]+)\]", path.read_text())
+        for extra in extras.split(",")
+    }
+    assert len(named) > 5 and named <= set(declared), named - set(declared)
 
 
 def test_settings_are_named_at_all():
