@@ -145,7 +145,7 @@ def test_every_extra_that_is_named_can_be_installed():
         for extras in re.findall(r"\bleanpipe\[([a-z,-]+)\]", path.read_text())
         for extra in extras.split(",")
     }
-    assert len(named) > 5 and named <= set(declared), named - set(declared)
+    assert len(named) > 4 and named <= set(declared), named - set(declared)
 
 
 def test_settings_are_named_at_all():

@@ -60,11 +60,11 @@ def test_a_stage_goes_on_while_mlflow_does_not_answer(server: MlflowServer, home
 
 def test_a_figure_that_a_stage_reported_is_not_told_again_with_its_result(server: MlflowServer, home: Home):
     tracking = Tracking(home)
-    with tracking.run("once", {"leanpipe.flow_run": "figures"}, {}) as run:
-        with tracking.stage_run(run, "distill", "a key", {}) as stage:
-            tracking.report(stage).metrics({"loss": 0.5}, 0)
-            time.sleep(0.01)  # MLflow takes the same figure of the same moment for one
-            tracking.log_figures(stage, {"loss": 0.5, "tokens": 3})
+    flow = tracking.run("once", {"leanpipe.flow_run": "figures"}, {})
+    with flow as run, tracking.stage_run(run, "distill", "a key", {}) as stage:
+        tracking.report(stage).metrics({"loss": 0.5}, 0)
+        time.sleep(0.01)  # MLflow takes the same figure of the same moment for one
+        tracking.log_figures(stage, {"loss": 0.5, "tokens": 3})
     assert known(run)["children"]["distill"]["metrics"] == {"loss": [(0, 0.5)], "tokens": [(0, 3.0)]}
 
 
