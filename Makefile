@@ -73,7 +73,7 @@ bench-training: .venv/installed-bench
 # How runs get on beside other work, and what a first plan says of the time they take.
 .PHONY: bench-operation
 bench-operation: .venv/installed-bench
-	for part in under_load plan; do $(BIN)/python -m benchmarks.$$part run || exit 1; done
+	for part in under_load outages plan; do $(BIN)/python -m benchmarks.$$part run || exit 1; done
 
 .venv/installed-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])
