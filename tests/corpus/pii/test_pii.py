@@ -261,6 +261,70 @@ def test_what_only_looks_like_such_personal_data_stays(text: str):
     assert is_kept(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        # numbers of other things in the very form of a person's
+        *("my driver's license number is 487-35-9297", "Passport no. 528-12-3248", "licence: 123-45-6789"),
+        *("tracking number is 733-876-0392", "Order #212-736-5000 is on its way", "order 4111111111111111"),
+        # numbers of sections in any language, and versions whatever follows them
+        *(
+            "See قسم 11.7.3.2, “PAM”",
+            "vegeu Secció 12.2.2.2, «Xarxa»",
+            "11.7.3.2절. “PAM”",
+            "(14.3.4.1 – „Audit“)",
+        ),
+        *(
+            "12.1.2.3. \u200fLVM",
+            "the 19.3.0.21 release",
+            "upgrade from 11.2.0.4 to 12.1.0.2",
+            "server 12.1.0.2",
+        ),
+        *("2.20.1.155.g426c96fcdb", "exe-2.20.1.160.dirty", "foo 36.2.50.1.orig", "84.16.7.201.dev0"),
+        # what is nobody's host
+        *(
+            "1.0.0.127.in-addr.arpa",
+            "126.255.255.255",
+            "192.0.0.9/32",
+            "2001:db00::0/24",
+            "2001:db00::/ffff:ff00::",
+        ),
+        # units of systemd, which are named like addresses
+        *("getty@tty1.service", "git-maintenance@hourly.timer", "user@1000.slice"),
+        # templates of URLs in any language
+        *("smb://usuario:contraseña@servidor/impresora", "ftp://nom-utilisateur:mot-de-passe@serveur/x"),
+        *(
+            "[protocol://][user[:password]@]proxyhost[:port]",
+            "http://login:passwd-on-proxy@proxy-host.com:80",
+        ),
+    ],
+)
+def test_numbers_and_names_of_other_things_stay(text: str):
+    assert is_kept(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        *(("ip 12.1.2.3", "ip"), ("nameserver 14.3.4.1", "ip"), ("http://12.1.2.3/x", "ip")),
+        *(
+            ("address 11.7.3.2 is blocked", "ip"),
+            ("seen 36.2.50.1. Then", "ip"),
+            ("10.201.94.212.in-addr.arpa", "ip"),
+        ),
+        *(("lines like 84.16.7.201.", "ip"), ("to 4.2.2.2 and", "ip")),
+        ("ftp://anna:sommer@ftp.web.de/x", "key"),
+        *(("postgres://app:x9hunter@db/x", "key"), ("my license is lost, SSN 487-35-9297", "ssn")),
+        *(
+            ("call about my order on 212-736-5000 please", "phone"),
+            ("the order is on 4111111111111111", "card"),
+        ),
+    ],
+)
+def test_what_only_stands_near_such_words_is_still_found(text: str, kind: str):
+    assert redact(text, RedactConfig()).counts == {kind: 1}
+
+
 def test_numbers_of_a_country_need_no_label_if_it_is_named():
     pytest.importorskip("phonenumbers")
     text = "Das Museum, 030 901820, öffnet um 10; Fax 030 901821. ISBN 978-3-16-148410-0, 2019-2020."
