@@ -85,7 +85,7 @@ def _without(page: Sequence[str], number: int | None, repeated: set[str]) -> Ite
     edges = set(_edges(page))
     for at, line in enumerate(page):
         is_number = at in (0, len(page) - 1) and bool(_PAGE_NUMBER.fullmatch(line))
-        is_running = at in edges and (_shape(line) in repeated or number in _outer_numbers(line))
+        is_running = at in edges and (_shape(line) in repeated or number in (*_outer_numbers(line),))
         if not is_number and not is_running and not _LEADER.search(line):
             yield line
 
