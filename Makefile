@@ -70,6 +70,12 @@ bench-corpus: .venv/installed-bench
 bench-training: .venv/installed-bench
 	for part in distillation students training finetuning plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
+# CASES=FILE measures on texts with their spans too (see benchmarks/personal_data.py).
+.PHONY: bench-personal-data
+bench-corpus: bench-personal-data
+bench-personal-data: .venv/installed-bench
+	$(BIN)/python -m benchmarks.personal_data $(CASES)
+
 # How runs get on beside other work, and what a first plan says of the time they take.
 .PHONY: bench-operation
 bench-operation: .venv/installed-bench

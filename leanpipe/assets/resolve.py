@@ -1,5 +1,6 @@
 """From what a person wrote (a name, a path, a hub id) to files on this machine and their digest."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from leanpipe.core.home import Home
 from leanpipe.core.stage import Runner
 from leanpipe.core.store import Artifact, external
 from leanpipe.corpus.sources.file_index import check_corpus, index_corpus
+from leanpipe.corpus.sources.optional_kinds import say_what_needs_extra
 from leanpipe.corpus.sources.read_log import ReadLog
+
+logger = logging.getLogger(__name__)
 
 CORPORA = {"sample": samples.web_and_wikipedia, "python-topics": samples.python_topics}
 INSTRUCTIONS = {"alpaca-sample": samples.alpaca, "python-docstrings": samples.python_docstrings}
@@ -68,7 +72,10 @@ def _import(gguf: Path, reference: str, run: Runner) -> Artifact:
 
 
 def _listed(reference: str, place: str, roots: Roots, home: Home, number: int) -> Artifact:
-    return index_corpus(place, ReadLog(), roots, home.digests, number).artifact(reference, home.listings)
+    file_index = index_corpus(place, ReadLog(), roots, home.digests, number)
+    if sentence := say_what_needs_extra(reference, file_index.skipped):
+        logger.warning("%s, or go on without", sentence)
+    return file_index.artifact(reference, home.listings)
 
 
 def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Home) -> tuple[str, Roots]:

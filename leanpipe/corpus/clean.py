@@ -83,7 +83,7 @@ def _listed_bytes(listing: Path | None) -> int:
 
 
 @stage(
-    version=3,
+    version=4,
     estimate=estimate_clean,
     base=find_base_corpus,
     earlier=find_earlier_splits,

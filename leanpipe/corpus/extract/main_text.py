@@ -70,6 +70,11 @@ def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
     return _second_try(text, html, config)
 
 
+def visible_text(html: str) -> str:
+    """Find all that a reader would see, as `extract_main_text` lays it out: of documents whose every part is content."""
+    return html_blocks.extract_text(_body(_encodable(html)), _all_rules())
+
+
 def _second_try(text: str, html: str, config: ExtractConfig) -> Extracted:
     """The first of the chosen method's `text`, that of blocks and all visible text that is not lost."""
     everything = _everything(html, config)

@@ -1,5 +1,6 @@
 """What a kind of personal data consists of: patterns that find candidates, and checks that judge them."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -9,6 +10,11 @@ Span = tuple[int, int]
 Check = Callable[[bytes, int, int], Iterable[Span]]
 """(text, start, end of a candidate) → what of it is to be replaced: nothing, all of it, or parts."""
 
+_OTHERWISE = re.compile(  # what has numbers that look like a person's, right before the number
+    rb"(?i)\b(?:licen[cs]e|passport|permit|order|invoice|part|item|serial|model|ticket|tracking|isbn|issn|zip|version|case|claim)"
+    rb"(?:[ ](?:number|num|no\.?|nr\.?|id|code|is|was))*[\s:#.]{0,4}\Z"
+)
+_BEFORE = 50  # bytes
 _DIGITS = frozenset(b"0123456789")
 _WORD = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 
@@ -55,6 +61,11 @@ def stands_alone(data: bytes, start: int, end: int) -> bool:
     if (before == b"." and is_digit(data, start - 2)) or (before == b"-" and is_word(data, start - 2)):
         return False
     return not (after in (b".", b"-") and is_digit(data, end + 1))
+
+
+def is_called_otherwise(data: bytes, start: int) -> bool:
+    """Whether the words before a number say that it is something else, such as a licence or an order."""
+    return bool(_OTHERWISE.search(data[max(0, start - _BEFORE) : start]))
 
 
 def merge_spans(spans: Iterable[Span]) -> list[Span]:

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, stands_alone
+from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, is_called_otherwise, stands_alone
 
 # Issuers by prefix, and the lengths of their numbers (ISO/IEC 7812; the issuers' own pages).
 _ISSUED = re.compile(
@@ -52,7 +52,7 @@ def _is_card(data: bytes, start: int, end: int) -> bool:
     if not 12 <= end - start <= _LONGEST + 4 or not stands_alone(data, start, end):
         return False
     digits = data[start:end].replace(b" ", b"").replace(b"-", b"")
-    if not _passes_luhn(digits):
+    if not _passes_luhn(digits) or is_called_otherwise(data, start):
         return False
     if _ISSUED.fullmatch(digits):
         return True

@@ -9,7 +9,7 @@ it finds 5 of 10. On text full of numbers it reads 0.5 MB/s (we: 35), on prose 1
 import re
 from collections.abc import Iterator
 
-from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, is_word, stands_alone
+from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, is_called_otherwise, is_word, stands_alone
 
 _MOST = 15  # digits of a number with its country code (ITU-T E.164)
 _LEAST = 7
@@ -63,6 +63,7 @@ def _check_north_american(data: bytes, start: int, end: int) -> Iterator[Span]:
         stands_alone(data, start, _with_extension(data, end))
         and data[start - 1 : start] != b"/"
         and not services
+        and not is_called_otherwise(data, start)
     ):
         yield from _unless_fictional(data, digits, start, end)
 

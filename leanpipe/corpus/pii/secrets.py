@@ -31,7 +31,11 @@ _IN_URL = rb"://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@"
 _BEGIN = rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 
 _LABELLED = re.compile(_LABEL)
-_PLACEHOLDER = re.compile(rb"(?i)[$%{\[*]|.?(?:pass(?:word|wd)?|secret|pwd|xxx+|\*+|\.+)\d*\Z")
+_PLACEHOLDER = re.compile(
+    rb"(?i)[$%{\[*]|.?(?:pass(?:word|wd)?|secret|pwd|xxx+|pass(?:word|wd)?[-_][a-z_-]+|\*+|\.+)\d*\Z"
+)
+_BRACKET = re.compile(rb"[\[\]{}()<>]")
+_NO_HOST = re.compile(rb"[A-Za-z][\w-]*(?![\w.-])")  # a word for one, as templates have it: server, servidor
 _SEPARATOR = rb"(?:[\s\"'+,>|]|\\[nr])*+"  # lines may be quoted, indented or written as \n
 _BODY = re.compile(  # possessive throughout: nothing is tried twice
     rb"(?:\s*+[A-Z][A-Za-z-]++: [^\n]*+\n)*+"  # Proc-Type, Version, …
@@ -67,7 +71,10 @@ def _check_assigned(data: bytes, start: int, end: int) -> Iterator[Span]:
 def _check_url(data: bytes, start: int, end: int) -> Iterator[Span]:
     """The password of `://user:password@`, unless it says that it is none."""
     password = data.index(b":", start + 3) + 1
-    if not _PLACEHOLDER.match(data[password : end - 1]):
+    user, value = data[start + 3 : password - 1], data[password : end - 1]
+    is_template = bool(_BRACKET.search(user + value))
+    is_word = value.decode(errors="replace").replace("-", "").isalpha() and value.islower()
+    if not _PLACEHOLDER.match(value) and not is_template and not (is_word and _NO_HOST.match(data, end)):
         yield password, end - 1
 
 

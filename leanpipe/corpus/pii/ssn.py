@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, stands_alone
+from leanpipe.corpus.pii.pattern import Kind, Pattern, Span, is_called_otherwise, stands_alone
 
 
 def _check(data: bytes, start: int, end: int) -> Iterator[Span]:
     """Numbers that can have been given out: no area 000, 666 or from 900 on, no group 00, no serial 0000 (SSA)."""
     area, group, serial = data[start:end].split(b"-")
     possible = area not in (b"000", b"666") and area < b"900" and group != b"00" and serial != b"0000"
-    if possible and stands_alone(data, start, end):
+    if possible and stands_alone(data, start, end) and not is_called_otherwise(data, start):
         yield start, end
 
 

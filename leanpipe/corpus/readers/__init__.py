@@ -8,7 +8,7 @@ what it passes over.
 from collections.abc import Callable, Iterator
 
 from leanpipe.corpus.document import Document, document_id
-from leanpipe.corpus.readers import csv, html, jsonl, mail, mbox, parquet, text, warc
+from leanpipe.corpus.readers import csv, documents, html, jsonl, mail, mbox, parquet, text, warc
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.stream import Piece
 from leanpipe.corpus.readers.unpack import BadFile
@@ -28,6 +28,7 @@ READERS: dict[str, Reader] = {
     "parquet": parquet.read,
     "text": text.read,
     "warc": warc.read,
+    **dict.fromkeys(documents.DOCUMENT_KINDS, documents.read),
 }
 """The reader of each kind of file."""
 

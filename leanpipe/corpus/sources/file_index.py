@@ -13,6 +13,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.sources.digest_cache import DigestCache
 from leanpipe.corpus.sources.discover import FoundFile, discover_files
+from leanpipe.corpus.sources.optional_kinds import NEEDS_EXTRA, is_readable, say_what_needs_extra
 from leanpipe.corpus.sources.read_log import ReadLog, Skipped
 
 KINDS = {
@@ -27,6 +28,7 @@ KINDS = {
     ".eml": "mail",
     ".mbox": "mbox",
     ".warc": "warc",
+    **{f".{kind}": kind for kind in ("docx", "epub", "ipynb", "odt", "pdf", "rst", "rtf")},
 }
 """The reader of each ending of a file name: a file in `leanpipe/corpus/readers/`."""
 COMPRESSIONS = (".gz", ".zst", ".bz2")
@@ -129,7 +131,9 @@ def _readable(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[Foun
     """The files of a corpus that a reader knows, each with its kind and compression."""
     roots.check("corpus", reference)
     for found in discover_files(reference, roots, log):
-        if kind := _kind(found.source):
+        if (kind := _kind(found.source)) and not is_readable(kind[0]):
+            log.skip(found.source, NEEDS_EXTRA)
+        elif kind:
             yield found, *kind
         else:
             log.skip(found.source, "unknown kind of file")
@@ -152,6 +156,8 @@ def _kind(source: str) -> tuple[str, str] | None:
 
 
 def _nothing_in(reference: str, log: ReadLog) -> str:
+    if sentence := say_what_needs_extra(reference, log.skipped):
+        return sentence
     known = f"any of {', '.join(KINDS)} (also .gz, .zst and .bz2)"
     path = local_path(reference)
     if path and path.is_file():

@@ -210,57 +210,6 @@ def test_what_only_looks_alike_stays(text: str):
     assert is_kept(f"Well: {text} is it") or re.search(r"Section|5\. R|2\. 衝", text)
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        # telephone numbers by the words around them
-        ("Please call me back on 0494 11 22 33, thanks", "phone"),
-        ("Nobody is answering at 71-33-52-11 today", "phone"),
-        ("You can reach him under 0680 298 11 63", "phone"),
-        ("my registered 024 971 11 30 gets nothing", "phone"),
-        ("Phone:\n467 3311\n\nE-mail", "phone"),
-        ("Desk: 5403926811", "phone"),
-        ("416 60 011 office", "phone"),
-        ("082 490 1611-Office", "phone"),
-        ("930.167.3911 fax", "phone"),
-        # … with an extension, and with the prefixes that people dial
-        ("Fax: 345-899-3511x4587", "phone"),
-        ("(898)666-3611x0135", "phone"),
-        ("259.735.7511x459", "phone"),
-        ("+1-903-140-4511x769", "phone"),
-        ("001-518-640-0811 mobile", "phone"),
-        # cards of other issuers, by their prefix, and short ones by a word
-        ("180016070420458", "card"),
-        ("213161594239298", "card"),
-        ("3598899323053410", "card"),
-        ("the limit of my card 675984103431 please", "card"),
-        ("redeem points won on credit card 587428561654 transactions", "card"),
-        # accounts in small letters
-        ("my iban is de89370400440532013000", "iban"),
-        ("de89 3704 0044 0532 0130 00", "iban"),
-        ("I keep getting address 41.173.96.0 blocked", "ip"),
-    ],
-)
-def test_personal_data_as_people_write_them(text: str, kind: str):
-    result = redact(text, RedactConfig())
-    assert result.counts == {kind: 1}
-    assert not re.search(r"\d{3}", result.text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("call 2007-2008", "registered 2019-2020", "text 1234567", "see office 365 and 2016 mobile"),
-        *("on 450 0840 pages", "id 675984103431", "5018000000000", "de89370400440532013001"),
-        *("be71-0961-2345-6769", "dE89370400440532013000", "the network 41.173.96.0", "address 41.173.0.0"),
-        *("novas==3.1.1.3", "pip (7.0.3.1)", "Mailer 1.5.0.9 (X11)", "section\n     4.14.3.12 of ISO"),
-        *("- 5.16.12.1. Epochs should be used", "  * 5.16.12.2. Special version", "group 224.0.0.251"),
-    ],
-)
-def test_what_only_looks_like_such_personal_data_stays(text: str):
-    assert is_kept(text)
-
-
 def test_numbers_of_a_country_need_no_label_if_it_is_named():
     pytest.importorskip("phonenumbers")
     text = "Das Museum, 030 901820, öffnet um 10; Fax 030 901821. ISBN 978-3-16-148410-0, 2019-2020."

@@ -96,7 +96,7 @@ def test_rubbish_after_an_archive_is_listed(tmp_path: Path):
         ("a.mbox", b"no mailbox\n", "no mailbox"),
         ("a.eml", b"Subject: only\n\n", "no text in the mail"),
         ("a.csv", b"id,name\n1,x\n", "no text column"),
-        ("a.pdf", b"%PDF", "unknown kind of file"),
+        ("a.doc", b"%PDF", "unknown kind of file"),
         ("noname", b"text", "unknown kind of file"),
         ("a.parquet.gz", b"packed twice", "unknown kind of file"),
     ],

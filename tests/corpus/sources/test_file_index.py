@@ -253,7 +253,7 @@ def test_a_damaged_cache_is_begun_anew(tmp_path: Path, counted: list[Path], monk
     [
         ("missing", None, "does not exist"),
         ("x" * 5000, None, "cannot be read"),
-        ("a.pdf", b"%PDF", "is of an unknown kind: give a file with text in it"),
+        ("a.doc", b"%PDF", "is of an unknown kind: give a file with text in it"),
         ("a.txt", b"", "is empty"),
     ],
 )
