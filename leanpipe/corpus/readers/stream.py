@@ -1,7 +1,7 @@
 """Files as streams of bytes: local or remote, whole or by lines, never more of them than a document may have."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import IO, Any, NamedTuple
@@ -52,6 +52,7 @@ def open_file(file: SourceFile) -> IO[bytes]:
 
 def read_whole(file: SourceFile, log: ReadLog, config: ReadConfig) -> bytes | None:
     """Read all bytes of a file; None, and a note in the log, if there are none, too many, or they are no text."""
+    log.begin()
     with open_bytes(file, log, config) as stream:
         data = read_up_to(stream, config.max_document_bytes)
     if data is None:
@@ -106,6 +107,17 @@ def read_lines(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
             yield number, None
         else:
             yield number, line
+
+
+def first_text(cells: Iterable[Any]) -> str | None:
+    """Return the first of a row's text columns that holds text; if none does, the first that is empty text, if any."""
+    empty = None
+    for cell in cells:
+        if isinstance(cell, str):
+            if cell and not cell.isspace():
+                return cell
+            empty = cell if empty is None else empty
+    return empty
 
 
 def _is_utf8(head: bytes) -> bool:
