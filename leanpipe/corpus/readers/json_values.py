@@ -191,6 +191,8 @@ def rows_of(value: Any, columns: tuple[str, ...]) -> list[Any]:
         for name, member in members.items():
             if isinstance(member, dict) and depth < _DEPTH:
                 waiting.append((member, depth + 1))
-            elif isinstance(member, list) and (name in columns or any(isinstance(one, dict) for one in member)):
+            elif isinstance(member, list) and (
+                name in columns or any(isinstance(one, dict) for one in member)
+            ):
                 rows += member
     return rows or [value]

@@ -61,6 +61,14 @@ class ReadLog:
         elif self._is_listed(reason):
             self.skipped.append(Skipped(f"{source}#{position}", reason, str(detail)[:_DETAIL]))
 
+    def skip_rows(self, source: str, reason: str, detail: object, positions: range) -> None:
+        """Note that the rows at these positions of a file are passed over, however many they are."""
+        for position in positions[:_LISTED]:
+            self.skip(source, reason, detail, position)
+        more = len(positions[_LISTED:])
+        self.skipped_by_reason[reason] += more
+        self._in_file[reason] += more
+
     def repair(self, source: str) -> None:
         """Note that the bytes of a document were no UTF-8 and that its text was guessed."""
         self.counters["documents repaired"] += 1

@@ -13,7 +13,12 @@ from leanpipe.corpus.readers import json_values
 from leanpipe.corpus.readers.json_values import JsonScanner
 from tests.corpus.reading import read_one
 
-ROWS: list[dict] = [{"text": "one"}, {"id": [{"n": 1}], "text": 'two "]}'}, {"other": "x"}, {"content": "three"}]
+ROWS: list[dict] = [
+    {"text": "one"},
+    {"id": [{"n": 1}], "text": 'two "]}'},
+    {"other": "x"},
+    {"content": "three"},
+]
 TEXTS = ["one", 'two "]}', "three"]
 LINES = [json.dumps(row) for row in ROWS]
 SHAPES = {
@@ -67,7 +72,9 @@ def test_odd_lines_are_skipped_one_by_one(tmp_path: Path):
 
 
 @pytest.mark.parametrize("between", [",", ",\n", ",\n  "])
-@pytest.mark.parametrize("bad", ['{"text": "a"b"}', '{"text": "a}', '{"text": a}', '{"text": "a"', '{"text": "\\x"}'])
+@pytest.mark.parametrize(
+    "bad", ['{"text": "a"b"}', '{"text": "a}', '{"text": a}', '{"text": "a"', '{"text": "\\x"}']
+)
 def test_a_broken_row_of_a_list_costs_that_row(tmp_path: Path, bad: str, between: str):
     good = ['{"text": "good", "n": {"m": 1}}'] * 3
     data = f"[{between.join([*good, bad, *good])}]".encode()

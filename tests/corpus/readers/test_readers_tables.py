@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pyarrow
@@ -194,7 +195,11 @@ def test_parquet_without_text_column_and_with_nulls(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "kind", [pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())]
+    "kind",
+    [
+        *(pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+        *(pyarrow.binary(), pyarrow.large_binary(), pyarrow.dictionary(pyarrow.int32(), pyarrow.binary())),
+    ],
 )
 def test_every_kind_of_text_column_over_many_row_groups(tmp_path: Path, kind: pyarrow.DataType):
     texts = [f"row {number}" for number in range(1050)]
@@ -213,6 +218,35 @@ def test_bytes_in_a_parquet_file_that_are_no_text(tmp_path: Path):
     assert log.repaired == ["a.parquet#0"]
 
 
+def test_pictures_are_no_text_and_a_column_of_nulls_is_none(tmp_path: Path):
+    columns = {
+        "text": pyarrow.array([None, None, None], pyarrow.null()),
+        "content": [b"words", b"\0" * 99, None],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    documents, log = read(tmp_path)
+    assert [one.text for one in documents] == ["words"]
+    assert [one.reason for one in log.skipped] == ["binary, not text", "no text in the row"]
+
+
+def test_of_a_damaged_parquet_file_every_row_is_accounted_for(tmp_path: Path):
+    """Bytes of one row group are spoilt: its rows are counted, those of the others read."""
+    texts = [f"row {number} {random.Random(number).getrandbits(4000)}" for number in range(400)]
+    table = pyarrow.table({"text": texts})
+    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100, **options)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    for place in range(int(len(data) * 0.3), int(len(data) * 0.4)):
+        data[place] ^= 0x55
+    (tmp_path / "a.parquet").write_bytes(data)
+    documents, log = read(tmp_path)
+    assert [one.text for one in documents][:100] == texts[:100] and [one.text for one in documents][
+        -200:
+    ] == texts[-200:]
+    assert set(log.skipped_by_reason) == {"damaged Parquet file"}
+    assert len(documents) + log.skipped_by_reason.total() == 400 == log.records and not log.unaccounted
+
+
 def test_a_parquet_file_may_unfold_only_so_far(tmp_path: Path):
     """One entry of 1 MB in its dictionary stands for 10 GB; and one cell of 100 MB, packed to nothing."""
     entry = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 10_000, pyarrow.int32()), ["x" * 2**20])
@@ -221,8 +255,8 @@ def test_a_parquet_file_may_unfold_only_so_far(tmp_path: Path):
     pyarrow.parquet.write_table(cell, tmp_path / "b.parquet", compression="zstd", use_dictionary=False)
     documents, log = read(tmp_path)
     assert {one.reason for one in log.skipped} == {"expands more than read.max_expansion times"}
-    assert [one.source for one in log.skipped] == ["a.parquet", "b.parquet"]
-    assert len(documents) < 100
+    assert log.skipped[-1].source == "b.parquet#0"
+    assert len(documents) < 100 and len(documents) + log.skipped_by_reason.total() == 10_001
 
 
 def test_a_damaged_parquet_file_never_ends_the_process(tmp_path: Path):
