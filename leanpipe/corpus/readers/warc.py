@@ -20,6 +20,7 @@ _MAX_HEADERS, _BUFFER = 1 << 16, 1 << 20  # bytes
 _FIRST_LINE = 16  # bytes: an empty line, and the version with which a record begins
 _VERSION = re.compile(rb"WARC/\d\.\d\s*$")
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,18})[ \t]*\r?$")
+_END = re.compile(rb"\r?\n\r?\n|\s*WARC/")
 _NEXT = re.compile(rb"\r?\n\r?\n(?=WARC/\d\.\d\r?\n)")
 _CODING = rb"(?im)^content-encoding:[^\n]*\n"
 _CHUNKS = rb"(?im)^transfer-encoding:[^\n]*\n"
@@ -113,7 +114,7 @@ def _with_content(headers: bytes, length: int, stream: _Rewound, most: int) -> _
     if whole and length > most:
         whole = _pass_over(stream, length - most)
     after = stream.read(_FIRST_LINE)
-    if whole and (not after.strip() or after.lstrip().startswith(b"WARC/")):
+    if whole and (not after.strip() or _END.match(after)):
         stream.give_back(after)
         return _Record(headers, content, too_long=length > most)
     # It is not as long as it says: the next record may lie in what was read, or be farther off.
