@@ -9,13 +9,16 @@ from leanpipe.corpus.sources.read_log import ReadLog
 
 
 def read(place: Path | str, **settings) -> tuple[list[Document], ReadLog]:
-    """Its documents, and the log. Every byte is accounted for, and no two documents have one id."""
+    """Its documents, and the log. Every byte and every record is accounted for, and no two documents have one id."""
     log = ReadLog()
     file_index = index_corpus(str(place), log)
+    log.begin(len(log.skipped))
     documents = [
         document for file in file_index.files for document in read_file(file, log, ReadConfig(**settings))
     ]
     assert log.bytes_read == log.bytes_total == sum(file.size for file in file_index.files)
+    assert log.unsettled == 0 and not log.unaccounted
+    assert log.documents == len(documents)
     assert len({document.id for document in documents}) == len(documents)
     return documents, log
 

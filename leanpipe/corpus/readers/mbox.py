@@ -24,6 +24,7 @@ def read(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Piece]:
                 "no mailbox" if start else "empty", "its first line does not begin with From" if start else ""
             )
         for position, data in enumerate(_mails(stream, config.max_document_bytes)):
+            log.begin()
             if data is None:
                 log.skip(file.source, TOO_LONG, position=position)
                 continue

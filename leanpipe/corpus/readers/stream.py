@@ -1,19 +1,30 @@
 """Files as streams of bytes: local or remote, whole or by lines, never more of them than a document may have."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import IO, Any, NamedTuple
 
 from leanpipe.core.allowed_paths import local_path
 from leanpipe.corpus.readers.config import ReadConfig
 from leanpipe.corpus.readers.encodings import SAMPLE, guess, is_binary, wide_encoding
-from leanpipe.corpus.readers.unpack import CODECS, BadFile, CountingStream, DecompressedStream, Utf8Stream
+from leanpipe.corpus.readers.unpack import (
+    BadFile,
+    CountingStream,
+    DecompressedStream,
+    RestartedStream,
+    Utf8Stream,
+    compression_of,
+)
 from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 
 _BUFFER = 1 << 20
+_RECORDS = ("csv", "jsonl", "mbox", "warc")  # kinds of files of which a part can be read
+_MAGIC_BYTES = 16
+_MOST_PACKINGS = 3  # one within the other
 TOO_LONG = "longer than read.max_document_bytes"
 
 
@@ -30,14 +41,28 @@ class Piece(NamedTuple):
 def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[io.BufferedReader]:
     """Open the unpacked bytes of a file. `log.bytes_read` follows how far into the file on disk they are.
 
+    How a file begins tells whether it is packed, whatever its name says: programs that fetch files unpack them, or do not.
     Reading raises BadFile when the file turns out to be damaged or unfolds to more than `max_expansion` permits.
     """
     with open_file(file) as raw:
         counted = CountingStream(raw, log)
-        if not file.compression:
-            yield io.BufferedReader(counted, _BUFFER)
-            return
-        yield io.BufferedReader(DecompressedStream(counted, CODECS[file.compression], config), _BUFFER)
+        stream, packings = io.BufferedReader(counted, _BUFFER), 0
+        while codec := compression_of(stream.peek(_MAGIC_BYTES)):
+            packings += 1
+            if packings > _MOST_PACKINGS:
+                raise BadFile("damaged archive", f"it is packed more than {_MOST_PACKINGS} times")
+            unpacked: io.RawIOBase = DecompressedStream(stream, codec, config, counted)
+            if packings == 1 and file.kind in _RECORDS:
+                unpacked = RestartedStream(unpacked, partial(open_file, file), partial(_note, file, log))
+            stream = io.BufferedReader(unpacked, _BUFFER)
+        if file.compression and not packings and is_binary(stream.peek(SAMPLE)):
+            raise BadFile("damaged archive", f"it does not begin as a {file.compression} file does")
+        yield stream
+
+
+def _note(file: SourceFile, log: ReadLog, error: BadFile) -> None:
+    log.begin()
+    log.skip(file.source, error.reason, error.detail)
 
 
 def open_file(file: SourceFile) -> IO[bytes]:
@@ -52,6 +77,7 @@ def open_file(file: SourceFile) -> IO[bytes]:
 
 def read_whole(file: SourceFile, log: ReadLog, config: ReadConfig) -> bytes | None:
     """Read all bytes of a file; None, and a note in the log, if there are none, too many, or they are no text."""
+    log.begin()
     with open_bytes(file, log, config) as stream:
         data = read_up_to(stream, config.max_document_bytes)
     if data is None:
@@ -106,6 +132,17 @@ def read_lines(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
             yield number, None
         else:
             yield number, line
+
+
+def first_text(cells: Iterable[Any]) -> str | None:
+    """Return the first of a row's text columns that holds text; if none does, the first that is empty text, if any."""
+    empty = None
+    for cell in cells:
+        if isinstance(cell, str):
+            if cell and not cell.isspace():
+                return cell
+            empty = cell if empty is None else empty
+    return empty
 
 
 def _is_utf8(head: bytes) -> bool:

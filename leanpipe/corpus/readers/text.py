@@ -26,8 +26,10 @@ def _read_lines(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[
     with open_lines(file, log, config) as (stream, encoding):
         for number, line in read_lines(stream, config.max_document_bytes):
             if line is None:
+                log.begin()
                 log.skip(file.source, TOO_LONG, position=number)
             elif line.strip():
+                log.begin()
                 decoded = decode(line, guessed=encoding)
                 if decoded.repaired:
                     log.repair(f"{file.source}#{number}")

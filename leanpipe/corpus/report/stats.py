@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLES = 3
 _PASSAGES = 20  # documents of which the overlap with an evaluation set is shown
 _KINDS = 30  # endings of file names that are told apart
-_ENDING = r"^.*?(\.[A-Za-z0-9]{1,8}(?:\.(?:gz|zst))?)?(?:#\d+)?$"
+_ENDING = r"^.*?(\.[A-Za-z0-9]{1,8}(?:\.(?:gz|zst|bz2|xz))?)?(?:#\d+)?$"
 
 
 class SampleDocument(NamedTuple):

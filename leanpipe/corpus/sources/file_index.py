@@ -22,16 +22,19 @@ KINDS = {
     ".html": "html",
     ".htm": "html",
     ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
     ".eml": "mail",
     ".mbox": "mbox",
     ".warc": "warc",
+    ".wet": "warc",
     **{f".{kind}": kind for kind in ("docx", "epub", "ipynb", "odt", "pdf", "rst", "rtf")},
 }
 """The reader of each ending of a file name: a file in `leanpipe/corpus/readers/`."""
-COMPRESSIONS = (".gz", ".zst", ".bz2")
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 
 
 class SourceFile(BaseModel):
@@ -46,7 +49,7 @@ class SourceFile(BaseModel):
     kind: str
     """Which reader it is for."""
     compression: str = ""
-    """`.gz`, `.zst`, `.bz2` or nothing."""
+    """`.gz`, `.zst`, `.bz2`, `.xz` or nothing, as its name says; its bytes may say something else."""
     corpus: int = 0
     """Which of the corpora it belongs to."""
     size: int = 0
@@ -158,7 +161,7 @@ def _kind(source: str) -> tuple[str, str] | None:
 def _nothing_in(reference: str, log: ReadLog) -> str:
     if sentence := say_what_needs_extra(reference, log.skipped):
         return sentence
-    known = f"any of {', '.join(KINDS)} (also .gz, .zst and .bz2)"
+    known = f"any of {', '.join(KINDS)} (also .gz, .zst, .bz2 and .xz)"
     path = local_path(reference)
     if path and path.is_file():
         what = "empty" if not path.stat().st_size else "of an unknown kind"

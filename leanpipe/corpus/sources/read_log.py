@@ -33,7 +33,25 @@ class ReadLog:
     bytes_read: int = 0
     """Of the files as they lie there, compressed or not."""
     bytes_total: int = 0
+    records: int = 0
+    """How many parts of files the readers came upon (see `begin`)."""
+    documents: int = 0
+    """How many documents the readers gave."""
+    unaccounted: dict[str, int] = field(default_factory=dict)
+    """By file, how many of its records became neither a document nor were passed over: a mistake of ours."""
     _in_file: Counter[str] = field(default_factory=Counter, repr=False)
+
+    def begin(self, records: int = 1) -> None:
+        """Note that a reader has come upon a line, row, mail, page or whole file, before it is known what becomes of it.
+
+        Each must then become a document or be skipped: `unsettled` says how many have not yet.
+        """
+        self.records += records
+
+    @property
+    def unsettled(self) -> int:
+        """Count the records that have become neither a document nor were passed over."""
+        return self.records - self.documents - self.skipped_by_reason.total()
 
     def skip(self, source: str, reason: str, detail: object = "", position: int | None = None) -> None:
         """Note that a file, or the part of it at `position` (counted from 0), is passed over."""
@@ -42,6 +60,14 @@ class ReadLog:
             self.skipped.append(Skipped(source, reason, str(detail)[:_DETAIL]))
         elif self._is_listed(reason):
             self.skipped.append(Skipped(f"{source}#{position}", reason, str(detail)[:_DETAIL]))
+
+    def skip_rows(self, source: str, reason: str, detail: object, positions: range) -> None:
+        """Note that the rows at these positions of a file are passed over, however many they are."""
+        for position in positions[:_LISTED]:
+            self.skip(source, reason, detail, position)
+        more = len(positions[_LISTED:])
+        self.skipped_by_reason[reason] += more
+        self._in_file[reason] += more
 
     def repair(self, source: str) -> None:
         """Note that the bytes of a document were no UTF-8 and that its text was guessed."""

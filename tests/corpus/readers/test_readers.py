@@ -2,7 +2,9 @@
 
 import bz2
 import gzip
+import io
 import json
+import lzma
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +25,9 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".zst": zstandard.compress,
     ".bz2": bz2.compress,
+    ".xz": lzma.compress,
 }
+LONG_WINDOW = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
 MAIL = b"Subject: hello\n\nbody\n"
 WARC = b"WARC/1.0\r\nWARC-Type: resource\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\npage\r\n\r\n"
 FORMATS = {
@@ -59,6 +63,42 @@ def test_archives_one_after_the_other_are_one(tmp_path: Path, packing: str):
 
 
 @pytest.mark.parametrize("packing", PACKED)
+def test_a_file_is_packed_as_its_bytes_say_whatever_its_name_says(tmp_path: Path, packing: str):
+    rows = b'{"text": "one"}\n{"text": "two"}\n'
+    for name, data in (
+        (f"a.jsonl{packing}", rows),  # unpacked on the way
+        ("b.jsonl", PACKED[packing](rows)),  # not unpacked on the way
+        ("c.jsonl.gz", PACKED[packing](rows)),
+        (f"d.jsonl{packing}", PACKED[packing](PACKED[packing](rows))),
+    ):
+        assert read_one(tmp_path, name, data) == (["one", "two"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        (
+            "a.jsonl.zst",
+            lambda data: (
+                zstandard.ZstdCompressor(compression_params=LONG_WINDOW)
+                .stream_reader(io.BytesIO(data))
+                .read()
+            ),
+        ),
+        (
+            "a.jsonl.xz",
+            lambda data: lzma.compress(data, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**28}]),
+        ),
+    ],
+)
+def test_an_archive_that_needs_much_memory_says_so(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]):
+    assert read_one(tmp_path, name, pack(b'{"text": "one"}\n')) == (
+        [],
+        [(name, "archive needs too much memory")],
+    )
+
+
+@pytest.mark.parametrize("packing", PACKED)
 @pytest.mark.parametrize("cut", [1, 9, 3000])
 def test_a_truncated_archive_gives_what_comes_before_the_break(tmp_path: Path, packing: str, cut: int):
     rows = [f"row {number * 7919 % 10_007} {number * 104_729 % 65_537}" for number in range(3000)]
@@ -89,7 +129,7 @@ def test_rubbish_after_an_archive_is_listed(tmp_path: Path):
             for one in (".txt", ".html", ".jsonl", ".csv", ".eml")
         ),
         ("a.txt", bytes(range(256)), "binary, not text"),
-        *((f"a.jsonl{packing}", b"no archive at all", "damaged archive") for packing in PACKED),
+        *((f"a.jsonl{packing}", b"\0no archive\0\1\2\3", "damaged archive") for packing in PACKED),
         ("a.parquet", b"not parquet", "damaged Parquet file"),
         ("a.parquet", b"PAR1" * 10, "damaged Parquet file"),
         ("a.warc", b"no archive of the web\n" * 20, "damaged web archive"),

@@ -48,13 +48,30 @@ def test_what_is_a_document(tmp_path: Path):
         for name in ("a.warc", "b.warc.gz")
         for position, text, html in expected
     ]
-    assert [(one.source, one.reason) for one in log.skipped] == [
-        ("a.warc#9", "binary, not text"),
-        ("a.warc#10", "empty"),
-        ("b.warc.gz#9", "binary, not text"),
-        ("b.warc.gz#10", "empty"),
+    other, media, status = (
+        "record of another type",
+        "media type that is not read",
+        "page with an error status",
+    )
+    expected_skipped = [
+        *((0, other), (2, other), (4, status), (5, media), (7, media)),
+        *((8, other), (9, "binary, not text"), (10, "empty")),
     ]
-    assert log.counters["records that are no pages"] == 6
+    assert [(one.source, one.reason) for one in log.skipped] == [
+        (f"{name}#{position}", reason)
+        for name in ("a.warc", "b.warc.gz")
+        for position, reason in expected_skipped
+    ]
+    assert [one.detail for one in log.skipped][:4] == ["warcinfo", "request", "404", "application/json"]
+
+
+def test_texts_that_common_crawl_took_from_pages_are_read(tmp_path: Path):
+    info = record(b"warcinfo", b"software: x", b"Content-Type: application/warc-fields")
+    texts = [f"Überschrift {number}\nText" for number in range(3)]
+    wet = [record(b"conversion", text.encode(), b"Content-Type: text/plain") for text in texts]
+    for name in ("a.warc.wet.gz", "b.wet.gz", "c.warc.gz"):
+        data = b"".join(map(gzip.compress, [info, *wet]))
+        assert read_one(tmp_path, name, data) == (texts, [(f"{name}#0", "record of another type")])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +85,37 @@ def test_what_is_a_document(tmp_path: Path):
 )
 def test_pages_are_unpacked(tmp_path: Path, encoding: bytes, content: bytes):
     assert read_one(tmp_path, "a.warc", page(content, encoding) + GOOD) == (["<p>packed", "<p>good"], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (b"<p>plain", [b"Content-Encoding: gzip"]),
+        (b"<p>plain", [b"Content-Encoding: br"]),
+        (b"<p>plain", [b"content-encoding: x-made-up"]),
+        (b"<p>plain", [b"Transfer-Encoding: chunked"]),
+        (b"<p>plain", [b"Content-Encoding: gzip", b"Transfer-Encoding: chunked"]),
+        (gzip.compress(b"<p>plain"), [b"Content-Encoding: gzip", b"Transfer-Encoding: chunked"]),
+        (gzip.compress(b"<p>plain"), [b"X: nothing is claimed"]),
+        (gzip.compress(b"<p>plain"), [b"Content-Encoding: x-gzip"]),
+        (gzip.compress(gzip.compress(b"<p>plain")), [b"Content-Encoding: gzip"]),
+        (b"8\r\n<p>plain\r\n0\r\n\r\n", [b"Content-Encoding: gzip", b"Transfer-Encoding: chunked"]),
+    ],
+)
+def test_codings_that_a_header_claims_and_the_body_has_not(
+    tmp_path: Path, content: bytes, headers: list[bytes]
+):
+    assert read_one(tmp_path, "a.warc", page(content, *headers) + GOOD) == (["<p>plain", "<p>good"], [])
+
+
+@pytest.mark.parametrize("charset", [b"utf-8", b"utf-16", b"ascii", b"x-unknown", b"iso-2022-jp"])
+def test_charsets_that_a_header_claims_and_the_body_has_not(tmp_path: Path, charset: bytes):
+    text = "<p>Größe, Füße und Käse für Bärbel. Übrig blieb höchstens das Öl der Mühle."
+    for content in (text.encode(), text.encode("cp1252")):
+        assert read_one(tmp_path, "a.warc", page(content, kind=b"text/html; charset=" + charset)) == (
+            [text],
+            [],
+        )
 
 
 def test_the_charset_is_that_of_the_header_else_that_of_the_page(tmp_path: Path):
@@ -87,8 +135,8 @@ BOMB = page(gzip.compress(b"0" * 50_000_000), b"Content-Encoding: gzip")
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (page(b"no gzip at all", b"Content-Encoding: gzip"), "damaged record"),
-        (page(b"zz\r\nnot chunked", b"Transfer-Encoding: chunked"), "damaged record"),
+        (page(gzip.compress(b"<p>spoilt")[:10] + b"\xff" * 20, b"Content-Encoding: gzip"), "damaged record"),
+        (page(b"9\r\ncut", b"Transfer-Encoding: chunked"), "damaged record"),
         (page(b"x", b"X: " + b"y" * 100_000), "damaged record"),
         (BOMB, "longer than read.max_document_bytes"),
         (page(b"x" * 5_000_000), "longer than read.max_document_bytes"),
@@ -100,23 +148,39 @@ def test_a_bad_record_does_not_take_the_next_with_it(tmp_path: Path, bad: bytes,
 
 
 @pytest.mark.parametrize(
-    ("rest", "skipped"),
+    "bad",
     [
-        (b"rubbish\r\n" * 100 + GOOD, ("a.warc", "damaged web archive")),
-        (record(b"response", b"", b"X: " + b"y" * 100_000) + GOOD, ("a.warc", "damaged web archive")),
-        (record(b"response", b"12345", length=-5) + GOOD, ("a.warc", "damaged web archive")),
-        (GOOD[: GOOD.index(b"<p>") + 2], ("a.warc#1", "damaged record")),
-        (
-            record(b"resource", b"x", b"Content-Type: text/html", length=10**15) + GOOD,
-            ("a.warc#1", "damaged record"),
-        ),
+        b"rubbish\r\n" * 100,
+        record(b"response", b"", b"X: " + b"y" * 100_000),
+        record(b"response", b"12345", length=-5),
+        record(b"response", b"12345", length=3),
+        record(b"resource", b"x", b"Content-Type: text/html", length=10**15),
+        GOOD[: GOOD.index(b"<p>")] + b"\r\n\r\n",
+        GOOD.replace(b"Content-Length", b"Content-Lost"),
     ],
 )
-def test_what_stands_before_damage_is_read(tmp_path: Path, rest: bytes, skipped: tuple[str, str]):
-    texts, noted = read_one(tmp_path, "a.warc", GOOD + rest)
-    assert texts == ["<p>good"] and noted == [skipped]
+def test_a_damaged_record_costs_that_record(tmp_path: Path, bad: bytes):
+    texts, noted = read_one(tmp_path, "a.warc", GOOD + bad + GOOD * 2)
+    assert texts == ["<p>good"] * 3 and noted == [("a.warc#1", "damaged record")]
+    texts, noted = read_one(tmp_path, "a.warc", GOOD + bad)
+    assert texts == ["<p>good"] and noted == [("a.warc#1", "damaged record")]
+
+
+def test_a_damaged_archive_in_a_file_of_archives_costs_that_one(tmp_path: Path):
+    packed = [gzip.compress(page(b"<p>%d" % number)) for number in range(50)]
+    damaged = bytearray(packed[20])
+    damaged[len(damaged) // 2] ^= 0xFF
+    packed[20] = bytes(damaged)
+    packed[40] = packed[40][:50]
+    texts, noted = read_one(tmp_path, "a.warc.gz", b"".join(packed))
+    assert {f"<p>{number}" for number in range(50) if number not in (20, 40)} <= set(texts) and len(
+        texts
+    ) <= 50
+    assert {reason for _, reason in noted} <= {"damaged archive", "damaged record"}
+    assert [reason for _, reason in noted].count("damaged archive") == 2
 
 
 def test_videos_are_no_pages_however_long(tmp_path: Path):
     video = page(b"\0" * 50_000, kind=b"video/mp4")
-    assert read_one(tmp_path, "a.warc", video + GOOD, max_document_bytes=1024) == (["<p>good"], [])
+    texts, noted = read_one(tmp_path, "a.warc", video + GOOD, max_document_bytes=1024)
+    assert (texts, noted) == (["<p>good"], [("a.warc#0", "media type that is not read")])

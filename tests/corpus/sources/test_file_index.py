@@ -71,7 +71,7 @@ def test_a_url_is_read_like_a_folder(bucket: str):
     assert [(one.source, one.text) for one in documents] == [("a.txt", "content of a.txt")]
     documents, log = read(bucket)
     assert [one.source for one in documents] == ["a.txt", "b/c.html"]
-    assert ("b/d/e.jsonl.gz", "damaged archive") in reasons(log)
+    assert ("b/d/e.jsonl.gz#0", "line is not JSON") in reasons(log)
     assert ("b/d.parquet", "damaged Parquet file") in reasons(log)
 
 
