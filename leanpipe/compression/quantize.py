@@ -16,7 +16,7 @@ from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, ExpectedInputs, host_bytes, process_bytes
-from leanpipe.core.plots import NEUTRAL, picture
+from leanpipe.core.plots import draw_bars
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT
@@ -262,7 +262,6 @@ def _write_report(
     rows = [f"{name}," + ",".join(str(name not in names) for names in fitted.values()) for name in modules]
     header = "module," + ",".join(f"{form} full precision" for form in fitted)
     (folder / "modules.csv").write_text("\n".join([header, *rows]) + "\n")
-    with picture(folder / "size.png", width=6, height=3.5) as axes:
-        bars = axes.bar(list(sizes), [size / 1e6 for size in sizes.values()], color=NEUTRAL)
-        axes.bar_label(bars, [f"{size / 1e6:.1f} MB, {size / sizes['full']:.0%}" for size in sizes.values()])
-        axes.set(title="Weights on disk", ylabel="MB")
+    bars = [(name, size / 1e6) for name, size in sizes.items()]
+    written = [f"{size:,.1f} MB, {size / bars[0][1]:.0%}" for _, size in bars]
+    draw_bars(folder / "size.png", "Weights on disk", bars, unit="MB", written=written)

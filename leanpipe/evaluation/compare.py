@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.core import markdown
-from leanpipe.core.plots import picture
+from leanpipe.core.plots import label_point, picture
 from leanpipe.core.stage import Summary
 
 if TYPE_CHECKING:
@@ -39,15 +39,11 @@ def formatted(column: str, value: float) -> str:
 def draw_size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
     """Draw every model by its size on disk and its bits per byte, with error bars; left and low is good."""
     with picture(path, width=7, height=4.5) as axes:
-        seen: list[float] = []
         for label, summary in sorted(rows.items(), key=lambda row: -row[1]["bits_per_byte"]):
             size, bits = summary["size_bytes"] / _MB, summary["bits_per_byte"]
-            axes.errorbar(size, bits, yerr=summary["bits_per_byte_error"], fmt="o", capsize=3)
-            # A student and its adapted form are equally large: the better one's name goes below the other's.
-            lower = any(abs(size - other) < 0.01 * size for other in seen)
-            seen.append(size)
-            axes.annotate(label, (size, bits), xytext=(7, -14 if lower else 5), textcoords="offset points")
-        axes.set(title="Size against quality", xlabel="weights on disk, MB")
+            drawn = axes.errorbar(size, bits, yerr=summary["bits_per_byte_error"], fmt="o", capsize=3)
+            label_point(axes, size, bits, label, drawn.lines[0].get_color())
+        axes.set(title="Size against quality: left and low is good", xlabel="weights on disk, MB")
         axes.set_ylabel("bits per byte (± standard error)")
         axes.set_xlim(0, 1.2 * max(summary["size_bytes"] / _MB for summary in rows.values()))
         axes.grid(alpha=0.3)

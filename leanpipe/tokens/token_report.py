@@ -38,10 +38,12 @@ def comparison_table(summary: Summary) -> str:
 
 
 def _draw_lengths(path: Path, lengths: Counter[int], block_length: int) -> None:
-    edges = [2**power for power in range(max([*lengths, block_length]).bit_length() + 1)]
+    least = min([*lengths, block_length]).bit_length() - 1
+    edges = [2**power for power in range(max(0, least), max([*lengths, block_length]).bit_length() + 1)]
     with picture(path) as axes:
         axes.stairs([lengths[edge] for edge in edges[:-1]], edges, fill=True, color=NEUTRAL)
         axes.axvline(block_length, color="black", linestyle="--", label=f"one block ({block_length})")
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="tokens per training document", ylabel="documents", title="Length of documents")
         axes.legend()

@@ -85,7 +85,10 @@ def _draw_lengths(path: Path, stats: CorpusStats) -> None:
     import numpy as np
 
     read, kept = stats.lengths_read, stats.lengths_kept
-    edges = np.geomspace(1, max(10.0, read.largest, kept.largest) * 1.01, 50)
+    smallest = max(
+        1.0, 0.9 * min(sketch.quantile(0) for sketch in (read, kept) if sketch.count or sketch is read)
+    )
+    edges = np.geomspace(smallest, max(10.0, read.largest, kept.largest) * 1.01, 50)
     with picture(path) as axes:
         for name, sketch, color in (("read", read, NEUTRAL), ("kept", kept, KEPT)):
             bars, _ = np.histogram(sketch.values(), edges, weights=sketch.counts())
@@ -93,6 +96,7 @@ def _draw_lengths(path: Path, stats: CorpusStats) -> None:
         axes.set(
             xscale="log", xlabel="characters per document", ylabel="documents", title="Length of documents"
         )
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
 
 
