@@ -9,6 +9,7 @@ from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
 from flows.settings_page import show_settings
 from leanpipe.compression.quantize import quantize
+from leanpipe.evaluation.parity.parity import parity
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import Preset
@@ -72,7 +73,8 @@ class Made(NamedTuple):
 
 
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
-    """Prepare the corpus, distil, finetune, quantise, and evaluate every model on the same held-out text."""
+    """Prepare the corpus, distil, finetune, quantise, see that what is served is what was trained, and evaluate every
+    model on the same held-out text."""
     documents, student = distill.stages(run, config, given)
     if config.on_policy.steps:
         student = run.stage(
@@ -92,4 +94,7 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
     quantized = run.stage(quantize, config.quantize, model=adapted)
     models = {"teacher": given.model, "student": student, "adapted": adapted}
     models |= {form: quantized.inside(form) for form in config.quantize.formats}
+    if config.parity.models == "all":
+        for name in ("adapted", *config.quantize.formats):
+            run.stage(parity, config.parity, label=f"parity-{name}", model=adapted, served=models[name])
     return Made(documents, models, evaluate_all(run, config, models, documents))

@@ -23,6 +23,7 @@ ORDER = (
     "leanpipe.compression",
     "leanpipe.evaluation",
     "leanpipe.serving",
+    "leanpipe.evaluation.parity",
     "leanpipe.assets",
     "leanpipe.planning",
     "leanpipe.settings",

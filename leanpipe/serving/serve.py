@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
@@ -42,9 +43,17 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MO
 
 @contextmanager
 def running_server(
-    model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MODEL_NAME, timeout: float = 600
+    model: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str = MODEL_NAME,
+    timeout: float = 600,
+    log: IO[bytes] | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`."""
+    """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`.
+
+    What the server says goes to `log`, by default to where this process speaks.
+    """
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
     check_port(host, port)
@@ -53,7 +62,8 @@ def running_server(
         show_in_cache(model, Path(cache), name)
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
         command = serve_command(name, model.resolve(), host, port)
-        process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)))
+        said = {"stdout": log, "stderr": log} if log else {}
+        process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)), **said)  # type: ignore[call-overload]
         try:
             wait_for_engine(url, process, timeout)
             yield url, process

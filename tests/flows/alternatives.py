@@ -338,6 +338,19 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "outlier_threshold": to(0.5, formats=("int8",)),
         "keep": to(("down_proj",), ("nothing",), refused={("nothing",): "no linear layer"}),
     },
+    # Not among the bases: each run of it starts a server.
+    "parity": {
+        "models": shown_by(
+            "tasks/test_parity_gate.py::test_only_models_that_answer_as_trained_are_registered", "chosen"
+        ),
+        "prompts": shown_by(
+            "evaluation/parity/test_parity.py::test_prompts_and_answers_are_those_that_are_asked_for",
+            ("Why?",),
+        ),
+        "max_new_tokens": shown_by(
+            "evaluation/parity/test_parity.py::test_prompts_and_answers_are_those_that_are_asked_for", 3
+        ),
+    },
     "evaluate": {
         "text_bytes": to(1_000),
         "document_bytes": to(300),
