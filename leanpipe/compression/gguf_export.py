@@ -18,6 +18,7 @@ from leanpipe.compression.gguf_architectures import (
     write_shape,
 )
 from leanpipe.compression.gguf_tokenizer import check_gguf_tokenizer, write_tokenizer
+from leanpipe.core.files import written_whole
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -38,6 +39,8 @@ class Stored:
     shape: tuple[int, ...]
     type: str
     bytes: int
+    module: str
+    """The module of the transformers model that it belongs to."""
     asked: bool
     """Whether it has the type that was asked for, rather than another because its rows do not fit."""
 
@@ -62,6 +65,11 @@ class GgufPlan:
     def unfit(self) -> list[str]:
         """Names of the weights whose rows do not fit the type that was asked for."""
         return [one.name for one in self.tensors if not one.asked]
+
+    @property
+    def unfit_modules(self) -> list[str]:
+        """Names of the modules that these weights belong to."""
+        return [one.module for one in self.tensors if not one.asked]
 
     @property
     def bits_per_weight(self) -> float:
@@ -112,17 +120,13 @@ def write_gguf(
 
     tensors = tuple(tensors_of(model))
     stored = [_stored(one, types) for one in tensors]
-    half = path.with_suffix(".part")
-    try:
+    with written_whole(path) as half:
         writer = _header(model.config, tokenizer, stored, types)
         _open(writer, half)
         for done, (tensor, one) in enumerate(zip(tensors, stored, strict=True)):
             progress(done, len(stored))
             writer.write_tensor_data(gguf.quants.quantize(tensor.read().numpy(), _type(one.type)))
         writer.close()
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
     progress(len(stored), len(stored))
     return GgufPlan(tuple(stored), path.stat().st_size)
 
@@ -136,7 +140,8 @@ def _stored(tensor: Tensor, types: GgufTypes) -> Stored:
     if not fits:
         wanted = _WHOLE
         block, size = GGML_QUANT_SIZES[_type(wanted)]
-    return Stored(tensor.name, tensor.shape, wanted, _count(tensor.shape) // block * size, fits)
+    size = _count(tensor.shape) // block * size
+    return Stored(tensor.name, tensor.shape, wanted, size, tensor.module, fits)
 
 
 def _wanted(tensor: Tensor, types: GgufTypes) -> str:

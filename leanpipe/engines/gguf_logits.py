@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
-from leanpipe.engines.llama_cpp import GGUF_FILE, HiddenStates
+from leanpipe.engines.llama_cpp import HiddenStates
 from leanpipe.models.count import read_config
+from leanpipe.models.offload import GGUF_FILE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GGUF_FILE = "model.gguf"
-"""The weights' file in a model folder that llama.cpp reads."""
 _LOAD_SECONDS = 0.3
 """How long the machine is watched to see how many of its cores are free."""
 _BATCH = 512
@@ -85,6 +83,11 @@ class HiddenStates:
         asked = {"content": list(tokens), "embd_normalize": -1}
         answer = _post(self._server.listening_address + "/embedding", asked, self._key)
         return np.array(answer[0]["embedding"], dtype=np.float32)
+
+
+def check_engine() -> None:
+    """Raise UserError if llama.cpp cannot be loaded here."""
+    _library()
 
 
 def free_cores() -> int:

@@ -24,9 +24,10 @@ from leanpipe.compression.gguf_export import GgufTypes, check_gguf, plan_gguf, w
 from leanpipe.compression.gguf_tokenizer import _LLAMA3, _QWEN2, check_gguf_tokenizer
 from leanpipe.core.errors import UserError
 from leanpipe.engines.gguf_logits import GgufLogits
-from leanpipe.engines.llama_cpp import GGUF_FILE, LlamaCpp
+from leanpipe.engines.llama_cpp import LlamaCpp
 from leanpipe.models.count import empty_model
 from leanpipe.models.load import save_model
+from leanpipe.models.offload import GGUF_FILE
 from tests.support.tiny_models import tiny_llama, tiny_text, tiny_tokenizer
 
 SHAPE = {
