@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from leanpipe.core.errors import UserError
+from leanpipe.models.offload import GGUF_FILE, is_gguf
 
-Form = Literal["safetensors", "int8", "nf4"]
+Form = Literal["safetensors", "int8", "nf4", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
 class Bounds(NamedTuple):
@@ -28,6 +29,11 @@ BOUNDS: dict[Form, Bounds] = {
     "safetensors": Bounds(tensors=0.003, kl=0.002, margin=0.3),
     "int8": Bounds(tensors=0.003, kl=0.05, margin=1.0),
     "nf4": Bounds(tensors=0.003, kl=0.5, margin=4.0),
+    "q8_0": Bounds(tensors=0.003, kl=0.05, margin=1.0),
+    "q5_1": Bounds(tensors=0.003, kl=0.2, margin=2.0),
+    "q5_0": Bounds(tensors=0.003, kl=0.2, margin=2.0),
+    "q4_1": Bounds(tensors=0.003, kl=0.5, margin=4.0),
+    "q4_0": Bounds(tensors=0.003, kl=0.5, margin=4.0),
 }
 ENGINE_MARGIN = 0.3
 """Nats by which an answer over HTTP may part from the answer of the same files in process: ties of bf16 and no more."""
@@ -38,6 +44,8 @@ def form_of(folder: Path) -> Form:
     file = folder / "config.json"
     if not file.exists():
         raise UserError(f"{folder} holds no model whose parity can be checked (config.json is missing)")
+    if is_gguf(folder):
+        return _gguf_form(folder)
     quantization = json.loads(file.read_text()).get("quantization_config")
     if not quantization:
         return "safetensors"
@@ -49,6 +57,14 @@ def form_of(folder: Path) -> Form:
         f"{folder} is quantised by {quantization.get('quant_method')}, of which no bounds of parity are known: register "
         f"one of {', '.join(BOUNDS)}"
     )
+
+
+def _gguf_form(folder: Path) -> Form:
+    """Return the type of fewest bits in the file: its label says what was asked for, not what is stored."""
+    from gguf import GGUFReader
+
+    found = {tensor.tensor_type.name.lower() for tensor in GGUFReader(folder / GGUF_FILE).tensors}
+    return next((form for form in reversed(BOUNDS) if form in found), "safetensors")
 
 
 class Fault(NamedTuple):

@@ -27,6 +27,11 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.evaluation.parity.bounds import BOUNDS, ENGINE_MARGIN, Bounds, Fault, form_of
 from leanpipe.evaluation.parity.config_faults import find_config_faults
+from leanpipe.evaluation.parity.gguf_faults import (
+    find_gguf_config_faults,
+    find_gguf_text_faults,
+    find_gguf_weight_faults,
+)
 from leanpipe.evaluation.parity.parity_outcome import PAGE, Exchange, Outcome
 from leanpipe.evaluation.parity.predictions import (
     MOST_TOKENS,
@@ -37,12 +42,14 @@ from leanpipe.evaluation.parity.predictions import (
     find_answer_faults,
     find_prediction_faults,
     predict,
+    predict_gguf,
 )
 from leanpipe.evaluation.parity.probes import Probe, probes
 from leanpipe.evaluation.parity.served_answers import NoAnswer, Serve, ask, find_count_faults, open_server
 from leanpipe.evaluation.parity.text_faults import TextSide, find_text_faults, read_text_side
 from leanpipe.evaluation.parity.weight_faults import find_weight_faults
 from leanpipe.models.load import load_for_inference
+from leanpipe.models.offload import is_gguf
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -152,6 +159,8 @@ def compare(config: ParityConfig, model: Path, folder: Path, serve: Serve = open
     trained, served = read_text_side(model), read_text_side(folder)
     read = probes(trained.tokenizer, config.prompts)
     faults = [*find_text_faults(trained, served, read), *find_config_faults(model, folder)]
+    if is_gguf(folder):
+        faults += [*find_gguf_text_faults(trained, folder), *find_gguf_config_faults(model, folder)]
     if faults:
         return Outcome(form, faults)
     questions = asked(read, len(config.prompts))
@@ -192,19 +201,28 @@ class _InProcess(NamedTuple):
 
 
 def _compare_in_process(task: _Task) -> _InProcess:
+    folder = task.served.folder
     trained = load_for_inference(task.trained.folder)
-    served = _load_served(task.served.folder)
+    served = None if is_gguf(folder) else _load_served(folder)
     if isinstance(served, Fault):
         return _InProcess([served])
     # Before either reads: on a processor, 4-bit weights are repacked for their first product.
-    if faults := list(find_weight_faults(trained, served, task.bounds)):
+    if served is None:
+        faults = list(find_gguf_weight_faults(trained, folder, task.bounds))
+    else:
+        faults = list(find_weight_faults(trained, served, task.bounds))
+    if faults:
         return _InProcess(faults)
     first = predict(trained, task.trained, task.read, task.questions, task.tokens)
     del trained
-    second = predict(served, task.served, task.read, task.questions, task.tokens)
+    if served is None:
+        second = predict_gguf(folder, task.served, task.read, task.questions, first.answers)
+    else:
+        second = predict(served, task.served, task.read, task.questions, task.tokens)
     divergence = diverge(first, second)
-    faults = list(find_prediction_faults(divergence, task.bounds))
-    return _InProcess(faults, divergence, first.answers, second.answers)
+    return _InProcess(
+        list(find_prediction_faults(divergence, task.bounds)), divergence, first.answers, second.answers
+    )
 
 
 def _load_served(folder: Path) -> "PreTrainedModel | Fault":

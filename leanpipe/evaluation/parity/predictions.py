@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.evaluation.parity.bounds import Bounds, Fault
@@ -15,14 +16,17 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from leanpipe.engines.gguf_logits import GgufLogits
+
 MOST_TOKENS = 512
 """Positions at which predictions are compared: their logits are held for both models."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A greedy answer, token by token."""
+    """A greedy answer, token by token, as far as it is known."""
 
+    tokens: list[int]
     texts: list[str]
     """The answer after each of its tokens; a character that is not whole yet is left out."""
     margins: list[float]
@@ -73,6 +77,39 @@ def predict(
     return Predicted(_logprobs(model, read), [_answer(model, side, probe, tokens) for probe in questions])
 
 
+def predict_gguf(
+    folder: Path, side: TextSide, read: Sequence[Probe], questions: Sequence[Probe], answers: Sequence[Answer]
+) -> Predicted:
+    """Do as `predict` with a GGUF file, by the engine that serves it.
+
+    Its own answers are read off what it predicts along the trained model's `answers`: up to the first token that it would
+    have chosen otherwise.
+    """
+    import torch
+
+    from leanpipe.engines.gguf_logits import GgufLogits
+
+    longest = max(len(probe.tokens) for probe in read) + max(len(answer.tokens) for answer in answers)
+    model = GgufLogits(folder, longest)
+    rows = [model(tokens).log_softmax(dim=-1) for tokens in _within_limit(read)]
+    pairs = zip(questions, answers, strict=True)
+    return Predicted(torch.cat(rows), [_along(model, side, probe, answer.tokens) for probe, answer in pairs])
+
+
+def _along(model: "GgufLogits", side: TextSide, probe: Probe, answer: list[int]) -> Answer:
+    predicted = model([*probe.tokens, *answer[:-1]])[len(probe.tokens) - 1 :]
+    best = predicted.log_softmax(dim=-1).topk(2)
+    chosen = best.indices[:, 0].tolist()
+    same = next(
+        (place for place, pair in enumerate(zip(chosen, answer, strict=True)) if pair[0] != pair[1]),
+        len(answer) - 1,
+    )
+    tokens = chosen[: same + 1]
+    texts = [_decoded(side, tokens[: number + 1]) for number in range(len(tokens))]
+    margins = (best.values[:, 0] - best.values[:, 1]).tolist()[: same + 1]
+    return Answer(tokens, texts, margins, tokens[-1] in side.ends)
+
+
 def diverge(trained: Predicted, served: Predicted) -> Divergence:
     """Compare predictions position by position, over the tokens that both know."""
     one, other = trained.logprobs, served.logprobs
@@ -118,17 +155,23 @@ def find_answer_faults(known: Answer, said: Said, margin: float, whose: str, cal
 def _logprobs(model: "PreTrainedModel", read: Sequence[Probe]) -> "torch.Tensor":
     import torch
 
-    rows, left = [], MOST_TOKENS
+    rows = []
     with torch.inference_mode():
-        for probe in read:
-            if not (tokens := probe.tokens[:left]):
-                continue
-            left -= len(tokens)
+        for tokens in _within_limit(read):
             logits = model(
                 input_ids=torch.tensor([tokens], device=input_device(model)), use_cache=False
             ).logits
             rows.append(logits[0].float().log_softmax(dim=-1).cpu())
     return torch.cat(rows)
+
+
+def _within_limit(read: Sequence[Probe]) -> Iterator[list[int]]:
+    """The probes' tokens, as far as their logits can be held."""
+    left = MOST_TOKENS
+    for probe in read:
+        if tokens := probe.tokens[:left]:
+            left -= len(tokens)
+            yield tokens
 
 
 def _answer(model: "PreTrainedModel", side: TextSide, probe: Probe, most: int) -> Answer:
@@ -155,7 +198,7 @@ def _answer(model: "PreTrainedModel", side: TextSide, probe: Probe, most: int) -
     new = generated.sequences[0, tokens.shape[1] :].tolist()
     best = [scores[0].float().log_softmax(dim=-1).topk(2).values for scores in generated.scores]
     texts = [_decoded(side, new[: number + 1]) for number in range(len(new))]
-    return Answer(texts, [float(one[0] - one[1]) for one in best], bool(new) and new[-1] in side.ends)
+    return Answer(new, texts, [float(one[0] - one[1]) for one in best], bool(new) and new[-1] in side.ends)
 
 
 def _decoded(side: TextSide, tokens: list[int]) -> str:

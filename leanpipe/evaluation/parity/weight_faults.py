@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 _FURTHEST = 8
 """Rows by which a vocabulary's are looked for elsewhere."""
-_RESTORE = "export the model again from the trained folder"
+RESTORE = "export the model again from the trained folder"
+"""What to do about most faults."""
 
 
-class _Tensor(NamedTuple):
+class Wrong(NamedTuple):
     """A weight of the served model that is not what it should be."""
 
     name: str
@@ -44,18 +45,18 @@ def find_weight_faults(
             continue
         compared += 1
         if name not in theirs:
-            yield Fault("tensor_missing", f"the served model has no tensor {name}: {_RESTORE}")
+            yield Fault("tensor_missing", f"the served model has no tensor {name}: {RESTORE}")
         elif not theirs[name].is_meta:
             expected, found = _pair(name, trained, served)
-            error = _error(expected, found)
+            error = relative_error(expected, found)
             if not error <= bounds.tensors:
                 kept = (expected, found) if expected.dim() == 1 or name == embedding else None
-                wrong.append(_Tensor(name, expected.dim(), error, kept))
+                wrong.append(Wrong(name, expected.dim(), error, kept))
     yield from _head(trained, served, bounds)
-    yield from _named(wrong, compared, embedding)
+    yield from named_faults(wrong, compared, embedding)
 
 
-def _error(expected: "torch.Tensor", found: "torch.Tensor") -> float:
+def relative_error(expected: "torch.Tensor", found: "torch.Tensor") -> float:
     """Return |found - expected| / |expected|; infinite if they are not even of one shape."""
     if expected.shape != found.shape:
         return math.inf
@@ -106,7 +107,7 @@ def _head(trained: "PreTrainedModel", served: "PreTrainedModel", bounds: Bounds)
     if type(head.weight).__name__ in ("Params4bit", "Int8Params") or head.weight.is_meta:
         return
     expected, found = was.detach().float(), head.weight.detach().float().to(was.device)
-    if not _error(expected, found) <= bounds.tensors:
+    if not relative_error(expected, found) <= bounds.tensors:
         yield Fault(
             "tied_head_lost",
             "the output layer shared the embeddings' weights in training, and now has others: set "
@@ -114,14 +115,15 @@ def _head(trained: "PreTrainedModel", served: "PreTrainedModel", bounds: Bounds)
         )
 
 
-def _named(wrong: list[_Tensor], compared: int, embedding: str) -> Iterator[Fault]:
+def named_faults(wrong: list[Wrong], compared: int, embedding: str) -> Iterator[Fault]:
+    """Name what is wrong by which of the `compared` tensors differ, and how; `embedding` is the vocabulary's."""
     matrices = [one for one in wrong if one.dimensions > 1]
     if len(matrices) > 2 and len(wrong) > compared / 4:
         worst = max(wrong, key=lambda one: one.error)
         yield Fault(
             "stale_weights",
             f"{len(wrong)} of {compared} tensors are of another model than the trained one, such as one of another "
-            f"step of its training ({worst.name} differs by {worst.error:.1%}): {_RESTORE}",
+            f"step of its training ({worst.name} differs by {worst.error:.1%}): {RESTORE}",
         )
         return
     for one in wrong:
@@ -132,7 +134,7 @@ def _named(wrong: list[_Tensor], compared: int, embedding: str) -> Iterator[Faul
         else:
             yield Fault(
                 "weights_differ",
-                f"{one.name} differs by {one.error:.1%} from what the trained tensor is in this format: {_RESTORE}",
+                f"{one.name} differs by {one.error:.1%} from what the trained tensor is in this format: {RESTORE}",
             )
 
 
@@ -140,9 +142,9 @@ def _norm_fault(name: str, expected: "torch.Tensor", found: "torch.Tensor") -> F
     how = "is another than the trained one"
     if expected.shape == found.shape:
         offset = (found - expected).mean()
-        if _error(expected, found - offset) < 0.02:
+        if relative_error(expected, found - offset) < 0.02:
             how = f"is off by {float(offset):+.2f} in every channel"
-    return Fault("norm_differs", f"the norm {name} was converted wrongly: it {how}; {_RESTORE}")
+    return Fault("norm_differs", f"the norm {name} was converted wrongly: it {how}; {RESTORE}")
 
 
 def _vocabulary_fault(expected: "torch.Tensor", found: "torch.Tensor") -> Fault:
@@ -150,7 +152,7 @@ def _vocabulary_fault(expected: "torch.Tensor", found: "torch.Tensor") -> Fault:
     if found.shape != expected.shape:
         return Fault(
             "vocabulary_shifted",
-            f"the vocabulary has {rows_now} rows, and {rows_was} in training: {_RESTORE}",
+            f"the vocabulary has {rows_now} rows, and {rows_was} in training: {RESTORE}",
         )
     differ = _row_errors(found, expected) > 0.01
     rows = differ.nonzero().flatten()
@@ -162,11 +164,11 @@ def _vocabulary_fault(expected: "torch.Tensor", found: "torch.Tensor") -> Fault:
             return Fault(
                 "vocabulary_shifted",
                 f"the vocabulary was cut wrongly: from row {int(rows[0])} on, {len(rows)} rows are those of the token "
-                f"{abs(shift)} {'after' if shift > 0 else 'before'} it; {_RESTORE}",
+                f"{abs(shift)} {'after' if shift > 0 else 'before'} it; {RESTORE}",
             )
     return Fault(
         "vocabulary_differs",
-        f"{len(rows)} of {rows_was} rows of the vocabulary are others than the trained ones: {_RESTORE}",
+        f"{len(rows)} of {rows_was} rows of the vocabulary are others than the trained ones: {RESTORE}",
     )
 
 
