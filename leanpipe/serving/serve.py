@@ -1,6 +1,6 @@
-"""A model folder behind the OpenAI API, answered by the handlers of `transformers serve`.
+"""A model folder behind the OpenAI API, answered by llama.cpp if it holds a GGUF file, else by `transformers serve`'s handlers.
 
-Those pin one model and answer only requests that name it as it was named to them. So the folder is shown to them as the
+The latter pin one model and answer only requests that name it as it was named to them. So the folder is shown to them as the
 model `leanpipe` in a private hub cache: clients then say `model="leanpipe"` wherever the folder lies, `/v1/models` lists
 that name, and nothing is ever looked up on a hub.
 """
@@ -48,11 +48,13 @@ def running_server(
     port: int = 8000,
     name: str = MODEL_NAME,
     timeout: float = 600,
+    remembered: int = 0,
     log: IO[bytes] | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`.
 
-    What the server says goes to `log`, by default to where this process speaks.
+    `remembered` is how many tokens of all requests together llama.cpp keeps; 0 for as many as it may be asked for. What
+    the server says goes to `log`, by default to where this process speaks.
     """
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
@@ -61,7 +63,7 @@ def running_server(
     with tempfile.TemporaryDirectory(prefix="leanpipe-serve-") as cache:
         show_in_cache(model, Path(cache), name)
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
-        command = serve_command(name, model.resolve(), host, port)
+        command = [*serve_command(name, model.resolve(), host, port), str(remembered)]
         said = {"stdout": log, "stderr": log} if log else {}
         process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)), **said)  # type: ignore[call-overload]
         try:
