@@ -37,7 +37,7 @@ def promote(
     """
     policy = config.registration
     candidates = {label: evaluations[label].summary for label in models if label not in REFERENCES}
-    choice = _choose(run, config, models, candidates)
+    choice = choose_sound(run, config, models, candidates)
     run.tracking.log_figures(run.mlflow_run, {"registration.choice": choice.reason})
     if choice.label is None:
         log.warning("%s", choice.reason)
@@ -66,7 +66,7 @@ def promote(
     return registered
 
 
-def _choose(
+def choose_sound(
     run: Run, config: PipelineConfig, models: Mapping[str, Artifact], candidates: Mapping[str, Summary]
 ) -> Choice:
     """Choose, and choose again without those whose served form does not answer as the trained model does."""

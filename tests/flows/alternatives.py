@@ -341,7 +341,8 @@ SECTIONS: dict[str, dict[str, Row]] = {
     # Not among the bases: each run of it starts a server.
     "parity": {
         "models": shown_by(
-            "tasks/test_parity_gate.py::test_only_models_that_answer_as_trained_are_registered", "chosen"
+            "planning/test_plan.py::test_the_models_that_may_be_registered_are_compared_or_only_the_chosen_one",
+            "chosen",
         ),
         "prompts": shown_by(
             "evaluation/parity/test_parity.py::test_prompts_and_answers_are_those_that_are_asked_for",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from leanpipe.core.errors import UserError
-from leanpipe.models.offload import GGUF_FILE, is_gguf
+from leanpipe.evaluation.parity.gguf_file import read_gguf
+from leanpipe.models.offload import is_gguf
 
 Form = Literal["safetensors", "int8", "nf4", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
@@ -61,9 +62,7 @@ def form_of(folder: Path) -> Form:
 
 def _gguf_form(folder: Path) -> Form:
     """Return the type of fewest bits in the file: its label says what was asked for, not what is stored."""
-    from gguf import GGUFReader
-
-    found = {tensor.tensor_type.name.lower() for tensor in GGUFReader(folder / GGUF_FILE).tensors}
+    found = {tensor.tensor_type.name.lower() for tensor in read_gguf(folder).tensors}
     return next((form for form in reversed(BOUNDS) if form in found), "safetensors")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.compression.gguf_architectures import FAMILIES, tensors_of, write_shape
 from leanpipe.evaluation.parity.bounds import Bounds, Fault
+from leanpipe.evaluation.parity.gguf_file import read_gguf
 from leanpipe.evaluation.parity.probes import special_tokens
 from leanpipe.evaluation.parity.text_faults import TextSide
 from leanpipe.evaluation.parity.weight_faults import RESTORE, Wrong, named_faults, relative_error
@@ -15,7 +16,6 @@ from leanpipe.models.load import leading_bos
 from leanpipe.models.offload import GGUF_FILE
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader
     from transformers import PreTrainedModel
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
@@ -57,7 +57,7 @@ def find_gguf_config_faults(trained: Path, folder: Path) -> Iterator[Fault]:
     config = read_config(trained)
     wanted = _Numbers()
     write_shape(wanted, config)  # type: ignore[arg-type]
-    found, architecture = _reader(folder), FAMILIES[config.model_type].architecture
+    found, architecture = read_gguf(folder), FAMILIES[config.model_type].architecture
     for name, value in wanted.values.items():
         field = found.fields.get(name.format(arch=architecture))
         now = field.contents() if field else None
@@ -73,7 +73,7 @@ def find_gguf_weight_faults(trained: "PreTrainedModel", folder: Path, bounds: Bo
     import torch
     from gguf.quants import dequantize, quantize
 
-    stored = {tensor.name: tensor for tensor in _reader(folder).tensors}
+    stored = {tensor.name: tensor for tensor in read_gguf(folder).tensors}
     wrong, compared = [], 0
     for tensor in tensors_of(trained):
         compared += 1
@@ -174,15 +174,9 @@ def _other_head(trained: "PreTrainedModel", head: Any) -> Iterator[Fault]:
         )
 
 
-def _reader(folder: Path) -> "GGUFReader":
-    from gguf import GGUFReader
-
-    return GGUFReader(folder / GGUF_FILE)
-
-
 def _facts(folder: Path) -> dict[str, Any]:
     """What the file says of its tokenizer, by the last part of each name."""
-    fields = _reader(folder).fields.items()
+    fields = read_gguf(folder).fields.items()
     return {
         name.removeprefix("tokenizer.").removeprefix("ggml."): field.contents()
         for name, field in fields

@@ -155,8 +155,11 @@ def compare(config: ParityConfig, model: Path, folder: Path, serve: Serve = open
 
     The checks end with the first kind that finds a fault: what comes after it would only show what comes of it.
     """
-    form = form_of(folder)
-    trained, served = read_text_side(model), read_text_side(folder)
+    trained = read_text_side(model)
+    try:
+        form, served = form_of(folder), read_text_side(folder)
+    except UserError as error:
+        return Outcome("unknown", [Fault("unreadable", str(error))])
     read = probes(trained.tokenizer, config.prompts)
     faults = [*find_text_faults(trained, served, read), *find_config_faults(model, folder)]
     if is_gguf(folder):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from leanpipe.core import markdown
 from leanpipe.core.plots import DROPPED, KEPT, picture
@@ -30,7 +31,7 @@ class Exchange:
 class Outcome:
     """Every fault that was found, in the order of the checks, and what was measured on the way."""
 
-    form: Form
+    form: Form | Literal["unknown"]
     faults: list[Fault]
     """The first of each name: what comes of one cause is seen in many places."""
     divergence: Divergence | None = None
@@ -71,7 +72,7 @@ class Outcome:
         """Return the page: the verdict, what was measured beside its bound, and every probe."""
         verdict = "\n".join(f"- **{one.name}**: {markdown.plain(one.sentence)}" for one in self.faults)
         parts = [f"# Parity of the served form ({self.form})", verdict or "It answers as it was trained."]
-        if self.divergence:
+        if self.divergence and self.form != "unknown":
             rows = [
                 (
                     "nats per token from the trained model",
@@ -99,7 +100,7 @@ class Outcome:
 
     def _draw(self, path: Path) -> None:
         """Draw the divergence beside its bound, or the names of the faults where there was none to measure."""
-        bound = BOUNDS[self.form].kl
+        bound = 0.0 if self.form == "unknown" else BOUNDS[self.form].kl
         measured = self.divergence.kl if self.divergence else 0.0
         with picture(path, width=6, height=2.5) as axes:
             axes.barh([self.form], [measured], color=DROPPED if self.faults else KEPT)

@@ -132,3 +132,13 @@ def test_what_is_no_known_form_is_refused(tmp_path):
 def test_prompts_and_answers_longer_than_the_model_reads_are_refused(settings, trained):
     with pytest.raises(UserError, match=r"parity\.max_new_tokens with the longest of parity\.prompts"):
         check_parity(ParityConfig(**settings), {"model": Expected(trained)})
+
+
+def test_prompts_and_answers_are_those_that_are_asked_for(trained, forms, url):
+    """One prompt instead of three, and at most three tokens of answer."""
+    config = ParityConfig(prompts=("Why?",), max_new_tokens=3)
+    found = compare(config, trained, forms["nf4"], lambda _: nullcontext(url))
+    answered = [one for one in found.exchanges if one.trained_answer is not None]
+    assert len(answered) == 1 and len(found.exchanges) < 12
+    tokenizer = read_text_side(trained).tokenizer
+    assert len(tokenizer(answered[0].served_answer, add_special_tokens=False)["input_ids"]) <= 3

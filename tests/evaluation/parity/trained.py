@@ -3,12 +3,14 @@
 import copy
 from pathlib import Path
 
+from leanpipe.compression.formats import GGUF
 from leanpipe.compression.quantize import (
     QuantizeConfig,
     quantization_config,
     split_modules,
     write_quantized,
 )
+from leanpipe.compression.quantize_gguf import gguf_types, write_folder
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from tests.support.tiny_models import SEPARATOR, tiny_llama, tiny_text, tiny_tokenizer
 
@@ -81,8 +83,14 @@ def write_trained(path: Path, steps: int = 100, seed: int = 0, **shape) -> Path:
 
 def write_form(form: str, source: Path, target: Path) -> Path:
     """Write a form of the model in `source` as the pipeline does, and return its folder."""
+    import torch
+
     if form == "safetensors":
         save_model(load_model(source), load_tokenizer(source), target)
+        return target
+    if form in GGUF:
+        types = gguf_types(form, "q8_0", [])
+        write_folder(load_model(source, torch.float32), target, types, load_tokenizer(source))
         return target
     model, config = load_model(source), QuantizeConfig()
     kept, _ = split_modules(model, ())
