@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.results import RunResult, show
-from leanpipe.compression.quantize import quantize
+from leanpipe.compression.quantize import quantize, with_formats
 from leanpipe.models.describe_model import describe_model
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import CompressSettings
@@ -29,4 +29,4 @@ def compress_model(config: CompressSettings = CompressSettings()) -> RunResult:
 def stages(run: StageRunner, config: CompressSettings, given: RunInputs) -> None:
     """Count the model's parameters, and quantise it."""
     run.stage(describe_model, config.describe_model, model=given.model)
-    run.stage(quantize, config.quantize, model=given.model)
+    run.stage(quantize, with_formats(config.quantize, given.model), model=given.model)

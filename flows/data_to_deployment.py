@@ -8,7 +8,8 @@ from flows import distill
 from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
 from flows.settings_page import show_settings
-from leanpipe.compression.quantize import quantize
+from leanpipe.compression.quantize import quantize, with_formats
+from leanpipe.evaluation.parity.parity import parity
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import Preset
@@ -72,7 +73,8 @@ class Made(NamedTuple):
 
 
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
-    """Prepare the corpus, distil, finetune, quantise, and evaluate every model on the same held-out text."""
+    """Prepare the corpus, distil, finetune, quantise, see that what is served is what was trained, and evaluate every
+    model on the same held-out text."""
     documents, student = distill.stages(run, config, given)
     if config.on_policy.steps:
         student = run.stage(
@@ -89,7 +91,11 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
         instructions=given.instructions,
         documents=documents,
     )
-    quantized = run.stage(quantize, config.quantize, model=adapted)
+    chosen = with_formats(config.quantize, given.model, config.tokenize.tokenizer)
+    quantized = run.stage(quantize, chosen, model=adapted)
     models = {"teacher": given.model, "student": student, "adapted": adapted}
-    models |= {form: quantized.inside(form) for form in config.quantize.formats}
+    models |= {form: quantized.inside(form) for form in chosen.formats}
+    if config.parity.models == "all":
+        for name in ("adapted", *chosen.formats):
+            run.stage(parity, config.parity, label=f"parity-{name}", model=adapted, served=models[name])
     return Made(documents, models, evaluate_all(run, config, models, documents))

@@ -1,19 +1,26 @@
 """From the evaluations of a run's models to a version in the registry, or to the reason why there is none."""
 
 import json
+import logging
 from collections.abc import Mapping
 
+from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.gate import Choice, choose
 from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.model_card import model_card
+from leanpipe.evaluation.parity.parity import parity
 from leanpipe.settings.flows import PipelineConfig
 from tasks.contest import Contest
 from tasks.run import Run
 from tasks.tracking.registry import Candidate, Registered, register
 from tasks.training_text import corpora_of
 
+log = logging.getLogger("leanpipe.registry")
+
 REFERENCES = ("teacher", "student")  # measured to compare with, never registered
+TRAINED = "adapted"
+"""Of which all that may be registered are forms."""
 
 
 def promote(
@@ -23,15 +30,17 @@ def promote(
     evaluations: Mapping[str, Artifact],
     documents: Artifact,
 ) -> Registered | None:
-    """Register the best model that meets the policy; None if none does. The reason is in the run's tags.
+    """Register the best model that meets the policy and answers as it was trained; None if none does. The reason is in
+    the run's tags.
 
     It is a version, and `challenger`, before anybody asks whether it becomes champion: whatever the answer, it is not lost.
     """
     policy = config.registration
     candidates = {label: evaluations[label].summary for label in models if label not in REFERENCES}
-    choice = choose(candidates, policy)
+    choice = choose_sound(run, config, models, candidates)
     run.tracking.log_figures(run.mlflow_run, {"registration.choice": choice.reason})
     if choice.label is None:
+        log.warning("%s", choice.reason)
         return None
     model = models[choice.label]
     candidate = Candidate(
@@ -55,6 +64,29 @@ def promote(
         run.mlflow_run, {f"registration.{name}": value for name, value in figures.items()}
     )
     return registered
+
+
+def choose_sound(
+    run: Run, config: PipelineConfig, models: Mapping[str, Artifact], candidates: Mapping[str, Summary]
+) -> Choice:
+    """Choose, and choose again without those whose served form does not answer as the trained model does."""
+    known = {
+        label: run.results[f"parity-{label}"] for label in candidates if f"parity-{label}" in run.results
+    }
+    while True:
+        faults = {
+            label: found.summary["fault"] for label, found in known.items() if not found.summary["passed"]
+        }
+        choice = choose(candidates, config.registration, faults)
+        if choice.label is None or choice.label in known:
+            return choice
+        known[choice.label] = run.stage(
+            parity,
+            config.parity,
+            label=f"parity-{choice.label}",
+            model=models[TRAINED],
+            served=models[choice.label],
+        )
 
 
 def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping[str, Artifact]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-from leanpipe.compression.quantize import Format
+from leanpipe.compression.formats import Format
 from leanpipe.settings.flows import SETTINGS
 from leanpipe.settings.presets import PRESETS
 

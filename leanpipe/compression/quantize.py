@@ -1,33 +1,53 @@
-"""Stage `quantize`: the linear layers in 8 or 4 bits with bitsandbytes, as model folders that `from_pretrained` reloads.
+"""Stage `quantize`: a model in 8 to 4 bits, as model folders: GGUF files for llama.cpp, and what bitsandbytes makes.
 
-int8 is LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339); nf4 and double quantisation are those of
-QLoRA (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, sections 3.1 and 3.2).
+q8_0 to q4_0 are GGUF's types of blocks of 32 weights (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). int8 is
+LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339); nf4 and double quantisation are those of QLoRA
+(Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, sections 3.1 and 3.2).
 """
 
-import json
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from leanpipe.compression.formats import (
+    BITSANDBYTES,
+    GGUF,
+    Format,
+    chosen_formats,
+    has_gguf_tokenizer,
+)
+from leanpipe.compression.gguf_export import GgufType, check_gguf
+from leanpipe.compression.quantize_gguf import (
+    described,
+    engine_logits,
+    gguf_types,
+    plan_folder,
+    write_folder,
+)
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
-from leanpipe.core.estimate import Estimate, ExpectedInputs, host_bytes, process_bytes
+from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, host_bytes, process_bytes
 from leanpipe.core.plots import draw_bars
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
-from leanpipe.core.store import REPORT
+from leanpipe.core.store import REPORT, Artifact
 from leanpipe.models.load import leading_bos, load_model, load_tokenizer, weight_bytes
+from leanpipe.models.offload import is_gguf, is_quantized
 from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-Format = Literal["int8", "nf4"]
+    from leanpipe.compression.gguf_export import GgufPlan
+
+log = logging.getLogger(__name__)
 
 _PROBE_TEXT = (
     "The river rises in the hills to the north, passes three small towns, and reaches the sea after ninety miles. "
@@ -37,13 +57,26 @@ _PROBE_TEXT = (
 
 _BITSANDBYTES = 195_000_000
 """Bytes of bitsandbytes' code on a processor. Measured on two models of different shape."""
+_BYTES_A_WEIGHT = {
+    "int8": 1,
+    "nf4": 0.6,
+    "q8_0": 1.07,
+    "q5_1": 0.76,
+    "q5_0": 0.69,
+    "q4_1": 0.63,
+    "q4_0": 0.57,
+}
 
 
 class QuantizeConfig(StageConfig):
     """Which quantised models to make of a model, and what to leave in full precision."""
 
-    formats: tuple[Format, ...] = Field(("int8", "nf4"), min_length=1, max_length=2)
-    """The models to make: int8 halves the linear layers and loses almost nothing, nf4 quarters them and loses some."""
+    formats: tuple[Format, ...] = Field((), max_length=len(_BYTES_A_WEIGHT))
+    """The models to make: q8_0 to q4_0 are GGUF, which llama.cpp runs; int8 and nf4 are bitsandbytes', which QLoRA and GPUs
+    want. By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU: in 8 bits almost nothing is lost, in 4 some."""
+
+    embeddings: GgufType = "q8_0"
+    """GGUF alone: what embeddings and output layer become, which are a third of a small model; q8_0 leaves them in 8 bits."""
 
     double_quantization: bool = True
     """nf4 alone: quantise its scales too, which saves about 0.4 bits per weight at no loss that can be measured."""
@@ -53,7 +86,7 @@ class QuantizeConfig(StageConfig):
 
     keep: tuple[str, ...] = Field((), max_length=1000)
     """Modules to leave in full precision, by name or by the end or start of it: `down_proj`, `model.layers.0`. The
-    output layer always stays."""
+    output layer always stays with bitsandbytes, and is as `embeddings` says in GGUF."""
 
 
 @dataclass(frozen=True)
@@ -64,57 +97,100 @@ class QuantizeInputs:
 
 
 def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
-    """Raise UserError for a format that this device cannot run, or that fits none of the model's layers. Loads no weights."""
-    from leanpipe.compression.shapes import fitting
-    from leanpipe.models.count import empty_model, expected_config
+    """Raise UserError for a format that this device cannot run, or that cannot hold the model. Loads no weights.
 
-    check_formats(config.formats)
-    if "model" in inputs:
-        model = empty_model(expected_config(inputs["model"]))
-        _, quantized = split_modules(model, config.keep)
-        for form in config.formats:
-            fitting(form, model, quantized)
+    What a GGUF file will really hold, tensor by tensor, is known then, and logged.
+    """
+    from leanpipe.models.count import empty_model, expected_config, tokenizer_folder
+
+    if "model" not in inputs:
+        check_formats(config.formats)
+        return
+    found, folder = expected_config(inputs["model"]), tokenizer_folder(inputs["model"])
+    formats = chosen_formats(config.formats, device.name(), found, folder)
+    check_formats(formats)
+    model = empty_model(found)
+    kept, quantized = split_modules(model, config.keep)
+    for form in formats:
+        _unfit(form, model, quantized)
+        if form in GGUF and folder:
+            types = gguf_types(form, config.embeddings, kept)
+            plan = plan_folder(found, load_tokenizer(folder), types)
+            log.info("quantize will store %s as %s", form, described(plan))
+
+
+def with_formats(
+    config: QuantizeConfig, model: Expected | Artifact, tokenizer: str = "teacher"
+) -> QuantizeConfig:
+    """Name the formats that are meant where none is: those that suit this device, and a model shaped as `model`.
+
+    `tokenizer` is where the model has its tokenizer from, as `tokenize.tokenizer` names it.
+    """
+    from leanpipe.models.count import expected_config
+
+    if config.formats:
+        return config
+    known = model if isinstance(model, Expected) else Expected(model.path)
+    if not has_gguf_tokenizer(tokenizer):
+        return config.model_copy(update={"formats": BITSANDBYTES})
+    folder = known.path if tokenizer == "teacher" else None
+    formats = chosen_formats((), device.name(), expected_config(known), folder)
+    return config.model_copy(update={"formats": formats})
+
+
+def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str]) -> list[str]:
+    """Layers that stay as they are for their shape. Raises UserError if the format cannot hold the model at all."""
+    from leanpipe.compression.shapes import fitting
+
+    if form in GGUF:
+        check_gguf(model.config)  # which layers do not fit, is told by its plan
+        return []
+    fitted = set(fitting(form, model, quantized))
+    return [name for name in quantized if name not in fitted]
 
 
 def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
-    """What `quantize` takes: one model in half precision, and a smaller one beside it."""
+    """What `quantize` takes: one model in half precision, or in full for GGUF, and a smaller one beside it."""
     from leanpipe.models.count import expected_config, tokenizer_folder
     from leanpipe.models.offload import loading_bytes
     from leanpipe.training.trainer.memory import size_of
 
-    model = expected_config(inputs["model"])
+    model, folder = expected_config(inputs["model"]), tokenizer_folder(inputs["model"])
+    formats = chosen_formats(config.formats, kind, model, folder)
     size = size_of(model)
+    code = _BITSANDBYTES if kind == "cpu" and any(form in BITSANDBYTES for form in formats) else 0
+    held = 5.3 if any(form in GGUF for form in formats) else 3.2
     parts = {
-        "process": process_bytes(kind) + (_BITSANDBYTES if kind == "cpu" else 0),
-        "weights": max(round(3.2 * size.parameters), loading_bytes(model, size.parameters, kind)),
+        "process": process_bytes(kind) + code,
+        "weights": max(round(held * size.parameters), loading_bytes(model, size.parameters, kind)),
     }
     peak = sum(parts.values())
-    disk = sum({"int8": 1, "nf4": 0.6}[form] * size.parameters + size.head for form in config.formats)
+    disk = sum(_BYTES_A_WEIGHT[form] * size.parameters + size.head for form in formats)
     work = 4.0 * size.parameters * 64
-    result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
+    result = {"model": model, "tokenizer": folder}
     return Estimate(peak, host_bytes(kind, peak), round(disk), work, parts, result=result)
 
 
-@stage(version=1, uses_device=True, check=check_quantize, estimate=estimate_quantize)
+@stage(version=2, uses_device=True, check=check_quantize, estimate=estimate_quantize)
 def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
-    """Write one model folder per format, `out/int8` and `out/nf4`, and measure what each saves and loses.
+    """Write one model folder per format, such as `out/q4_0`, and measure what each saves and loses.
 
     Sizes are those of the weights on disk, in bytes. `*_logits_error` is |quantised - full| / |full| in the L2 norm over
-    all logits on a short English text, measured on the folder as reloaded.
+    all logits on a short English text, measured on the folder as reloaded, by the engine that serves it.
     """
-    from leanpipe.compression.shapes import fitting
+    from leanpipe.models.count import read_config
 
-    formats = tuple(dict.fromkeys(config.formats))
-    check_formats(formats)
     _check_full_precision(inputs.model)
+    formats = chosen_formats(config.formats, device.name(), read_config(inputs.model), inputs.model)
+    check_formats(formats)
     tokenizer = load_tokenizer(inputs.model)
     full = load_model(inputs.model)
     kept, quantized = split_modules(full, config.keep)
-    fitted = {form: fitting(form, full, quantized) for form in formats}
+    unfit = {form: _unfit(form, full, quantized) for form in formats}
     probe = _probe(tokenizer, full)
     expected = _logits(full, probe)
     del full
-    sizes = {"full": weight_bytes(inputs.model)}
+    sizes, stored = {"full": weight_bytes(inputs.model)}, {}
     summary: Summary = {
         "full_bytes": sizes["full"],
         "modules_quantized": len(quantized),
@@ -122,29 +198,57 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     }
     for done, form in enumerate(formats):
         report.progress(done, len(formats), "formats")
-        unfit = [name for name in quantized if name not in set(fitted[form])]
-        write_quantized(inputs.model, out / form, quantization_config(form, config, kept + unfit), tokenizer)
+        plan = _write(form, config, inputs.model, out / form, kept + unfit[form], tokenizer)
         sizes[form] = weight_bytes(out / form)
-        error = relative_error(_logits(load_model(out / form), probe), expected)
-        figures = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
-        if unfit:
-            figures["modules_unfit"] = len(unfit)
+        error = relative_error(_predicted(out / form, probe), expected)
+        figures: Summary = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
+        if plan:
+            stored[form], unfit[form] = plan, plan.unfit_modules
+            figures |= {"bits_per_weight": plan.bits_per_weight, "types": described(plan)}
+        figures |= {"modules_unfit": len(unfit[form])} if unfit[form] else {}
         summary |= {f"{form}_{name}": value for name, value in figures.items()}
     report.progress(len(formats), len(formats), "formats")
-    report.metrics({name: float(value) for name, value in summary.items()})
-    _write_report(sizes, kept, fitted, out / REPORT)
+    report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
+    _write_report(sizes, kept, quantized, unfit, out / REPORT)
+    _write_stored(stored, out / REPORT)
     return summary
 
 
-def check_formats(formats: tuple[Format, ...]) -> None:
+def _write(
+    form: Format,
+    config: QuantizeConfig,
+    source: Path,
+    target: Path,
+    whole: list[str],
+    tokenizer: "PreTrainedTokenizerBase",
+) -> "GgufPlan | None":
+    """Write the folder of one format, in which the modules `whole` stay as they are; of a GGUF file say what is stored."""
+    import torch
+
+    if form in GGUF:
+        types = gguf_types(form, config.embeddings, whole)
+        return write_folder(load_model(source, torch.float32), target, types, tokenizer)
+    write_quantized(source, target, quantization_config(form, config, whole), tokenizer)
+    return None
+
+
+def _predicted(folder: Path, tokens: "torch.Tensor") -> "torch.Tensor":
+    """Logits [1, T, V] of the engine that serves the folder."""
+    return engine_logits(folder, tokens) if is_gguf(folder) else _logits(load_model(folder), tokens)
+
+
+def check_formats(formats: Sequence[Format]) -> None:
     """Raise UserError for a format that this device cannot run, found by quantising and multiplying a small matrix.
 
-    Imports torch and bitsandbytes, and on a GPU starts CUDA in this process.
+    Imports torch and bitsandbytes, and on a GPU starts CUDA in this process; for GGUF it loads llama.cpp.
     """
     from leanpipe.compression.shapes import Shape, why_not
+    from leanpipe.engines.llama_cpp import check_engine
 
     for form in formats:
-        if reason := why_not(form, Shape(64, 64)):
+        if form in GGUF:
+            check_engine()
+        elif reason := why_not(form, Shape(64, 64)):
             raise UserError(
                 f"format {form} cannot run on {device.name()} here: {reason}; take {form} out of quantize.formats"
             )
@@ -180,7 +284,7 @@ def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list
     return kept, quantized
 
 
-def quantization_config(form: Format, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
+def quantization_config(form: str, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
     """Return transformers' settings to quantise to `form` and, saved in the folder, to reload it."""
     import torch
     from transformers import BitsAndBytesConfig
@@ -227,8 +331,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _check_full_precision(model: Path) -> None:
-    config = model / "config.json"
-    if config.exists() and "quantization_config" in json.loads(config.read_text()):
+    if is_quantized(model):
         raise UserError(
             f"{model} is quantised already: give quantize the model in full precision that it was made of"
         )
@@ -254,14 +357,33 @@ def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
 
 
 def _write_report(
-    sizes: dict[str, int], kept: list[str], fitted: dict[Format, list[str]], folder: Path
+    sizes: dict[str, int],
+    kept: list[str],
+    quantized: list[str],
+    unfit: Mapping[Format, list[str]],
+    folder: Path,
 ) -> None:
     """List for each module which formats it is in, and draw the sizes."""
     folder.mkdir(parents=True, exist_ok=True)
-    modules = sorted({*kept, *(name for names in fitted.values() for name in names)})
-    rows = [f"{name}," + ",".join(str(name not in names) for names in fitted.values()) for name in modules]
-    header = "module," + ",".join(f"{form} full precision" for form in fitted)
+    whole = {form: {*kept, *names} for form, names in unfit.items()}
+    rows = [
+        f"{name}," + ",".join(str(name in names) for names in whole.values())
+        for name in sorted([*kept, *quantized])
+    ]
+    header = "module," + ",".join(f"{form} full precision" for form in whole)
     (folder / "modules.csv").write_text("\n".join([header, *rows]) + "\n")
     bars = [(name, size / 1e6) for name, size in sizes.items()]
     written = [f"{size:,.1f} MB, {size / bars[0][1]:.0%}" for _, size in bars]
     draw_bars(folder / "size.png", "Weights on disk", bars, unit="MB", written=written)
+
+
+def _write_stored(plans: "Mapping[Format, GgufPlan]", folder: Path) -> None:
+    """List for each weight of a GGUF file its shape, its type and its bytes."""
+    lines = ["format,tensor,shape,type,bytes"]
+    lines += [
+        f"{form},{one.name},{' x '.join(map(str, one.shape))},{one.type},{one.bytes}"
+        for form, plan in plans.items()
+        for one in plan.tensors
+    ]
+    if plans:
+        (folder / "stored.csv").write_text("\n".join(lines) + "\n")

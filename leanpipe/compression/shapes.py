@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
@@ -32,7 +32,7 @@ def shape_of(module: "torch.nn.Module") -> Shape | None:
     return Shape(*module.weight.shape) if isinstance(module, Conv1D) else None
 
 
-def fitting(form: Literal["int8", "nf4"], model: "PreTrainedModel", names: list[str]) -> list[str]:
+def fitting(form: str, model: "PreTrainedModel", names: list[str]) -> list[str]:
     """Return those of the layers `names` that fit the format; that others stay as they are is logged.
 
     Each shape is tried on a layer of it, so nothing is assumed of the kernels. Raises UserError if none fits.
@@ -62,7 +62,7 @@ def fitting(form: Literal["int8", "nf4"], model: "PreTrainedModel", names: list[
 
 
 @functools.cache
-def why_not(form: Literal["int8", "nf4"], shape: Shape) -> str:
+def why_not(form: str, shape: Shape) -> str:
     """Say why a layer of that shape cannot be quantised and run on this device; empty if it can."""
     import torch
 

@@ -147,9 +147,20 @@ def peak_memory() -> int:
         import torch
 
         return torch.cuda.max_memory_allocated()
+    return resident_peak()
+
+
+def resident_peak(process: int | None = None) -> int:
+    """Return the bytes of main memory that a process, by default this one, had at the peak."""
     if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text()
+        status = Path(f"/proc/{process or 'self'}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    import psutil
+
+    return psutil.Process(process).memory_info().rss if process else _own_peak()
+
+
+def _own_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

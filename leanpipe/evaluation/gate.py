@@ -59,16 +59,24 @@ class Choice:
     assessments: dict[str, Assessment]
 
 
-def choose(candidates: Mapping[str, Summary], policy: RegisterConfig) -> Choice:
+def choose(
+    candidates: Mapping[str, Summary], policy: RegisterConfig, faults: Mapping[str, str] | None = None
+) -> Choice:
     """The candidate to register, of those that lose little against the best of them and are small enough.
 
-    Candidates are summaries of `evaluate`, by label. Raises UserError if there is none, if they were evaluated on
-    different text, or if a figure is not finite.
+    Candidates are summaries of `evaluate`, by label. `faults` has a sentence, from `parity`, for each that does not answer
+    as it was trained: that is never registered, nor measured against. Raises UserError if there is none, if they were
+    evaluated on different text, or if a figure is not finite.
     """
     check_figures(candidates)
-    best = min(candidates, key=lambda label: candidates[label]["bits_per_byte"])
+    faults = faults or {}
+    sound = [label for label in candidates if label not in faults]
+    best = min(sound or candidates, key=lambda label: candidates[label]["bits_per_byte"])
     assessments = {
-        label: _assess(summary, best, candidates[best], policy) for label, summary in candidates.items()
+        label: Assessment(False, f"does not answer as it was trained: {faults[label]}")
+        if label in faults
+        else _assess(summary, best, candidates[best], policy)
+        for label, summary in candidates.items()
     }
     eligible = [label for label, assessment in assessments.items() if assessment.eligible]
     if not eligible:
@@ -80,6 +88,7 @@ def choose(candidates: Mapping[str, Summary], policy: RegisterConfig) -> Choice:
     chosen = min(eligible, key=lambda label: (candidates[label][first], candidates[label][second], label))
     what = "the smallest" if policy.prefer_smaller else "the best"
     reason = f"{chosen} is {what} of {len(eligible)} eligible candidates: it {assessments[chosen].reason}."
+    reason += "".join(f" {label} {assessments[label].reason}." for label in candidates if label in faults)
     return Choice(chosen, reason, assessments)
 
 

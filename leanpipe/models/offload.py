@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 GIGABYTE = 10**9
 _INDEX = ".index.json"
+GGUF_FILE = "model.gguf"
+"""The file of weights that llama.cpp reads."""
 _FILES = (
     "model.safetensors",
     f"model.safetensors{_INDEX}",
     "pytorch_model.bin",
     f"pytorch_model.bin{_INDEX}",
+    GGUF_FILE,
 )
-"""What transformers looks for in a model folder, in this order: whole, or an index that names the shards."""
+"""What is looked for in a model folder, in this order: whole, or an index that names the shards."""
 _WEIGHTS = 0.9
 """The share of free memory that weights may fill: the rest is for activations and for the layer that is being brought."""
 
@@ -48,7 +51,7 @@ def weight_files(path: Path) -> list[Path]:
             raise UserError(f"{path} lacks {', '.join(missing)}, which {name} names: fetch the model again")
         return shards
     raise UserError(
-        f"{path} holds no weights: {_FILES[0]} or {_FILES[2]} is needed, whole or in shards with their index"
+        f"{path} holds no weights: {_FILES[0]} or {_FILES[2]} is needed, whole or in shards with their index, or {GGUF_FILE}"
     )
 
 
@@ -66,7 +69,13 @@ def loaded_bytes(path: Path, dtype: "torch.dtype") -> int:
 
 def is_quantized(path: Path) -> bool:
     """Whether the weights in the folder `path` were quantised when they were saved."""
-    return "quantization_config" in _config(path)
+    return "quantization_config" in _config(path) or is_gguf(path)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the weights in the folder `path` are a GGUF file, which llama.cpp runs and transformers does not."""
+    files = weight_files(path) if (path / GGUF_FILE).is_file() else []
+    return bool(files) and files[0].name == GGUF_FILE
 
 
 def room(limit: float, spare: int = 0) -> int:

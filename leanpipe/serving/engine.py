@@ -1,64 +1,35 @@
-"""The process that answers OpenAI's API: transformers' handlers behind our own four routes.
+"""The process that answers OpenAI's API by our own four routes: with llama.cpp for a GGUF file, else with transformers."""
 
-`transformers serve` itself has more: routes without authentication that load any local folder or throw the model out, and
-fields that it takes and ignores. Here a request reaches a handler only after `requests` has read it.
-"""
-
-import json
 import logging
 import signal
 import sys
-import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from transformers import GenerationConfig
-from transformers.cli.serving.chat_completion import ChatCompletionHandler
-from transformers.cli.serving.completion import CompletionHandler
-from transformers.cli.serving.model_manager import ModelManager
-from transformers.cli.serving.utils import GenerationState
+from fastapi.responses import JSONResponse, Response
 
+from leanpipe.core import device
+from leanpipe.engines.llama_cpp import check_engine
 from leanpipe.models.count import longest_text, read_config
 from leanpipe.models.load import load_tokenizer
+from leanpipe.models.offload import is_gguf
 from leanpipe.processes.parent_death import die_with_parent
-from leanpipe.serving import answers, requests
+from leanpipe.serving import requests
+
+_MOST_TOKENS = 8_192
+"""Tokens that llama.cpp remembers, where the model can read more: what it may need for them is taken from the start."""
 
 
-class _Sampling:
-    """Reads temperature and top_p as OpenAI does: above 0 the answer is drawn, whatever the model's own habit."""
+class Engine(Protocol):
+    """Answers requests that were read."""
 
-    def _build_generation_config(
-        self, body: dict[str, Any], own: GenerationConfig, use_cb: bool = False
-    ) -> Any:
-        config = super()._build_generation_config(body, own, use_cb)  # type: ignore[misc]
-        temperature, top_p = body.get("temperature"), body.get("top_p")
-        if temperature is not None or top_p is not None:
-            config.do_sample = temperature != 0 and top_p != 0
-            if not config.do_sample:
-                config.temperature = config.top_p = config.top_k = None
-            elif temperature is None:
-                config.temperature = 1.0
-        if body.get("logit_bias") is not None:  # text completions forget it
-            config.sequence_bias = {(int(token),): float(bias) for token, bias in body["logit_bias"].items()}
-        return config
+    async def answer(self, request: requests.Request) -> Response:
+        """Answer one of them, whole or as a stream."""
 
 
-class _Chat(_Sampling, ChatCompletionHandler):
-    pass
-
-
-class _Completion(_Sampling, CompletionHandler):
-    pass
-
-
-def build_app(name: str, folder: Path, device: str, dtype: str) -> FastAPI:
-    """Load the model in `folder` and build the application that answers as the model `name`."""
-    manager = ModelManager(device=device, dtype=dtype, force_model=name)  # loads it, for good
-    state = GenerationState()
-    chat, completion = _Chat(manager, state), _Completion(manager, state)
-    served = requests.Served(name, load_tokenizer(folder), longest_text(read_config(folder)))
+def build_app(served: requests.Served, engine: Engine, facts: dict[str, Any]) -> FastAPI:
+    """Build the application; `facts` are told to who asks for its health."""
     app = FastAPI(title="leanpipe", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.exception_handler(requests.BadRequest)
@@ -67,22 +38,20 @@ def build_app(name: str, folder: Path, device: str, dtype: str) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        return await _answer(chat, requests.read_chat(await _body(request), served))
+        return await engine.answer(requests.read_chat(await _body(request), served))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        return await _answer(completion, requests.read_completion(await _body(request), served))
+        return await engine.answer(requests.read_completion(await _body(request), served))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {
-            "object": "list",
-            "data": [{"id": name, "object": "model", "created": 0, "owned_by": "leanpipe"}],
-        }
+        named = {"id": served.name, "object": "model", "created": 0, "owned_by": "leanpipe"}
+        return {"object": "list", "data": [named]}
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", **facts}
 
     return app
 
@@ -94,26 +63,38 @@ async def _body(request: Request) -> Any:
         raise requests.BadRequest(f"the request is no JSON: {error}") from error
 
 
-async def _answer(handler: Any, request: requests.Request) -> Response:
-    fields = request.fields | {"stream": request.stream}
-    answer = await handler.handle_request(fields, uuid.uuid4().hex)
-    if isinstance(answer, StreamingResponse):
-        return StreamingResponse(
-            answers.finish_stream(answer.body_iterator, request), media_type="text/event-stream"
-        )
-    return JSONResponse(answers.finish(json.loads(answer.body), request), status_code=answer.status_code)
+def load(name: str, folder: Path, kind: str, dtype: str, remembered: int = 0) -> FastAPI:
+    """Load the model in `folder`, and build the application that answers as the model `name`.
+
+    `remembered` is how many tokens of all requests together llama.cpp keeps; 0 for as many as it may be asked for.
+    """
+    tokenizer, context = load_tokenizer(folder), longest_text(read_config(folder))
+    if not is_gguf(folder):
+        from leanpipe.serving.transformers_engine import TransformersEngine
+
+        served = requests.Served(name, tokenizer, context)
+        return build_app(served, TransformersEngine(name, kind, dtype), {})
+    from leanpipe.serving.gguf_engine import SLOTS, GgufEngine
+
+    check_engine()  # so that its code does not count as the model's memory
+    before = device.resident_peak()
+    longest = min(context or _MOST_TOKENS, remembered or _MOST_TOKENS)
+    engine = GgufEngine(folder, name, remembered or min(SLOTS * longest, _MOST_TOKENS))
+    served = requests.Served(name, tokenizer, longest, tools=False)
+    return build_app(served, engine, {"memory_before_model": before})
 
 
 def main() -> None:
-    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE`; ends with the process PARENT."""
+    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE [TOKENS]`; ends with the process PARENT."""
     import uvicorn
 
-    parent, name, folder, host, port, device, dtype = sys.argv[1:]
+    parent, name, folder, host, port, kind, dtype, *remembered = sys.argv[1:]
     # A parent that was killed outright must not leave its server on the port.
     die_with_parent(signal.SIGTERM, int(parent))
     # With int8, bitsandbytes warns of a cast at every product of every token.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    uvicorn.run(build_app(name, Path(folder), device, dtype), host=host, port=int(port), log_level="info")
+    app = load(name, Path(folder), kind, dtype, *map(int, remembered))
+    uvicorn.run(app, host=host, port=int(port), log_level="info")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ https://platform.openai.com/docs/api-reference/chat/create and .../completions/c
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Served:
     name: str
     tokenizer: "PreTrainedTokenizerBase"
     context: int | None
+    tools: bool = True
+    """Whether calls of tools are found in its answers."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Request:
     stream: bool
     usage: bool
     """Whether a stream ends with a part that counts the tokens."""
+    chat: bool = False
+    """Whether it came as messages."""
+    tokens: tuple[int, ...] = ()
+    """What the model reads, its template and its BOS included."""
 
 
 def read_chat(body: Any, served: Served) -> Request:
@@ -58,6 +64,12 @@ def read_chat(body: Any, served: Served) -> Request:
     messages = _messages(body.get("messages"))
     request.fields["messages"] = messages
     tools = request.fields.get("tools")
+    if tools and not served.tools:
+        raise BadRequest(
+            "this server finds no calls of tools in the answers of a GGUF model: leave tools out",
+            "tools",
+            "unsupported_parameter",
+        )
     _check_template(served.tokenizer)
     options = request.fields.get("chat_template_kwargs", {}) | _TEMPLATE
     request.fields["chat_template_kwargs"] = options
@@ -66,7 +78,7 @@ def read_chat(body: Any, served: Served) -> Request:
     name = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
     request.fields["max_tokens"] = _room(len(prompt), wanted, name, "messages", served)
     request.fields.pop("max_completion_tokens", None)
-    return request
+    return replace(request, chat=True, tokens=tuple(prompt))
 
 
 def read_completion(body: Any, served: Served) -> Request:
@@ -80,7 +92,7 @@ def read_completion(body: Any, served: Served) -> Request:
     request.fields["prompt"] = prompt
     tokens = served.tokenizer(prompt)["input_ids"]
     request.fields["max_tokens"] = _room(len(tokens), body.get("max_tokens"), "max_tokens", "prompt", served)
-    return request
+    return replace(request, tokens=tuple(tokens))
 
 
 Check = Callable[[Any, str], Any]

@@ -1,6 +1,6 @@
-"""A model folder behind the OpenAI API, answered by the handlers of `transformers serve`.
+"""A model folder behind the OpenAI API, answered by llama.cpp if it holds a GGUF file, else by `transformers serve`'s handlers.
 
-Those pin one model and answer only requests that name it as it was named to them. So the folder is shown to them as the
+The latter pin one model and answer only requests that name it as it was named to them. So the folder is shown to them as the
 model `leanpipe` in a private hub cache: clients then say `model="leanpipe"` wherever the folder lies, `/v1/models` lists
 that name, and nothing is ever looked up on a hub.
 """
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
@@ -42,9 +43,19 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MO
 
 @contextmanager
 def running_server(
-    model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MODEL_NAME, timeout: float = 600
+    model: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str = MODEL_NAME,
+    timeout: float = 600,
+    remembered: int = 0,
+    log: IO[bytes] | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`."""
+    """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`.
+
+    `remembered` is how many tokens of all requests together llama.cpp keeps; 0 for as many as it may be asked for. What
+    the server says goes to `log`, by default to where this process speaks.
+    """
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
     check_port(host, port)
@@ -52,8 +63,9 @@ def running_server(
     with tempfile.TemporaryDirectory(prefix="leanpipe-serve-") as cache:
         show_in_cache(model, Path(cache), name)
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
-        command = serve_command(name, model.resolve(), host, port)
-        process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)))
+        command = [*serve_command(name, model.resolve(), host, port), str(remembered)]
+        said = {"stdout": log, "stderr": log} if log else {}
+        process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)), **said)  # type: ignore[call-overload]
         try:
             wait_for_engine(url, process, timeout)
             yield url, process

@@ -8,6 +8,7 @@ from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.dry_run import SampleConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
+from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.describe_model import DescribeModelConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
@@ -112,6 +113,13 @@ class QuantizeSettings(StageConfig):
     """How the model is made smaller."""
 
 
+class ParitySettings(StageConfig):
+    """How what is served is compared with what was trained."""
+
+    parity: ParityConfig = ParityConfig()
+    """How the served forms of the model are compared with the trained one, before one of them is registered."""
+
+
 class EvaluateSettings(StageConfig):
     """How models are measured."""
 
@@ -158,6 +166,7 @@ class CompareSettings(EvaluateSettings, CorpusSettings, ModelsInput):
 class PipelineConfig(
     RegisterSettings,
     EvaluateSettings,
+    ParitySettings,
     QuantizeSettings,
     InstructionSettings,
     OnPolicySettings,

@@ -8,6 +8,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.split import SplitConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
+from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
@@ -156,6 +157,7 @@ def smoke() -> PipelineConfig:
             validation_tokens=2_048,
             precision="fp32",
         ),
+        parity=ParityConfig(models="chosen", max_new_tokens=8),
         evaluate=EvaluateConfig(
             text_bytes=8_000, max_new_tokens=12, prefill_tokens=64, decode_tokens=8, repeats=2
         ),

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from leanpipe.compression.quantize import Format
+from leanpipe.compression.formats import Format
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.errors import UserError
 from leanpipe.settings.flows import PipelineConfig
@@ -46,9 +46,9 @@ class QuickSettings(StageConfig):
     suit the machine."""
     finetune_tokens: int | None = _empty(ge=1, le=10**12)
     """How long it then learns to answer: tokens of the instructions. By default as many as suit the machine."""
-    quantize_formats: tuple[Format, ...] = Field((), max_length=2)
-    """The quantized models to make: int8 halves the size and loses almost nothing, nf4 quarters it and loses some. By default
-    both."""
+    quantize_formats: tuple[Format, ...] = Field((), max_length=7)
+    """The quantized models to make: q8_0 to q4_0 for llama.cpp, int8 and nf4 for bitsandbytes. 8 bits lose almost nothing, 4
+    some. By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU."""
     languages: tuple[str, ...] = ()
     """Languages of the corpus that are kept, as ISO 639 codes such as en or de. By default all."""
     evaluation_sets: tuple[str, ...] = Field((), max_length=100)

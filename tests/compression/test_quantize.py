@@ -31,13 +31,18 @@ def source(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("source"))
 
 
+BITS = ("int8", "nf4")
+
+
 @pytest.fixture(scope="module")
 def result(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return out, quantize.function(QuantizeConfig(), QuantizeInputs(source), out, Silent())
+    return out, quantize.function(QuantizeConfig(formats=BITS), QuantizeInputs(source), out, Silent())
 
 
 def run(source, out, **settings):
+    """Quantise, by default as bitsandbytes does."""
+    settings.setdefault("formats", BITS)
     config = QuantizeConfig(**settings)
     return quantize.function(config, QuantizeInputs(source), out, Silent())
 
@@ -72,8 +77,8 @@ def test_sizes_are_those_on_disk(source, result):
 
 
 def test_the_same_model_gives_the_same_files(source, result, tmp_path):
-    run(source, tmp_path)
-    for form in ("int8", "nf4"):
+    run(source, tmp_path, formats=BITS)
+    for form in BITS:
         for file in sorted((result[0] / form).iterdir()):
             assert file.read_bytes() == (tmp_path / form / file.name).read_bytes(), file.name
 
@@ -165,7 +170,7 @@ def test_a_format_that_fits_no_layer_is_refused_before_work(tmp_path):
         with pytest.raises(
             UserError, match=r"nf4 fits no layer of this model on cpu: 72 x 64 \(.+take nf4 out of"
         ):
-            check_quantize(QuantizeConfig(), inputs)
+            check_quantize(QuantizeConfig(formats=BITS), inputs)
     check_quantize(QuantizeConfig(formats=("int8",)), {"model": Expected(source)})
     assert run(source, tmp_path / "out", formats=("int8",))["modules_quantized"] == 14
 
@@ -190,7 +195,7 @@ def test_every_format_fits_our_own_narrow_students(width):
         num_hidden_layers=1,
     )
     narrow = narrow_config(config, width)
-    check_quantize(QuantizeConfig(), {"model": Expected(facts={"model": narrow})})
+    check_quantize(QuantizeConfig(formats=BITS), {"model": Expected(facts={"model": narrow})})
     model = empty_model(narrow)
     _, names = split_modules(model, ())
     assert fitting("nf4", model, names) == names

@@ -27,6 +27,7 @@ LEFT_OUT = {
     "finetune": TRAINING,
     "pretrain": TRAINING,
     "on_policy": TRAINING - {"gradient_checkpointing"},
+    "parity": {"models"},
 }
 """The settings that are in no key, by stage. One more is a decision: look whether it really changes no result."""
 WITHOUT_DEVICE = {"clean", "inspect", "tokenize", "describe_model", "seed_model", "import_gguf"}

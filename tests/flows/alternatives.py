@@ -338,6 +338,20 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "outlier_threshold": to(0.5, formats=("int8",)),
         "keep": to(("down_proj",), ("nothing",), refused={("nothing",): "no linear layer"}),
     },
+    # Not among the bases: each run of it starts a server.
+    "parity": {
+        "models": shown_by(
+            "planning/test_plan.py::test_the_models_that_may_be_registered_are_compared_or_only_the_chosen_one",
+            "chosen",
+        ),
+        "prompts": shown_by(
+            "evaluation/parity/test_parity.py::test_prompts_and_answers_are_those_that_are_asked_for",
+            ("Why?",),
+        ),
+        "max_new_tokens": shown_by(
+            "evaluation/parity/test_parity.py::test_prompts_and_answers_are_those_that_are_asked_for", 3
+        ),
+    },
     "evaluate": {
         "text_bytes": to(1_000),
         "document_bytes": to(300),

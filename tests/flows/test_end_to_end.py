@@ -27,8 +27,10 @@ pytestmark = pytest.mark.timeout(900)
 
 STAGES = ("clean", "tokenize", "cache_teacher", "distill", "finetune", "quantize")
 MODELS = ("teacher", "student", "adapted", "int8", "nf4")
+PARITY = f"parity-{MODELS[-1]}"
+"""Of the one model that is registered: the preset asks no more."""
 UNTOUCHED_BY_RANK = ("clean", "tokenize", "cache_teacher", "distill", "evaluate-teacher", "evaluate-student")
-FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4")
+FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4", PARITY)
 OWN_ANSWERS = (
     "on_policy.steps=2",
     "on_policy.max_new_tokens=4",
@@ -48,7 +50,7 @@ def test_a_run_ends_with_every_stage_and_every_model_in_a_table(first_run: subpr
 def test_a_second_run_finds_everything_in_the_store(first_run, servers: Servers):
     second = leanpipe(servers.home, "run", "--preset", "smoke")
     assert second.returncode == 0, second.stderr
-    for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS)):
+    for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS), PARITY):
         assert f"{name:<18} from the store" in second.stderr
     assert "leanpipe version 1 is champion" in second.stdout  # and registers nothing twice
 
@@ -64,7 +66,8 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
     mlflow = client(servers)
     parent = parents(mlflow)[-1]
     stages = children(mlflow, parent)
-    assert set(stages) == {*STAGES, *(f"evaluate-{model}" for model in MODELS)}
+    assert set(stages) == {*STAGES, *(f"evaluate-{model}" for model in MODELS), PARITY}
+    assert parent.data.metrics[f"{PARITY}.passed"] == 1
     for label, run in stages.items():
         assert run.info.status == "FINISHED"
         assert run.data.params, label
@@ -150,8 +153,8 @@ def test_the_expert_form_has_every_setting_with_what_goes_in_on_top(servers: Ser
     assert labels[:6] == ["config", "Corpus", "Instructions", "Teacher", "Evaluation Sets", "Clean"]
     sections = [label for label in labels if label.lower() in PipelineConfig.model_fields]
     assert [name.lower() for name in dict.fromkeys(sections)][-4:] == [
-        "finetune",
         "quantize",
+        "parity",
         "evaluate",
         "registration",
     ]

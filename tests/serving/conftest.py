@@ -1,4 +1,4 @@
-"""One real server for all tests that ask it something: a tiny nf4 model that reads few tokens."""
+"""A real server of each engine for all tests that ask it something: a tiny model that reads few tokens, in 4 bits."""
 
 import json
 import socket
@@ -21,14 +21,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture(scope="session", params=["nf4", "q4_0"], ids=["transformers", "llama.cpp"])
+def form(request):
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
+def model(form, tmp_path_factory):
     out = tmp_path_factory.mktemp("quantised")
     source = tiny_model(tmp_path_factory.mktemp("source"))
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"max_position_embeddings": CONTEXT}))
-    quantize.function(QuantizeConfig(formats=("nf4",)), QuantizeInputs(source), out, Silent())
-    return out / "nf4"
+    quantize.function(QuantizeConfig(formats=(form,)), QuantizeInputs(source), out, Silent())
+    return out / form
 
 
 @pytest.fixture(scope="session")

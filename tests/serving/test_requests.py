@@ -48,7 +48,6 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
         {"logprobs": False},
         {"response_format": {"type": "text"}},
         {"tools": []},
-        {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": True},
         {"user": "me", "metadata": {"a": "b"}, "safety_identifier": "x", "prompt_cache_key": "y"},
         {"store": False, "service_tier": "auto", "modalities": ["text"]},
         {"max_tokens": ..., "max_completion_tokens": 12},
@@ -115,6 +114,16 @@ def test_what_a_chat_may_not_ask_for_is_refused_by_name(client, fields, named):
         chat(client, **fields)
     assert refused.value.body["param"] == named
     assert named.split("[")[0].split(".")[0] in refused.value.body["message"]
+
+
+def test_tools_are_taken_where_calls_of_them_are_found(client, form):
+    fields = {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": True}
+    if form == "nf4":
+        assert chat(client, **fields).usage.completion_tokens > 0
+        return
+    with pytest.raises(openai.BadRequestError, match="leave tools out") as refused:
+        chat(client, **fields)
+    assert refused.value.body["param"] == "tools"
 
 
 def test_a_prompt_that_is_too_long_is_refused_as_openai_does(client):

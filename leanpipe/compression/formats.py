@@ -1,0 +1,56 @@
+"""The formats that a model can be quantised to, and which of them this device runs best.
+
+On a processor llama.cpp runs GGUF files several times faster than transformers runs anything; bitsandbytes is there a way to
+store a model. On CUDA bitsandbytes' kernels are fast, and llama.cpp as it is installed here knows no GPU.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from leanpipe.compression.gguf_export import GgufType, check_gguf
+from leanpipe.core.device import Kind
+from leanpipe.core.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+log = logging.getLogger(__name__)
+
+BitsAndBytes = Literal["int8", "nf4"]
+Format = Literal["int8", "nf4", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+
+BITSANDBYTES: tuple[BitsAndBytes, ...] = get_args(BitsAndBytes)
+GGUF: tuple[GgufType, ...] = get_args(GgufType)
+
+_BEST: dict[Kind, tuple[Format, ...]] = {"cpu": ("q8_0", "q4_0"), "cuda": ("int8", "nf4")}
+_TRAINED_FOR_GGUF = ("teacher", "bpe")
+"""Kinds of tokenizers, as `tokenize.tokenizer` names them, that llama.cpp has the like of."""
+
+
+def chosen_formats(
+    asked: Sequence[Format], kind: Kind, config: "PretrainedConfig", tokenizer: Path | None = None
+) -> tuple[Format, ...]:
+    """Return the formats that were asked for, each once; if none was, those that are best for the device and the model."""
+    if asked:
+        return tuple(dict.fromkeys(asked))
+    best = _BEST[kind]
+    if any(form in GGUF for form in best):
+        try:
+            check_gguf(config, _loaded(tokenizer))
+        except UserError as error:
+            log.info("Formats of bitsandbytes are taken: %s", error)
+            return BITSANDBYTES
+    return best
+
+
+def has_gguf_tokenizer(kind: str) -> bool:
+    """Whether a tokenizer of this kind, by the name that `tokenize.tokenizer` has for it, can be written as GGUF."""
+    return kind in _TRAINED_FOR_GGUF
+
+
+def _loaded(tokenizer: Path | None):
+    from leanpipe.models.load import load_tokenizer
+
+    return load_tokenizer(tokenizer) if tokenizer else None

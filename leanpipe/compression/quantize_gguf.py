@@ -1,0 +1,59 @@
+"""A model folder whose weights are one GGUF file: config and tokenizer beside it are those of the model it was made of."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanpipe.compression.gguf_export import GgufPlan, GgufType, GgufTypes, plan_gguf, write_gguf
+from leanpipe.engines.gguf_logits import GgufLogits
+from leanpipe.models.count import empty_model
+from leanpipe.models.offload import GGUF_FILE
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+def gguf_types(form: GgufType, embeddings: GgufType, whole: Sequence[str]) -> GgufTypes:
+    """The types of a format: embeddings are never stored in more bits than the layers have in 8-bit formats."""
+    return GgufTypes(form, "q8_0" if form == "q8_0" else embeddings, frozenset(whole))
+
+
+def plan_folder(
+    config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase", types: GgufTypes
+) -> GgufPlan:
+    """Say what the file of a model with this config would hold, without its weights."""
+    return plan_gguf(empty_model(config), tokenizer, types)
+
+
+def described(plan: GgufPlan) -> str:
+    """The stored types of a plan with their bytes, for people: never the label alone."""
+    types = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in plan.types.items())
+    unfit = (
+        f"; {len(plan.unfit)} weights stay in bf16, for their rows are no multiple of 32"
+        if plan.unfit
+        else ""
+    )
+    return f"{plan.bytes / 1e6:.1f} MB, {plan.bits_per_weight:.2f} bits a weight ({types}{unfit})"
+
+
+def write_folder(
+    source: "PreTrainedModel", target: Path, types: GgufTypes, tokenizer: "PreTrainedTokenizerBase"
+) -> GgufPlan:
+    """Write the model, its config and its tokenizer to `target`. What is not whole does not look like a model."""
+    target.mkdir(parents=True, exist_ok=True)
+    plan = write_gguf(source, tokenizer, types, target / GGUF_FILE)
+    tokenizer.save_pretrained(target)
+    if source.generation_config is not None:
+        source.generation_config.save_pretrained(target)
+    source.config.save_pretrained(target)
+    log.info("%s: %s", target.name, described(plan))
+    return plan
+
+
+def engine_logits(folder: Path, tokens: "torch.Tensor") -> "torch.Tensor":
+    """Logits [1, T, V] that llama.cpp gives for token ids [1, T]."""
+    return GgufLogits(folder, tokens.shape[1])(tokens[0].tolist())[None]

@@ -1,0 +1,167 @@
+"""llama.cpp in this process, by the package xllamacpp: it reads a GGUF file, completes tokens, and gives hidden states.
+
+xllamacpp also listens on a port of this machine, with all of llama.cpp's own routes; a key that nobody is told keeps
+others out of them.
+"""
+
+import importlib
+import json
+import logging
+import secrets
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanpipe.core import device
+from leanpipe.core.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+_LOAD_SECONDS = 0.3
+"""How long the machine is watched to see how many of its cores are free."""
+_BATCH = 512
+"""Tokens of a prompt that are read at once, at the most."""
+
+Part = Mapping[str, Any]
+"""An answer of llama.cpp's, or a part of a streamed one, in the shape of OpenAI's text completions."""
+
+
+class LlamaCpp:
+    """A GGUF file, loaded. May be asked by several threads at once, `slots` of which are answered together."""
+
+    def __init__(self, gguf: Path, context: int, slots: int = 1, threads: int | None = None):
+        """Load the file; `context` tokens of all slots together are remembered. Raises UserError if it cannot be."""
+        self.threads = threads or free_cores()
+        parameters = _parameters(gguf, context, self.threads)
+        parameters.n_parallel, parameters.kv_unified = slots, True
+        self._key = _close(parameters)
+        self._server = _load(gguf, parameters)
+
+    def complete(self, fields: Mapping[str, Any], on_part: Callable[[Part], bool] | None = None) -> Part:
+        """Complete `fields["prompt"]`, a list of token ids; what else llama.cpp's server knows may be among the fields.
+
+        With `on_part` the answer comes in parts, and ends early once that returns True; then nothing is returned.
+        """
+        if on_part is None:
+            return _checked(self._server.handle_completions(dict(fields)))
+        return self._server.handle_completions(
+            {**fields, "stream": True}, lambda part: on_part(_checked(part))
+        )
+
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """Encode a text as the file's own tokenizer does; `special` puts around it what the file says."""
+        asked = {"content": text, "add_special": special, "parse_special": False}
+        return self._ask("/tokenize", asked)["tokens"]
+
+    def _ask(self, route: str, body: Mapping[str, Any]) -> Any:
+        return _post(self._server.listening_address + route, body, self._key)
+
+
+class HiddenStates:
+    """A GGUF file, loaded to give the last hidden state of every token instead of the next token."""
+
+    def __init__(self, gguf: Path, longest: int, threads: int | None = None):
+        """Load the file for texts of at most so many tokens. Raises UserError if it cannot be loaded."""
+        import xllamacpp
+
+        parameters = _parameters(gguf, longest, threads or free_cores())
+        parameters.n_batch = parameters.n_ubatch = longest
+        parameters.embedding, parameters.embd_normalize = True, -1
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_NONE
+        self._key = _close(parameters)
+        self._server = _load(gguf, parameters)
+
+    def of(self, tokens: Sequence[int]) -> "np.ndarray":
+        """Return the hidden states [tokens, width] in float32 after the last norm, from which the head predicts."""
+        import numpy as np
+
+        asked = {"content": list(tokens), "embd_normalize": -1}
+        answer = _post(self._server.listening_address + "/embedding", asked, self._key)
+        return np.array(answer[0]["embedding"], dtype=np.float32)
+
+
+def check_engine() -> None:
+    """Raise UserError if llama.cpp cannot be loaded here."""
+    _library()
+
+
+def free_cores() -> int:
+    """Count the cores that this process may use and nobody else keeps busy now; at least one.
+
+    llama.cpp's threads wait for each other at every step, so one more than there are free cores slows all of them.
+    """
+    import os
+
+    import psutil
+
+    ours = sorted(os.sched_getaffinity(0))
+    shares = psutil.cpu_percent(_LOAD_SECONDS, percpu=True)
+    busy = sum(shares[core] for core in ours if core < len(shares)) / 100
+    return max(1, min(device.cores(), round(len(ours) - busy)))
+
+
+def _parameters(gguf: Path, context: int, threads: int) -> Any:
+    parameters = _library().CommonParams()
+    parameters.model.path = str(gguf)
+    parameters.n_ctx = context
+    parameters.n_batch = parameters.n_ubatch = _BATCH
+    for pool in (parameters.cpuparams, parameters.cpuparams_batch):
+        pool.n_threads = threads
+    parameters.verbosity = -1  # it would write pages to stderr
+    parameters.warmup = False
+    parameters.ui = False
+    return parameters
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("xllamacpp")
+    except ImportError:
+        # PyTorch brings the OpenMP library that xllamacpp expects of the system.
+        importlib.import_module("torch")
+    try:
+        return importlib.import_module("xllamacpp")
+    except ImportError as error:
+        raise UserError(
+            f"GGUF models are run by the package xllamacpp, which cannot be loaded here ({error}): install it with make "
+            "install, or give a model in another format"
+        ) from error
+
+
+def _close(parameters: Any) -> str:
+    """Lock llama.cpp's own routes, and return the key."""
+    key = secrets.token_hex(32)
+    parameters.api_keys = [key]
+    parameters.port = 0
+    return key
+
+
+def _load(gguf: Path, parameters: Any) -> Any:
+    try:
+        return _library().Server(parameters)
+    except RuntimeError as error:
+        raise UserError(
+            f"llama.cpp cannot load {gguf} ({' '.join(str(error).split())}): the file may be damaged or cut short; make it "
+            "again"
+        ) from error
+
+
+def _checked(answer: Part) -> Part:
+    if "error" in answer:
+        raise RuntimeError(f"llama.cpp refused a request: {answer['error'].get('message')}")
+    return answer
+
+
+def _post(address: str, body: Mapping[str, Any], key: str) -> Any:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"llama.cpp refused a request to {address}: {error.read().decode()}") from error

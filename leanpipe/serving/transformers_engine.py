@@ -1,0 +1,65 @@
+"""Answers by transformers' own handlers, for every model that transformers runs.
+
+`transformers serve` itself has more: routes without authentication that load any local folder or throw the model out, and
+fields that it takes and ignores. Here a request reaches a handler only after `requests` has read it.
+"""
+
+import json
+import uuid
+from typing import Any
+
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from transformers import GenerationConfig
+from transformers.cli.serving.chat_completion import ChatCompletionHandler
+from transformers.cli.serving.completion import CompletionHandler
+from transformers.cli.serving.model_manager import ModelManager
+from transformers.cli.serving.utils import GenerationState
+
+from leanpipe.serving import answers, requests
+
+
+class _Sampling:
+    """Reads temperature and top_p as OpenAI does: above 0 the answer is drawn, whatever the model's own habit."""
+
+    def _build_generation_config(
+        self, body: dict[str, Any], own: GenerationConfig, use_cb: bool = False
+    ) -> Any:
+        config = super()._build_generation_config(body, own, use_cb)  # type: ignore[misc]
+        temperature, top_p = body.get("temperature"), body.get("top_p")
+        if temperature is not None or top_p is not None:
+            config.do_sample = temperature != 0 and top_p != 0
+            if not config.do_sample:
+                config.temperature = config.top_p = config.top_k = None
+            elif temperature is None:
+                config.temperature = 1.0
+        if body.get("logit_bias") is not None:  # text completions forget it
+            config.sequence_bias = {(int(token),): float(bias) for token, bias in body["logit_bias"].items()}
+        return config
+
+
+class _Chat(_Sampling, ChatCompletionHandler):
+    pass
+
+
+class _Completion(_Sampling, CompletionHandler):
+    pass
+
+
+class TransformersEngine:
+    """The model that is called `name` in the hub cache, loaded for good."""
+
+    def __init__(self, name: str, device: str, dtype: str):
+        manager = ModelManager(device=device, dtype=dtype, force_model=name)
+        state = GenerationState()
+        self._chat, self._completion = _Chat(manager, state), _Completion(manager, state)
+
+    async def answer(self, request: requests.Request) -> Response:
+        """Answer a request that was read, whole or as a stream."""
+        handler = self._chat if request.chat else self._completion
+        fields = request.fields | {"stream": request.stream}
+        answer = await handler.handle_request(fields, uuid.uuid4().hex)
+        if isinstance(answer, StreamingResponse):
+            return StreamingResponse(
+                answers.finish_stream(answer.body_iterator, request), media_type="text/event-stream"
+            )
+        return JSONResponse(answers.finish(json.loads(answer.body), request), status_code=answer.status_code)
