@@ -47,11 +47,12 @@ def running_server(
     port: int = 8000,
     name: str = MODEL_NAME,
     timeout: float = 600,
-    remembered: int = 0,
+    measured: int = 0,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`.
 
-    `remembered` is how many tokens of all requests together llama.cpp keeps; 0 for as many as it may be asked for.
+    `measured` is not 0 where single requests of so many tokens are measured: then llama.cpp takes memory for no more, keeps
+    nothing from one request to the next, and requests are not logged.
     """
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
@@ -60,7 +61,7 @@ def running_server(
     with tempfile.TemporaryDirectory(prefix="leanpipe-serve-") as cache:
         show_in_cache(model, Path(cache), name)
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
-        command = [*serve_command(name, model.resolve(), host, port), str(remembered)]
+        command = [*serve_command(name, model.resolve(), host, port), str(measured)]
         process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)))
         try:
             wait_for_engine(url, process, timeout)
