@@ -73,12 +73,12 @@ class Made(NamedTuple):
 
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
     """Prepare the corpus, distil, finetune, quantise, and evaluate every model on the same held-out text."""
-    documents, student = distill.stages(run, config, given)
+    documents, teacher, student = distill.stages(run, config, given)
     if config.on_policy.steps:
         student = run.stage(
             on_policy,
             config.on_policy,
-            teacher=given.model,
+            teacher=teacher,
             student=student,
             instructions=given.instructions,
         )
