@@ -25,9 +25,17 @@ from tests.flows.servers import Servers, free_port, leanpipe, pages, python, run
 
 pytestmark = pytest.mark.timeout(900)
 
-STAGES = ("clean", "tokenize", "cache_teacher", "distill", "finetune", "quantize")
+STAGES = ("clean", "cut_vocabulary", "tokenize", "cache_teacher", "distill", "finetune", "quantize")
 MODELS = ("teacher", "student", "adapted", "int8", "nf4")
-UNTOUCHED_BY_RANK = ("clean", "tokenize", "cache_teacher", "distill", "evaluate-teacher", "evaluate-student")
+UNTOUCHED_BY_RANK = (
+    "clean",
+    "cut_vocabulary",
+    "tokenize",
+    "cache_teacher",
+    "distill",
+    "evaluate-teacher",
+    "evaluate-student",
+)
 FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4")
 OWN_ANSWERS = (
     "on_policy.steps=2",
