@@ -19,7 +19,7 @@ def count_tokens(tokenizer: "PreTrainedTokenizerBase", size: int, texts: Iterabl
     """How often each of the `size` tokens comes up in `texts`, (V,), int64."""
     import numpy as np
 
-    counts_V = np.zeros(size, np.int64)
+    counts_V: np.ndarray = np.zeros(size, np.int64)
     for batch in encode(Encoder(backend_of(tokenizer)), texts, None):
         counts_V += np.bincount(batch.tokens, minlength=size)
     return counts_V
