@@ -74,7 +74,7 @@ def _given(colors: Colors) -> Iterator[str]:
 def _stages(colors: Colors) -> Iterator[str]:
     names = (
         ("clean", "extract, filter, redact,", "deduplicate, split"),
-        ("tokenize", "pack into blocks", "of one length"),
+        ("tokenize", "cut the vocabulary,", "pack into blocks"),
         ("cache_teacher", "ask the teacher once,", "keep what it predicts"),
         ("distill", "a smaller student", "learns from that"),
         ("finetune", "LoRA on instructions,", "merged"),

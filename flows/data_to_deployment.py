@@ -75,12 +75,12 @@ class Made(NamedTuple):
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
     """Prepare the corpus, distil, finetune, quantise, see that what is served is what was trained, and evaluate every
     model on the same held-out text."""
-    documents, student = distill.stages(run, config, given)
+    documents, teacher, student = distill.stages(run, config, given)
     if config.on_policy.steps:
         student = run.stage(
             on_policy,
             config.on_policy,
-            teacher=given.model,
+            teacher=teacher,
             student=student,
             instructions=given.instructions,
         )

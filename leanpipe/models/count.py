@@ -108,6 +108,11 @@ def parameters_of(config: "PretrainedConfig") -> int:
     return _parameters_of(type(config), config.to_json_string(use_diff=False))  # type: ignore[arg-type]
 
 
+def whole_parameters(config: "PretrainedConfig") -> int:
+    """Count the parameters of the model that `config` describes, with those that a cut of its vocabulary took."""
+    return getattr(config, "uncut_parameters", None) or parameters_of(config)
+
+
 # Even an empty model of many layers takes half a second, and plans ask for the same ones.
 @functools.lru_cache(256)
 def _parameters_of(kind: "type[PretrainedConfig]", described: str) -> int:
@@ -131,14 +136,14 @@ def parameters_with_layers(config: "PretrainedConfig", layers: int) -> int:
 def layers_for_size(config: "PretrainedConfig", size: float, width: float = 1.0) -> int:
     """Return how many layers, `width` times as wide, give about `size` times the parameters of the whole model.
 
-    At least one, at most all.
+    At least one, at most all. A teacher whose vocabulary was cut counts as it was before.
     Layers are taken to be alike. Raises UserError if even one layer is over half a layer too much.
     """
     layers = config.num_hidden_layers
     if size == 1 or layers == 1:
         return layers
     narrow = narrow_config(config, width)
-    whole, one = parameters_with_layers(config, layers), parameters_with_layers(narrow, 1)
+    whole, one = whole_parameters(config), parameters_with_layers(narrow, 1)
     layer = (parameters_with_layers(narrow, layers) - one) / (layers - 1)
     wanted = 1 + (size * whole - one) / layer
     if wanted < 0.5:

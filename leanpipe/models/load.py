@@ -44,6 +44,13 @@ def load_model(path: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedMod
     return _load(path, dtype, device_map=device.name())
 
 
+def load_on_host(path: Path) -> "PreTrainedModel":
+    """Load a model whose weights are only moved about: in the host's memory, in the type that they were saved in."""
+    import torch
+
+    return _load(path, read_config(path).dtype or torch.float32, device_map="cpu")
+
+
 def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrainedModel":
     """Load a model that only predicts: what does not fit on the device lies in the host's memory and on the disk.
 

@@ -1,5 +1,6 @@
 """A smaller model made of some of the layers of a larger one."""
 
+import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ def random_student(config: "PretrainedConfig") -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
+    config = copy.deepcopy(config)
+    config.__dict__.pop("uncut_parameters", None)  # its teacher's
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 

@@ -16,6 +16,7 @@ from leanpipe.training.distill.teacher_cache import CacheSettings
 from leanpipe.training.finetune.finetune import FinetuneConfig
 from leanpipe.training.on_policy.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain.pretrain import PretrainConfig
+from leanpipe.training.vocabulary.cut_vocabulary import CutVocabularyConfig
 
 
 class CorpusInput(StageConfig):
@@ -66,6 +67,8 @@ class TokenSettings(CorpusSettings, TeacherInput, CorpusInput):
 class DistillSettings(TokenSettings):
     """The text, the tokens, and how the student learns."""
 
+    cut_vocabulary: CutVocabularyConfig = CutVocabularyConfig()
+    """Which of the teacher's tokens stay, if its own tokenizer is used."""
     cache: CacheSettings = CacheSettings()
     """How much of the teacher's predictions is kept on disk, if distill.teacher_logprobs is cached."""
     distill: DistillConfig = DistillConfig()

@@ -12,6 +12,7 @@ BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
     "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
+    "cut_vocabulary": {},
     "cache": {"blocks": 4, "top_k": 8, "tail_samples": 2},
     # Four steps of two blocks.
     "distill": {
@@ -332,6 +333,12 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "validation_share": to(0.5),
     },
     "describe_model": {"depth": to(1, 3)},
+    "cut_vocabulary": {
+        "keep": shown_by("planning/test_plan.py::test_a_vocabulary_is_cut_unless_it_is_kept_or_new", "all"),
+        "min_occurrences": to(20),
+        "coverage": to(0.9),
+        "counted_bytes": to(1_000),
+    },
     "quantize": {
         "formats": to(("nf4",), ("int8",)),
         "double_quantization": to(False, formats=("nf4",)),

@@ -38,6 +38,7 @@ from leanpipe.training.pretrain.pretrain import PretrainConfig
 from leanpipe.training.pretrain.pretrain import pretrain as pretrain_stage
 from leanpipe.training.trainer.config import TrainingConfig
 from leanpipe.training.trainer.memory import lora_parameters, size_of, training_memory
+from leanpipe.training.vocabulary.cut_vocabulary import CutVocabularyConfig
 from tests.support.tiny_models import tiny_llama, tiny_model
 
 GIGABYTE = 10**9
@@ -92,6 +93,13 @@ def test_weights_gradients_and_states_are_counted_by_the_byte():
     assert memory.parts["low-precision copies"] == 0
     assert memory.parts["logits"] == 64 * 512 * 12
     assert memory.peak >= 7 + 11 + 16 * parameters
+
+
+def test_a_vocabulary_is_cut_unless_it_is_kept_or_new():
+    whole = CutVocabularyConfig(keep="all")
+    own = DistillSettings(tokenize=TokenizeConfig(tokenizer="bpe"), distill=DistillConfig(kl_weight=0))
+    plans = [plan_of(one) for one in (DistillSettings(), DistillSettings(cut_vocabulary=whole), own)]
+    assert ["cut_vocabulary" in labels(plan) for plan in plans] == [True, False, False]
 
 
 def test_what_is_in_shards_is_counted_as_a_part_of_it():
@@ -180,8 +188,9 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     names = ("teacher", "student", "adapted", "int8", "nf4")
     evaluations = [f"evaluate-{name}" for name in names]
     parities = [f"parity-{name}" for name in names[2:]]
-    assert labels(plan) == ["cache_teacher", "distill", "finetune", "quantize", *parities, *evaluations]
-    asked, distilled, finetuned, _, *evaluated = (
+    first = ["cut_vocabulary", "cache_teacher", "distill", "finetune", "quantize"]
+    assert labels(plan) == [*first, *parities, *evaluations]
+    _, asked, distilled, finetuned, _, *evaluated = (
         one.estimate for one in plan.stages if one.label not in parities
     )
     assert evaluated[0].disk == estimate(evaluate, EvaluateConfig(), "cpu", model=teacher).disk
@@ -207,9 +216,9 @@ def test_a_teacher_that_is_asked_at_every_step_is_in_memory():
     teacher = describe_model("smollm2-135m-instruct")
     online = DistillConfig(teacher_logprobs="online")
     plan = plan_of(DistillSettings(distill=online), teacher)
-    assert labels(plan) == ["distill"]
+    assert labels(plan) == ["cut_vocabulary", "distill"]
     cached = distilled(DistillConfig(), teacher, 256, "cuda")
-    assert plan.stages[0].estimate.parts["teacher"] > 0
+    assert plan.stages[1].estimate.parts["teacher"] > 0
     assert distilled(online, teacher, 256, "cuda").peak > cached.peak
 
 
@@ -225,7 +234,7 @@ def test_a_narrower_student_takes_less():
 def test_learning_from_own_answers_is_planned_where_it_is_asked_for():
     teacher = describe_model("smollm2-135m-instruct")
     asked = PipelineConfig(on_policy=OnPolicyConfig(steps=10, batch=32))
-    assert labels(plan_of(asked, teacher))[1:4] == ["distill", "on_policy", "finetune"]
+    assert labels(plan_of(asked, teacher))[2:5] == ["distill", "on_policy", "finetune"]
     small = replace(BOX, device_memory=8 * GIGABYTE)
     (fault,) = plan_of(asked, teacher, small).faults()
     size = int(fault.partition("set on_policy.micro_batch=")[2])
@@ -326,7 +335,7 @@ def test_a_stage_writes_down_the_device_that_computed_it(tmp_path):
 def test_the_teacher_makes_room_for_the_student():
     teacher = describe_model("smollm2-135m-instruct")
     online = DistillConfig(teacher_logprobs="online")
-    settings = DistillSettings(distill=online)
+    settings = DistillSettings(distill=online, cut_vocabulary=CutVocabularyConfig(keep="all"))
     whole = distilled(online, teacher, 256, "cuda")
     small = replace(BOX, kind="cuda", device_memory=whole.peak - whole.parts["teacher"] // 2)
     planned: StagePlan = plan_of(settings, teacher, small).stages[0]
@@ -344,7 +353,7 @@ def test_text_takes_disk_and_host_memory_but_no_card():
         {one.label: one.estimate for one in plan_of(settings, teacher, card, size).stages}
         for size in (10**7, 10**10)
     )
-    assert list(small)[:2] == ["clean", "tokenize"]
+    assert list(small)[:3] == ["clean", "cut_vocabulary", "tokenize"]
     for stage in ("clean", "tokenize"):
         assert small[stage].peak == 0 and small[stage].host > 4 * 10**8
         assert large[stage].disk == pytest.approx(1000 * small[stage].disk)
@@ -371,7 +380,7 @@ def test_a_step_is_told_to_another_process_by_names(tmp_path: Path):
     told = {step.label: step.portable() for step in steps}
     assert told["clean"].inputs == {"corpus": ["corpus.0"]}
     assert told["distill"].inputs == {
-        "teacher": "models.0",
+        "teacher": "cut_vocabulary",
         "blocks": "tokenize",
         "teacher_logprobs": "cache_teacher",
     }

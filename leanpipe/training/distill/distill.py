@@ -174,7 +174,7 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
 @stage(version=3, uses_device=True, check=check_distill, estimate=estimate_distill)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
-    from leanpipe.models.count import count_parameters, parameters_of
+    from leanpipe.models.count import count_parameters, whole_parameters
     from leanpipe.models.student import change_vocabulary
     from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.distill.teacher_cache import check_same_tokens
@@ -188,7 +188,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     text = _training_data(config, inputs, tokenizer)
     aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
     teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
-    teacher_parameters = parameters_of(teacher.config)
+    teacher_parameters = whole_parameters(teacher.config)
     made = make_student(config, teacher, text.train)
     student = made.model
     if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
