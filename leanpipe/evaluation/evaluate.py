@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from leanpipe.compression.formats import GGUF
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
@@ -141,7 +142,13 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
         "weights": weights,
         "logits": tokens * size.vocabulary * (bytes_of_weight() + 12),
     }
-    peak = max(sum(parts.values()), process_bytes(kind) + loading_bytes(model, size.parameters, kind))
+    loading = process_bytes(kind) + loading_bytes(model, size.parameters, kind)
+    if _will_be_gguf(inputs["model"]):
+        # llama.cpp's own copy and the head in float32 in this process, and the server beside it.
+        served = round(1.1 * size.parameters)
+        parts |= {"weights": served + 4 * size.head, "server": process_bytes("cpu") + served}
+        weights, loading = 0, 0
+    peak = max(sum(parts.values()), loading)
     read_tokens = config.text_bytes / BYTES_PER_TOKEN + (config.repeats + 1) * config.prefill_tokens
     written = (len(config.prompts) * config.max_new_tokens) + (config.repeats + 1) * config.decode_tokens
     work = 2.0 * size.parameters * (read_tokens + written)
@@ -152,6 +159,11 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
         Repeated("write", model, written, **shape),
     )
     return Estimate(peak, host_bytes(kind, peak), disk, work, parts, weights, repeated=repeated)
+
+
+def _will_be_gguf(model: Expected) -> bool:
+    """Whether the weights will be a GGUF file: that of a folder that is not there yet has the name of its format."""
+    return is_gguf(model.path) if model.path else model.origin.rpartition("/")[2] in GGUF
 
 
 @stage(
