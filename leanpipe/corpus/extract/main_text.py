@@ -14,6 +14,7 @@ from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.document import Fault
 from leanpipe.corpus.extract import html_blocks
+from leanpipe.corpus.extract.xhtml import close_empty_elements
 
 Method = Literal["blocks", "resiliparse", "selectolax", "trafilatura"]
 
@@ -63,7 +64,7 @@ def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
     """
     if len(html) > config.max_characters:
         return Extracted("", config.method, fault=Fault("extract.max_characters", len(html)))
-    html = _encodable(html)
+    html = close_empty_elements(_encodable(html))
     text = _PARSERS[config.method](html, config)
     if len(text) > config.min_share * len(html):
         return Extracted(text, config.method)

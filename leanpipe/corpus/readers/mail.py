@@ -1,4 +1,4 @@
-"""Mails (.eml): a file is one document, its subject as first line, without its attachments."""
+"""Mails (.eml): a file is one document, its subject as first line, with the mails within it, without its attachments."""
 
 import email
 import email.header
@@ -20,9 +20,11 @@ _MAX_HEADERS = 200_000  # bytes of all headers of a part
 _MAX_TYPE = 10_000  # characters: so is its search for the parameters of a content type
 # Files, not text; and Python needs 80 times their size to decode them.
 _UUENCODED = ("uuencode", "x-uuencode", "uue", "x-uue")
+_MAILS = ("message/rfc822", "message/global", "message/news")
 _MAX_PARTS, _MAX_DEPTH = 1000, 20
 # A name and a colon, or the rest of the line before; the first line that is neither ends the headers.
 _HEADERS = re.compile(rb"(?:From .*\n)?(?:(?:[!-9;-~]+[ \t]*:|[ \t]).*(?:\n|\Z))*")
+_EMPTY_LINES = re.compile(rb"\A(?:[ \t]*\r?\n)+")
 _EMPTY_LINE = re.compile(rb"\r?\n")
 # RFC 3676: a line that ends with a space goes on in the next, unless it opens a signature.
 _SOFT_BREAK = re.compile(r"(?<!\n--) \r?\n(?![>\r\n])")
@@ -76,15 +78,37 @@ def _bodies(part: Message, content: bytes, depth: int, counts: _Counts) -> list[
     if counts.parts > _MAX_PARTS or depth > _MAX_DEPTH:
         raise BadFile("damaged mail", f"more than {_MAX_PARTS} parts, or {_MAX_DEPTH} within each other")
     kind = part.get_content_type()
+    if kind in _MAILS and not _is_uuencoded(part):
+        return _mail_within(_unpacked(part, content), depth, counts)
     boundary = part.get_boundary() if kind.startswith("multipart/") else None
     if not boundary:
         return _body(part, kind, content, counts)
-    inside = [_bodies(*_split(child), depth + 1, counts) for child in _children(content, boundary)]
+    inside = [
+        _bodies(*_typed(*_split(child), kind), depth + 1, counts) for child in _children(content, boundary)
+    ]
     if kind != "multipart/alternative":
         return [body for bodies in inside for body in bodies]
     filled = [bodies for bodies in inside if any(body.text.strip() for body in bodies)]
     plain = [bodies for bodies in filled if not any(body.html for body in bodies)]
     return next(iter(plain + filled), [])
+
+
+def _mail_within(content: bytes, depth: int, counts: _Counts) -> list[_Body]:
+    """The texts of a mail that another holds, as a forward or in a digest, under its subject."""
+    message, inside = _split(_EMPTY_LINES.sub(b"", content, count=1))
+    bodies = [body for body in _bodies(message, inside, depth + 1, counts) if body.text.strip()]
+    subject = _subject(message)
+    return [_Body(subject, html=False, repaired=False), *bodies] if subject and bodies else bodies
+
+
+def _typed(part: Message, content: bytes, around: str) -> tuple[Message, bytes]:
+    """The part; in a digest one that does not say its type is a mail (RFC 2046, section 5.1.5)."""
+    if around == "multipart/digest" and "Content-Type" not in part:
+        # Careless programs leave out the empty line before its headers.
+        content = content if not part.keys() else part.as_bytes() + content
+        part = Message()
+        part["Content-Type"] = _MAILS[0]
+    return part, content
 
 
 def _split(data: bytes) -> tuple[Message, bytes]:
@@ -117,17 +141,30 @@ def _children(content: bytes, boundary: str) -> Iterator[bytes]:
 
 
 def _body(part: Message, kind: str, content: bytes, counts: _Counts) -> list[_Body]:
-    uuencoded = str(part.get("Content-Transfer-Encoding", "")).strip().lower() in _UUENCODED
-    if kind not in ("text/plain", "text/html") or part.get_content_disposition() == "attachment" or uuencoded:
+    if (
+        kind not in ("text/plain", "text/html")
+        or part.get_content_disposition() == "attachment"
+        or _is_uuencoded(part)
+    ):
         counts.attachments += 1
         return []
-    part.set_payload(content.decode("ascii", errors="surrogateescape"))
-    payload = part.get_payload(decode=True)
-    charset = part.get_content_charset()
-    decoded = decode(payload if isinstance(payload, bytes) else b"", charset, html=kind == "text/html")
+    decoded = decode(_unpacked(part, content), part.get_content_charset(), html=kind == "text/html")
     flowed = kind == "text/plain" and str(part.get_param("format", "")).lower() == "flowed"
     text = _SOFT_BREAK.sub(" ", decoded.text) if flowed else decoded.text
     return [_Body(text, kind == "text/html", decoded.repaired)]
+
+
+def _is_uuencoded(part: Message) -> bool:
+    return str(part.get("Content-Transfer-Encoding", "")).strip().lower() in _UUENCODED
+
+
+def _unpacked(part: Message, content: bytes) -> bytes:
+    """The content of a part without its transfer encoding."""
+    leaf = Message()
+    leaf["Content-Transfer-Encoding"] = str(part.get("Content-Transfer-Encoding", ""))
+    leaf.set_payload(content.decode("ascii", errors="surrogateescape"))
+    payload = leaf.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
 
 
 def _subject(message: Message) -> str:

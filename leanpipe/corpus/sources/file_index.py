@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, SkipValidation
 from leanpipe.core.allowed_paths import Roots, local_path
 from leanpipe.core.errors import UserError
 from leanpipe.core.store import Artifact
+from leanpipe.corpus.sources.content_kind import kind_of_content, says_nothing
 from leanpipe.corpus.sources.digest_cache import DigestCache
 from leanpipe.corpus.sources.discover import FoundFile, discover_files
 from leanpipe.corpus.sources.optional_kinds import NEEDS_EXTRA, is_readable, say_what_needs_extra
@@ -94,7 +95,7 @@ def index_corpus(
     """List every readable file of a folder, file or URL, in an order that depends on names alone; the rest goes to `log`.
 
     `cache` is a file that remembers digests between runs. Raises UserError if the corpus does not exist or `roots` do
-    not permit it.
+    not permit it. A file whose name leaves open what is in it is opened, for its first bytes say that.
     """
     before, files = len(log.skipped), []
     with DigestCache(cache) as digests:
@@ -121,7 +122,8 @@ def file_index_digest(file_index: FileIndex) -> str:
 
 
 def check_corpus(references: Sequence[str], roots: Roots | None = None) -> None:
-    """Raise UserError unless every corpus exists, is permitted, and has a file that could hold text. Reads no file."""
+    """Raise UserError unless every corpus exists, is permitted, and has a file that could hold text. Reads no more than
+    the first bytes of files whose names do not say what they are."""
     if not references:
         raise UserError("no corpus was given: name at least one folder, file or URL of text")
     for reference in references:
@@ -134,7 +136,14 @@ def _readable(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[Foun
     """The files of a corpus that a reader knows, each with its kind and compression."""
     roots.check("corpus", reference)
     for found in discover_files(reference, roots, log):
-        if (kind := _kind(found.source)) and not is_readable(kind[0]):
+        try:
+            kind = _kind(found)
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:
+            log.skip(found.source, "not readable", error.strerror or error)
+            continue
+        if kind and not is_readable(kind[0]):
             log.skip(found.source, NEEDS_EXTRA)
         elif kind:
             yield found, *kind
@@ -148,11 +157,14 @@ def _digest(found: FoundFile, digests: DigestCache) -> str:
     return hashlib.sha256(found.version.encode()).hexdigest()
 
 
-def _kind(source: str) -> tuple[str, str] | None:
-    """The kind and compression that the name tells; None if no reader has it."""
-    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
-    kind = KINDS.get(suffixes[-1]) if suffixes else None
+def _kind(found: FoundFile) -> tuple[str, str] | None:
+    """The kind and compression that the name tells, else the first bytes; None if no reader has it."""
+    path = Path(found.source)
+    compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
+    name = path.stem if compression else path.name
+    kind = KINDS.get(Path(name).suffix.lower())
+    if not kind and says_nothing(name):
+        kind = kind_of_content(found.url)
     if kind is None or (kind == "parquet" and compression):
         return None
     return kind, compression

@@ -55,6 +55,36 @@ def test_every_format_plain_and_packed(tmp_path: Path, ending: str, packing: str
     assert all(document.html is (ending in (".html", ".HTM")) for document in documents)
 
 
+NAMELESS = {
+    "text": (b"plain", ["plain"]),
+    "html": (b"<!-- saved -->\n<!DOCTYPE html>\n<p>page</p>", ["<!-- saved -->\n<!DOCTYPE html>\n<p>page</p>"]),
+    "jsonl": FORMATS[".jsonl"],
+    "json": (b'[\n {"text": "one"},\n {"text": "two"}\n]', ["one", "two"]),
+    "csv": FORMATS[".csv"],
+    "tsv": FORMATS[".tsv"],
+    "mail": (b"From: a@b\nDate: today\n" + MAIL, ["hello\n\nbody\n"]),
+    "mbox": FORMATS[".mbox"],
+    "warc": FORMATS[".warc"],
+    "utf-16": ('{"text": "wide"}\n'.encode("utf-16"), ["wide"]),
+}
+
+
+@pytest.mark.parametrize("packing", ["", *PACKED])
+@pytest.mark.parametrize("kind", NAMELESS)
+def test_a_name_that_says_nothing_leaves_it_to_the_content(tmp_path: Path, kind: str, packing: str):
+    data, texts = NAMELESS[kind]
+    data = PACKED[packing](data) if packing else data
+    for name in ("part-00000", f"1.{packing}", "1732.M1P2.host:2,S", f"corpus.001{packing}", "x.dat"):
+        assert read_one(tmp_path, name, data) == (texts, [])
+    if kind == "html":
+        assert all(document.html for document in read(tmp_path)[0])
+
+
+def test_a_table_whose_name_says_nothing(tmp_path: Path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two"]}), tmp_path / "part-0")
+    assert [document.text for document in read(tmp_path)[0]] == ["one", "two"]
+
+
 @pytest.mark.parametrize("packing", PACKED)
 def test_archives_one_after_the_other_are_one(tmp_path: Path, packing: str):
     pack = PACKED[packing]
@@ -137,7 +167,9 @@ def test_rubbish_after_an_archive_is_listed(tmp_path: Path):
         ("a.eml", b"Subject: only\n\n", "no text in the mail"),
         ("a.csv", b"id,name\n1,x\n", "no text column"),
         ("a.doc", b"%PDF", "unknown kind of file"),
-        ("noname", b"text", "unknown kind of file"),
+        ("noname", b"\x7fELF\0\0\0\0", "unknown kind of file"),
+        ("noname", b"", "empty"),
+        ("a.py", b"text", "unknown kind of file"),
         ("a.parquet.gz", b"packed twice", "unknown kind of file"),
     ],
 )

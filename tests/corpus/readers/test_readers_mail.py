@@ -75,8 +75,8 @@ def test_plain_text_is_preferred_and_attachments_are_counted(tmp_path: Path):
     mail = b"Subject: s\n" + multipart(
         b"mixed", alternative, PNG, attached, forwarded, part(b"plain", b"footer")
     )
-    assert text_of(tmp_path, mail) == "s\n\nplain\n\nfooter"
-    assert read(tmp_path)[1].counters["attachments left out"] == 3
+    assert text_of(tmp_path, mail) == "s\n\nplain\n\ninner\n\nforwarded\n\nfooter"
+    assert read(tmp_path)[1].counters["attachments left out"] == 2
 
 
 def test_html_is_taken_where_there_is_nothing_else(tmp_path: Path):
@@ -142,6 +142,54 @@ def nested(depth: int, lines: int = 0) -> bytes:
 def test_mails_made_to_be_slow_are_listed(tmp_path: Path, mail: bytes):
     assert read_one(tmp_path, "a.eml", mail) == ([], [("a.eml", "damaged mail")])
     assert "innermost" in text_of(tmp_path, nested(20), name="b.eml")
+
+
+INNER = [b"From: a@b\nSubject: topic %d\n\nText %d.\n" % (number, number) for number in range(3)]
+FORWARD = b"Content-Type: message/rfc822\n"
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        multipart(b"mixed", *(FORWARD + b"\n" + one for one in INNER)),
+        multipart(b"mixed", *(FORWARD + b"Content-Disposition: attachment\n\n" + one for one in INNER)),
+        multipart(
+            b"mixed",
+            *(
+                FORWARD + b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(one)
+                for one in INNER
+            ),
+        ),
+        multipart(b"digest", *(b"\n" + one for one in INNER)),
+        multipart(b"digest", *INNER),  # without the empty line that stands for no headers
+        multipart(b"mixed", multipart(b"digest", *(b"\n" + one for one in INNER), boundary=b"inner")),
+        FORWARD + b"\n" + INNER[0] + b"\n" + INNER[1].partition(b"\n\n")[2],
+    ],
+)
+@pytest.mark.parametrize("name", ["a.eml", "a.mbox"])
+def test_mails_within_mails_are_read_under_their_subjects(tmp_path: Path, mail: bytes, name: str):
+    mail = b"Subject: outer\n" + mail
+    if name == "a.mbox":
+        mail = b"From x\n" + mail + b"\nFrom y\n" + mail
+    texts, skipped = read_one(tmp_path, name, mail)
+    assert not skipped and len(texts) == (2 if name == "a.mbox" else 1)
+    for text in texts:
+        lines = [line for line in text.splitlines() if line]
+        assert lines[:4] in (
+            ["outer", "topic 0", "Text 0.", "topic 1"],
+            ["outer", "topic 0", "Text 0.", "Text 1."],
+        )
+        assert "From: a@b" not in text
+
+
+def test_mails_within_mails_keep_their_form_and_end(tmp_path: Path):
+    rich = FORWARD + b"\nSubject: a < b\n" + part(b"html", b"<b>rich</b>")
+    (tmp_path / "a.eml").write_bytes(b"Subject: s\n" + multipart(b"mixed", part(b"plain", b"see"), rich))
+    [document], log = read(tmp_path)
+    assert document.html and document.text.endswith("<pre>a &lt; b</pre>\n<b>rich</b>")
+    assert log.counters["attachments left out"] == 0
+    deep = b"Subject: s\n" + FORWARD + b"\n" + (FORWARD + b"\n") * 5000 + b"\nend"
+    assert read_one(tmp_path, "b.eml", deep) == ([], [("b.eml", "damaged mail")])
 
 
 def test_a_mailbox(tmp_path: Path):
