@@ -19,6 +19,7 @@ from leanpipe.corpus.sources.read_log import ReadLog, Skipped
 KINDS = {
     ".txt": "text",
     ".md": "text",
+    **{f".{kind}": kind for kind in ("docx", "epub", "ipynb", "odt", "pdf", "rst", "rtf")},
     ".html": "html",
     ".htm": "html",
     ".jsonl": "jsonl",
@@ -28,7 +29,6 @@ KINDS = {
     ".eml": "mail",
     ".mbox": "mbox",
     ".warc": "warc",
-    **{f".{kind}": kind for kind in ("docx", "epub", "ipynb", "odt", "pdf", "rst", "rtf")},
 }
 """The reader of each ending of a file name: a file in `leanpipe/corpus/readers/`."""
 COMPRESSIONS = (".gz", ".zst", ".bz2")
@@ -95,7 +95,7 @@ def index_corpus(
     """
     before, files = len(log.skipped), []
     with DigestCache(cache) as digests:
-        for found, kind, compression in _readable(reference, log, roots or Roots()):
+        for found, kind, compression in _readable_here(reference, log, roots or Roots()):
             try:
                 digest = _digest(found, digests)
             except OSError as error:
@@ -123,20 +123,27 @@ def check_corpus(references: Sequence[str], roots: Roots | None = None) -> None:
         raise UserError("no corpus was given: name at least one folder, file or URL of text")
     for reference in references:
         log = ReadLog()
-        if not any(found.size != 0 for found, _, _ in _readable(reference, log, roots or Roots())):
-            raise UserError(_nothing_in(reference, log))
+        if not any(found.size != 0 for found, _, _ in _readable_here(reference, log, roots or Roots())):
+            raise UserError(say_what_needs_extra(reference, log.skipped) or _nothing_in(reference, log))
 
 
 def _readable(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[FoundFile, str, str]]:
     """The files of a corpus that a reader knows, each with its kind and compression."""
     roots.check("corpus", reference)
     for found in discover_files(reference, roots, log):
-        if (kind := _kind(found.source)) and not is_readable(kind[0]):
-            log.skip(found.source, NEEDS_EXTRA)
-        elif kind:
+        if kind := _kind(found.source):
             yield found, *kind
         else:
             log.skip(found.source, "unknown kind of file")
+
+
+def _readable_here(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[FoundFile, str, str]]:
+    """Leave out files whose package is not installed, and note them."""
+    for found, kind, compression in _readable(reference, log, roots):
+        if is_readable(kind):
+            yield found, kind, compression
+        else:
+            log.skip(found.source, NEEDS_EXTRA)
 
 
 def _digest(found: FoundFile, digests: DigestCache) -> str:
@@ -156,8 +163,6 @@ def _kind(source: str) -> tuple[str, str] | None:
 
 
 def _nothing_in(reference: str, log: ReadLog) -> str:
-    if sentence := say_what_needs_extra(reference, log.skipped):
-        return sentence
     known = f"any of {', '.join(KINDS)} (also .gz, .zst and .bz2)"
     path = local_path(reference)
     if path and path.is_file():
