@@ -1,5 +1,7 @@
 """From what the person wrote to artifacts on this machine, with every check that needs no long work."""
 
+import logging
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -11,6 +13,9 @@ from leanpipe.assets.resolve import (
 )
 from leanpipe.planning.steps import RunInputs
 from tasks.run import Run
+from tasks.tracking.progress import say
+
+log = logging.getLogger("leanpipe.run")
 
 
 @task(name="resolve", task_run_name="resolve", persist_result=False, cache_policy=NO_CACHE)
@@ -24,10 +29,16 @@ def resolve(
 ) -> RunInputs:
     """Find or fetch everything that a run is given. Raises UserError naming what is not there."""
     given = RunInputs(
-        resolve_corpus(corpus, run.home) if corpus else (),
+        resolve_corpus(corpus, run.home, _warn) if corpus else (),
         tuple(resolve_model(reference, run.home, run.compute_untracked) for reference in models),
         resolve_instructions(instructions, run.home) if instructions else None,
         resolve_evaluation_sets(evaluation_sets, run.home),
     )
     run.tracking.log_inputs(run.mlflow_run, given.named())
     return given
+
+
+def _warn(sentence: str) -> None:
+    """Tell the run's page and the terminal."""
+    log.warning("%s", sentence)
+    say(f"leanpipe: {sentence}")

@@ -24,13 +24,18 @@ INSTRUCTIONS = {"alpaca-sample": samples.alpaca, "python-docstrings": samples.py
 MODELS = ("smollm2-135m-instruct", "tiny")
 
 
-def resolve_corpus(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
-    """Listings of the files of each corpus. Raises UserError if one does not exist or there is nothing to read."""
+def resolve_corpus(
+    references: tuple[str, ...], home: Home, warn: Callable[[str], object] = logger.warning
+) -> tuple[Artifact, ...]:
+    """Listings of the files of each corpus. Raises UserError if one does not exist or there is nothing to read.
+
+    `warn` is told in a sentence what will be passed over for want of a package.
+    """
     places = [_place(reference, CORPORA, home) for reference in references]
     for place, roots in places:
         check_corpus([place], roots)
     return tuple(
-        _listed(reference, place, roots, home, number)
+        _listed(reference, place, roots, home, number, warn)
         for number, (reference, (place, roots)) in enumerate(zip(references, places, strict=True))
     )
 
@@ -71,10 +76,12 @@ def _import(gguf: Path, reference: str, run: Runner) -> Artifact:
     return imported.model_copy(update={"name": reference})
 
 
-def _listed(reference: str, place: str, roots: Roots, home: Home, number: int) -> Artifact:
+def _listed(
+    reference: str, place: str, roots: Roots, home: Home, number: int, warn: Callable[[str], object]
+) -> Artifact:
     file_index = index_corpus(place, ReadLog(), roots, home.digests, number)
     if sentence := say_what_needs_extra(reference, file_index.skipped):
-        logger.warning("%s, or go on without", sentence)
+        warn(f"{sentence}, or go on without")
     return file_index.artifact(reference, home.listings)
 
 

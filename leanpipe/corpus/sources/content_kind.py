@@ -22,6 +22,12 @@ _HTML = re.compile(
 _JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*(?:\{\s*"|"))')
 _MAILBOX = re.compile(rb"From \S+.*\r?\n[!-9;-~]+:")
 _DELIMITERS = re.compile(rb"[,;\t|]")
+_STARTS = ((0, b"PAR1", "parquet"), (0, b"%PDF-", "pdf"), (0, b"{\\rtf", "rtf"))
+# Of books and documents the first entry is their type, unpacked, as their standards want it.
+_TYPES = (
+    (30, b"mimetypeapplication/epub+zip", "epub"),
+    (30, b"mimetypeapplication/vnd.oasis.opendocument.text", "odt"),
+)
 _TEXT_COLUMNS, _LONGEST_NAME = {b"text", b"content"}, 100
 
 
@@ -45,8 +51,9 @@ def kind_of_content(url: str) -> str | None:
             head = stream.peek(SAMPLE)[:SAMPLE]
     except BadFile:
         return None
-    if head.startswith(b"PAR1"):
-        return "parquet"
+    for place, start, kind in _STARTS + _TYPES:
+        if head.startswith(start, place):
+            return kind
     if is_binary(head):
         return None
     wide = wide_encoding(head)

@@ -20,6 +20,7 @@ from leanpipe.corpus.sources.read_log import ReadLog, Skipped
 KINDS = {
     ".txt": "text",
     ".md": "text",
+    **{f".{kind}": kind for kind in ("docx", "epub", "ipynb", "odt", "pdf", "rst", "rtf")},
     ".html": "html",
     ".htm": "html",
     ".jsonl": "jsonl",
@@ -32,7 +33,6 @@ KINDS = {
     ".mbox": "mbox",
     ".warc": "warc",
     ".wet": "warc",
-    **{f".{kind}": kind for kind in ("docx", "epub", "ipynb", "odt", "pdf", "rst", "rtf")},
 }
 """The reader of each ending of a file name: a file in `leanpipe/corpus/readers/`."""
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
@@ -99,7 +99,7 @@ def index_corpus(
     """
     before, files = len(log.skipped), []
     with DigestCache(cache) as digests:
-        for found, kind, compression in _readable(reference, log, roots or Roots()):
+        for found, kind, compression in _readable_here(reference, log, roots or Roots()):
             try:
                 digest = _digest(found, digests)
             except OSError as error:
@@ -128,8 +128,8 @@ def check_corpus(references: Sequence[str], roots: Roots | None = None) -> None:
         raise UserError("no corpus was given: name at least one folder, file or URL of text")
     for reference in references:
         log = ReadLog()
-        if not any(found.size != 0 for found, _, _ in _readable(reference, log, roots or Roots())):
-            raise UserError(_nothing_in(reference, log))
+        if not any(found.size != 0 for found, _, _ in _readable_here(reference, log, roots or Roots())):
+            raise UserError(say_what_needs_extra(reference, log.skipped) or _nothing_in(reference, log))
 
 
 def _readable(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[FoundFile, str, str]]:
@@ -143,12 +143,19 @@ def _readable(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[Foun
         except OSError as error:
             log.skip(found.source, "not readable", error.strerror or error)
             continue
-        if kind and not is_readable(kind[0]):
-            log.skip(found.source, NEEDS_EXTRA)
-        elif kind:
+        if kind:
             yield found, *kind
         else:
             log.skip(found.source, "unknown kind of file")
+
+
+def _readable_here(reference: str, log: ReadLog, roots: Roots) -> Iterator[tuple[FoundFile, str, str]]:
+    """Leave out files whose package is not installed, and note them."""
+    for found, kind, compression in _readable(reference, log, roots):
+        if is_readable(kind):
+            yield found, kind, compression
+        else:
+            log.skip(found.source, NEEDS_EXTRA)
 
 
 def _digest(found: FoundFile, digests: DigestCache) -> str:
@@ -171,8 +178,6 @@ def _kind(found: FoundFile) -> tuple[str, str] | None:
 
 
 def _nothing_in(reference: str, log: ReadLog) -> str:
-    if sentence := say_what_needs_extra(reference, log.skipped):
-        return sentence
     known = f"any of {', '.join(KINDS)} (also .gz, .zst, .bz2 and .xz)"
     path = local_path(reference)
     if path and path.is_file():

@@ -119,7 +119,7 @@ class _Process:
             _send(self._popen.stdin, kind.encode())
             _send(self._popen.stdin, data)
             answer = _receive(self._popen.stdout)
-        except (BrokenPipeError, EOFError) as error:
+        except (ConnectionError, EOFError) as error:
             raise _Broken from error
         self.answered += 1
         return _Answer(*json.loads(answer))
@@ -158,9 +158,15 @@ def serve(seconds: float, memory: int, *limits: int) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     for descriptor in (1, 2):  # libraries may print, and warn of what a file has wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    for interruption in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # sent to a whole group: the parent decides
+        signal.signal(interruption, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
             kind, data = _receive(sys.stdin.buffer).decode(), _receive(sys.stdin.buffer)
             # The signal ends the process, also in the midst of C++. Time of the processor: others' work costs nobody a file.

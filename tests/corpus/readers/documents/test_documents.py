@@ -282,6 +282,17 @@ def test_a_document_that_fills_the_memory_is_one_skip(
     assert [document.text for document in documents] == [READ[kind][1]]
 
 
+def test_an_interruption_of_the_whole_group_costs_no_document(tmp_path: Path, fresh: pytest.MonkeyPatch):
+    """Ctrl-C reaches every process of a terminal: what is interrupted decides itself whether it finishes its shard."""
+    assert read_one(tmp_path, "a.rtf", RTF) == ([READ["rtf"][1]], [])
+    process = bounded_process._process
+    assert process
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        os.kill(process._popen.pid, interruption)
+        assert read_one(tmp_path, "a.rtf", RTF) == ([READ["rtf"][1]], [])
+    assert bounded_process._process is process
+
+
 def test_a_reader_that_was_killed_is_started_again(tmp_path: Path, fresh: pytest.MonkeyPatch):
     assert read_one(tmp_path, "a.rtf", RTF) == ([READ["rtf"][1]], [])
     process = bounded_process._process
