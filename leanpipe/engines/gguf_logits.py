@@ -30,7 +30,7 @@ class GgufLogits:
         """Load the file. Raises UserError if it cannot be read."""
         import torch
 
-        self.path = folder
+        self.path, self.name_or_path = folder, str(folder)
         self._hidden = HiddenStates(folder / GGUF_FILE, longest)
         values, self._type = _head(folder / GGUF_FILE)
         self._head = torch.from_numpy(values)

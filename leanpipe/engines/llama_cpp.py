@@ -27,6 +27,9 @@ _LOAD_SECONDS = 0.3
 _BATCH = 512
 """Tokens of a prompt that are read at once, at the most."""
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks this machine itself, whatever proxies there are."""
+
 Part = Mapping[str, Any]
 """An answer of llama.cpp's, or a part of a streamed one, in the shape of OpenAI's text completions."""
 
@@ -114,6 +117,7 @@ def _parameters(gguf: Path, context: int, threads: int) -> Any:
         pool.n_threads = threads
     parameters.verbosity = -1  # it would write pages to stderr
     parameters.warmup = False
+    parameters.cache_ram_mib = 0  # it would keep up to 8 GB of earlier requests
     parameters.ui = False
     return parameters
 
@@ -161,7 +165,7 @@ def _post(address: str, body: Mapping[str, Any], key: str) -> Any:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     request = urllib.request.Request(address, json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request) as answer:
+        with _DIRECT.open(request) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"llama.cpp refused a request to {address}: {error.read().decode()}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from leanpipe.compression.formats import GGUF
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
@@ -28,6 +29,7 @@ from leanpipe.core.plots import NEUTRAL, picture
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT, content_digest, digest_file
+from leanpipe.engines.gguf_logits import GgufLogits
 from leanpipe.evaluation.efficiency import Speed, measure_speed
 from leanpipe.evaluation.generate import Generation, encode_prompt, generate
 from leanpipe.evaluation.held_out import Passage, held_out, text_digest
@@ -38,6 +40,8 @@ from leanpipe.evaluation.perplexity import (
     perplexity,
     score_documents,
 )
+from leanpipe.evaluation.served import Served, Workload, measure_served
+from leanpipe.models.count import parameters_of, read_config
 from leanpipe.models.load import (
     document_separator,
     document_start,
@@ -46,7 +50,7 @@ from leanpipe.models.load import (
     load_tokenizer,
     weight_bytes,
 )
-from leanpipe.models.offload import weight_files
+from leanpipe.models.offload import is_gguf, weight_files
 from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
@@ -138,7 +142,13 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
         "weights": weights,
         "logits": tokens * size.vocabulary * (bytes_of_weight() + 12),
     }
-    peak = max(sum(parts.values()), process_bytes(kind) + loading_bytes(model, size.parameters, kind))
+    loading = process_bytes(kind) + loading_bytes(model, size.parameters, kind)
+    if _will_be_gguf(inputs["model"]):
+        # llama.cpp's own copy and the head in float32 in this process, and the server beside it.
+        served = round(1.1 * size.parameters)
+        parts |= {"weights": served + 4 * size.head, "server": process_bytes("cpu") + served}
+        weights, loading = 0, 0
+    peak = max(sum(parts.values()), loading)
     read_tokens = config.text_bytes / BYTES_PER_TOKEN + (config.repeats + 1) * config.prefill_tokens
     written = (len(config.prompts) * config.max_new_tokens) + (config.repeats + 1) * config.decode_tokens
     work = 2.0 * size.parameters * (read_tokens + written)
@@ -149,6 +159,11 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
         Repeated("write", model, written, **shape),
     )
     return Estimate(peak, host_bytes(kind, peak), disk, work, parts, weights, repeated=repeated)
+
+
+def _will_be_gguf(model: Expected) -> bool:
+    """Whether the weights will be a GGUF file: that of a folder that is not there yet has the name of its format."""
+    return is_gguf(model.path) if model.path else model.origin.rpartition("/")[2] in GGUF
 
 
 @stage(
@@ -163,33 +178,46 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     """Write `evaluation.json` (every figure, each document's score), `generations.jsonl`, and pictures and answers for people.
 
     Sizes and memory are in bytes. `peak_memory_bytes` is what the process needed on top of what it held before the model
-    was loaded, at the most, while loading, reading, writing and answering one request at a time.
+    was loaded, at the most, while loading, reading, writing and answering one request at a time. A GGUF model is served
+    meanwhile, as `leanpipe serve` does, and what is measured is the server.
     """
     check_evaluate(config, {"model": Expected(inputs.model)})
     passages = held_out(inputs.documents, config.text_bytes, config.document_bytes)
     tokenizer = load_tokenizer(inputs.model)
-    device.reset_peak_memory()
-    before = device.peak_memory()
-    model = load_for_inference(inputs.model, config.model_memory)
-    speed = _speed(config, model, tokenizer, passages)
-    generations = generate(model, tokenizer, config.prompts, config.max_new_tokens)
-    peak = device.peak_memory() - before
+    model, seen = _used(config, inputs.model, tokenizer, passages)
     scores = _scores(config, model, tokenizer, passages, document_start(tokenizer), report)
     summary = {
         **quality(scores),
         **_without_bos(config, model, tokenizer, passages, report),
         "held_out_digest": text_digest(passages, config.context),
-        "parameters": model.num_parameters(),
+        "parameters": _parameters(model),
         "size_bytes": weight_bytes(inputs.model),
         "weights_digest": weights_digest(inputs.model),
-        "prefill_tokens_per_second": speed.prefill_tokens_per_second,
-        "decode_tokens_per_second": speed.decode_tokens_per_second,
-        "first_token_seconds": speed.first_token,
-        "peak_memory_bytes": peak,
+        "prefill_tokens_per_second": seen.speed.prefill_tokens_per_second,
+        "decode_tokens_per_second": seen.speed.decode_tokens_per_second,
+        "first_token_seconds": seen.speed.first_token,
+        "peak_memory_bytes": seen.peak_memory,
     }
     report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
-    _write(out, summary, passages, scores, speed, generations)
+    _write(out, summary, passages, scores, seen.speed, seen.generations)
     return summary
+
+
+def _used(
+    config: EvaluateConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase", passages: list[Passage]
+) -> "tuple[PreTrainedModel | GgufLogits, Served]":
+    """Use the model as it will be used, and return it ready to be scored, with what was seen."""
+    tokens = _text_tokens(config, tokenizer, passages)
+    if is_gguf(folder):
+        work = Workload(config.prompts, config.max_new_tokens, tokens, config.decode_tokens, config.repeats)
+        seen = measure_served(folder, tokenizer, work)
+        return GgufLogits(folder, config.context), seen
+    device.reset_peak_memory()
+    before = device.peak_memory()
+    model = load_for_inference(folder, config.model_memory)
+    speed = measure_speed(model, tokenizer, config.prompts[0], tokens, config.decode_tokens, config.repeats)
+    generations = generate(model, tokenizer, config.prompts, config.max_new_tokens)
+    return model, Served(speed, generations, device.peak_memory() - before)
 
 
 def quality(scores: list[Score]) -> Summary:
@@ -211,7 +239,7 @@ def weights_digest(model: Path) -> str:
 
 def _scores(
     config: EvaluateConfig,
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | GgufLogits",
     tokenizer: "PreTrainedTokenizerBase",
     passages: list[Passage],
     start: int,
@@ -229,7 +257,7 @@ def _scores(
 
 def _without_bos(
     config: EvaluateConfig,
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | GgufLogits",
     tokenizer: "PreTrainedTokenizerBase",
     passages: list[Passage],
     report: Report,
@@ -242,16 +270,16 @@ def _without_bos(
     return {"bits_per_byte_without_bos": bits_per_byte(scores)}
 
 
-def _speed(
-    config: EvaluateConfig,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    passages: list[Passage],
-) -> Speed:
-    """Speed on `prefill_tokens` tokens of the held-out text, which is begun again where it is too short."""
+def _parameters(model: "PreTrainedModel | GgufLogits") -> int:
+    return parameters_of(read_config(model.path)) if isinstance(model, GgufLogits) else model.num_parameters()
+
+
+def _text_tokens(
+    config: EvaluateConfig, tokenizer: "PreTrainedTokenizerBase", passages: list[Passage]
+) -> list[int]:
+    """`prefill_tokens` tokens of the held-out text, which is begun again where it is too short."""
     tokens = encode_text(tokenizer, "\n".join(passage.text for passage in passages))
-    tokens = (tokens * (config.prefill_tokens // len(tokens) + 1))[: config.prefill_tokens]
-    return measure_speed(model, tokenizer, config.prompts[0], tokens, config.decode_tokens, config.repeats)
+    return (tokens * (config.prefill_tokens // len(tokens) + 1))[: config.prefill_tokens]
 
 
 def _write(

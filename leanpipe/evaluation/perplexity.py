@@ -14,7 +14,10 @@ from leanpipe.models.offload import input_device
 from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from leanpipe.engines.gguf_logits import GgufLogits
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Score:
 
 
 def score_documents(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | GgufLogits",
     tokenizer: "PreTrainedTokenizerBase",
     texts: Sequence[str],
     start: int,
@@ -93,11 +96,22 @@ def bits_per_byte_error(scores: Sequence[Score]) -> float:
     return math.sqrt(count / (count - 1) * squares) / sum(score.bytes for score in scores)
 
 
-def _window_nats(model: "PreTrainedModel", inputs: list[int], targets: list[int]) -> float:
+def _window_nats(model: "PreTrainedModel | GgufLogits", inputs: list[int], targets: list[int]) -> float:
     import torch
 
-    tokens = torch.tensor([inputs], device=input_device(model))
     with torch.inference_mode():
-        logits_TV = model(input_ids=tokens, use_cache=False).logits[0].float()
+        logits_TV = _logits(model, inputs)
         targets_T = torch.tensor(targets, device=logits_TV.device)
         return float(torch.nn.functional.cross_entropy(logits_TV, targets_T, reduction="sum"))
+
+
+def _logits(model: "PreTrainedModel | GgufLogits", inputs: list[int]) -> "torch.Tensor":
+    """Logits [T, V] in float32, by the engine that runs the model."""
+    import torch
+
+    from leanpipe.engines.gguf_logits import GgufLogits
+
+    if isinstance(model, GgufLogits):
+        return model(inputs)
+    tokens = torch.tensor([inputs], device=input_device(model))
+    return model(input_ids=tokens, use_cache=False).logits[0].float()

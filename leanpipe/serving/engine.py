@@ -63,10 +63,10 @@ async def _body(request: Request) -> Any:
         raise requests.BadRequest(f"the request is no JSON: {error}") from error
 
 
-def load(name: str, folder: Path, kind: str, dtype: str, remembered: int = 0) -> FastAPI:
+def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> FastAPI:
     """Load the model in `folder`, and build the application that answers as the model `name`.
 
-    `remembered` is how many tokens of all requests together llama.cpp keeps; 0 for as many as it may be asked for.
+    `measured` is not 0 where single requests of so many tokens are measured: see `running_server`.
     """
     tokenizer, context = load_tokenizer(folder), longest_text(read_config(folder))
     if not is_gguf(folder):
@@ -78,23 +78,24 @@ def load(name: str, folder: Path, kind: str, dtype: str, remembered: int = 0) ->
 
     check_engine()  # so that its code does not count as the model's memory
     before = device.resident_peak()
-    longest = min(context or _MOST_TOKENS, remembered or _MOST_TOKENS)
-    engine = GgufEngine(folder, name, remembered or min(SLOTS * longest, _MOST_TOKENS))
+    longest = min(context or _MOST_TOKENS, measured or _MOST_TOKENS)
+    remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
+    engine = GgufEngine(folder, name, remembered, keeps_prompts=not measured)
     served = requests.Served(name, tokenizer, longest, tools=False)
     return build_app(served, engine, {"memory_before_model": before})
 
 
 def main() -> None:
-    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE [TOKENS]`; ends with the process PARENT."""
+    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE TOKENS`; ends with the process PARENT."""
     import uvicorn
 
-    parent, name, folder, host, port, kind, dtype, *remembered = sys.argv[1:]
+    parent, name, folder, host, port, kind, dtype, measured = sys.argv[1:]
     # A parent that was killed outright must not leave its server on the port.
     die_with_parent(signal.SIGTERM, int(parent))
     # With int8, bitsandbytes warns of a cast at every product of every token.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    app = load(name, Path(folder), kind, dtype, *map(int, remembered))
-    uvicorn.run(app, host=host, port=int(port), log_level="info")
+    app = load(name, Path(folder), kind, dtype, int(measured))
+    uvicorn.run(app, host=host, port=int(port), log_level="warning" if int(measured) else "info")
 
 
 if __name__ == "__main__":

@@ -35,12 +35,15 @@ _TOP_K = 50
 
 
 class GgufEngine:
-    """The GGUF file in a model folder, loaded for good; `context` tokens of all requests together are remembered."""
+    """The GGUF file in a model folder, loaded for good; `context` tokens of all requests together are remembered.
 
-    def __init__(self, folder: Path, name: str, context: int):
+    `keeps_prompts` lets a request begin where an earlier one with the same beginning ended.
+    """
+
+    def __init__(self, folder: Path, name: str, context: int, keeps_prompts: bool = True):
         self._engine = LlamaCpp(folder / GGUF_FILE, context, SLOTS)
         self._name, self._habits = name, _habits(folder)
-        self._memory = _Memory(context)
+        self._memory, self._keeps_prompts = _Memory(context), keeps_prompts
         self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama.cpp")
 
     async def answer(self, request: requests.Request) -> Response:
@@ -92,6 +95,7 @@ class GgufEngine:
         fields = {
             "prompt": request.tokens,
             "max_tokens": asked["max_tokens"],
+            "cache_prompt": self._keeps_prompts,
             **_NEUTRAL,
             **self._habits,
             **_drawn(asked.get("temperature"), asked.get("top_p")),

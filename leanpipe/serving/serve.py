@@ -48,13 +48,14 @@ def running_server(
     port: int = 8000,
     name: str = MODEL_NAME,
     timeout: float = 600,
-    remembered: int = 0,
+    measured: int = 0,
     log: IO[bytes] | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`.
 
-    `remembered` is how many tokens of all requests together llama.cpp keeps; 0 for as many as it may be asked for. What
-    the server says goes to `log`, by default to where this process speaks.
+    `measured` is not 0 where single requests of so many tokens are measured: then llama.cpp takes memory for no more, keeps
+    nothing from one request to the next, and requests are not logged. What the server says goes to `log`, by default to
+    where this process speaks.
     """
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
@@ -63,7 +64,7 @@ def running_server(
     with tempfile.TemporaryDirectory(prefix="leanpipe-serve-") as cache:
         show_in_cache(model, Path(cache), name)
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
-        command = [*serve_command(name, model.resolve(), host, port), str(remembered)]
+        command = [*serve_command(name, model.resolve(), host, port), str(measured)]
         said = {"stdout": log, "stderr": log} if log else {}
         process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)), **said)  # type: ignore[call-overload]
         try:

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
+from leanpipe.compression.quantize import QuantizeConfig
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.corpus.clean import CleanConfig
@@ -29,6 +30,10 @@ class Preset(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> "Preset | None":
         return cls.CPU if value == "default" else None
+
+
+_FOR_CARDS = QuantizeConfig(formats=("int8", "nf4"))
+"""Named here because the plan of a run on a card may be made on another machine."""
 
 
 def cpu() -> PipelineConfig:
@@ -60,6 +65,7 @@ def card_8gb() -> PipelineConfig:
             validation_tokens=32_768,
             general_tokens=32_768,
         ),
+        quantize=_FOR_CARDS,
         evaluate=_evaluated(text_bytes=500_000, context=1_024),
     )
 
@@ -88,6 +94,7 @@ def card_24gb() -> PipelineConfig:
             validation_tokens=65_536,
             general_tokens=65_536,
         ),
+        quantize=_FOR_CARDS,
         evaluate=_evaluated(text_bytes=1_000_000, context=2_048),
     )
 
@@ -114,6 +121,7 @@ def card_80gb() -> PipelineConfig:
             validation_tokens=131_072,
             general_tokens=131_072,
         ),
+        quantize=_FOR_CARDS,
         evaluate=_evaluated(text_bytes=4_000_000, context=2_048),
     )
 

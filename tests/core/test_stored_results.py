@@ -29,7 +29,7 @@ CHANGED = {
     "distill": "a setting and an input were renamed, and the device came into its keys",
     "evaluate": "its keys did not hold the model of device, whose speeds it measures",
     "finetune": "it measures forgetting otherwise, and the device came into its keys",
-    "quantize": _DEVICE,
+    "quantize": "it makes other formats by default, and the device came into its keys",
 }
 """Stages that are computed once more, and why."""
 

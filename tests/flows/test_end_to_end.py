@@ -26,11 +26,11 @@ from tests.flows.servers import Servers, free_port, leanpipe, pages, python, run
 pytestmark = pytest.mark.timeout(900)
 
 STAGES = ("clean", "tokenize", "cache_teacher", "distill", "finetune", "quantize")
-MODELS = ("teacher", "student", "adapted", "int8", "nf4")
+MODELS = ("teacher", "student", "adapted", "q8_0", "q4_0")
 PARITY = f"parity-{MODELS[-1]}"
 """Of the one model that is registered: the preset asks no more."""
 UNTOUCHED_BY_RANK = ("clean", "tokenize", "cache_teacher", "distill", "evaluate-teacher", "evaluate-student")
-FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-int8", "evaluate-nf4", PARITY)
+FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-q8_0", "evaluate-q4_0", PARITY)
 OWN_ANSWERS = (
     "on_policy.steps=2",
     "on_policy.max_new_tokens=4",
@@ -59,7 +59,7 @@ def test_the_student_has_learnt(first_run, servers: Servers):
     figures = parents(client(servers))[-1].data.metrics
     assert figures["distill.bits_per_byte"] < 0.95 * figures["distill.initial_bits_per_byte"]
     assert figures["finetune.validation_loss"] < figures["finetune.initial_validation_loss"]
-    assert figures["evaluate-nf4.size_bytes"] < figures["evaluate-adapted.size_bytes"]
+    assert figures["evaluate-q4_0.size_bytes"] < figures["evaluate-adapted.size_bytes"]
 
 
 def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, servers: Servers):

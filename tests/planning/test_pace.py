@@ -53,7 +53,7 @@ def here(tmp_path: Path) -> Here:
 def test_a_first_plan_is_measured_and_says_so(here: Here, one_thread):
     plan = planned(smoke(), here)
     bases = {one.label: one.time_basis for one in plan.stages}
-    timed = ("cache_teacher", "distill", "finetune", "evaluate-teacher", "evaluate-nf4")
+    timed = ("cache_teacher", "distill", "finetune", "evaluate-teacher", "evaluate-q4_0")
     assert {bases[label] for label in timed} == {MEASURED}
     assert bases["quantize"] == ASSUMED  # none of its work is repeated
     assert MEASURED in plan.markdown() and ASSUMED in plan.markdown()

@@ -177,7 +177,7 @@ def test_a_disk_that_is_too_small_is_found():
 def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     teacher = describe_model("smollm2-135m-instruct")
     plan = plan_of(PipelineConfig(), teacher)
-    names = ("teacher", "student", "adapted", "int8", "nf4")
+    names = ("teacher", "student", "adapted", "q8_0", "q4_0")
     evaluations = [f"evaluate-{name}" for name in names]
     parities = [f"parity-{name}" for name in names[2:]]
     assert labels(plan) == ["cache_teacher", "distill", "finetune", "quantize", *parities, *evaluations]
@@ -375,7 +375,7 @@ def test_a_step_is_told_to_another_process_by_names(tmp_path: Path):
         "blocks": "tokenize",
         "teacher_logprobs": "cache_teacher",
     }
-    assert told["evaluate-int8"].inputs == {"model": "quantize/int8", "documents": "clean"}
+    assert told["evaluate-q8_0"].inputs == {"model": "quantize/q8_0", "documents": "clean"}
 
 
 def test_a_result_of_other_settings_or_lost_inputs_corrects_nothing(tmp_path):

@@ -1,0 +1,92 @@
+"""What only llama.cpp's server does: several answers at once, nothing on its own port, nothing on the screen."""
+
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+
+from leanpipe.compression.gguf_export import GgufTypes, write_gguf
+from leanpipe.core import device
+from leanpipe.engines.llama_cpp import LlamaCpp, free_cores
+from tests.serving.conftest import CONTEXT
+from tests.serving.test_requests import TURNS, chat
+from tests.support.tiny_models import tiny_llama, tiny_tokenizer
+
+TOGETHER = 20
+llama_cpp = pytest.mark.parametrize("form", ["q4_0"], indirect=True)
+"""With this engine alone of those that the servers of this folder have."""
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory):
+    file = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    write_gguf(tiny_llama(), tiny_tokenizer(), GgufTypes("q4_0", "q8_0"), file)
+    return file
+
+
+@llama_cpp
+def test_more_requests_than_it_remembers_at_once_are_all_answered(client):
+    """Twenty, each of which asks for as many tokens as the model can read: together more than there is room for."""
+    asked = client.chat.completions.create(model="leanpipe", messages=TURNS, max_tokens=1)
+    most = CONTEXT - asked.usage.prompt_tokens
+    never = {"logit_bias": {"0": -100, "2": -100}}
+
+    def answer(_):
+        return chat(client, max_tokens=most, temperature=0, **never)
+
+    with ThreadPoolExecutor(TOGETHER) as threads:
+        answers = list(threads.map(answer, range(TOGETHER)))
+    assert [one.usage.completion_tokens for one in answers] == [most] * TOGETHER
+    assert {one.choices[0].finish_reason for one in answers} == {"length"}
+
+
+@llama_cpp
+def test_streams_that_nobody_reads_any_more_make_room(client, url):
+    """Twice as many as are answered at once are left after their first part; the next is answered all the same."""
+    for _ in range(16):
+        impatient = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        with chat(impatient, max_tokens=200, stream=True) as stream:
+            next(iter(stream))
+        impatient.close()
+    assert chat(client, max_tokens=12, timeout=60).usage.completion_tokens > 0
+
+
+def test_llama_cpp_s_own_routes_are_closed(gguf):
+    engine = LlamaCpp(gguf, 64, threads=1)
+    address = engine._server.listening_address
+    for route in ("/completion", "/embedding", "/tokenize", "/v1/chat/completions"):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(urllib.request.Request(address + route, b"{}"))
+    assert engine.tokenize("A list")
+
+
+def test_nothing_is_put_before_token_ids(gguf):
+    ids = tiny_tokenizer()("A list is")["input_ids"]
+    answer = LlamaCpp(gguf, 64, threads=1).complete({"prompt": ids, "max_tokens": 2, "temperature": 0})
+    assert answer["usage"]["prompt_tokens"] == len(ids)
+
+
+def test_it_writes_nothing_on_the_screen(gguf):
+    script = (
+        "import sys; from pathlib import Path; from leanpipe.engines.llama_cpp import LlamaCpp\n"
+        "LlamaCpp(Path(sys.argv[1]), 64, threads=1).complete({'prompt': [5, 6, 7], 'max_tokens': 4})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(gguf)], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_it_computes_with_the_cores_that_nobody_else_keeps_busy():
+    assert 1 <= free_cores() <= device.cores()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(device.cores() + 1)]
+    try:
+        assert free_cores() == 1
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
