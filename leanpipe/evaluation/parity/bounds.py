@@ -28,13 +28,13 @@ class Bounds(NamedTuple):
 
 BOUNDS: dict[Form, Bounds] = {
     "safetensors": Bounds(tensors=0.003, kl=0.002, margin=0.3),
-    "int8": Bounds(tensors=0.003, kl=0.05, margin=1.0),
-    "nf4": Bounds(tensors=0.003, kl=0.5, margin=4.0),
-    "q8_0": Bounds(tensors=0.003, kl=0.05, margin=1.0),
-    "q5_1": Bounds(tensors=0.003, kl=0.2, margin=2.0),
-    "q5_0": Bounds(tensors=0.003, kl=0.2, margin=2.0),
-    "q4_1": Bounds(tensors=0.003, kl=0.5, margin=4.0),
-    "q4_0": Bounds(tensors=0.003, kl=0.5, margin=4.0),
+    "int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),
+    "nf4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
+    "q8_0": Bounds(tensors=0.003, kl=0.1, margin=1.0),
+    "q5_1": Bounds(tensors=0.003, kl=0.3, margin=2.0),
+    "q5_0": Bounds(tensors=0.003, kl=0.3, margin=2.0),
+    "q4_1": Bounds(tensors=0.003, kl=0.8, margin=4.0),
+    "q4_0": Bounds(tensors=0.003, kl=0.8, margin=4.0),
 }
 ENGINE_MARGIN = 0.3
 """Nats by which an answer over HTTP may part from the answer of the same files in process: ties of bf16 and no more."""

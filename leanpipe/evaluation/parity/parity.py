@@ -48,7 +48,7 @@ from leanpipe.evaluation.parity.probes import Probe, probes
 from leanpipe.evaluation.parity.served_answers import NoAnswer, Serve, ask, find_count_faults, open_server
 from leanpipe.evaluation.parity.text_faults import TextSide, find_text_faults, read_text_side
 from leanpipe.evaluation.parity.weight_faults import find_weight_faults
-from leanpipe.models.load import load_for_inference
+from leanpipe.models.load import load_for_inference, load_model
 from leanpipe.models.offload import is_gguf
 
 if TYPE_CHECKING:
@@ -208,9 +208,16 @@ class _InProcess(NamedTuple):
 
 
 def _compare_in_process(task: _Task) -> _InProcess:
+    import torch
+
     folder = task.served.folder
-    trained = load_for_inference(task.trained.folder)
     served = None if is_gguf(folder) else _load_served(folder)
+    # GGUF is made of the weights in float32, and llama.cpp computes in it.
+    trained = (
+        load_model(task.trained.folder, torch.float32)
+        if served is None
+        else load_for_inference(task.trained.folder)
+    )
     if isinstance(served, Fault):
         return _InProcess([served])
     # Before either reads: on a processor, 4-bit weights are repacked for their first product.

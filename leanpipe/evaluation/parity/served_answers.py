@@ -20,6 +20,7 @@ Serve = Callable[[Path], AbstractContextManager[str]]
 """Serves a model folder, and gives the server's URL."""
 _PATIENCE = 600.0
 """Seconds for one answer."""
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class NoAnswer(UserError):
@@ -66,7 +67,7 @@ def ask(url: str, probe: Probe, most: int) -> Said:
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+        with _DIRECT.open(request, timeout=_PATIENCE) as answer:
             found = json.load(answer)
         (choice,) = found["choices"]
         text = choice["message"]["content"] if "message" in choice else choice["text"]

@@ -69,13 +69,14 @@ def _pair(
     """The tensor that should be served, and the one that is, both in float32, rounded to bf16, in which models are stored."""
     import bitsandbytes.functional as bnb
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     was, now = trained.get_parameter(name).detach(), served.get_parameter(name)
     kind = type(now).__name__
     if kind not in ("Params4bit", "Int8Params"):
         return was.bfloat16().float(), now.detach().to(was.device).bfloat16().float()
-    module = served.get_submodule(name.rpartition(".")[0])
-    if was.shape != (module.out_features, module.in_features):
+    place = name.rpartition(".")[0]
+    if isinstance(trained.get_submodule(place), Conv1D):
         was = was.T.contiguous()  # GPT-2 keeps its layers the other way round
     if kind == "Params4bit":
         state = now.quant_state
@@ -89,7 +90,7 @@ def _pair(
         return expected.float(), found.float().reshape(expected.shape)
     # Through bf16, in which they were loaded to be quantised.
     data, scales, _ = bnb.int8_vectorwise_quant(was.to(torch.bfloat16).to(torch.float16))
-    scales_now = now.SCB if now.SCB is not None else module.state.SCB
+    scales_now = now.SCB if now.SCB is not None else served.get_submodule(place).state.SCB
     return data.float() * scales.view(-1, 1) / 127, now.data.float() * scales_now.float().view(-1, 1) / 127
 
 
