@@ -64,7 +64,7 @@ endef
 # Ours and the peer in one run, on a machine that does nothing else; results in benchmarks/results/.
 .PHONY: bench-corpus
 bench-corpus: .venv/installed-bench
-	for part in corpus filters extraction languages tokens; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+	for part in corpus filters "extraction $(if $(WEB),--web $(WEB))" languages tokens; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
 .PHONY: bench-training
 bench-training: .venv/installed-bench

@@ -35,7 +35,7 @@ from leanpipe.corpus.passes.per_document import PerDocumentPass, make_shards
 from leanpipe.corpus.passes.publish import BaseCorpus, RunFolders, publish_result, write_skipped
 from leanpipe.corpus.report.corpus_report import write_corpus_report
 from leanpipe.corpus.report.stats import CorpusStats, compute_corpus_stats
-from leanpipe.corpus.rules import GROUPS
+from leanpipe.corpus.rules import GROUPS, RESCUED, UNSURE
 from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import DOCUMENTS, count_documents
@@ -224,6 +224,7 @@ def _summary(stats: CorpusStats, new: int) -> Summary:
         "files_read": new,
         "files_or_lines_skipped": stats.skipped.total(),
         "documents_repaired": stats.counted.get("documents repaired", 0),
-        "pages_rescued": stats.counted.get("pages rescued by another parser", 0),
+        "pages_rescued": stats.counted.get(RESCUED, 0),
+        "pages_unsure": stats.counted.get(UNSURE, 0),
         "redactions": sum(stats.redacted.values()),
     }

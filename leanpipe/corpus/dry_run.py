@@ -197,6 +197,7 @@ def _found(
         rules=sorted(rules, key=lambda rule: -rule.documents),
         redacted=dict(redacted.most_common()),
         languages=dict(Counter(one.language for one in checked if one.language).most_common()),
+        counted=dict(Counter(name for one in checked for name in one.counted).most_common()),
         skipped=dict(log.skipped_by_reason.most_common()),
         files=files,
     )

@@ -28,6 +28,8 @@ GROUPS = (
     "duplicates",
 )
 """What the names of rules begin with, in the order in which they are applied."""
+RESCUED = "pages rescued by another parser"
+UNSURE = "pages of which it was hard to tell what is text"
 
 
 @dataclass(slots=True)
@@ -47,6 +49,8 @@ class CheckedDocument:
     """What shows a fault, by its rule, where the beginning of the text does not."""
     redacted: dict[str, int] = field(default_factory=dict)
     """How many of each kind of personal data were replaced."""
+    counted: tuple[str, ...] = ()
+    """What else of the document is counted, of cleaning as of its dry run: `RESCUED`, `UNSURE`."""
 
     def add(self, rule: str, value: float, detail: str) -> None:
         """Add a fault that another document made one."""
@@ -61,8 +65,6 @@ class DocumentRules:
         self._config = config
         self._filters = Filters(config.quality, config.repetition, config.c4, config.fineweb)
         self._evaluation_sets = OverlapIndex.load(evaluation_index) if evaluation_index else None
-        self.rescued = 0
-        """Pages that the chosen parser lost, and of which another one found the text."""
 
     def first_fault(self, document: Document) -> CheckedDocument:
         """Check the document up to the first rule that it breaks, as cleaning does; that fault has a detail."""
@@ -117,7 +119,8 @@ class DocumentRules:
         if not checked.document.html:
             return None
         extracted = extract_main_text(checked.document.text, self._config.extract)
-        self.rescued += extracted.rescued
+        flags = ((extracted.rescued, RESCUED), (extracted.unsure, UNSURE))
+        checked.counted = tuple(name for flag, name in flags if flag)
         checked.readable = extracted.text
         return extracted.fault
 

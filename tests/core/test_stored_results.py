@@ -24,7 +24,7 @@ RECORDS: dict[str, dict[str, Any]] = {
 }
 _DEVICE = "its keys did not hold the device's kind and arithmetic, which decide what models compute"
 CHANGED = {
-    "clean": "it finds telephone numbers, cards, accounts and addresses otherwise",
+    "clean": "it finds the text of web pages, telephone numbers, cards, accounts and addresses otherwise",
     "cache_teacher": _DEVICE,
     "distill": "a setting and an input were renamed, and the device came into its keys",
     "evaluate": "its keys did not hold the model of device, whose speeds it measures",

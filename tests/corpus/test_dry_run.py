@@ -16,7 +16,7 @@ from leanpipe.corpus.dry_run import InspectConfig, inspect
 from leanpipe.corpus.readers import ReadConfig
 from leanpipe.corpus.report.dry_run_report import COLUMNS, INSPECTION, Inspection, RuleFound, page, rows
 from leanpipe.corpus.report.stats import compute_corpus_stats
-from leanpipe.corpus.rules import GROUPS
+from leanpipe.corpus.rules import GROUPS, RESCUED, UNSURE
 from leanpipe.corpus.sources.file_index import FileIndex, index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
@@ -214,6 +214,36 @@ def test_what_it_foretells_is_what_cleaning_does(tmp_path: Path, material: Path,
     first = {one.rule: one.first for one in foretold.rules if one.first}
     assert first == {name: rule.documents for name, rule in done.rules.items()}
     assert foretold.redacted == {kind: number for kind, number in done.redacted.items() if number}
+
+
+def between(linked: int) -> str:
+    """A page of the web that is a text if few of its words are links, a menu if many are, and hard to tell in between."""
+    words = [f"word{number}" for number in range(20)]
+    text = f'<a href="/">{" ".join(words[:linked])}</a> {" ".join(words[linked:])}'
+    return f"<html><head>{'<meta><script></script>' * 8}</head><body>{f'<div>{text}</div>' * 9}</body></html>"
+
+
+MENU = f"<html><body><footer>{'<p><a href=/>Many words of a menu</a></p>' * 9}</footer></body></html>"
+HARD = {"menu.html": MENU, "again.html": MENU} | {f"{linked}.html": between(linked) for linked in range(20)}
+
+
+def test_pages_of_which_the_text_was_hard_to_find_are_counted_as_cleaning_counts_them(tmp_path: Path):
+    texts = HARD | {
+        f"{number}.txt": f"Bees of hive {number} are in it. " * (number + 2) for number in range(9)
+    }
+    inputs = {"corpus": (listed(write(tmp_path / "corpus", texts), tmp_path / "listings"),)}
+    off = {"quality": {"enabled": False}, "decontaminate": {"max_overlap": 1.0}}
+    config = CleanConfig.model_validate(OFF | off)
+    store = Store(tmp_path / "store")
+    foretold = found(run_stage(inspect, InspectConfig(clean=config), inputs, store, Silent()))
+    result = run_stage(clean, config, inputs, store, Silent())
+    counted = {name: number for name, number in compute_corpus_stats(result.path).counted.items() if number}
+    assert foretold.counted == counted and counted[RESCUED] >= 2 and 0 < counted[UNSURE] < 20
+    summary = (result.summary["pages_rescued"], result.summary["pages_unsure"])
+    assert summary == (counted[RESCUED], counted[UNSURE])
+    line = f"{UNSURE}: {counted[UNSURE]}\n"
+    assert line in (result.path / "report" / "card.md").read_text()
+    assert f"| {UNSURE} | {counted[UNSURE]} |" in page(foretold)
 
 
 def test_every_group_of_rules_is_foretold():

@@ -99,7 +99,7 @@ def read_shard(
                 "skipped": log.skipped,
                 "skipped_by_reason": log.skipped_by_reason,
                 "repaired": log.repaired,
-                "counted": log.counters | Counter({"pages rescued by another parser": rules.rescued}),
+                "counted": log.counters + writers.counted,
                 "redacted": redacted,
             }
         )
@@ -116,7 +116,9 @@ class _Writers:
 
     def __init__(self, folder: Path, config: CleanConfig, earlier: EarlierSplits | None):
         self._config = config
-        self._known: dict[tuple[str, bool], dict[str, Any]] = {}
+        self._known: dict[tuple[str, bool], tuple[dict[str, Any], tuple[str, ...]]] = {}
+        self.counted: Counter[str] = Counter()
+        """What is counted of the documents that were written, beside their outcomes."""
         self._stack = ExitStack()
         self._documents = self._stack.enter_context(TableWriter(folder / "documents.parquet", DOCUMENTS))
         self._account = self._stack.enter_context(TableWriter(folder / "account.parquet", ACCOUNT))
@@ -134,16 +136,18 @@ class _Writers:
         digest = hashlib.sha256(document.text.encode(errors="surrogatepass")).hexdigest()
         row = {"id": document.id, "source": document.source, "digest": digest}
         if known := self._known.get((digest, document.html)):
-            self._account.write(row | known)
+            self._account.write(row | known[0])
+            self.counted.update(known[1])
             return {}
 
         # Others go through the rules. What may stay is noted for the second pass, which decides its outcome.
         checked = rules.first_fault(document)
+        self.counted.update(checked.counted)
         row |= _outcome(checked)
         if not checked.faults:
             row["split"] = self._keep(checked)
         self._account.write(row)
-        self._remember(document, row)
+        self._remember(checked, row)
         return checked.redacted
 
     @property
@@ -151,7 +155,7 @@ class _Writers:
         """How many documents stay where an earlier corpus had them, although these shares say otherwise."""
         return self._columns.stayed
 
-    def _remember(self, document: Document, row: dict[str, Any]) -> None:
+    def _remember(self, checked: CheckedDocument, row: dict[str, Any]) -> None:
         """A text that comes again, as some do a million times, need not be judged again."""
         if len(self._known) == _REMEMBERED:
             self._known.clear()
@@ -160,8 +164,8 @@ class _Writers:
             if not self._config.duplicates.exact:
                 return
             columns |= {"outcome": "dropped", "rule": "duplicates.exact", "value": 1.0, "split": ""}
-            columns |= {"redactions": 0, "detail": f"of {document.id}"}
-        self._known[row["digest"], document.html] = columns
+            columns |= {"redactions": 0, "detail": f"of {checked.document.id}"}
+        self._known[row["digest"], checked.document.html] = columns, checked.counted
 
     def _keep(self, checked: CheckedDocument) -> str:
         """Write what the second pass needs to know; returns the split."""

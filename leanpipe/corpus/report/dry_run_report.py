@@ -59,6 +59,8 @@ class Inspection(BaseModel):
     redacted: dict[str, int]
     """Personal data that would be replaced, by kind."""
     languages: dict[str, int]
+    counted: dict[str, int] = {}
+    """What else cleaning would count: pages rescued, pages of which it was hard to tell what is text."""
     skipped: dict[str, int]
     """Files, or lines of them, that could not be read, by reason."""
     files: int
@@ -100,6 +102,7 @@ def page(found: Inspection) -> str:
         f"{markdown.table(COLUMNS, named)}\n{_HELP}\n\n![What was measured](measured.png)\n",
         f"## Personal data that would be replaced\n\n{_counted(found.redacted, 'kind')}",
         f"## Languages\n\n{_counted(found.languages, 'language')}",
+        f"## Pages of which the text was hard to find\n\n{_counted(found.counted, 'what')}",
         f"## What could not be read\n\n{_counted(found.skipped, 'reason')}",
         *map(_examples, filter(lambda one: one.examples, found.rules)),
     ]

@@ -30,7 +30,7 @@ def installed(method: str) -> str:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_finds_the_text_and_keeps_code(method: str):
-    text, parser, rescued, fault = found(PAGE.format(first=BEES, rest=""), method=installed(method))
+    text, parser, rescued, fault, _ = found(PAGE.format(first=BEES, rest=""), method=installed(method))
     assert (parser, rescued, fault) == (method, False, None)
     assert "Bees are flying insects" in text and "Second paragraph & more" in text and "<i>" in text
     assert "def f():\n    if x:\n        return 1" in text
@@ -117,7 +117,25 @@ def test_link_lists_around_the_text_are_trimmed_but_a_page_of_links_stays():
 
 def test_a_page_whose_text_the_rules_take_for_noise_gives_all_of_it():
     extracted = found("<html><body><footer>Only a footer</footer></body></html>")
-    assert extracted == ("Only a footer", "everything", True, None)
+    assert extracted == ("Only a footer", "everything", True, None, False)
+
+
+FURNITURE = "<meta property='og:title' content='Bees'><script src='/a.js'></script>" * 8
+MENU = "".join(f'<li class="menu-item"><a href="/{n}">Menu {n}</a></li>' for n in range(8))
+
+
+@pytest.mark.parametrize("furniture", ["", FURNITURE], ids=["manual", "web"])
+def test_what_a_page_says_is_found_by_rules_and_by_the_model_in_one_form(furniture: str):
+    """Pages of the two kinds take different ways, and come out alike."""
+    rest = f"""<ul><li>one thing that bees are said to need in winter</li></ul><p>{BEES}</p>
+        <table><tr><th>Part</th><th>Number</th></tr><tr><td>wings</td><td>4 <b>of them</b></td></tr></table><p>{BEES}</p>"""
+    html = PAGE.format(first=BEES, rest=rest).replace("</head>", f"{furniture}</head>")
+    html = html.replace("<body>", f'<body><ul class="menu nav">{MENU}</ul>')
+    assert extract.is_plain(html) == (not furniture)
+    text = found(html).text
+    assert "- one thing that bees are said to need in winter\n\n" in text
+    assert "Part | Number\nwings | 4 of them\n\n" in text and "def f():\n    if x:" in text
+    assert "Menu 3" not in text and "Cookies" not in text
 
 
 @pytest.mark.parametrize("page", ["", "   ", "<", "<html></html>", "<script>x</script>", "<!-- c -->", "<p"])

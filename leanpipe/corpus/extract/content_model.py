@@ -1,0 +1,154 @@
+"""Which blocks of a page are its own text: a small convolutional network over their sequence, in numpy.
+
+It was fitted by `benchmarks/fit_extraction.py` on pages of the web with phrases that a person had said are, or are not, text of
+the page, and on manuals. Like Web2Text (Vogels et al. 2018, "Web2Text: Deep Structured Boilerplate Removal") it sees a block
+together with its neighbors; besides, it sees the means and maxima of the whole page.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from leanpipe.corpus.extract.block_features import (
+    NEAR,
+    Ancestors,
+    element_tags,
+    element_words,
+    in_comments,
+    measure_blocks,
+)
+from leanpipe.corpus.extract.html_page import HtmlPage
+from leanpipe.corpus.extract.tags import Numbers
+
+WEIGHTS = Path(__file__).with_name("content_model.npz")
+CLIP = 6.0
+"""Deviations from the mean beyond which a measure says no more."""
+WIDTH = 5
+"""Blocks that a convolution sees at once."""
+DILATION = 4
+"""Of every so many blocks the second convolution sees one."""
+_UNSURE = 1.0  # a score nearer to 0 than this is right three times out of four
+_UNSURE_SHARE = 0.25  # of a page's text that may have such scores
+_NEARLY = -1.0
+_SMALL_GAP = 2
+_COMMENT_LINKED = (
+    0.3  # a comment has fewer links than this: the others are its author's name, "reply" and the like
+)
+_REMEMBERED = 20_000  # tags of which the words are known
+
+
+class OwnBlocks(NamedTuple):
+    """What of a page is its own text."""
+
+    blocks: Numbers
+    """Numbers of the blocks."""
+    unsure: bool
+    """Whether a good part of the page may be its own text as well as not."""
+
+
+class ContentModel:
+    """The network and its vocabulary."""
+
+    def __init__(self, weights: dict[str, Numbers]):
+        w = self._w = dict(weights)
+        self._vocabulary = {bytes(word): number for number, word in enumerate(w["vocabulary"])}
+        self._words = np.concatenate([w["far"], w["near"]], axis=1)
+        # To scale what is measured is to scale the first layer.
+        scale = np.concatenate([w["scale"], np.ones(len(w["far"][0]), dtype=np.float32)])
+        mean = np.concatenate([w["mean"], np.zeros(len(w["far"][0]), dtype=np.float32)])
+        w["c1.w"] = w["c1.w"] * scale
+        w["c1.b"] = w["c1.b"] - w["c1.w"] @ mean
+        self._low = (w["mean"] - CLIP / w["scale"])[:, None]
+        self._high = (w["mean"] + CLIP / w["scale"])[:, None]
+        self._known: dict[bytes, int] = {}
+        self._sums: Numbers = np.zeros((_REMEMBERED, self._words.shape[1]), dtype=np.float32)
+
+    def find_own_blocks(self, page: HtmlPage, *, comments: bool = False) -> OwnBlocks:
+        """Tell which blocks of a page are its own text. Readers' comments are none, unless they are asked for."""
+        if not len(page):
+            return OwnBlocks(page.first_tag, False)
+        score = self.score(page)
+        length = page.within(page.visible)
+        unsure = bool(length[np.abs(score) < _UNSURE].sum() > _UNSURE_SHARE * length.sum())
+        own = _without_gaps(score, page.rows)
+        if comments:
+            own |= in_comments(page) & (page.within(page.linked) < _COMMENT_LINKED * length)
+        return OwnBlocks(own.nonzero()[0], unsure)
+
+    def score(self, page: HtmlPage) -> Numbers:
+        """Log odds that a block is the page's own text, from which a block is kept that has more than 0."""
+        w = self._w
+        ancestors = Ancestors(page)
+        measures = measure_blocks(page, ancestors).clip(self._low, self._high)
+        h = np.concatenate([measures, self._names(page, ancestors)])
+        one = _relu(w["c1.w"] @ h, w["c1.b"])
+        whole = np.concatenate([one.mean(axis=1), one.max(axis=1)])
+        whole = np.maximum(w["g.w"] @ whole + w["g.b"], 0)
+        two = _relu(w["c2.w"] @ _neighbors(one, 1), w["c2.b"] + whole)
+        three = _relu(w["c3.w"] @ _neighbors(two, DILATION), w["c3.b"])
+        return w["o.w"] @ np.concatenate([one, two, three]) + w["o.b"]
+
+    def _names(self, page: HtmlPage, ancestors: Ancestors) -> Numbers:
+        """What the names of the elements around each block say: the sum over them, the nearest ones weighted otherwise."""
+        found, tags = element_tags(page, ancestors)
+        if len(self._known) + len(tags) > _REMEMBERED:
+            self._known.clear()
+        known = [*map(self._known.get, tags)]
+        if None in known:
+            known = [self._learn(tag) if one is None else one for tag, one in zip(tags, known, strict=True)]
+
+        # Each element adds its words where it begins, and takes them away where it ends.
+        size = self._words.shape[1] // 2
+        sums: Numbers = np.zeros((len(page.tags.code) + 1, 2 * size), dtype=np.float32)
+        added = self._sums[known]
+        sums[found + 1] = added
+        sums[ancestors.end_of[found] + 1] -= added
+        sums.cumsum(axis=0, out=sums)
+        near = ancestors.starts[ancestors.around(page.first_tag, NEAR - 1)]
+        at, before = sums[page.first_tag + 1], sums[near]
+        return (before[:, :size] + (at - before)[:, size:]).T
+
+    def _learn(self, tag: bytes) -> int:
+        """Keep what a tag's words add up to, and return where."""
+        if (known := self._known.get(tag)) is not None:
+            return known
+        numbers = {*map(self._vocabulary.get, element_words(tag))} - {None}
+        place = self._known[tag] = len(self._known)
+        if place == len(self._sums):  # a page may have more tags than are remembered
+            self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
+        self._sums[place] = self._words[sorted(numbers)].sum(axis=0) if numbers else 0  # type: ignore[type-var]
+        return place
+
+
+def _without_gaps(score: Numbers, rows: Numbers) -> Numbers:
+    """What is text, with what stands in between: the rows of a table, and one or two blocks that hardly missed it."""
+    own = score > 0
+    kept = own.nonzero()[0]
+    for before in (kept[1:] - kept[:-1] > 1).nonzero()[0].tolist():
+        gap: slice = slice(kept[before] + 1, kept[before + 1])
+        is_small = gap.stop - gap.start <= _SMALL_GAP
+        own[gap] = rows[gap].all() or (is_small and bool((score[gap] > _NEARLY).all()))
+    return own
+
+
+def _relu(h: Numbers, bias: Numbers) -> Numbers:
+    h += bias[:, None]
+    return np.maximum(h, 0, out=h)
+
+
+def _neighbors(h: Numbers, dilation: int) -> Numbers:
+    """Each block's column, with those of its neighbors below it."""
+    size, number = h.shape
+    reach = WIDTH // 2 * dilation
+    padded: Numbers = np.zeros((size, number + 2 * reach), dtype=h.dtype)
+    padded[:, reach : reach + number] = h
+    return np.concatenate([padded[:, at * dilation : at * dilation + number] for at in range(WIDTH)])
+
+
+@cache
+def load_model() -> ContentModel:
+    """The model that leanpipe ships."""
+    with np.load(WEIGHTS) as weights:
+        return ContentModel(dict(weights))
