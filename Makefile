@@ -76,6 +76,10 @@ bench-corpus: bench-personal-data
 bench-personal-data: .venv/installed-bench
 	$(BIN)/python -m benchmarks.personal_data $(CASES)
 
+.PHONY: bench-compression
+bench-compression: .venv/installed-bench
+	$(BIN)/python -m benchmarks.compression $(ARGS)
+
 # How runs get on beside other work, and what a first plan says of the time they take.
 .PHONY: bench-operation
 bench-operation: .venv/installed-bench
