@@ -70,6 +70,10 @@ bench-corpus: .venv/installed-bench
 bench-training: .venv/installed-bench
 	for part in distillation students training finetuning plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
+.PHONY: bench-compression
+bench-compression: .venv/installed-bench
+	$(BIN)/python -m benchmarks.compression $(ARGS)
+
 # How runs get on beside other work, and what a first plan says of the time they take.
 .PHONY: bench-operation
 bench-operation: .venv/installed-bench

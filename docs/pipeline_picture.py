@@ -92,7 +92,7 @@ def _end(colors: Colors) -> Iterator[str]:
     wide = _x(5) + _BOX - _x(2)
     measured = "every model on the same held-out text: quality, size, speed, memory"
     yield _box(colors, 2, 2, "evaluate", (measured,), colors.stage, colors.stage_edge, width=wide, height=62)
-    for column, name in ((3, "student"), (4, "adapted"), (5, "int8, nf4")):
+    for column, name in ((3, "student"), (4, "adapted"), (5, "8 and 4 bits")):
         yield _arrow(colors, (_middle(column), _ROWS[1] + _TALL), (_middle(column), _ROWS[2]))
         yield _text(
             _middle(column) + 10, (_ROWS[1] + _TALL + _ROWS[2]) / 2 + 4, name, colors.faint, _SMALL, "start"

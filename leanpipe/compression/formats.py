@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BitsAndBytes = Literal["int8", "nf4"]
-Format = Literal["int8", "nf4", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+Format = Literal["int8", "nf4", "q8_0", "q5_0", "q4_0"]
 
 BITSANDBYTES: tuple[BitsAndBytes, ...] = get_args(BitsAndBytes)
 GGUF: tuple[GgufType, ...] = get_args(GgufType)

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-GgufType = Literal["q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
-"""Types that can be computed without calibration, from the one that loses least to the one that loses most."""
+GgufType = Literal["q8_0", "q5_0", "q4_0"]
+"""Types that can be computed without calibration, from the one that loses least to the one that loses most.
+
+Q4_1, which also stores a block's least value, is left out, and Q5_1 with it: its weights are nearer, but the default run's
+student lost more with it than with Q4_0, which is smaller and runs faster (benchmarks/LOG.md)."""
 _VOCABULARY = ("token_embd.weight", "output.weight")
 _ALWAYS_WHOLE = ("position_embd.weight",)
 _WHOLE = "bf16"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leanpipe.compression.formats import BITSANDBYTES, GGUF
 from leanpipe.core.stage import Summary
 from leanpipe.evaluation.compare import comparison, to_markdown
 from leanpipe.evaluation.generate import Generation
@@ -34,7 +35,7 @@ def model_card(
         _answers(generations),
         f"## Where it comes from\n\n{_lineage(teacher, corpus, stages)}\n",
         _LIMITS,
-        _USE.format(name=name),
+        (_USE_GGUF if label in GGUF else _USE).format(name=name),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -43,7 +44,7 @@ def _front_matter(name: str, label: str, teacher: str) -> str:
     import yaml
 
     facts: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "gguf" if label in GGUF else "transformers",
         "pipeline_tag": "text-generation",
         "model_name": name,
     }
@@ -51,7 +52,8 @@ def _front_matter(name: str, label: str, teacher: str) -> str:
         "leanpipe",
         "distillation",
         "lora",
-        *(["bitsandbytes"] if label in ("int8", "nf4") else []),
+        *(["bitsandbytes"] if label in BITSANDBYTES else []),
+        *(["gguf"] if label in GGUF else []),
     ]
     if _HUB_ID.fullmatch(teacher):
         facts["base_model"] = teacher
@@ -106,4 +108,14 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0], skip_spec
 ```
 
 Or `leanpipe serve`, and any OpenAI client with the model name `{name}`.
+"""
+
+_USE_GGUF = """## How to use it
+
+`leanpipe serve`, and any OpenAI client with the model name `{name}`. `model.gguf` alone, which has the tokenizer and the chat
+template within it, is read by llama.cpp and whatever is built on it:
+
+```sh
+llama-server --model PATH/model.gguf
+```
 """

@@ -54,7 +54,7 @@ def measure_served(folder: Path, tokenizer: "PreTrainedTokenizerBase", work: Wor
     text = _text(tokenizer, work.text_tokens)
     asked = max(encode_prompt(tokenizer, prompt).shape[1] for prompt in work.prompts) + work.max_new_tokens
     longest = max(asked, len(work.text_tokens) + work.decode_tokens + 1) + _SPARE
-    with running_server(folder, port=_free_port(), measured=longest) as (url, process):
+    with running_server(folder, port=free_port(), measured=longest) as (url, process):
         speed = _speed(url, tokenizer, text, work)
         generations = [_generation(url, tokenizer, prompt, work.max_new_tokens) for prompt in work.prompts]
         before = _get(f"{url}/health")["memory_before_model"]
@@ -136,7 +136,8 @@ def _text(tokenizer: "PreTrainedTokenizerBase", tokens: Sequence[int]) -> str:
     return str(tokenizer.decode(kept))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port of this machine on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

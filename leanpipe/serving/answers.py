@@ -22,9 +22,12 @@ def finish(answer: dict[str, Any], request: Request) -> dict[str, Any]:
 
 
 async def finish_stream(
-    parts: AsyncIterable[str | bytes | memoryview], request: Request
+    parts: AsyncIterable[str | bytes | memoryview | dict[str, Any]], request: Request
 ) -> AsyncIterator[str]:
-    """Cut a stream of server-sent events where it was to stop, and end it with the count of tokens if asked and [DONE]."""
+    """Cut a stream of events where it was to stop, and end it with the count of tokens if asked and [DONE].
+
+    Its parts are server-sent events, or what they hold.
+    """
     text, counted = Stopping(request.stops), None
     async for part in parts:
         for event in _events(part):
@@ -43,7 +46,10 @@ def from_event(event: dict[str, Any]) -> str:
     return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
 
 
-def _events(part: str | bytes | memoryview) -> Iterator[dict[str, Any]]:
+def _events(part: str | bytes | memoryview | dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        yield part
+        return
     for line in (part if isinstance(part, str) else bytes(part).decode()).split("\n\n"):
         if line.startswith("data: {"):
             yield json.loads(line.removeprefix("data: "))

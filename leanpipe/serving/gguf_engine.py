@@ -55,8 +55,8 @@ class GgufEngine:
         done = await (await self._begin(request, lambda: self._engine.complete(fields)))
         return JSONResponse(answers.finish(self._shaped(done, request, _id(request)), request))
 
-    async def _events(self, request: requests.Request) -> AsyncIterator[str]:
-        """The answer as server-sent events. llama.cpp is stopped when nobody listens any more."""
+    async def _events(self, request: requests.Request) -> AsyncIterator[dict[str, Any]]:
+        """The answer as events, part by part. llama.cpp is stopped when nobody listens any more."""
         loop, parts = asyncio.get_running_loop(), asyncio.Queue[Part | BaseException | None]()
         gone, name, fields = threading.Event(), _id(request), self._fields(request)
 
@@ -77,7 +77,7 @@ class GgufEngine:
             while (part := await parts.get()) is not None:
                 if isinstance(part, BaseException):
                     raise part
-                yield answers.from_event(self._shaped(part, request, name))
+                yield self._shaped(part, request, name)
         finally:
             gone.set()
 

@@ -94,7 +94,7 @@ def test_llama_cpp_predicts_what_the_model_does(family, tmp_path):
     assert (actual.argmax(-1) == expected.argmax(-1)).float().mean() > 0.85
 
 
-@pytest.mark.parametrize("layers", ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+@pytest.mark.parametrize("layers", ["q8_0", "q5_0", "q4_0"])
 @pytest.mark.parametrize(("hidden", "neurons"), [(64, 128), (96, 100), (48, 40)])
 def test_what_is_stored_is_known_before(layers, hidden, neurons, tmp_path):
     """To the byte, and tensor by tensor: rows of 100 or 48 are no multiple of 32, and stay in 16 bits."""

@@ -44,14 +44,14 @@ def test_picture(tmp_path):
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def card(teacher):
+def card(teacher, label="nf4"):
     return model_card(
         name="leanpipe",
-        label="nf4",
+        label=label,
         teacher=teacher,
         corpus="a folder of letters",
         stages={"clean": "aaa", "quantize": "bbb"},
-        rows=ROWS,
+        rows=ROWS | {"q4_0": ROWS["nf4"]},
         reason="it is the smallest.",
         generations=[Generation("What is a river?", "Water.", 2, True)],
     )
@@ -75,3 +75,11 @@ def test_card_says_where_the_model_comes_from_and_what_it_does():
 
 def test_card_of_a_local_teacher_names_no_hub_model():
     assert "base_model" not in yaml.safe_load(card("/models/teacher").split("---")[1])
+
+
+def test_card_says_what_reads_the_model():
+    """transformers' code for what transformers reads, and llama.cpp's for a GGUF file."""
+    text = card("/models/teacher", "q4_0")
+    assert "gguf" in yaml.safe_load(text.split("---")[1])["tags"]
+    assert "model.gguf" in text and "from_pretrained" not in text
+    assert "from_pretrained" in card("/models/teacher")

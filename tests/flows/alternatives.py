@@ -334,7 +334,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
     "describe_model": {"depth": to(1, 3)},
     "quantize": {
         "formats": to(("nf4",), ("int8",), ("q5_0",)),
-        "embeddings": to("q5_1", "q5_0", "q4_1", "q4_0", formats=("q4_0",)),
+        "embeddings": to("q5_0", "q4_0", formats=("q4_0",)),
         "double_quantization": to(False, formats=("nf4",)),
         "outlier_threshold": to(0.5, formats=("int8",)),
         "keep": to(("down_proj",), ("nothing",), refused={("nothing",): "no linear layer"}),

@@ -79,7 +79,7 @@ def test_a_file_that_changes_nothing_is_said_to(tmp_path: Path):
         ("leanpipe run ", list(SETTINGS)),
         ("leanpipe config pre", ["prepare-corpus", "pretrain"]),
         ("leanpipe run --student", ["--student-size"]),
-        ("leanpipe run --quantize-formats q5", ["q5_1", "q5_0"]),
+        ("leanpipe run --quantize-formats q", ["q8_0", "q5_0", "q4_0"]),
         ("leanpipe run --teacher t", ["tiny", "text.gguf"]),
         ("leanpipe run --corpus folder/d", ["folder/deep/"]),
     ],
