@@ -1,5 +1,6 @@
 """A GGUF file opened to be checked: whatever is wrong with it is one sentence."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,19 @@ if TYPE_CHECKING:
 
 def read_gguf(folder: Path) -> "GGUFReader":
     """Open the GGUF file in a model folder. Raises UserError if it is damaged."""
-    from gguf import GGUFReader
-
+    file = folder / GGUF_FILE
     try:
-        return GGUFReader(folder / GGUF_FILE)
+        state = file.stat()
+        return _read(file, state.st_mtime_ns, state.st_size)
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise UserError(
-            f"{folder / GGUF_FILE} cannot be read as GGUF ({error}): the file is damaged or cut short; make it again"
+            f"{file} cannot be read as GGUF ({error}): the file is damaged or cut short; make it again"
         ) from error
+
+
+# Several checks read it one after the other, and reading a vocabulary takes seconds.
+@functools.lru_cache(1)
+def _read(file: Path, changed: int, size: int) -> "GGUFReader":
+    from gguf import GGUFReader
+
+    return GGUFReader(file)
