@@ -76,7 +76,7 @@ class InspectInputs:
 
 
 @stage(
-    version=2,
+    version=3,
     pages=(Page("inspection.md", "inspection", "What cleaning would drop of a sample, and why"),),
 )
 def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Report) -> Summary:

@@ -163,7 +163,7 @@ def test_rows_have_as_many_cells_as_there_are_columns(inspection: Inspection):
 
 
 def test_nothing_to_read_is_one_sentence(tmp_path: Path):
-    texts = {"a.txt": "\x01\x02\x00\x05" * 100, "b.txt": "", "c.dat": "text"}
+    texts = {"a.txt": "\x01\x02\x00\x05" * 100, "b.txt": "", "c.py": "text"}
     with pytest.raises(
         UserError, match=r"no document could be read from the 2 files of the corpus \(.*check the files"
     ):

@@ -7,14 +7,17 @@ from leanpipe.corpus.sources.read_log import ReadLog
 
 # Endings that programs give to files whatever is in them.
 _SAYING_NOTHING = frozenset((".data", ".dat", ".raw", ".dump", ".export", ".out", ".part", ".download"))
-_NUMBERED = re.compile(r"\.\d{3,}|\.\w*[^\w.].*|\.\w{17,}")  # parts of a file, names of mails in a folder of mails
+_NUMBERED = re.compile(
+    r"\.\d{3,}|\.\w*[^\w.].*|\.\w{17,}"
+)  # parts of a file, names of mails in a folder of mails
 _MAIL_HEADERS = frozenset(
     b"from to subject date message-id received return-path mime-version delivered-to reply-to".split()
 )
 _HEADERS = re.compile(rb"(?:([!-9;-~]+):.*\r?\n(?:[ \t].*\r?\n)*)+\r?\n")
 _HEADER = re.compile(rb"^([!-9;-~]+):", re.MULTILINE)
 _HTML = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*|<!--(?:(?!-->).)*-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+    rb"\s*(?:<\?xml[^>]*>\s*|<!--(?:(?!-->).)*-->\s*)*<(?:!doctype\s+html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
 )
 _JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*(?:\{\s*"|"))')
 _MAILBOX = re.compile(rb"From \S+.*\r?\n[!-9;-~]+:")

@@ -30,7 +30,9 @@ def test_the_text_of_a_page_is_found_behind_an_element_that_closes_itself(head: 
 
 @pytest.mark.parametrize("element", ["textarea", "iframe", "xmp"])
 def test_the_text_behind_an_empty_field_is_no_markup(element: str):
-    page = f"{XML}<head><title>T</title></head><body><{element}/><p>{TEXT}</p><p>Next. {TEXT}</p></body></html>"
+    page = (
+        f"{XML}<head><title>T</title></head><body><{element}/><p>{TEXT}</p><p>Next. {TEXT}</p></body></html>"
+    )
     assert "<" not in extract_main_text(page, ExtractConfig()).text
 
 

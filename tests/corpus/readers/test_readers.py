@@ -57,7 +57,10 @@ def test_every_format_plain_and_packed(tmp_path: Path, ending: str, packing: str
 
 NAMELESS = {
     "text": (b"plain", ["plain"]),
-    "html": (b"<!-- saved -->\n<!DOCTYPE html>\n<p>page</p>", ["<!-- saved -->\n<!DOCTYPE html>\n<p>page</p>"]),
+    "html": (
+        b"<!-- saved -->\n<!DOCTYPE html>\n<p>page</p>",
+        ["<!-- saved -->\n<!DOCTYPE html>\n<p>page</p>"],
+    ),
     "jsonl": FORMATS[".jsonl"],
     "json": (b'[\n {"text": "one"},\n {"text": "two"}\n]', ["one", "two"]),
     "csv": FORMATS[".csv"],

@@ -155,10 +155,7 @@ FORWARD = b"Content-Type: message/rfc822\n"
         multipart(b"mixed", *(FORWARD + b"Content-Disposition: attachment\n\n" + one for one in INNER)),
         multipart(
             b"mixed",
-            *(
-                FORWARD + b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(one)
-                for one in INNER
-            ),
+            *(FORWARD + b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(one) for one in INNER),
         ),
         multipart(b"digest", *(b"\n" + one for one in INNER)),
         multipart(b"digest", *INNER),  # without the empty line that stands for no headers
