@@ -9,7 +9,25 @@ _RAW = re.compile(
 )
 _ANY = re.compile(r"<([A-Za-z][\w.:-]*)" + _ATTRIBUTES)
 _VOID = frozenset(
-    "area base basefont br col embed frame hr img input keygen link meta param source track wbr".split()
+    [
+        "area",
+        "base",
+        "basefont",
+        "br",
+        "col",
+        "embed",
+        "frame",
+        "hr",
+        "img",
+        "input",
+        "keygen",
+        "link",
+        "meta",
+        "param",
+        "source",
+        "track",
+        "wbr",
+    ]
 )
 _IS_XML = re.compile(r"\ufeff?\s*<\?xml\s", re.IGNORECASE)
 

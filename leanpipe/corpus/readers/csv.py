@@ -141,8 +141,9 @@ class _Table:
             self._check(row)
         except csv.Error:
             self._feed.go_back()
-            if (row := self._with_backslashes()) is None:
-                raise
+            if row_with_backslashes := self._with_backslashes():
+                return row_with_backslashes
+            raise
         return row
 
     def _check(self, row: list[str]) -> None:

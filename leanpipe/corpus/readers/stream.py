@@ -38,7 +38,7 @@ class Piece(NamedTuple):
 
 
 @contextmanager
-def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[io.BufferedReader]:
+def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Any]:
     """Open the unpacked bytes of a file. `log.bytes_read` follows how far into the file on disk they are.
 
     How a file begins tells whether it is packed, whatever its name says: programs that fetch files unpack them, or do not.
@@ -46,12 +46,13 @@ def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[i
     """
     with open_file(file) as raw:
         counted = CountingStream(raw, log)
-        stream, packings = io.BufferedReader(counted, _BUFFER), 0
+        stream: Any = io.BufferedReader(counted, _BUFFER)
+        packings = 0
         while codec := compression_of(stream.peek(_MAGIC_BYTES)):
             packings += 1
             if packings > _MOST_PACKINGS:
                 raise BadFile("damaged archive", f"it is packed more than {_MOST_PACKINGS} times")
-            unpacked: io.RawIOBase = DecompressedStream(stream, codec, config, counted)
+            unpacked: Any = DecompressedStream(stream, codec, config, counted)
             if packings == 1 and file.kind in _RECORDS:
                 unpacked = RestartedStream(unpacked, partial(open_file, file), partial(_note, file, log))
             stream = io.BufferedReader(unpacked, _BUFFER)
