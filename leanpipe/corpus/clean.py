@@ -34,6 +34,7 @@ from leanpipe.corpus.passes.execution import check_execution, run_tasks, worker_
 from leanpipe.corpus.passes.per_document import PerDocumentPass, make_shards
 from leanpipe.corpus.passes.publish import BaseCorpus, RunFolders, publish_result, write_skipped
 from leanpipe.corpus.report.corpus_report import write_corpus_report
+from leanpipe.corpus.report.data_card import balance
 from leanpipe.corpus.report.stats import CorpusStats, compute_corpus_stats
 from leanpipe.corpus.rules import GROUPS, RESCUED, UNSURE
 from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
@@ -101,6 +102,8 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
     roots = [file_index.reference for file_index in file_indexes]
     stats = write_corpus_report(out / "report", out, config.model_dump(mode="json"), roots)
     _warn_of_skipped(stats)
+    if stats.unaccounted or stats.lost:
+        logger.error(balance(stats).replace("**", ""))
     if stayed := stats.counted.get(STAYED):
         logger.warning(
             "%d documents would be held out by these shares, but models learned from them under an earlier split: they stay, "
@@ -214,6 +217,8 @@ def _warn_of_skipped(stats: CorpusStats) -> None:
 def _summary(stats: CorpusStats, new: int) -> Summary:
     groups = stats.groups()
     return {
+        "records_in": stats.records,
+        "records_unaccounted": abs(stats.unaccounted),
         "documents_in": stats.documents,
         "documents_kept": stats.kept,
         "documents_dropped": stats.dropped,

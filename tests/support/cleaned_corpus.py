@@ -51,6 +51,7 @@ def write_cleaned(
             table.write({"source": source, "reason": reason, "detail": detail})
     reasons = Counter(reason for _, reason, _ in skipped)
     counts = {"redacted": redacted or {}, "counted": {}, "skipped_by_reason": reasons}
+    counts |= {"met": {"records": len(rows) + reasons.total(), "documents": len(rows)}, "unaccounted": {}}
     (folder / COUNTS).write_text(json.dumps(counts))
     return folder
 

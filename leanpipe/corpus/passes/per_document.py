@@ -99,6 +99,8 @@ def read_shard(
                 "skipped": log.skipped,
                 "skipped_by_reason": log.skipped_by_reason,
                 "repaired": log.repaired,
+                "met": {"records": log.records, "documents": log.documents},
+                "unaccounted": log.unaccounted,
                 "counted": log.counters + writers.counted,
                 "redacted": redacted,
             }

@@ -115,12 +115,15 @@ def publish_result(
 def write_skipped(out: Path, file_indexes: Sequence[FileIndex]) -> None:
     """Write `skipped.parquet`, the files passed over and what in others could not be read, and `counts.json`.
 
-    The latter says how many of them for which reason, and all else that was counted while reading.
+    The latter says how many of them for which reason, how many records the readers came upon, and all else that was
+    counted while reading.
     """
-    counts = {kind: _sum(out, kind) for kind in ("redacted", "counted", "skipped_by_reason")}
-    counts["skipped_by_reason"].update(
-        one.reason for file_index in file_indexes for one in file_index.skipped
-    )
+    counts = {
+        kind: _sum(out, kind) for kind in ("redacted", "counted", "skipped_by_reason", "met", "unaccounted")
+    }
+    passed_over = Counter(one.reason for file_index in file_indexes for one in file_index.skipped)
+    counts["skipped_by_reason"].update(passed_over)
+    counts["met"]["records"] += passed_over.total()
     (out / COUNTS).write_text(json.dumps(counts, sort_keys=True))
     with TableWriter(out / "skipped.parquet", SKIPPED) as table:
         for rows in (

@@ -41,7 +41,7 @@ class _Feed:
     def __init__(self, stream: Any, encoding: str | None, limit: int):
         self._lines = read_lines(stream, limit)
         self._encoding, self._limit = encoding, limit
-        self._again = io.BytesIO()  # what is read once more, before the stream
+        self._again: io.BytesIO | None = None  # what is read once more, before the stream
         self._too_long = False  # whether the line after that is too long
         self._row = bytearray()
         self._first = 0  # bytes of the row's first line
@@ -69,8 +69,10 @@ class _Feed:
 
     def _next_line(self) -> bytes | None:
         """The next line; None if it is too long."""
-        if line := self._again.readline():
-            return line
+        if self._again:
+            if line := self._again.readline():
+                return line
+            self._again = None
         if self._too_long:
             self._too_long = False
             return None
@@ -90,7 +92,7 @@ class _Feed:
         self._fed_again += again
         if not again:
             return
-        if self._from_stream:  # so nothing is left of what was read before
+        if self._from_stream or not self._again:  # so nothing is left of what was read before
             self._again = io.BytesIO(bytes(self._row[self._first :]))
         else:
             self._again.seek(-again, io.SEEK_CUR)
@@ -141,8 +143,9 @@ class _Table:
             self._check(row)
         except csv.Error:
             self._feed.go_back()
-            if (row := self._with_backslashes()) is None:
-                raise
+            if row_with_backslashes := self._with_backslashes():
+                return row_with_backslashes
+            raise
         return row
 
     def _check(self, row: list[str]) -> None:

@@ -43,8 +43,9 @@ class _Rows:
                     row, careless = _parse(line, self._encoding)
                 except (ValueError, RecursionError) as error:
                     self._log.skip(self._source, "line is not JSON", error, number)
-                else:
-                    yield from self._piece(_text(row, self._config.text_columns), number, careless)
+                    continue
+                if piece := self._piece(_text(row, self._config.text_columns), number, careless):
+                    yield piece
 
     def of_lists(self, scanner: JsonScanner) -> Iterator[Piece]:
         """Read the rows of lists; a position is a row's number."""
@@ -68,21 +69,23 @@ class _Rows:
                 else:
                     is_text = isinstance(one, str) and (row.listed or one is not value)
                     text = one if is_text else _text(one, columns)
-                    yield from self._piece(text, position, careless)
+                    if piece := self._piece(text, position, careless):
+                        yield piece
                 position += 1
 
-    def _piece(self, text: str | None, position: int, careless: bool) -> Iterator[Piece]:
+    def _piece(self, text: str | None, position: int, careless: bool) -> Piece | None:
+        """The document; None, and a note in the log, if the row holds no text."""
         if text is None:
             self._log.skip(self._source, "no text column", self._none, position)
-            return
+            return None
         if careless:
             self._log.repair(f"{self._source}#{position}")
             text = text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
-        yield Piece(text, position)
+        return Piece(text, position)
 
 
 def _text(row: Any, columns: tuple[str, ...]) -> str | None:
-    return first_text(row[name] for name in columns if name in row) if isinstance(row, dict) else None
+    return first_text(map(row.get, columns)) if isinstance(row, dict) else None
 
 
 def _is_lines(head: bytes, columns: tuple[str, ...]) -> bool:

@@ -39,7 +39,8 @@ def _read(raw: Any, file: SourceFile, log: ReadLog, config: ReadConfig) -> Itera
             try:
                 for cells, read in groups.rows_of(number):
                     log.begin()
-                    yield from _piece(cells, position, file, log, config)
+                    if piece := _piece(cells, position, file, log, config):
+                        yield piece
                     position += 1
                     if read:
                         log.bytes_read = before + file.size * min(position, total) // total
@@ -67,7 +68,8 @@ class _Groups:
                 # The names of columns need not be in the order that was asked for.
                 last = batch.num_rows - 1
                 cells = zip(*(batch.column(name) for name in self._columns), strict=True)
-                yield from ((row, place == last) for place, row in enumerate(cells))
+                for place, row in enumerate(cells):
+                    yield row, place == last
 
     def _batches(self, number: int) -> Iterator[Any]:
         """Some rows at a time. Raises BadFile if all that was read unfolds to more than `limit` bytes."""
@@ -86,7 +88,7 @@ class _Groups:
 
 def _piece(
     cells: tuple[Any, ...], position: int, file: SourceFile, log: ReadLog, config: ReadConfig
-) -> Iterator[Piece]:
+) -> Piece | None:
     """The text of the first cell that holds any."""
     empty, fault = None, "no text in the row"
     for buffer in map(_buffer, cells):
@@ -95,7 +97,8 @@ def _piece(
         if len(buffer) > config.max_document_bytes:
             empty, fault = None, TOO_LONG
             break
-        if is_binary(data := buffer.to_pybytes()):
+        data = buffer.to_pybytes()
+        if b"\0" in data and is_binary(data):
             fault = "binary, not text"
             continue
         # A damaged or careless file may hold bytes that are no UTF-8, and a column of bytes any encoding.
@@ -103,13 +106,12 @@ def _piece(
         if decoded.text and not decoded.text.isspace():
             if decoded.repaired:
                 log.repair(f"{file.source}#{position}")
-            yield Piece(decoded.text, position)
-            return
+            return Piece(decoded.text, position)
         empty = decoded.text if empty is None else empty
     if empty is None:
         log.skip(file.source, fault, position=position)
-    else:
-        yield Piece(empty, position)
+        return None
+    return Piece(empty, position)
 
 
 def _buffer(cell: Any) -> Any:

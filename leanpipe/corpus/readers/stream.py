@@ -38,7 +38,7 @@ class Piece(NamedTuple):
 
 
 @contextmanager
-def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[io.BufferedReader]:
+def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[Any]:
     """Open the unpacked bytes of a file. `log.bytes_read` follows how far into the file on disk they are.
 
     How a file begins tells whether it is packed, whatever its name says: programs that fetch files unpack them, or do not.
@@ -46,18 +46,29 @@ def open_bytes(file: SourceFile, log: ReadLog, config: ReadConfig) -> Iterator[i
     """
     with open_file(file) as raw:
         counted = CountingStream(raw, log)
-        stream, packings = io.BufferedReader(counted, _BUFFER), 0
-        while codec := compression_of(stream.peek(_MAGIC_BYTES)):
+        stream: Any = io.BufferedReader(counted, _BUFFER)
+        packings, codec = 0, compression_of(_first_bytes(raw, stream))
+        while codec:
             packings += 1
             if packings > _MOST_PACKINGS:
                 raise BadFile("damaged archive", f"it is packed more than {_MOST_PACKINGS} times")
-            unpacked: io.RawIOBase = DecompressedStream(stream, codec, config, counted)
+            unpacked: Any = DecompressedStream(stream, codec, config, counted)
             if packings == 1 and file.kind in _RECORDS:
                 unpacked = RestartedStream(unpacked, partial(open_file, file), partial(_note, file, log))
             stream = io.BufferedReader(unpacked, _BUFFER)
+            codec = compression_of(stream.peek(_MAGIC_BYTES))
         if file.compression and not packings and is_binary(stream.peek(SAMPLE)):
             raise BadFile("damaged archive", f"it does not begin as a {file.compression} file does")
         yield stream
+
+
+def _first_bytes(raw: IO[bytes], stream: io.BufferedReader) -> bytes:
+    """The beginning of a file. One on this disk is looked at by itself, for a filled buffer would be copied once more."""
+    if isinstance(raw, io.FileIO):
+        head = raw.read(_MAGIC_BYTES)
+        raw.seek(0)
+        return head
+    return stream.peek(_MAGIC_BYTES)
 
 
 def _note(file: SourceFile, log: ReadLog, error: BadFile) -> None:

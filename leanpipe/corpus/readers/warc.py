@@ -65,7 +65,8 @@ class _Rewound:
 
     def readline(self) -> bytes:
         """Read a line, or its first 64 KB."""
-        return self._again.readline(_MAX_HEADERS) or self._stream.readline(_MAX_HEADERS)
+        line = self._again.readline(_MAX_HEADERS)
+        return line if line.endswith(b"\n") else line + self._stream.readline(_MAX_HEADERS)
 
     def read(self, size: int) -> bytes:
         """Read so many bytes, fewer at the end of the file."""

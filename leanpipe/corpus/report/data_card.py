@@ -13,6 +13,7 @@ from leanpipe.corpus.rule_names import format_rounded, format_value, is_numeric_
 from leanpipe.corpus.split import SPLITS
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_PLACES = 5  # most places that are named where records were lost
 _LANGUAGES = 20  # most of them in the card; all are in languages.csv
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 
@@ -98,7 +99,23 @@ def _opening(stats: CorpusStats) -> str:
     return (
         f"{stats.documents:,} documents were read. {stats.kept:,} ({_share(stats.kept, stats.documents)}) were kept, "
         f"{stats.dropped:,} dropped for the reasons below, each with its row in `account/`. "
-        f"{sum(stats.skipped.values()):,} files or lines could not be read."
+        f"{sum(stats.skipped.values()):,} files, or records in them, were not read.\n\n{balance(stats)}"
+    )
+
+
+def balance(stats: CorpusStats) -> str:
+    """Say whether all that came in was kept, dropped or skipped, and if not, how many are missing and where."""
+    skipped = stats.skipped.total()
+    if not stats.unaccounted and not stats.lost:
+        return f"In = kept + dropped + skipped: {stats.records:,} = {stats.kept:,} + {stats.dropped:,} + {skipped:,}."
+    lost = stats.unaccounted
+    where = "; ".join(
+        f"{markdown.plain(name)}: {number:,}" for name, number in list(stats.lost.items())[:_PLACES]
+    )
+    return (
+        f"**In = kept + dropped + skipped does not hold**: {stats.records:,} records came in, {stats.kept:,} were kept, "
+        f"{stats.dropped:,} dropped and {skipped:,} skipped, so {abs(lost):,} are {'missing' if lost >= 0 else 'too many'} "
+        f"({where or 'it is not known where'}). This is a mistake of leanpipe, not of the files."
     )
 
 

@@ -55,6 +55,10 @@ class SplitStats:
 class CorpusStats:
     """Everything that a person is told about a cleaned corpus."""
 
+    records: int = 0
+    """Files passed over, and lines, rows, mails, pages and whole files that the readers came upon."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """By file, or by the step after reading, how many of them are nowhere to be found: a mistake of ours."""
     documents: int = 0
     kept: int = 0
     rules: dict[str, RuleStats] = field(default_factory=dict)
@@ -88,6 +92,11 @@ class CorpusStats:
         """Count the documents that any rule dropped."""
         return sum(rule.documents for rule in self.rules.values())
 
+    @property
+    def unaccounted(self) -> int:
+        """Count the records that were neither kept nor dropped nor skipped; negative if there are more than came in."""
+        return self.records - self.kept - self.dropped - self.skipped.total()
+
     def groups(self) -> Counter[str]:
         """Count documents dropped by what their rule's name begins with."""
         groups: Counter[str] = Counter()
@@ -113,6 +122,9 @@ def compute_corpus_stats(documents: Path) -> CorpusStats:
     counts = json.loads((documents / COUNTS).read_text())
     stats.redacted, stats.counted = counts["redacted"], counts["counted"]
     stats.skipped = Counter(counts["skipped_by_reason"])
+    stats.records, stats.lost = counts["met"].get("records", 0), counts["unaccounted"]
+    if between := counts["met"].get("documents", 0) - stats.documents:
+        stats.lost["between reading and the account"] = between
     return stats
 
 

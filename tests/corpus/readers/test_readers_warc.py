@@ -151,6 +151,7 @@ def test_a_bad_record_does_not_take_the_next_with_it(tmp_path: Path, bad: bytes,
     "bad",
     [
         b"rubbish\r\n" * 100,
+        *(b"r" * length + b"\r\n" for length in range(1, 20)),
         record(b"response", b"", b"X: " + b"y" * 100_000),
         record(b"response", b"12345", length=-5),
         record(b"response", b"12345", length=3),
