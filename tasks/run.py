@@ -23,7 +23,7 @@ from leanpipe.processes.fork_client import ForkServer, StageDied
 from leanpipe.processes.run_stage import run_stage
 from tasks.attempt import attempt
 from tasks.figures import headline
-from tasks.tracking.about import about_run
+from tasks.tracking.about import description, note, started_by
 from tasks.tracking.pages import pages_of_a_run, show_pages
 from tasks.tracking.progress import PrefectProgress, TerminalProgress, say
 from tasks.tracking.runs import Tracking
@@ -45,7 +45,11 @@ _imports = Thread(target=import_for_plans, name="imports", daemon=True)
 class Run:
     """What the tasks of one flow run share."""
 
-    def __init__(self, home: Home, tracking: Tracking, mlflow_run: str):
+    def __init__(
+        self, home: Home, tracking: Tracking, mlflow_run: str, started: Mapping[str, str] | None = None
+    ):
+        """`started` is who started it and how, which the run of each stage says too."""
+        self.started = started or {}
         self.home = home
         self.store = Store(home.store)
         self.tracking = tracking
@@ -85,7 +89,6 @@ class Run:
         self.results[label] = artifact
         how = "found in the store" if cached else f"done in {artifact.seconds:.1f} s"
         log.info("%s: %s: %s", label, how, headline(artifact.summary))
-        self.tracking.headline(self.mlflow_run, label, artifact)
         if cached and artifact.key:
             self.tracking.log_origin(self.mlflow_run, label, artifact.key)
         if stage.dataset:
@@ -127,8 +130,13 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
             with pages_of_a_run(), tracking.run(called, tags, settings, key) as run_id:
                 page = str(flow_run.ui_url or "")
                 links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
-                tracking.log_figures(run_id, {"prefect.flow": name, **links, **about_run(name)})
-                yield Run(home, tracking, run_id)
+                started = started_by(name)
+                tracking.log_figures(run_id, {"prefect.flow": name, **links, **started, **description()})
+                run = Run(home, tracking, run_id, started)
+                try:
+                    yield run
+                finally:  # all at once: MLflow shows first what it was told first, and that is not what was made first
+                    tracking.log_compared(run_id, run.results)
         finally:
             fork_server.stop()
 
@@ -161,14 +169,15 @@ def _stage_task(
     terminal = TerminalProgress(label)
     with run.tracking.stage_run(run.mlflow_run, label, key, flatten(config)) as stage_run:
         log.info("%s: begun", label)
+        run.tracking.log_figures(stage_run, {**run.started, **note(stage.purpose)})
         try:
             report = MultiReport([run.tracking.report(stage_run), PrefectProgress(label), terminal])
             artifact = run.compute_untracked(stage, config, inputs, report)
         finally:
             terminal.close()
-        run.tracking.log_figures(
-            stage_run, artifact.summary | {"seconds": artifact.seconds, "path": str(artifact.path)}
-        )
+        taken = {"seconds": artifact.seconds, "path": str(artifact.path)}
+        made = f"Made in {artifact.seconds:,.1f} s: {headline(artifact.summary)}."
+        run.tracking.log_figures(stage_run, artifact.summary | taken | note(stage.purpose, made))
         run.tracking.log_inputs(stage_run, dict(_named(inputs)))
         run.tracking.log_files(stage_run, artifact.path / REPORT, REPORT)
     return artifact

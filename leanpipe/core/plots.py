@@ -96,7 +96,7 @@ def label_point(axes: "Axes", x: float, y: float, name: str, color: str = "black
     """Name a point, in its color. Where the name goes is decided when all is drawn, by `_place_labels`."""
     line = {"arrowstyle": "-", "color": "grey", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
     text = name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
-    look = {"color": color, "arrowprops": line, "gid": _POINT_LABEL}
+    look: dict[str, Any] = {"color": color, "arrowprops": line, "gid": _POINT_LABEL}
     label = axes.annotate(text, (x, y), xytext=(0, 0), textcoords="offset points", **look)
     label.set_in_layout(False)  # it stays within the frame
 
@@ -121,20 +121,23 @@ def _labels(axes: "Axes") -> "list[Annotation]":
 
 def _place(label: "Annotation", frame: "Bbox", taken: "list[Bbox]", renderer: "RendererBase") -> "Bbox":
     """Move the label, and return the room that it takes."""
-    places = []
+    places: list[tuple[float, int, dict[str, Any], Bbox]] = []
     for distance, (right, up) in product(_DISTANCES, _SIDES):
-        label.set_position((right * distance, up * distance))
-        label.set_horizontalalignment({1: "left", 0: "center", -1: "right"}[right])
-        label.set_verticalalignment({1: "bottom", 0: "center", -1: "top"}[up])
+        place: dict[str, Any] = {
+            "position": (right * distance, up * distance),
+            "horizontalalignment": {1: "left", 0: "center", -1: "right"}[right],
+            "verticalalignment": {1: "bottom", 0: "center", -1: "top"}[up],
+        }
+        label.set(**place)
         room = text_box(label, renderer)
         covered = _outside(room, frame) + sum(_shared(room, other) for other in taken)
-        places.append((covered, len(places), label.get_position(), label.get_ha(), label.get_va(), room))
+        places.append((covered, len(places), place, room))
         if not covered:
             break
-    _, _, position, across, upright, room = min(places, key=lambda place: place[:2])
-    label.set(position=position, horizontalalignment=across, verticalalignment=upright)
+    _, _, place, room = min(places, key=lambda one: one[:2])
+    label.set(**place)
     if label.arrow_patch:
-        label.arrow_patch.set_visible(max(map(abs, position)) >= _JOINED)
+        label.arrow_patch.set_visible(max(map(abs, place["position"])) >= _JOINED)
     return room
 
 

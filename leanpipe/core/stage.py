@@ -24,6 +24,9 @@ from leanpipe.core.store import REPORT, Artifact, Manifest, Store
 Summary = dict[str, Any]
 """A stage's headline figures, by name: numbers and short texts."""
 
+NOT_COMPARED = ""
+"""The group of a figure by which nobody compares runs: it says only what went in, or what another figure says too."""
+
 Inputs = Mapping[str, Artifact | Sequence[Artifact]]
 
 Runner = Callable[["Stage", StageConfig, Inputs], Artifact]
@@ -92,6 +95,8 @@ class Stage:
     """What a person should be shown."""
     dataset: Dataset | None = None
     """For a result that is listed among the data sets of a run."""
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The group in which runs are compared by a headline figure, where that is not the group of all others."""
 
     def uses(self, role: str) -> Uses:
         """What comes of the documents in the input `role`."""
@@ -100,6 +105,11 @@ class Stage:
     @property
     def name(self) -> str:
         return self.function.__name__
+
+    @property
+    def purpose(self) -> str:
+        """What the stage does: the first line of its docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     @property
     def address(self) -> str:
@@ -175,6 +185,7 @@ def stage(
     reads: Mapping[str, Uses] | None = None,
     pages: tuple[Page, ...] = (),
     dataset: Dataset | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Summary]], Stage]:
     """Make a stage of a function. One that `uses_device` runs alone on it and in a process of its own.
 
@@ -198,6 +209,7 @@ def stage(
             reads or {},
             pages,
             dataset,
+            groups or {},
         )
         _STAGES[made.name] = made
         return made

@@ -19,7 +19,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, ExpectedInputs, without_device
 from leanpipe.core.lineage import NOTHING
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Dataset, Page, Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Dataset, Page, Summary, stage
 from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.decontam.decontaminate import index_evaluation_sets
 from leanpipe.corpus.earlier_splits import STAYED, EarlierSplits, find_earlier_splits
@@ -91,6 +91,7 @@ def _listed_bytes(listing: Path | None) -> int:
     reads={"evaluations": NOTHING, "earlier": NOTHING},
     pages=(Page("card.md", "data-card", "What is in the corpus, what was left out and why"),),
     dataset=Dataset("documents", tuple(DOCUMENTS), rows="documents_kept"),
+    groups=dict.fromkeys(("documents_in", "files_read"), NOT_COMPARED),
 )
 def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -> Summary:
     """Write `train/`, `validation/`, `test/`, `account/`, `index/` (each a file or folder per shard) and `held.json`.

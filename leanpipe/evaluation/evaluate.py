@@ -27,7 +27,7 @@ from leanpipe.core.keys import SPEED
 from leanpipe.core.lineage import MEASURES, TESTED_ON
 from leanpipe.core.plots import NEUTRAL, picture
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT, content_digest, digest_file
 from leanpipe.engines.gguf_logits import GgufLogits
 from leanpipe.evaluation.efficiency import Speed, measure_speed
@@ -173,6 +173,11 @@ def _will_be_gguf(model: Expected) -> bool:
     check=check_evaluate,
     estimate=estimate_evaluate,
     reads={"model": MEASURES, "documents": TESTED_ON},
+    groups={
+        **dict.fromkeys(("held_out_bytes", "held_out_tokens", "held_out_documents"), NOT_COMPARED),
+        **dict.fromkeys(("parameters", "size_bytes", "peak_memory_bytes", "first_token_seconds"), "serve"),
+        **dict.fromkeys(("prefill_tokens_per_second", "decode_tokens_per_second"), "serve"),
+    },
 )
 def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: Report) -> Summary:
     """Write `evaluation.json` (every figure, each document's score), `generations.jsonl`, and pictures and answers for people.

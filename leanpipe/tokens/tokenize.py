@@ -15,7 +15,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import BYTES_PER_TOKEN, Estimate, ExpectedInputs, without_device
 from leanpipe.core.lineage import NOTHING, PREPARED_FROM
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Inputs, Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Inputs, Summary, stage
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.tables import count_documents, read_texts, split_files
 from leanpipe.models.load import load_tokenizer
@@ -119,6 +119,7 @@ def _mark_bos(inputs: Inputs) -> dict[str, str]:
     estimate=estimate_tokenize,
     base=find_base_blocks,
     reads={"documents": PREPARED_FROM, "teacher": NOTHING},
+    groups=dict.fromkeys(("documents", "vocabulary", "teacher_vocabulary"), NOT_COMPARED),
 )
 def tokenize(config: TokenizeConfig, inputs: TokenizeInputs, out: Path, report: Report) -> Summary:
     """Write `tokenizer/` and the shards of `train/` and `validation/`, one for each file of documents (see `shards`).

@@ -4,7 +4,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from mlflow.exceptions import MlflowException
@@ -74,6 +75,20 @@ def ask_aside(why: str, question: Callable[[], T]) -> T:
     if not answers:
         raise no_answer(why, "it takes the request and says nothing")
     return answers[0]
+
+
+@contextmanager
+def usable() -> Iterator[None]:
+    """Raise UserError for whatever MLflow raises over an address that is none, or a database that is damaged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"MLflow at {address()} cannot be used ({short(error)}): mend it or move it away, or set MLFLOW_TRACKING_URI "
+            "to another"
+        ) from error
 
 
 def is_away(error: BaseException | None) -> bool:

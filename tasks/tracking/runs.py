@@ -18,7 +18,8 @@ from mlflow import MlflowClient
 from leanpipe.core.home import Home
 from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Artifact
-from tasks.tracking.patience import ask, ask_aside, no_answer, patience
+from tasks.figures import compared
+from tasks.tracking.patience import ask, ask_aside, no_answer, patience, usable
 from tasks.tracking.sender import Sender, sending
 from tasks.tracking.writer import PARENT, experiment
 
@@ -35,8 +36,9 @@ class Tracking:
     """
 
     def __init__(self, home: Home):
-        self.client = MlflowClient()
-        self.experiment_id = ask_aside("the run", lambda: experiment(self.client, home))
+        with usable():
+            self.client = MlflowClient()
+            self.experiment_id = ask_aside("the run", lambda: experiment(self.client, home))
         self._home = home
         self._opened: Sender | None = None
         self._reported: dict[str, set[str]] = {}
@@ -88,13 +90,9 @@ class Tracking:
         """What a stage reports its figures to."""
         return MlflowReport(self._sender, run, self._reported.setdefault(run, set()))
 
-    def headline(self, run: str, label: str, artifact: Artifact) -> None:
-        """Show a stage's figures in the run of the whole flow, so that comparing two flows compares everything."""
-        figures = dict(artifact.summary) | {
-            "seconds": artifact.seconds,
-            "peak_memory_bytes": artifact.peak_memory,
-        }
-        self.log_figures(run, {f"{label}.{name}": value for name, value in figures.items()})
+    def log_compared(self, run: str, results: Mapping[str, Artifact]) -> None:
+        """Show the figures of the stages, by label, in the run of the whole flow, so that comparing two flows compares everything."""
+        self.log_figures(run, compared(results))
 
     def log_figures(self, run: str, figures: Mapping[str, Any]) -> None:
         """Numbers become metrics, texts become tags. A number that the stage reported by itself is not told once more."""

@@ -65,9 +65,9 @@ def test_a_second_run_finds_everything_in_the_store(first_run, servers: Servers)
 
 def test_the_student_has_learnt(first_run, servers: Servers):
     figures = parents(client(servers))[-1].data.metrics
-    assert figures["distill.bits_per_byte"] < 0.95 * figures["distill.initial_bits_per_byte"]
-    assert figures["finetune.validation_loss"] < figures["finetune.initial_validation_loss"]
-    assert figures["evaluate-q4_0.size_bytes"] < figures["evaluate-adapted.size_bytes"]
+    assert figures["train/distill/bits_per_byte"] < 0.95 * figures["train/distill/initial_bits_per_byte"]
+    assert figures["train/finetune/validation_loss"] < figures["train/finetune/initial_validation_loss"]
+    assert figures["serve/size_bytes/q4_0"] < figures["serve/size_bytes/adapted"]
 
 
 def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, servers: Servers):
@@ -82,14 +82,10 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
         assert run.data.metrics["seconds"] >= 0, label
         pictures = [file for file in files(mlflow, run.info.run_id, "report") if file.endswith(".png")]
         assert pictures, label
+        assert f"stages/seconds/{label}" in parent.data.metrics
     for label in ("distill", "finetune"):
         losses = mlflow.get_metric_history(stages[label].info.run_id, "loss")
         assert len({metric.step for metric in losses}) > 2, label
-    for label, run in stages.items():
-        headline = {
-            f"{label}.{name}" for name in run.data.metrics if name in {"bits_per_byte", "seconds", "tokens"}
-        }
-        assert headline <= set(parent.data.metrics), label
     assert parent.data.params["distill.kl_weight"] == str(smoke().distill.kl_weight)
     assert (parent.data.tags["leanpipe.preset"], parent.data.tags["leanpipe.chosen"]) == ("smoke", "nothing")
     assert {"summary.md", "size_against_quality.png"} <= set(files(mlflow, parent.info.run_id))
@@ -110,7 +106,7 @@ def test_the_documents_have_a_data_card_and_are_a_data_set(first_run, servers: S
     parent = parents(mlflow)[-1]
     given = {one.tags[0].value: one.dataset for one in parent.inputs.dataset_inputs}
     assert "mlflow_colspec" in given["documents"].schema
-    kept = parent.data.metrics["clean.documents_kept"]
+    kept = parent.data.metrics["data/clean/documents_kept"]
     assert json.loads(given["documents"].profile)["num_rows"] == kept
     assert any(
         f"{kept:.0f} (" in page and page.startswith("# Data card") for page in pages(servers, "data-card")
@@ -244,7 +240,7 @@ def test_only_what_follows_the_changed_rank_is_computed_again(servers: Servers, 
     computed = set(children(mlflow, parent))
     assert computed >= set(FOLLOWS_RANK) and not computed & set(UNTOUCHED_BY_RANK)
     # What came from the store still shows its figures in this run, so that runs compare whole.
-    assert all(f"{name}.seconds" in parent.data.metrics for name in UNTOUCHED_BY_RANK)
+    assert all(f"stages/seconds/{name}" in parent.data.metrics for name in UNTOUCHED_BY_RANK)
     assert parent.data.params["finetune.rank"] == str(RANK)
 
 
@@ -263,7 +259,7 @@ def test_mlflow_compares_the_two_runs(servers: Servers, browser, run_from_form: 
     rank.first.wait_for()
     assert {str(RANK), str(smoke().finetune.rank)} <= set(rank.first.inner_text().split())
     # MLflow draws only the first rows of a long table; the others appear as one scrolls.
-    for name in ("clean.documents_dropped", "clean.documents_kept"):
+    for name in ("data/clean/documents_dropped", "data/clean/documents_kept"):
         shown = [run.data.metrics[name] for run in (runs[-1], ours)]
         # The axis of a chart may stand on the same line.
         figures = figures_beside(page, name)

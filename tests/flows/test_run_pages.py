@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from leanpipe.corpus.clean import clean
+from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.settings.overrides import write_override
 from tests.flows.mlflow_runs import children, client, parents
 from tests.flows.servers import Servers, leanpipe, up
@@ -48,7 +50,8 @@ def test_models_may_have_any_names(evaluated: Evaluated):
     shown = "".join(part.strip("│ ") for part in evaluated.done.stdout.splitlines())
     assert all(name in shown for name in NAMES)
     assert set(children(client(evaluated.servers), evaluated.run)) == {"clean", *LABELS}
-    measured = [evaluated.run.data.metrics[f"{name}.bits_per_byte"] for name in LABELS]
+    names = [label.removeprefix("evaluate-") for label in LABELS]
+    measured = [evaluated.run.data.metrics[f"eval/bits_per_byte/{name}"] for name in names]
     assert len(set(measured)) == len(NAMES)
 
 
@@ -69,6 +72,26 @@ def test_mlflow_says_who_started_a_run_how_and_what_it_is(evaluated: Evaluated):
     assert tags["mlflow.user"] == getpass.getuser() and tags["mlflow.source.type"] == "LOCAL"
     assert tags["mlflow.source.name"] == "leanpipe run evaluate"
     assert tags["mlflow.note.content"].startswith("Measure models on the held-out part of a corpus.")
+
+
+def test_mlflow_says_of_every_stage_who_started_it_how_and_what_it_made(evaluated: Evaluated):
+    stages = children(client(evaluated.servers), evaluated.run)
+    for label, stage in stages.items():
+        tags, name = stage.data.tags, label.partition("-")[0]  # type: ignore[attr-defined]
+        assert tags["mlflow.user"] == getpass.getuser() and tags["mlflow.source.type"] == "LOCAL"
+        assert tags["mlflow.source.name"] == "leanpipe run evaluate"
+        does, made, *_ = tags["mlflow.note.content"].split("\n\n")
+        assert does == {"clean": clean, "evaluate": evaluate}[name].purpose
+        figure = {"clean": "documents kept", "evaluate": "bits per byte"}[name]
+        assert made.startswith("Made in ") and figure in made
+    assert len(stages) == 1 + len(LABELS)
+
+
+def test_what_mlflow_shows_first_of_a_run_is_how_good_its_models_are(evaluated: Evaluated):
+    """The page that compares runs draws the first figure that it was told."""
+    figures = list(evaluated.run.data.metrics)
+    assert figures[0] == f"eval/bits_per_byte/{LABELS[-1].removeprefix('evaluate-')}"
+    assert not [name for name in figures if "documents_in" in name or "held_out" in name]
 
 
 def test_the_addresses_that_are_printed_show_the_runs(evaluated: Evaluated):

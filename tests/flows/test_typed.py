@@ -109,7 +109,7 @@ def test_names_of_models_become_names_that_every_tool_takes():
     made = identifiers(typed)
     assert len(set(made)) == len(typed) and made[0] == "my-model" and made[7] == "tiny"
     for name in made:
-        _validate_metric_name(f"evaluate-{name}.peak_memory_bytes")
+        _validate_metric_name(f"serve/prefill_tokens_per_second/{name}")
         assert (
             f"evaluate-{name}".format() == f"evaluate-{name}" and len(name) < 130
         )  # Prefect formats a task run's name

@@ -241,7 +241,7 @@ def tell_second_half(tracking: Tracking, run: str, home: Home) -> None:
         tracking.log_inputs(stage, {"teacher": made})
         tracking.log_files(stage, report, "report")
     (report / "note.md").unlink()
-    tracking.headline(run, "finetune", made)
+    tracking.log_compared(run, {"finetune": made})
     tracking.log_origin(run, "distill", f"k1 {run}")
     tracking.log_text(run, "# plan", "plan.md")
 

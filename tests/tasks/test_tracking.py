@@ -99,10 +99,11 @@ def test_the_flow_s_run_shows_the_figures_of_its_stages(tracking: Tracking, tmp_
         name="x", path=tmp_path, digest="d", summary={"loss": 2, "note": "short"}, seconds=3.5, peak_memory=7
     )
     with tracking.run("parent", {"leanpipe.flow_run": "five"}, {}) as run_id:
-        tracking.headline(run_id, "distill", artifact)
+        tracking.log_compared(run_id, {"mine": artifact})
     run = tracking.client.get_run(run_id)
-    assert run.data.metrics == {"distill.loss": 2, "distill.seconds": 3.5, "distill.peak_memory_bytes": 7}
-    assert run.data.tags["distill.note"] == "short"
+    expected = {"stages/mine/loss": 2, "stages/seconds/mine": 3.5, "stages/peak_memory_bytes/mine": 7}
+    assert run.data.metrics == expected
+    assert run.data.tags["mine.note"] == "short"
 
 
 def test_documents_are_a_data_set_with_columns_and_figures(tracking: Tracking, tmp_path: Path):

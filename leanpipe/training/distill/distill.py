@@ -20,7 +20,7 @@ from leanpipe.core.estimate import (
 )
 from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.models.load import load_for_inference, load_tokenizer, save_model, vocabulary_size
 from leanpipe.models.student import evenly_spaced, first_and_last
 from leanpipe.training.trainer.config import TrainingConfig, check_training
@@ -171,7 +171,13 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     )
 
 
-@stage(version=3, uses_device=True, check=check_distill, estimate=estimate_distill)
+@stage(
+    version=3,
+    uses_device=True,
+    check=check_distill,
+    estimate=estimate_distill,
+    groups=dict.fromkeys(("teacher_parameters", "tokens", "peak_memory"), NOT_COMPARED),
+)
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Make the student, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.count import count_parameters, whole_parameters

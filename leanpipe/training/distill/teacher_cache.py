@@ -31,7 +31,7 @@ from leanpipe.core.estimate import (
 from leanpipe.core.files import link_or_copy, write_text, written_whole
 from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Inputs, Stage, Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Inputs, Stage, Summary, stage
 from leanpipe.core.store import CHECKPOINTS, Artifact, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer, vocabulary_size
 
@@ -143,6 +143,7 @@ def estimate_cache(config: CacheConfig, inputs: ExpectedInputs, kind: Kind) -> E
     estimate=estimate_cache,
     base=find_cache,
     reads={"teacher": {"train": "prepared from it"}, "blocks": {"train": "prepared from it"}},
+    groups=dict.fromkeys(("blocks", "tokens", "peak_memory"), NOT_COMPARED),
 )
 def cache_teacher(config: CacheConfig, inputs: CacheInputs, out: Path, report: Report) -> Summary:
     """Write what the teacher predicts in the first `config.blocks` blocks (`leanpipe/training/distill/teacher_logprobs.py`)."""

@@ -13,7 +13,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, process_bytes
 from leanpipe.core.lineage import VALIDATED_ON
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
@@ -144,6 +144,9 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
     check=check_finetune,
     estimate=estimate_finetune,
     reads={"documents": VALIDATED_ON},
+    groups=dict.fromkeys(
+        ("conversations", "examples", "tokens", "assistant_tokens", "peak_memory"), NOT_COMPARED
+    ),
 )
 def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: Report) -> Summary:
     """Train adapters, and write to `out` the model with them merged in, to `out/adapter` the adapters alone."""

@@ -22,7 +22,7 @@ from leanpipe.core.estimate import (
 )
 from leanpipe.core.keys import ByDevice, NotInKey
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 
 if TYPE_CHECKING:
@@ -155,7 +155,13 @@ def estimate_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs, kind: Kin
     )
 
 
-@stage(version=2, uses_device=True, check=check_on_policy, estimate=estimate_on_policy)
+@stage(
+    version=2,
+    uses_device=True,
+    check=check_on_policy,
+    estimate=estimate_on_policy,
+    groups=dict.fromkeys(("conversations", "tokens", "peak_memory"), NOT_COMPARED),
+)
 def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
     """Train the student, and write it to `out` as a model folder.
 

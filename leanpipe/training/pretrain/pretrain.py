@@ -11,7 +11,7 @@ from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, ExpectedInputs, process_bytes
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.models.attention_patterns import AttentionConfig
 from leanpipe.models.build import Architecture
 from leanpipe.models.load import load_tokenizer, save_model
@@ -105,7 +105,13 @@ def estimate_pretrain(config: PretrainConfig, inputs: ExpectedInputs, kind: Kind
     )
 
 
-@stage(version=2, uses_device=True, check=check_pretrain, estimate=estimate_pretrain)
+@stage(
+    version=2,
+    uses_device=True,
+    check=check_pretrain,
+    estimate=estimate_pretrain,
+    groups=dict.fromkeys(("tokens", "peak_memory"), NOT_COMPARED),
+)
 def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: Report) -> Summary:
     """Make a decoder with random weights, train it on the blocks, and write it to `out` as a model folder."""
     from leanpipe.models.build import decoder_config, random_decoder
