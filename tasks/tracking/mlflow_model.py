@@ -1,5 +1,7 @@
 """A model folder as MLflow logs models, so that MLflow's own loaders read it: transformers' flavor, and pyfunc over it.
 
+Of a folder with a GGUF file pyfunc alone, by llama.cpp.
+
 The folder's files stay as they are, and lie where the version points to: whoever reads a version as a model folder, as
 serving does, goes on doing so. Beside them lies what MLflow reads. MLflow's own `save_model` would load the weights or
 copy them once more, and of a folder fails with transformers 5 (`check_task` names its pipelines by strings there).
@@ -29,12 +31,17 @@ from leanpipe.core.errors import UserError
 from leanpipe.corpus.report.data_card import for_a_page
 from leanpipe.models.count import refuse_code
 from leanpipe.models.load import load_tokenizer
+from leanpipe.models.offload import is_gguf
 
 MODEL_FILE = "MLmodel"
 """What MLflow knows of a model lies in this file of its folder."""
 
 _TASK = "text-generation"
 _TOKENIZER = "components/tokenizer"  # MLflow's loader looks nowhere else
+_PACKAGES = ["mlflow", "transformers", "torch", "accelerate", "safetensors"]
+_GGUF_PACKAGES = ["mlflow", "leanpipe", "transformers", "xllamacpp"]
+_GGUF_LOADER = "leanpipe.engines.text_generation"
+"""GGUF files have no flavor of MLflow's: what reads them is ours, and must be installed where they are loaded."""
 _REQUIREMENTS, _PYTHON_ENV = "requirements.txt", "python_env.yaml"
 _LONGEST_DESCRIPTION = 5000  # of a version, in characters; PostgreSQL refuses a longer one
 _NEW_TOKENS = 64
@@ -92,30 +99,34 @@ def describe_folder(folder: Path, out: Path, described: Model) -> None:
     tokenizer.save_pretrained(out / _TOKENIZER)
     described.signature = _signature()
     _save_example(described, _EXAMPLE, str(out))
-    described.add_flavor(
-        "transformers",
-        transformers_version=version("transformers"),
-        code=None,
-        task=_TASK,
-        instance_type="TextGenerationPipeline",
-        pipeline_model_type=_architecture(config),
-        source_model_name=described.artifact_path,
-        model_binary=".",
-        tokenizer_type=type(tokenizer).__name__,
-        components=["tokenizer"],
-    )
-    add_to_model(described, loader_module="mlflow.transformers", python_env=_PYTHON_ENV)
+    loader, packages = _GGUF_LOADER, _GGUF_PACKAGES
+    if not is_gguf(folder):
+        loader = "mlflow.transformers"
+        packages = [*_PACKAGES, config.get("quantization_config", {}).get("quant_method", "")]
+        described.add_flavor(
+            "transformers",
+            transformers_version=version("transformers"),
+            code=None,
+            task=_TASK,
+            instance_type="TextGenerationPipeline",
+            pipeline_model_type=_architecture(config),
+            source_model_name=described.artifact_path,
+            model_binary=".",
+            tokenizer_type=type(tokenizer).__name__,
+            components=["tokenizer"],
+        )
+    add_to_model(described, loader_module=loader, python_env=_PYTHON_ENV)
     described.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    _write_environment(config, out)
+    _write_environment(packages, out)
     described.save(str(out / MODEL_FILE))
 
 
 def _is_loadable(folder: Path) -> bool:
-    """Whether transformers' flavor can say how to load the folder. Raises UserError for one that needs code of its own."""
+    """Whether a flavor can say how to load the folder. Raises UserError for one that needs code of its own."""
     if not (folder / "config.json").exists():
         return False
     _check_class(folder, architecture := _architecture(_config(folder)))
-    return bool(architecture) and any(folder.glob("*.safetensors"))
+    return is_gguf(folder) or (bool(architecture) and any(folder.glob("*.safetensors")))
 
 
 def _check_class(folder: Path, name: str) -> None:
@@ -144,10 +155,8 @@ def _signature() -> ModelSignature:
     return ModelSignature(inputs=text, outputs=text, params=ParamSchema(parameters))
 
 
-def _write_environment(config: dict[str, Any], out: Path) -> None:
+def _write_environment(packages: list[str], out: Path) -> None:
     """List the packages by hand: MLflow would load the model and predict to find them, and some it would guess."""
-    packages = ["mlflow", "transformers", "torch", "accelerate", "safetensors"]
-    packages += [config.get("quantization_config", {}).get("quant_method", "")]
     pinned = [f"{package}=={installed}" for package in packages if (installed := _installed(package))]
     (out / _REQUIREMENTS).write_text("\n".join(pinned) + "\n")
     environment = {

@@ -1,5 +1,6 @@
 """Registered versions are MLflow models: loaded by MLflow's own loaders, in a fresh process, from a real server."""
 
+import ast
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.report import Silent
 from leanpipe.core.store import external
+from leanpipe.engines.llama_cpp import LlamaCpp
+from leanpipe.models.offload import GGUF_FILE
 from leanpipe.processes.servers import wait_until_ready
 from tasks.run import Run
 from tasks.tracking import registry
@@ -22,7 +25,7 @@ from tasks.tracking.mlflow_model import description
 from tasks.tracking.runs import Tracking
 from tasks.tracking.versions import Version
 from tests.flows.servers import free_port
-from tests.support.tiny_models import tiny_model
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 PROMPT = "A list is a"
 LOAD = """
@@ -115,6 +118,24 @@ def test_a_version_is_loaded_by_mlflow_s_own_loaders_and_says_the_same(run: Run,
     assert (
         whole["directly"] != "" and registry.model_folder("nf4", "champion").joinpath("config.json").exists()
     )
+
+
+def test_a_version_in_gguf_is_loaded_by_mlflow_as_a_python_function(run: Run, model: Path, tmp_path: Path):
+    quantize.function(QuantizeConfig(formats=("q8_0",)), QuantizeInputs(model), tmp_path, Silent())
+    register(run, tmp_path / "q8_0", "gguf")
+    script = """
+import sys, mlflow, pandas
+loaded = mlflow.pyfunc.load_model("models:/gguf@champion")
+ask = lambda given: loaded.predict(given, params={"max_new_tokens": 8})
+print([*ask([sys.argv[1]]), *ask(pandas.DataFrame({"text": [sys.argv[1]]}))])
+"""
+    done = subprocess.run([sys.executable, "-c", script, PROMPT], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said = ast.literal_eval(done.stdout.splitlines()[-1])
+    engine = LlamaCpp(tmp_path / "q8_0" / GGUF_FILE, 64)
+    tokens = tiny_tokenizer()(PROMPT)["input_ids"]
+    asked = {"prompt": tokens, "n_predict": 8, "temperature": 0.0, "repeat_penalty": 1.0}
+    assert said == [PROMPT + engine.complete(asked)["choices"][0]["text"]] * 2 and len(said[0]) > len(PROMPT)
 
 
 def test_a_version_is_the_model_s_own_files_and_little_else(run: Run, model: Path):

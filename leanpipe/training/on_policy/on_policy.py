@@ -116,14 +116,15 @@ class Turns:
 
 def check_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs) -> None:
     """Raise UserError without TRL, or for what this teacher cannot do. Reads its config and its tokenizer."""
-    from leanpipe.models.count import check_context
+    from leanpipe.models.count import check_context, tokenizer_folder
     from leanpipe.training.finetune.template import check_template
 
     if importlib.util.find_spec("trl") is None:
         raise UserError(
             "on_policy.steps is above 0, which needs TRL: pip install 'leanpipe[on-policy]', or set it to 0"
         )
-    check_template(load_tokenizer(inputs["teacher"].path))
+    if folder := tokenizer_folder(inputs["teacher"]):
+        check_template(load_tokenizer(folder))
     for role in inputs.keys() & {"teacher", "student"}:
         tokens = config.max_prompt_tokens + config.max_new_tokens
         check_context(inputs[role], tokens, "on_policy.max_prompt_tokens + on_policy.max_new_tokens")
