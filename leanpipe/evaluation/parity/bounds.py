@@ -1,7 +1,7 @@
 """How far the served form of a model may be from the trained one: one row for each format, from measured clean exports.
 
 Arithmetic of another precision moves logits, and a format of fewer bits moves them further. So the bounds of a format are
-those of what it is meant to lose, with room: see the table in docs/compression.md, which says what was measured.
+four times what clean exports of a real student lose: see the table in docs/evaluation.md, which says what was measured.
 """
 
 import json
@@ -12,7 +12,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.evaluation.parity.gguf_file import read_gguf
 from leanpipe.models.offload import is_gguf
 
-Form = Literal["safetensors", "int8", "nf4", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+Form = Literal["safetensors", "int8", "nf4", "q8_0", "q5_0", "q4_0"]
 
 
 class Bounds(NamedTuple):
@@ -31,9 +31,7 @@ BOUNDS: dict[Form, Bounds] = {
     "int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "nf4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "q8_0": Bounds(tensors=0.003, kl=0.1, margin=1.0),
-    "q5_1": Bounds(tensors=0.003, kl=0.3, margin=2.0),
     "q5_0": Bounds(tensors=0.003, kl=0.3, margin=2.0),
-    "q4_1": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "q4_0": Bounds(tensors=0.003, kl=0.8, margin=4.0),
 }
 ENGINE_MARGIN = 0.3
