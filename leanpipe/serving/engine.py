@@ -20,10 +20,13 @@ from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import GenerationState
 
+from leanpipe.core.errors import UserError
 from leanpipe.models.count import longest_text, read_config
-from leanpipe.models.load import load_tokenizer
+from leanpipe.models.load import load_tokenizer, weights_of
+from leanpipe.models.offload import check_weights
 from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.serving import answers, requests
+from leanpipe.serving.serve import REFUSAL
 
 
 class _Sampling:
@@ -113,7 +116,14 @@ def main() -> None:
     die_with_parent(signal.SIGTERM, int(parent))
     # With int8, bitsandbytes warns of a cast at every product of every token.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    uvicorn.run(build_app(name, Path(folder), device, dtype), host=host, port=int(port), log_level="info")
+    try:
+        check_weights(Path(folder))
+        with weights_of(Path(folder)):
+            app = build_app(name, Path(folder), device, dtype)
+    except UserError as error:
+        REFUSAL.write_text(str(error))  # its parent says it
+        sys.exit(1)
+    uvicorn.run(app, host=host, port=int(port), log_level="info")
 
 
 if __name__ == "__main__":
