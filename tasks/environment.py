@@ -6,12 +6,13 @@ Prefect reads its settings when it is imported: call `prepare_environment` befor
 import http.client
 import json
 import os
+import shutil
 import socket
 import urllib.error
 import urllib.request
 
 from leanpipe.core.errors import UserError
-from leanpipe.core.files import write_text
+from leanpipe.core.files import read_object, write_text
 from leanpipe.core.home import Home
 from leanpipe.processes.threads import thread_environment
 
@@ -20,6 +21,7 @@ SUPERVISED = "LEANPIPE_SUPERVISED"
 WORKER_LOG = "LEANPIPE_WORKER_LOG"
 """A file that takes what a run prints: the worker's pipe would break with the worker, and the run with the pipe."""
 _PATIENCE = 10  # seconds
+_LEAST_FREE = 20_000_000  # bytes
 _ASKS_WHO = (401, 403)  # a server is there; Prefect knows what to tell it
 
 
@@ -28,10 +30,35 @@ def prepare_environment(home: Home) -> None:
 
     What a person has set themselves stays as it is.
     """
-    home.root.mkdir(parents=True, exist_ok=True)
+    check_home(home)
     servers = running_servers(home)
     for name, value in (thread_environment() | environment(home) | servers).items():
         os.environ.setdefault(name, value)
+
+
+def check_home(home: Home) -> None:
+    """Create LEANPIPE_HOME. Raises UserError if it, or something in it, cannot be written."""
+    do = "change its owner or mode, or set LEANPIPE_HOME to another folder"
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"LEANPIPE_HOME is {home.root}, which is no folder ({error.strerror}): {do}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"LEANPIPE_HOME is {str(home.root)!r}, which is no path ({error}): {do}") from error
+    folders = (home.root, home.store, home.assets, home.prefect, home.runs, home.spool, home.listings)
+    for place in (*folders, home.mlflow_database, home.mlflow_artifacts, home.digests):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise UserError(f"{place} cannot be written: {do}")
+    for place in folders:
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{place} is no folder, and leanpipe keeps one there: take it away, or {do}")
+    if (free := shutil.disk_usage(home.root).free) < _LEAST_FREE:
+        raise UserError(
+            f"the disk of LEANPIPE_HOME ({home.root}) is full: {free / 1e6:.1f} MB are free, and the databases of a run "
+            "alone take more; free some, or set LEANPIPE_HOME to another disk"
+        )
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -88,8 +115,9 @@ def running_servers(home: Home) -> dict[str, str]:
     """The addresses that `leanpipe up` left, if somebody still answers there."""
     if not home.servers_file.exists():
         return {}
-    servers = json.loads(home.servers_file.read_text())
-    return servers["environment"] if all(_answers(port) for port in servers["ports"]) else {}
+    servers = read_object(home.servers_file)
+    ports = servers.get("ports", ())
+    return servers["environment"] if ports and all(_answers(port) for port in ports) else {}
 
 
 def addresses(prefect_port: int, mlflow_port: int) -> dict[str, str]:

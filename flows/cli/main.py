@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
@@ -13,7 +13,7 @@ from flows.cli.console import console, error_console
 from flows.cli.options import takes_quick_settings
 from flows.cli.read_settings import read_settings, settings_for
 from leanpipe.core.config import StageConfig
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import UserError, sentence_of
 from leanpipe.core.home import Home
 from leanpipe.settings.flows import CORPUS_FLOWS, SETTINGS, PipelineConfig
 from leanpipe.settings.presets import Preset, find_preset
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 
 PIPELINE = "data-to-deployment"
+_UNREADABLE: Any = typer.BadParameter.__mro__[2]
+"""Click's ClickException, which typer brings along without a public name."""
 
 FlowName = Annotated[str, typer.Argument(help=f"One of {', '.join(SETTINGS)}.", autocompletion=complete_flow)]
 ConfigFile = Annotated[
@@ -107,8 +109,8 @@ def config(
 
 @app.command()
 def up(
-    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.", min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.", min=1, max=65535)] = 5000,
 ) -> None:
     """Start Prefect, MLflow and a GPU worker, and register the deployments; Ctrl-C stops everything."""
     from flows.cli.up import Servers
@@ -152,7 +154,7 @@ def serve(
         str, typer.Argument(help="Registered model as NAME or NAME@ALIAS or NAME@VERSION, or a folder.")
     ] = "leanpipe",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
 ) -> None:
     """Answer OpenAI-style chat and completion requests with the champion."""
     _prepare()
@@ -228,12 +230,32 @@ def _prepare() -> Home:
 
 
 def main() -> None:
-    """Run the command; what a person did wrong is one sentence, and the exit status 1."""
+    """Run the command; what a person did wrong is one sentence, and the exit status 1, or 2 where it cannot be read as a command."""
     try:
-        app()
+        status = app(prog_name="leanpipe", standalone_mode=False)
     except UserError as error:
-        error_console().print(Text.assemble(("leanpipe:", "bold red"), f" {error}"), soft_wrap=True)
+        _refuse(str(error))
+    except _UNREADABLE as error:
+        if not error.format_message():  # nothing was typed
+            error.show()
+            sys.exit(error.exit_code)
+        said = error.format_message().rstrip(".")
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "leanpipe"
+        _refuse(f"{said}: {command} --help says what can be given", error.exit_code)
+    except typer.Abort:
         sys.exit(1)
+    except Exception as error:
+        said = sentence_of(error)
+        if said is None:
+            raise
+        _refuse(said)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(sentence: str, status: int = 1) -> NoReturn:
+    line = " ".join(part.strip() for part in sentence.splitlines())
+    error_console().print(Text.assemble(("leanpipe:", "bold red"), f" {line}"), soft_wrap=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

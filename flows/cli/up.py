@@ -11,7 +11,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.processes.servers import check_port, wait_until_ready
 from leanpipe.processes.service import Service
-from tasks.environment import addresses, environment, running_servers, write_servers
+from tasks.environment import addresses, check_home, environment, running_servers, write_servers
 
 _START_SECONDS = 180
 _MOST_FAILURES = 5
@@ -116,6 +116,7 @@ class Servers:
         self._console.print(sentence, soft_wrap=True, markup=False)
 
     def _check_free(self) -> None:
+        check_home(self._home)
         if running_servers(self._home):
             raise UserError(
                 f"leanpipe up runs already for {self._home.root}: stop it first, or set LEANPIPE_HOME"

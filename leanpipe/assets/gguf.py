@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from leanpipe.core.config import StageConfig
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import refused_if_unreadable
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 
@@ -34,11 +34,9 @@ def import_gguf(config: ImportGgufConfig, inputs: ImportGgufInputs, out: Path, r
     from leanpipe.models.load import save_model
 
     where = {"pretrained_model_name_or_path": inputs.gguf.parent, "gguf_file": inputs.gguf.name}
-    try:
+    with refused_if_unreadable(f"the GGUF file {inputs.gguf}", "give one with a language model, whole"):
         loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(**where)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{inputs.gguf} could not be read as a GGUF language model: {error}") from error
     model = _without_quantization(loaded)
     save_model(model, tokenizer, out, getattr(torch, config.dtype))
     return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}

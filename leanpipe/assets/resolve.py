@@ -10,6 +10,7 @@ from leanpipe.assets.packages import fetch
 from leanpipe.assets.tiny import train_tiny
 from leanpipe.core.allowed_paths import Roots, local_path
 from leanpipe.core.errors import UserError
+from leanpipe.core.files import expanded
 from leanpipe.core.home import Home
 from leanpipe.core.stage import Runner
 from leanpipe.core.store import Artifact, external
@@ -59,7 +60,8 @@ def resolve_model(reference: str, home: Home, run: Runner) -> Artifact:
         return train_tiny(home, run)
     if reference == "smollm2-135m-instruct":
         return _import(next(iter(fetch(samples.SMOLLM2, home.assets / "smollm2").values())), reference, run)
-    path = Path(reference).expanduser()
+    _check_named("model", reference)
+    path = expanded(reference)
     if path.exists():
         Roots.from_environment().check("model", str(path))
     if path.suffix == ".gguf" and path.is_file():
@@ -89,6 +91,7 @@ def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Ho
     """Where it lies, and which places are permitted: what we fetched ourselves always is."""
     if reference in named:
         return str(named[reference](home.assets)), Roots()
+    _check_named("corpus", reference)
     roots = Roots.from_environment()
     roots.check("corpus", reference)
     path = local_path(reference)
@@ -98,6 +101,14 @@ def _place(reference: str, named: Mapping[str, Callable[[Path], Path]], home: Ho
             f"corpus: {reference} does not exist; give a folder, a file, a URL, or one of {known}"
         )
     return reference, roots
+
+
+def _check_named(field: str, reference: str) -> None:
+    """Raise UserError for a blank, which as a path would mean the folder where we stand."""
+    if not reference.strip():
+        raise UserError(
+            f"{field}: a blank names nothing; give a folder or a file (. is the one where you stand)"
+        )
 
 
 def _exists(path: Path) -> bool:
@@ -112,7 +123,8 @@ def _text(
 ) -> tuple[str, Path]:
     if reference in named:
         return reference, named[reference](home.assets)
-    path = Path(reference).expanduser()
+    _check_named(field, reference)
+    path = expanded(reference)
     Roots.from_environment().check(field, str(path))
     if not path.exists():
         known = f", or one of {', '.join(named)}" if named else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.files import expanded
 
 VARIABLE = "LEANPIPE_ROOTS"
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)(://|::)", re.IGNORECASE)
@@ -60,10 +61,10 @@ def local_path(reference: str) -> Path | None:
     """The path on this machine that a reference (`data/`, `~/x`, `file:///data`) means; None if it is another URL."""
     found = _URL.match(reference)
     if not found:
-        return Path(reference).expanduser()
+        return expanded(reference)
     if found[1].lower() not in _LOCAL or found[2] != "://":
         return None
-    return Path(reference[found.end() :]).expanduser()
+    return expanded(reference[found.end() :])
 
 
 def _real(path: Path) -> Path:

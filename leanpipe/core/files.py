@@ -1,10 +1,29 @@
 """Files and folders that are there whole or not at all, whatever happens while they are written."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+
+def expanded(path: str) -> Path:
+    """Return the path with `~` as somebody's home; one whose owner is not known stays as it was written."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object that somebody else wrote; empty if the file holds none, or is not there."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager

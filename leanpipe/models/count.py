@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import UserError, refused_if_unreadable
 from leanpipe.core.estimate import Expected
+from leanpipe.core.files import read_object
 from leanpipe.models.narrow import narrow_config
 
 if TYPE_CHECKING:
@@ -19,13 +20,16 @@ def read_config(path: Path) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        with refused_if_unreadable(f"the config.json of {path}", "give the folder of a language model"):
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
+    except UserError as error:
         if brings_code(path):
             raise UserError(refuse_code(path)) from error
-        raise UserError(
-            f"{path} is not a model folder: its config.json could not be read ({error})"
-        ) from error
+        raise
+    if layers < 1:
+        raise UserError(f"the model {path} has {layers} layers: its config.json must say at least one")
+    return config
 
 
 def expected_config(model: Expected) -> "PretrainedConfig":
@@ -74,11 +78,7 @@ def check_context(model: Expected, tokens: int, settings: str) -> None:
 
 def brings_code(path: Path) -> bool:
     """Whether the folder `path` names Python files of its own, for transformers to run, as the classes of its model."""
-    for name in ("config.json", "tokenizer_config.json"):
-        file = path / name
-        if file.exists() and "auto_map" in json.loads(file.read_text()):
-            return True
-    return False
+    return any("auto_map" in read_object(path / name) for name in ("config.json", "tokenizer_config.json"))
 
 
 def refuse_code(path: Path) -> str:

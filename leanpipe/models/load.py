@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import UserError, reason, refused_if_unreadable
 from leanpipe.models.count import brings_code, read_config, refuse_code
 from leanpipe.models.offload import (
     GIGABYTE,
@@ -91,35 +91,40 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
         )
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    with refused_if_unreadable(path):
-        model = AutoModelForCausalLM.from_pretrained(
+    with weights_of(path):
+        model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
             trust_remote_code=False,
             weights_only=True,
             attn_implementation=attention_implementation(read_config(path)),
+            output_loading_info=True,
             **where,
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(
+            f"the weights of {path} lack {len(missing)} of the tensors of a {type(model).__name__}, such as {missing[0]}, "
+            "which would be random: give the folder of a causal language model, whole"
         )
     return model.eval()
 
 
 @contextmanager
-def refused_if_unreadable(path: Path) -> Iterator[None]:
+def weights_of(path: Path) -> Iterator[None]:
     """Raise UserError instead of what transformers and torch raise while they read the weights in `path`.
 
     To be used with `weights_only=True`: what else a pickle holds may be a program.
     """
-    from safetensors import SafetensorError
-
     try:
-        yield
-    except pickle.UnpicklingError as error:
+        with _refused(path, "causal language model"):
+            yield
+    except UserError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
         raise UserError(
             f"the weights of {path} are a pickle that holds more than weights, which may be a program, and is never "
             "read: save the model as safetensors where you trust it"
         ) from error
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise _refused(path, "causal language model", error) from error
 
 
 def _places(model: "PreTrainedModel") -> str:
@@ -135,10 +140,28 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     """Load the tokenizer in the folder `path`. Raises UserError if there is none."""
     from transformers import AutoTokenizer
 
+    with _refused(path, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer("a")  # of some damaged files each half is well
+    _check_template_is_jinja(path, tokenizer)
+    return tokenizer
+
+
+def _check_template_is_jinja(path: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """What it makes of conversations is for others to check; a strict template refuses this one."""
+    from jinja2 import TemplateSyntaxError
+
+    if not tokenizer.chat_template:
+        return
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _refused(path, "tokenizer", error) from error
+        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise UserError(
+            f"the chat template of {path} is no Jinja template (line {error.lineno}: {reason(error)}): mend its "
+            "chat_template.jinja, or the chat_template in its tokenizer_config.json"
+        ) from error
+    except Exception as error:  # noqa: BLE001
+        log.debug("the chat template of %s refuses a question alone: %s", path, error)
 
 
 def check_tokenizer(path: Path) -> None:
@@ -210,11 +233,13 @@ def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:
     return 1 + max(tokenizer.get_vocab().values())
 
 
-def _refused(path: Path, what: str, error: BaseException) -> UserError:
-    if brings_code(path):
-        return UserError(refuse_code(path))
-    return UserError(f"no {what} could be loaded from {path}: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+@contextmanager
+def _refused(path: Path, what: str) -> Iterator[None]:
+    """Say what code that is never run has to do with it, where there is some."""
+    try:
+        with refused_if_unreadable(f"the {what} in {path}", "give a whole one, or fetch it again"):
+            yield
+    except UserError as error:
+        if error.__cause__ and brings_code(path):
+            raise UserError(refuse_code(path)) from error
+        raise

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import UserError, refused_if_unreadable
 from leanpipe.core.estimate import bytes_of_weight
+from leanpipe.core.files import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,8 @@ _FILES = (
     GGUF_FILE,
 )
 """What is looked for in a model folder, in this order: whole, or an index that names the shards."""
+_LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors file's header: its own readers take no longer one."""
 _WEIGHTS = 0.9
 """The share of free memory that weights may fill: the rest is for activations and for the layer that is being brought."""
 
@@ -46,7 +49,8 @@ def weight_files(path: Path) -> list[Path]:
             continue
         if not name.endswith(_INDEX):
             return [file]
-        shards = sorted({path / shard for shard in json.loads(file.read_text())["weight_map"].values()})
+        with refused_if_unreadable(str(file), "fetch the model again"):
+            shards = sorted({path / shard for shard in json.loads(file.read_text())["weight_map"].values()})
         if missing := [shard.name for shard in shards if not shard.is_file()]:
             raise UserError(f"{path} lacks {', '.join(missing)}, which {name} names: fetch the model again")
         return shards
@@ -65,6 +69,22 @@ def loaded_bytes(path: Path, dtype: "torch.dtype") -> int:
         return sum(_file_bytes(file, dtype, keep) for file in files)
     size = sum(file.stat().st_size for file in files)
     return size if keep else size // _stored_type(path).itemsize * dtype.itemsize
+
+
+def check_weights(path: Path) -> None:
+    """Raise UserError if the weights in the folder `path` are missing, or if one of their files is damaged or cut off.
+
+    Reads the headers alone of safetensors files, which say how long the files are.
+    """
+    for file in weight_files(path):
+        if file.suffix == ".safetensors":
+            end = max((entry["data_offsets"][1] for entry in _tensors(file).values()), default=0)
+            with file.open("rb") as opened:
+                expected = 8 + int.from_bytes(opened.read(8), "little") + end
+            if file.stat().st_size != expected:
+                raise UserError(
+                    f"{file} is {file.stat().st_size:,} bytes long, and should be {expected:,}: fetch the model again"
+                )
 
 
 def is_quantized(path: Path) -> bool:
@@ -127,8 +147,7 @@ def weight(model: "PreTrainedModel", name: str) -> "torch.Tensor":
 
 
 def _config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_object(path / "config.json")
 
 
 def _stored_type(path: Path) -> "torch.dtype":
@@ -140,11 +159,15 @@ def _stored_type(path: Path) -> "torch.dtype":
 
 
 def _file_bytes(path: Path, dtype: "torch.dtype", keep: bool) -> int:
+    return sum(_tensor_bytes(entry, dtype, keep) for entry in _tensors(path).values())
+
+
+def _tensors(path: Path) -> dict[str, Any]:
     """The header is JSON after its length in eight bytes (https://huggingface.co/docs/safetensors, format)."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    header.pop("__metadata__", None)
-    return sum(_tensor_bytes(entry, dtype, keep) for entry in header.values())
+    with refused_if_unreadable(str(path), "it is no whole safetensors file, so fetch the model again"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(_LONGEST_HEADER, int.from_bytes(file.read(8), "little"))))
+        return {name: dict(entry) for name, entry in header.items() if name != "__metadata__"}
 
 
 def _tensor_bytes(entry: dict, dtype: "torch.dtype", keep: bool) -> int:

@@ -12,6 +12,7 @@ from leanpipe.core.lineage import NOTHING
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import check_tokenizer
+from leanpipe.models.offload import check_weights
 from leanpipe.planning.steps import RunInputs, StepConfig, check_steps
 
 
@@ -52,5 +53,6 @@ def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -
     )
     for model in inputs.models:
         check_tokenizer(model)
+        check_weights(model)
     check_steps(config.steps, given, device.name())
     return {"stages": len(config.steps)}

@@ -1,13 +1,14 @@
 """What is known of a run's inputs by what a person wrote, before anything is fetched."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.assets.tiny import SeedConfig, seed_config
 from leanpipe.core.allowed_paths import local_path
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import UserError, refused_if_unreadable
 from leanpipe.core.estimate import Expected
+from leanpipe.core.files import expanded
+from leanpipe.models.count import read_config
 from leanpipe.planning.steps import RunInputs
 
 if TYPE_CHECKING:
@@ -39,11 +40,14 @@ def describe_model(reference: str) -> "PretrainedConfig":
 
     if reference in ("tiny", "smollm2-135m-instruct"):
         return seed_config(SeedConfig()) if reference == "tiny" else _smollm2()
-    path = Path(reference).expanduser()
-    try:
-        if path.suffix == ".gguf":
+    path = expanded(reference)
+    if (path / "config.json").is_file():
+        return read_config(path)
+    if path.is_file():
+        with refused_if_unreadable(f"the model {path}", "give a folder with a config.json, or a .gguf file"):
             return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-        return AutoConfig.from_pretrained(path if path.exists() else reference, trust_remote_code=False)
+    try:
+        return AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"model {reference}: it is no folder with a config.json, no .gguf file, none of smollm2-135m-instruct, tiny, "

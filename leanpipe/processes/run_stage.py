@@ -6,6 +6,7 @@ from typing import Any
 
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
+from leanpipe.core.errors import UserError, sentence_of
 from leanpipe.core.report import CatchUp, MetricsFile, MultiReport, Report
 from leanpipe.core.stage import Inputs, Stage, paths_of, stored
 from leanpipe.core.store import REPORT, Artifact, Store
@@ -16,7 +17,23 @@ _VERSIONS_OF = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 
 
 def run_stage(stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report) -> Artifact:
-    """The stage's result: from the store if it is there, else computed here and published. Metrics go to `report`."""
+    """The stage's result: from the store if it is there, else computed here and published. Metrics go to `report`.
+
+    Raises what the stage raises, and UserError for what is no fault of it, such as a full disk.
+    """
+    try:
+        return _find_or_compute(stage, config, inputs, store, report)
+    except UserError:
+        raise
+    except Exception as error:
+        if said := sentence_of(error):
+            raise UserError(f"{stage.name}: {said}") from error
+        raise
+
+
+def _find_or_compute(
+    stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report
+) -> Artifact:
     key = stage.key(config, inputs)
     with store.locked(f"{stage.name}-{key}"):
         if found := stored(stage, config, inputs, store, report):

@@ -1,5 +1,6 @@
 """Servers that are started as processes: a port that is free, and an answer before they count as started."""
 
+import errno
 import http.client
 import socket
 import time
@@ -17,9 +18,14 @@ def check_port(host: str, port: int, option: str = "--port") -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
+        except OverflowError as error:
+            raise UserError(f"{port} is no port: choose one from 1 to 65535 with {option}") from error
+        except (OSError, UnicodeError) as error:  # a name that is too long for a host is no text to Python
+            named = not isinstance(error, OSError) or isinstance(error, socket.gaierror)
+            wrong = "--host" if named or getattr(error, "errno", 0) == errno.EADDRNOTAVAIL else option
+            said = getattr(error, "strerror", None) or error
             raise UserError(
-                f"cannot listen at {host}:{port} ({error.strerror}): choose another with {option}"
+                f"cannot listen at {host}:{port} ({said}): choose another with {wrong}"
             ) from error
 
 

@@ -10,12 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from leanpipe.core import device
+from leanpipe.core.errors import UserError
 from leanpipe.engines.llama_cpp import check_engine
 from leanpipe.models.count import longest_text, read_config
-from leanpipe.models.load import load_tokenizer
-from leanpipe.models.offload import is_gguf
+from leanpipe.models.load import load_tokenizer, weights_of
+from leanpipe.models.offload import check_weights, is_gguf
 from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.serving import requests
+from leanpipe.serving.serve import REFUSAL
 
 _MOST_TOKENS = 8_192
 """Tokens that llama.cpp remembers, where the model can read more: what it may need for them is taken from the start."""
@@ -95,7 +97,13 @@ def main() -> None:
     die_with_parent(signal.SIGTERM, int(parent))
     # With int8, bitsandbytes warns of a cast at every product of every token.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    app = load(name, Path(folder), kind, dtype, int(measured))
+    try:
+        check_weights(Path(folder))
+        with weights_of(Path(folder)):
+            app = load(name, Path(folder), kind, dtype, int(measured))
+    except UserError as error:
+        REFUSAL.write_text(str(error))  # its parent says it
+        sys.exit(1)
     uvicorn.run(app, host=host, port=int(port), log_level="warning" if int(measured) else "info")
 
 

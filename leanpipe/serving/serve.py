@@ -19,6 +19,8 @@ from leanpipe.core.errors import UserError
 from leanpipe.processes.servers import check_port, wait_until_ready
 from leanpipe.processes.threads import thread_environment
 
+REFUSAL = Path("refusal.txt")
+"""Where the engine writes, in the folder in which it runs, why it does not serve the model."""
 MODEL_NAME = "leanpipe"
 """What clients call the model that is served."""
 
@@ -68,7 +70,7 @@ def running_server(
         said = {"stdout": log, "stderr": log} if log else {}
         process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)), **said)  # type: ignore[call-overload]
         try:
-            wait_for_engine(url, process, timeout)
+            wait_for_engine(url, process, timeout, Path(cache) / REFUSAL)
             yield url, process
         finally:
             stop(process)
@@ -99,11 +101,15 @@ def show_in_cache(model: Path, cache: Path, name: str = MODEL_NAME) -> None:
             (snapshot / file.name).symlink_to(file)
 
 
-def wait_for_engine(url: str, process: subprocess.Popen[bytes], timeout: float = 600) -> None:
+def wait_for_engine(
+    url: str, process: subprocess.Popen[bytes], timeout: float = 600, refusal: Path = REFUSAL
+) -> None:
     """Return once the engine at `url` says that it is well. Raises UserError if its process ends or time runs out."""
 
     def check_alive() -> None:
         if process.poll() is not None:
+            if refusal.exists():
+                raise UserError(refusal.read_text())
             raise UserError(
                 f"the server ended with code {process.returncode} before it answered: see what it said above"
             )

@@ -82,7 +82,12 @@ def find_version(client: MlflowClient, name: str, alias_or_version: str) -> Vers
 
 
 def _needed(name: str, alias_or_version: str) -> ModelVersion:
-    version = _find(MlflowClient(), name, alias_or_version)
+    try:
+        version = _find(MlflowClient(), name, alias_or_version)
+    except UserError:
+        raise
+    except Exception as error:  # an address that is none, or a database that is damaged
+        raise unanswered(error) from error
     if version is None:
         raise UserError(
             f"no model {name}@{alias_or_version} is registered: run the pipeline first, or name another"

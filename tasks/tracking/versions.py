@@ -62,11 +62,9 @@ def known_versions(home: Home) -> list[Version]:
     place = os.environ.get("MLFLOW_TRACKING_URI", "")
     if str(home.mlflow_database) in place and not home.mlflow_database.exists():
         return []
-    from mlflow.exceptions import MlflowException
-
     try:
         return all_versions()
-    except MlflowException as error:
+    except Exception as error:  # it is away, its address is none, or its database is damaged
         raise unanswered(error) from error
 
 

@@ -52,6 +52,20 @@ def killed_once(config: CountConfig, inputs: CountInputs, out: Path, report: Rep
     return {"resumed_from": checkpoint.read_text()}
 
 
+class FullDiskConfig(StageConfig):
+    """For a stage that takes disk."""
+
+    bytes: int = Field(ge=1, le=10**9)
+    """How much."""
+
+
+@stage(version=1)
+def fill_disk(config: FullDiskConfig, inputs: CountInputs, out: Path, report: Report) -> Summary:
+    """Writes more than there may be room for."""
+    (out / "filler").write_bytes(bytes(config.bytes))
+    return {}
+
+
 class AtOnceConfig(StageConfig):
     """For a stage that takes memory."""
 

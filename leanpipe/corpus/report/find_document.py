@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.files import expanded
 from leanpipe.corpus.split import SPLITS
 from leanpipe.corpus.tables import split_files
 
@@ -55,7 +56,7 @@ def find_exactly(documents: Path, wanted: str) -> Iterator[AccountRow]:
     import pyarrow.compute as pc
 
     sources = _below(wanted, _roots(documents))
-    digest = _digest(Path(wanted).expanduser())
+    digest = _digest(expanded(wanted))
 
     def mask(rows: "pyarrow.Table") -> "pyarrow.ChunkedArray":
         found = _is_source(rows["source"], sources)
@@ -158,7 +159,7 @@ def _is_source(sources: "pyarrow.ChunkedArray", names: Sequence[str]) -> "pyarro
 
 def _below(wanted: str, roots: Sequence[str]) -> list[str]:
     """What the path would be called in each of the corpora at `roots`; a corpus may be a single file."""
-    path = str(Path(wanted).expanduser().absolute())
+    path = str(expanded(wanted).absolute())
     names = []
     for root in (one.rstrip("/") for one in roots):
         if path.startswith(f"{root}/"):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import UserError, refused_if_unreadable
 
 _COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
@@ -42,14 +42,11 @@ def records(file: Path) -> Iterator[tuple[str, Any]]:
     Raises UserError for a file that is not what its name says.
     """
     ending = _ending(file)
-    try:
+    with refused_if_unreadable(str(file), "make it anew or take it away"):
         if ending == ".parquet":
             yield from _rows(file)
             return
         text = _COMPRESSED.get(file.suffix, bytes)(file.read_bytes()).decode("utf-8-sig", errors="replace")
-    except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file} cannot be read ({reason}): make it anew or take it away") from error
     if ending in (".csv", ".tsv"):
         yield from _table(text, "\t" if ending == ".tsv" else ",")
     elif ending == ".json" and (whole := _parse(text)) is not text:

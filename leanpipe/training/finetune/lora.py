@@ -67,7 +67,7 @@ def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from leanpipe.models.load import refused_if_unreadable
+    from leanpipe.models.load import weights_of
 
     wanted = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -75,7 +75,7 @@ def load_nf4(path: Path, dtype: "torch.dtype") -> "PreTrainedModel":
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    with refused_if_unreadable(path):
+    with weights_of(path):
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
