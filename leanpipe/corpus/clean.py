@@ -104,7 +104,7 @@ def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -
     stats = write_corpus_report(out / "report", out, config.model_dump(mode="json"), roots)
     _warn_of_skipped(stats)
     if stats.unaccounted or stats.lost:
-        logger.error(balance(stats).replace("**", ""))
+        logger.error(balance(stats))
     if stayed := stats.counted.get(STAYED):
         logger.warning(
             "%d documents would be held out by these shares, but models learned from them under an earlier split: they stay, "

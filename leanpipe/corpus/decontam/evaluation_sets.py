@@ -168,6 +168,7 @@ def _whole(file: SourceFile) -> bytes:
 
 _READERS: dict[str, Callable[[SourceFile], Iterator[Any]]] = {
     ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
     ".json": _json_whole,
     ".csv": _csv,
     ".tsv": _tsv,

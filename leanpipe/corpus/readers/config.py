@@ -11,7 +11,7 @@ class ReadConfig(StageConfig):
     """What of a file is a document, and at what size a file stops being believable."""
 
     text_columns: tuple[str, ...] = Field(("text", "content"), min_length=1, max_length=20)
-    """Columns of JSON lines, CSV and Parquet files that may hold the text; of several, the first counts."""
+    """Columns of JSON, CSV and Parquet files that may hold the text; of several, the first that holds text in a row counts."""
     text_files: Literal["document", "lines"] = "document"
     """Whether a .txt or .md file is one document, or each of its lines is one."""
     max_document_bytes: int = Field(32 * 2**20, ge=1024, le=2**30)

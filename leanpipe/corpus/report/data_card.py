@@ -99,7 +99,7 @@ def _opening(stats: CorpusStats) -> str:
     return (
         f"{stats.documents:,} documents were read. {stats.kept:,} ({_share(stats.kept, stats.documents)}) were kept, "
         f"{stats.dropped:,} dropped for the reasons below, each with its row in `account/`. "
-        f"{sum(stats.skipped.values()):,} files, or records in them, were not read.\n\n{balance(stats)}"
+        f"{sum(stats.skipped.values()):,} files, or records in them, were not read.\n\n{markdown.plain(balance(stats))}"
     )
 
 
@@ -109,13 +109,12 @@ def balance(stats: CorpusStats) -> str:
     if not stats.unaccounted and not stats.lost:
         return f"In = kept + dropped + skipped: {stats.records:,} = {stats.kept:,} + {stats.dropped:,} + {skipped:,}."
     lost = stats.unaccounted
-    where = "; ".join(
-        f"{markdown.plain(name)}: {number:,}" for name, number in list(stats.lost.items())[:_PLACES]
-    )
+    fate = "missing" if lost >= 0 else "too many"
+    places = "; ".join(f"{name}: {number:,}" for name, number in list(stats.lost.items())[:_PLACES])
     return (
-        f"**In = kept + dropped + skipped does not hold**: {stats.records:,} records came in, {stats.kept:,} were kept, "
-        f"{stats.dropped:,} dropped and {skipped:,} skipped, so {abs(lost):,} are {'missing' if lost >= 0 else 'too many'} "
-        f"({where or 'it is not known where'}). This is a mistake of leanpipe, not of the files."
+        f"In = kept + dropped + skipped does not hold: {stats.records:,} records came in, {stats.kept:,} were kept, "
+        f"{stats.dropped:,} dropped and {skipped:,} skipped, so {abs(lost):,} are {fate} ({places or 'nobody knows where'}). "
+        "This is a mistake of leanpipe, not of the files."
     )
 
 

@@ -236,7 +236,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ("a.txt", b"", "empty"),
         ("a.csv", b'a,b\n"x, 1\n', "broken row"),
         ("a.parquet", b"PAR1" * 10, "damaged Parquet file"),
-        ("a.jsonl.gz", b"no archive", "damaged archive"),
+        ("a.jsonl.gz", b"\0\1no archive\2\3", "damaged archive"),
         ("a.pdf", b"x", "of an unknown kind"),
     ],
 )
