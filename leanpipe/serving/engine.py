@@ -78,7 +78,8 @@ def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> F
 
     check_engine()  # so that its code does not count as the model's memory
     before = device.resident_peak()
-    longest = min(context or _MOST_TOKENS, measured or _MOST_TOKENS)
+    most = measured or _MOST_TOKENS
+    longest = min(context or most, most)
     remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
     engine = GgufEngine(folder, name, remembered, keeps_prompts=not measured)
     served = requests.Served(name, tokenizer, longest, tools=False)

@@ -28,6 +28,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "top_p": 1.0,
     "min_p": 0.0,
     "repeat_penalty": 1.0,
+    "repeat_last_n": -1,
 }
 """Sampling that changes nothing, in transformers' order: llama.cpp's own defaults cut a tail off."""
 _TOP_K = 50
