@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"HF_HUB_OFFLINE": "1"}
-
 from benchmarks.report import claim, write
+from leanpipe.processes.threads import thread_environment
+
+os.environ |= {"HF_HUB_OFFLINE": "1", **thread_environment()}
 
 HOME = Path(__file__).parent / ".compression"
 REPEATS = int(os.environ.get("LEANPIPE_BENCH_REPEATS", 5))

@@ -48,13 +48,21 @@ class LlamaCpp:
     def complete(self, fields: Mapping[str, Any], on_part: Callable[[Part], bool] | None = None) -> Part:
         """Complete `fields["prompt"]`, a list of token ids; what else llama.cpp's server knows may be among the fields.
 
-        With `on_part` the answer comes in parts, and ends early once that returns True; then nothing is returned.
+        With `on_part` the answer comes in parts, and ends early once that returns True; then an empty one is returned. Raises
+        RuntimeError for what llama.cpp refuses.
         """
         if on_part is None:
             return _checked(self._server.handle_completions(dict(fields)))
-        return self._server.handle_completions(
-            {**fields, "stream": True}, lambda part: on_part(_checked(part))
-        )
+        refused: list[Part] = []
+
+        def each(part: Part) -> bool:
+            # What is raised here would be lost: llama.cpp calls it from a thread of its own.
+            if "error" in part:
+                refused.append(part)
+            return bool(refused) or on_part(part)
+
+        self._server.handle_completions({**fields, "stream": True}, each)
+        return _checked(refused[0]) if refused else {}
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Encode a text as the file's own tokenizer does; `special` puts around it what the file says."""

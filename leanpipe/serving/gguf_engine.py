@@ -28,7 +28,6 @@ _NEUTRAL: Mapping[str, Any] = {
     "top_p": 1.0,
     "min_p": 0.0,
     "repeat_penalty": 1.0,
-    "repeat_last_n": -1,
 }
 """Sampling that changes nothing, in transformers' order: llama.cpp's own defaults cut a tail off."""
 _TOP_K = 50
@@ -97,6 +96,7 @@ class GgufEngine:
             "prompt": request.tokens,
             "max_tokens": asked["max_tokens"],
             "cache_prompt": self._keeps_prompts,
+            "repeat_last_n": len(request.tokens) + asked["max_tokens"],
             **_NEUTRAL,
             **self._habits,
             **_drawn(asked.get("temperature"), asked.get("top_p")),

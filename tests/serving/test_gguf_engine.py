@@ -70,6 +70,14 @@ def test_nothing_is_put_before_token_ids(gguf):
     assert answer["usage"]["prompt_tokens"] == len(ids)
 
 
+def test_what_llama_cpp_refuses_is_an_error_and_no_empty_answer(gguf):
+    engine, asked = LlamaCpp(gguf, 64, threads=1), {"prompt": [5, 6], "max_tokens": 2, "repeat_last_n": -5}
+    with pytest.raises(RuntimeError, match="repeat_last_n"):
+        engine.complete(asked)
+    with pytest.raises(RuntimeError, match="repeat_last_n"):
+        engine.complete(asked, lambda part: False)
+
+
 def test_it_writes_nothing_on_the_screen(gguf):
     script = (
         "import sys; from pathlib import Path; from leanpipe.engines.llama_cpp import LlamaCpp\n"
