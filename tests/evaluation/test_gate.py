@@ -58,6 +58,14 @@ def test_full_ties_are_settled_by_name():
     assert choose({"b": model(1.0, 70), "a": model(1.0, 70)}, POLICY).label == "a"
 
 
+def test_what_does_not_answer_as_trained_is_neither_chosen_nor_measured_against():
+    broken = {"nf4": "the BOS comes twice", "adapted": "the chat template is lost"}
+    choice = choose(CANDIDATES, RegisterConfig(max_quality_loss=0.001), broken)
+    assert choice.label == "int8"  # 1% worse than the adapted model, which is none to compare with
+    assert "nf4 does not answer as it was trained: the BOS comes twice" in choice.reason
+    assert choose(CANDIDATES, POLICY, dict.fromkeys(CANDIDATES, "broken")).label is None
+
+
 @pytest.mark.parametrize(
     ("candidates", "message"),
     [

@@ -86,13 +86,13 @@ def test_a_server_that_reads_other_tokens_than_were_trained_is_caught(plant, nam
 
 
 def test_an_answer_may_part_only_where_the_model_was_unsure():
-    known = Answer(["a", "a b", "a b c"], [3.0, 0.1, 3.0], ended=False)
+    known = Answer([5, 6, 7], ["a", "a b", "a b c"], [3.0, 0.1, 3.0], ended=False)
     judge = [list(find_answer_faults(known, Said(text, 5, 3), ENGINE_MARGIN, "it", "a question")) for text in ("a b c", "a x", "a b x")]  # fmt: skip
     assert [[fault.name for fault in found] for found in judge] == [[], [], ["flipped_tokens"]]
 
 
 def test_an_answer_that_goes_on_after_its_end_is_caught():
-    known = Answer(["a", "a b", "a b"], [3.0, 3.0, 3.0], ended=True)
+    known = Answer([5, 6, 7], ["a", "a b", "a b"], [3.0, 3.0, 3.0], ended=True)
     found = [list(find_answer_faults(known, Said(text, 5, tokens), 0.3, "it", "a question")) for text, tokens in (("a b", 3), ("a b c", 5))]  # fmt: skip
     assert [[fault.name for fault in one] for one in found] == [[], ["end_of_turn"]]
 
