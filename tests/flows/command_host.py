@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 NOBODY = 65534
 _AT_ONCE = 2
-_LONGEST_SECONDS = 120
+_LONGEST_SECONDS = 300
 
 
 def prepare() -> None:

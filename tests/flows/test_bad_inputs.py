@@ -18,7 +18,7 @@ from tests.support.small_disk import SMALL_DISK_BYTES, small_disk
 
 __all__ = ["small_disk"]
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 def check(name: str, case: Case, code: int, out: str, err: str) -> list[str]:
@@ -66,7 +66,7 @@ def run_in_one_process(cases: dict[str, Case], folder: Path) -> dict[str, Any]:
         env=environment(folder / "home"),
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=850,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(results.read_text())
