@@ -13,7 +13,8 @@ from leanpipe.corpus.readers.stream import TOO_LONG, BadFile
 
 _CHUNK = 1 << 20
 _OUTSIDE, _IN_STRING = re.compile(rb'["\[\]{}]'), re.compile(rb'["\\]')
-_QUOTE, _OPEN, _CLOSE = ord('"'), b"{[", b"}]"
+_QUOTE, _BACKSLASH = ord('"'), ord("\\")
+_OPEN, _CLOSE = b"{[", b"}]"
 _SCALAR_END = re.compile(rb"[\s,\[\]{}]")
 # Commas, a byte order mark, and what RFC 7464 puts before each value.
 _BETWEEN = re.compile(rb"[\s,\x1e\xef\xbb\xbf]*")
@@ -154,7 +155,10 @@ class JsonScanner:
                 continue
             byte = self._buffer[found.start()]
             if byte == _QUOTE:
-                self._in_string = not self._in_string
+                if not self._in_string and (end := _end_of_string(self._buffer, self._at)):
+                    self._at = end
+                    return byte
+                self._in_string = not self._in_string  # in one that goes on after what was read
                 if not self._in_string:
                     return byte
             elif self._in_string:  # a backslash: what follows it is no end
@@ -178,6 +182,19 @@ class JsonScanner:
     def _check_length(self, keep: bool) -> None:
         if keep and self._at - self._began > self._limit:
             raise _TooLongError
+
+
+def _end_of_string(buffer: bytes, start: int) -> int:
+    """Where the string ends that began before `start`; 0 if not in the buffer. Several times as fast as an expression."""
+    at = start
+    while (quote := buffer.find(b'"', at)) >= 0:
+        first = quote  # of the backslashes before it, which escape each other in pairs
+        while first > start and buffer[first - 1] == _BACKSLASH:
+            first -= 1
+        if (quote - first) % 2 == 0:
+            return quote + 1
+        at = quote + 1
+    return 0
 
 
 def rows_of(value: Any, columns: tuple[str, ...]) -> list[Any]:
