@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from leanpipe.corpus.extract.content_model import CLIP, DILATION, WIDTH
 
+MEMBERS = 3  # networks, which differ by their seed
 EPOCHS = 10
 BATCH = 8
 RATE = 3e-3
@@ -115,8 +116,12 @@ class Network(nn.Module):
         return pairs[:, 0], pairs[:, 1]
 
 
-def fit(examples: Sequence[Example], seed: int = 0) -> Network:
-    """Fit a network to what is known of blocks. The same examples and seed give the same network on the same machine."""
+def fit(examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Fit networks to what is known of blocks. The same examples give the same model on the same machine."""
+    return weights_of([_fit_one(examples, seed) for seed in range(MEMBERS)])
+
+
+def _fit_one(examples: Sequence[Example], seed: int) -> Network:
     torch.manual_seed(seed)
     dice = random.Random(seed)
     measures = np.concatenate([one.measures for one in examples])
@@ -152,16 +157,22 @@ def _vocabulary(examples: Sequence[Example]) -> dict[bytes, int]:
     }
 
 
-def weights_of(network: Network) -> dict[str, np.ndarray]:
-    """The weights as `ContentModel` reads them."""
-    layers = {name: getattr(network, name) for name in ("c1", "c2", "c3", "g", "o")}
-    weights: dict[str, np.ndarray] = {"vocabulary": np.array(list(network.vocabulary))}
-    weights["far"], weights["near"] = np.split(network.words.weight.detach().numpy(), 2)
-    weights |= {"mean": network.mean, "scale": 1 / network.deviation}
-    for name, layer in layers.items():
+def weights_of(networks: Sequence[Network]) -> dict[str, np.ndarray]:
+    """The weights as `ContentModel` reads them, of networks that were fitted to the same pages."""
+    first = networks[0]
+    weights: dict[str, np.ndarray] = {"vocabulary": np.array(list(first.vocabulary))}
+    weights |= {"mean": first.mean.astype(np.float32), "scale": (1 / first.deviation).astype(np.float32)}
+    own = [_own_weights(network) for network in networks]
+    return weights | {name: np.stack([one[name] for one in own]).astype(np.float16) for name in own[0]}
+
+
+def _own_weights(network: Network) -> dict[str, np.ndarray]:
+    far, near = np.split(network.words.weight.detach().numpy(), 2)
+    weights = {"far": far, "near": near}
+    for name in ("c1", "c2", "c3", "g", "o"):
+        layer = getattr(network, name)
         weight = layer.weight.detach().numpy()
         # Of a convolution: output, input, place. A column for each place and input, in the order of `_neighbors`.
         weight = weight.transpose(0, 2, 1).reshape(weight.shape[0], -1) if weight.ndim == 3 else weight
         weights |= {f"{name}.w": weight, f"{name}.b": layer.bias.detach().numpy()}
-    weights["o.w"], weights["o.b"] = weights["o.w"][0], weights["o.b"][0]
-    return {k: v if k == "vocabulary" else np.asarray(v, np.float32) for k, v in weights.items()}
+    return weights | {"o.w": weights["o.w"][0], "o.b": weights["o.b"][0]}

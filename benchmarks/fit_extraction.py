@@ -32,7 +32,7 @@ from benchmarks.extraction import (
     score,
     words,
 )
-from benchmarks.extraction_network import Example, Network, fit, weights_of
+from benchmarks.extraction_network import Example, fit
 from benchmarks.report import write
 from leanpipe.corpus.extract import html_blocks
 from leanpipe.corpus.extract.block_features import (
@@ -79,8 +79,7 @@ def main() -> None:
     if not options.no_validation:
         cross_validate(web, books)
     if options.out:
-        weights = weights_of(fit([page.example for page in web + books]))
-        np.savez_compressed(options.out, **weights)
+        np.savez_compressed(options.out, **fit([page.example for page in web + books]))
 
 
 def cross_validate(web: list[Page], books: list[Page]) -> None:
@@ -94,29 +93,23 @@ def cross_validate(web: list[Page], books: list[Page]) -> None:
         left_out = {*groups[fold::FOLDS]}
         seen = [page for number, page in enumerate(web) if number % FOLDS != fold]
         seen += [page for page in books if page.group not in left_out]
-        network = fit([page.example for page in seen])
-        own = [(page, extract(network, page.html)) for page in web[fold::FOLDS]]
+        model = ContentModel(fit([page.example for page in seen]))
+        own = [(page, extract(model, page.html)) for page in web[fold::FOLDS]]
         print(f"fold {fold}: {of_phrases(own)}", flush=True)
         found += own
         unseen = [page for page in books if page.group in left_out]
-        of_books += [f1_of_words(page, extract(network, page.html, plain=False)) for page in unseen]
+        of_books += [f1_of_words(page, extract(model, page.html, plain=False)) for page in unseen]
     print(f"manuals through the network alone: F1 of words {np.mean(of_books):.4f}")
     peer = of_phrases([(page, page.peer) for page in web])
     write("extraction-unseen", claims_of_phrases("extraction of unseen pages", of_phrases(found), peer))
 
 
-def extract(network: Network, html: str, plain: bool = True) -> str:
-    """What is found of a page with a network that was just fitted."""
+def extract(model: ContentModel, html: str, plain: bool = True) -> str:
+    """What is found of a page with a model that was just fitted."""
     if plain and is_plain(html):
         return extract_main_text(html, ExtractConfig()).text
     page = HtmlPage(body_of(html))
-    return page.render(model_of(network).find_own_blocks(page).blocks)
-
-
-def model_of(network: Network) -> ContentModel:
-    if not hasattr(network, "in_numpy"):
-        network.in_numpy = ContentModel(weights_of(network))
-    return network.in_numpy
+    return page.render(model.find_own_blocks(page).blocks)
 
 
 def of_phrases(found: Sequence[tuple[Page, str]]) -> Score:

@@ -163,8 +163,8 @@ def _one_of(*groups: str) -> Numbers:
 
 _AS_OWN = _one_of(*_OWN.split(), _HEADS)
 _AS_PARENT = _one_of(*_PARENTS.split())
-_AS_AROUND = np.ascontiguousarray(_one_of(*_AROUND.split()).T)
-_IS_AROUND = _AS_AROUND.any(axis=1)
+_AS_AROUND = _one_of(*_AROUND.split()).astype(np.int32)
+_IS_AROUND = _AS_AROUND.any(axis=0)
 
 
 def _elements(page: HtmlPage, ancestors: Ancestors, places: Numbers) -> Numbers:
@@ -172,9 +172,9 @@ def _elements(page: HtmlPage, ancestors: Ancestors, places: Numbers) -> Numbers:
     code = page.tags.code
     own, parent = code[ancestors.starts[places[:2]]]
     around = _IS_AROUND[code].nonzero()[0]
-    inside: Numbers = np.zeros((len(around) + 1, _AS_AROUND.shape[1]), dtype=np.float32)
-    (_AS_AROUND[code[around]] * page.tags.delta[around, None]).cumsum(axis=0, out=inside[1:])
-    inside = inside[around.searchsorted(page.first_tag, "right")].T
+    inside: Numbers = np.zeros((len(_AS_AROUND), len(around) + 1), dtype=np.int32)
+    (_AS_AROUND[:, code[around]] * page.tags.delta[around]).cumsum(axis=1, out=inside[:, 1:])
+    inside = inside[:, around.searchsorted(page.first_tag, "right")].astype(np.float32)
     depth = ancestors.depth[None, page.first_tag].astype(np.float32)
     return np.concatenate(
         [_AS_OWN[:, own], _AS_PARENT[:, parent], np.minimum(inside, 2), np.minimum(depth, 40)]
