@@ -135,7 +135,10 @@ BOMB = page(gzip.compress(b"0" * 50_000_000, mtime=0), b"Content-Encoding: gzip"
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (page(gzip.compress(b"<p>spoilt", mtime=0)[:10] + b"\xff" * 20, b"Content-Encoding: gzip"), "damaged record"),
+        (
+            page(gzip.compress(b"<p>spoilt", mtime=0)[:10] + b"\xff" * 20, b"Content-Encoding: gzip"),
+            "damaged record",
+        ),
         (page(b"9\r\ncut", b"Transfer-Encoding: chunked"), "damaged record"),
         (page(b"x", b"X: " + b"y" * 100_000), "damaged record"),
         (BOMB, "longer than read.max_document_bytes"),
