@@ -165,7 +165,7 @@ def smoke() -> PipelineConfig:
             validation_tokens=2_048,
             precision="fp32",
         ),
-        parity=ParityConfig(models="chosen", max_new_tokens=8),
+        parity=ParityConfig(max_new_tokens=8),
         evaluate=EvaluateConfig(
             text_bytes=8_000, max_new_tokens=12, prefill_tokens=64, decode_tokens=8, repeats=2
         ),

@@ -350,7 +350,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
     "parity": {
         "models": shown_by(
             "planning/test_plan.py::test_the_models_that_may_be_registered_are_compared_or_only_the_chosen_one",
-            "chosen",
+            "all",
         ),
         "prompts": shown_by(
             "evaluation/parity/test_parity.py::test_prompts_and_answers_are_those_that_are_asked_for",

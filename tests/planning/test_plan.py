@@ -187,12 +187,9 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     plan = plan_of(PipelineConfig(), teacher)
     names = ("teacher", "student", "adapted", "q8_0", "q4_0")
     evaluations = [f"evaluate-{name}" for name in names]
-    parities = [f"parity-{name}" for name in names[2:]]
     first = ["cut_vocabulary", "cache_teacher", "distill", "finetune", "quantize"]
-    assert labels(plan) == [*first, *parities, *evaluations]
-    _, asked, distilled, finetuned, _, *evaluated = (
-        one.estimate for one in plan.stages if one.label not in parities
-    )
+    assert labels(plan) == [*first, *evaluations]
+    _, asked, distilled, finetuned, _, *evaluated = (one.estimate for one in plan.stages)
     assert evaluated[0].disk == estimate(evaluate, EvaluateConfig(), "cpu", model=teacher).disk
     assert evaluated[0].peak > evaluated[1].peak
     assert asked.parts["weights"] > 0 == distilled.parts["teacher"] and finetuned.peak < distilled.peak

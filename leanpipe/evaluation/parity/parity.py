@@ -64,9 +64,9 @@ class ParityConfig(StageConfig):
     """What the trained model and its served forms are asked, before one of them is registered."""
 
     models: Annotated[Literal["all", "chosen"], NotInKey("which models are asked, not what they answer")] = (
-        "all"
+        "chosen"
     )
-    """Ask every model that may be registered, or only the one that would be: faster, and the others are not known."""
+    """Ask only the model that would be registered, or every one that may be: slower, and then all of them are known."""
 
     prompts: tuple[str, ...] = Field(
         (
