@@ -6,8 +6,9 @@ from typing import Any
 
 from leanpipe.engines.llama_cpp import LlamaCpp
 from leanpipe.models.count import longest_text, read_config
-from leanpipe.models.load import load_tokenizer
+from leanpipe.models.load import leading_bos, load_tokenizer
 from leanpipe.models.offload import GGUF_FILE
+from leanpipe.tokens.text_tokens import encode_text
 
 _MOST_CONTEXT = 4_096  # tokens; memory for them is taken at once
 _NEW_TOKENS = 64
@@ -33,7 +34,9 @@ class TextGeneration:
 
     def _goes_on(self, text: str, params: Mapping[str, Any]) -> str:
         most = min(int(params.get("max_new_tokens", _NEW_TOKENS)), self._context - 1)
-        tokens = self._tokenizer(text)["input_ids"][-(self._context - most) :]
+        bos = leading_bos(self._tokenizer)
+        tokens = [*([] if bos is None else [bos]), *encode_text(self._tokenizer, text)]
+        tokens = tokens[-(self._context - most) :]
         sampled = {"temperature": 1.0 if params.get("do_sample") else 0.0}
         done = self._engine.complete({"prompt": tokens, "n_predict": most, **_NEUTRAL, **sampled})
         return text + done["choices"][0]["text"]

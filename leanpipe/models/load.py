@@ -102,11 +102,19 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
             **where,
         )
     if missing := sorted(found["missing_keys"]):
-        raise UserError(
+        error = MissingTensors(
             f"the weights of {path} lack {len(missing)} of the tensors of a {type(model).__name__}, such as {missing[0]}, "
             "which would be random: give the folder of a causal language model, whole"
         )
+        error.names = tuple(missing)
+        raise error
     return model.eval()
+
+
+class MissingTensors(UserError):
+    """Weights lack some of the tensors of their model; `names` are those."""
+
+    names: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -47,8 +47,8 @@ from leanpipe.evaluation.parity.predictions import (
 from leanpipe.evaluation.parity.probes import Probe, probes
 from leanpipe.evaluation.parity.served_answers import NoAnswer, Serve, ask, find_count_faults, open_server
 from leanpipe.evaluation.parity.text_faults import TextSide, find_text_faults, read_text_side
-from leanpipe.evaluation.parity.weight_faults import find_weight_faults
-from leanpipe.models.load import load_for_inference, load_model
+from leanpipe.evaluation.parity.weight_faults import TIED_HEAD_LOST, find_weight_faults
+from leanpipe.models.load import MissingTensors, load_for_inference, load_model
 from leanpipe.models.offload import is_gguf
 
 if TYPE_CHECKING:
@@ -246,6 +246,10 @@ def _load_served(folder: Path) -> "PreTrainedModel | Fault":
         return load_for_inference(folder)
     except torch.OutOfMemoryError:
         raise
+    except MissingTensors as error:
+        if all("lm_head" in name or "embed_out" in name for name in error.names):
+            return TIED_HEAD_LOST
+        return Fault("tensor_missing", f"{error}; export it again")
     except (
         UserError,
         RuntimeError,

@@ -18,6 +18,11 @@ _FURTHEST = 8
 """Rows by which a vocabulary's are looked for elsewhere."""
 RESTORE = "export the model again from the trained folder"
 """What to do about most faults."""
+TIED_HEAD_LOST = Fault(
+    "tied_head_lost",
+    "the output layer shared the embeddings' weights in training, and now has others: set "
+    "tie_word_embeddings to true in config.json, or store the embeddings as lm_head.weight",
+)
 
 
 class Wrong(NamedTuple):
@@ -109,11 +114,7 @@ def _head(trained: "PreTrainedModel", served: "PreTrainedModel", bounds: Bounds)
         return
     expected, found = was.detach().float(), head.weight.detach().float().to(was.device)
     if not relative_error(expected, found) <= bounds.tensors:
-        yield Fault(
-            "tied_head_lost",
-            "the output layer shared the embeddings' weights in training, and now has others: set "
-            "tie_word_embeddings to true in config.json, or store the embeddings as lm_head.weight",
-        )
+        yield TIED_HEAD_LOST
 
 
 def named_faults(wrong: list[Wrong], compared: int, embedding: str) -> Iterator[Fault]:

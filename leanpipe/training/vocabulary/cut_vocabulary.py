@@ -34,6 +34,7 @@ from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer
 from leanpipe.models.offload import is_quantized
+from leanpipe.tokens.text_tokens import encode_text
 from leanpipe.training.vocabulary.count_tokens import count_tokens, spelt_out, texts_to_serve
 from leanpipe.training.vocabulary.cut_model import KEPT, write_cut_model
 from leanpipe.training.vocabulary.cut_tokenizer import CutTokenizer, read_cut_tokenizer
@@ -232,8 +233,7 @@ def mass_kept(inputs: CutVocabularyInputs, cut: Path, kept: list[int]) -> float:
     teacher, tokenizer = load_for_inference(inputs.teacher), load_tokenizer(cut)
     length = min(_ROW_TOKENS, longest_text(teacher.config) or _ROW_TOKENS)
     text = next(texts_to_serve(inputs.documents, 10**9, None, ()))
-    backend = tokenizer.backend_tokenizer
-    tokens = [kept[index] for index in backend.encode(text, add_special_tokens=False).ids[:_SAMPLE_TOKENS]]
+    tokens = [kept[index] for index in encode_text(tokenizer, text)[:_SAMPLE_TOKENS]]
     masses = []
     with torch.inference_mode():
         for start in range(0, len(tokens), length):

@@ -266,14 +266,14 @@ def test_a_document_that_takes_for_ever_is_one_skip(tmp_path: Path, fresh: pytes
 @pytest.mark.parametrize(
     ("kind", "data", "reason"),
     [
-        ("odt", lambda: odt("<text:p>x</text:p>" * 400_000), bounded_process.TOO_LARGE),
-        ("pdf", lambda: pdf_bomb(110), "damaged PDF"),
+        ("odt", lambda: odt("<text:p>x</text:p>" * 1_600_000), bounded_process.TOO_LARGE),
+        ("pdf", lambda: pdf_bomb(400), "damaged PDF"),
     ],
 )
 def test_a_document_that_fills_the_memory_is_one_skip(
     tmp_path: Path, fresh: pytest.MonkeyPatch, kind: str, data: Callable[[], bytes], reason: str
 ):
-    fresh.setattr(bounded_process, "_MEMORY", 100 << 20)
+    fresh.setattr(bounded_process, "_MEMORY", 350 << 20)
     fresh.setattr(bounded_process, "_TIMES", 0)
     (tmp_path / f"a.{kind}").write_bytes(data())
     (tmp_path / f"b.{kind}").write_bytes(READ[kind][0])
