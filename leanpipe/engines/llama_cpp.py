@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _LOAD_SECONDS = 0.3
 """How long the machine is watched to see how many of its cores are free."""
+_PATIENCE = 60.0
+"""Seconds for it to listen, once the file is loaded."""
 _BATCH = 512
 """Tokens of a prompt that are read at once, at the most."""
 
@@ -155,12 +157,15 @@ def _close(parameters: Any) -> str:
 
 def _load(gguf: Path, parameters: Any) -> Any:
     try:
-        return _library().Server(parameters)
+        server = _library().Server(parameters)
     except RuntimeError as error:
         raise UserError(
             f"llama.cpp cannot load {gguf} ({' '.join(str(error).split())}): the file may be damaged or cut short; make it "
             "again"
         ) from error
+    # Let go of before it listens, it would wait for ever for a connection, and this process with it.
+    with _DIRECT.open(f"{server.listening_address}/health", timeout=_PATIENCE):
+        return server
 
 
 def _checked(answer: Part) -> Part:

@@ -55,6 +55,13 @@ def test_streams_that_nobody_reads_any_more_make_room(client, url):
     assert chat(client, max_tokens=12, timeout=60).usage.completion_tokens > 0
 
 
+def test_it_may_be_let_go_of_as_soon_as_it_is_loaded(gguf):
+    """Its destructor would wait for a connection, if it were not listening yet, and no signal would reach the process."""
+    script = "import sys\nfrom pathlib import Path\nfrom leanpipe.engines.llama_cpp import LlamaCpp\n"
+    script += "for _ in range(30):\n    LlamaCpp(Path(sys.argv[1]), 64, threads=1)\n"
+    subprocess.run([sys.executable, "-c", script, str(gguf)], check=True, timeout=120)
+
+
 def test_llama_cpp_s_own_routes_are_closed(gguf):
     engine = LlamaCpp(gguf, 64, threads=1)
     address = engine._server.listening_address
