@@ -3,7 +3,7 @@
 Works on the `tokenizer.json` of Hugging Face's tokenizers, of the three kinds that it has: BPE, WordPiece and Unigram. A text
 all of whose tokens are kept is cut into the same tokens as before: of BPE the tokens that come up on the way to a kept one
 are kept too, so that every merge is found that was made; the longest match of WordPiece and the likeliest cut of Unigram are
-still there, with fewer rivals.
+still there, with fewer rivals (of two that are as likely Unigram may take the other: the same pieces in another order).
 """
 
 import copy

@@ -73,7 +73,10 @@ def test_kept_text_is_cut_as_before(make: Callable[[], Tokenizer]):
     cut, old = cut_to(tokenizer, texts)
     assert len(old) < tokenizer.get_vocab_size()
     for text in texts:
-        assert [old[index] for index in cut.encode(text).ids] == tokenizer.encode(text).ids
+        then, now = tokenizer.encode(text).ids, [old[index] for index in cut.encode(text).ids]
+        if make is unigram:  # the same pieces in another order are as likely, and it takes either
+            then, now = sorted(then), sorted(now)
+        assert now == then
 
 
 @pytest.mark.parametrize("make", LOSSLESS)
