@@ -8,6 +8,8 @@ _RAW = re.compile(
     r"<(title|script|style|textarea|iframe|xmp|noembed|noframes|noscript)" + _ATTRIBUTES, re.IGNORECASE
 )
 _ANY = re.compile(r"<([A-Za-z][\w.:-]*)" + _ATTRIBUTES)
+# A tag that ends so, found in one pass; whether it does so rightly is asked of the few that are not void.
+_LIKELY = re.compile(r"<([A-Za-z][\w.:-]*+)[^<>]*+>(?<=/>)")
 _VOID = frozenset(
     [
         "area",
@@ -41,8 +43,13 @@ def close_empty_elements(html: str) -> str:
     if "/>" not in html:
         return html
     if _IS_XML.match(html):
-        return _ANY.sub(lambda found: found[0] if found[1].lower() in _VOID else _closed(found), html)
+        return _LIKELY.sub(_closed_if_it_closes_itself, html)
     return _RAW.sub(lambda found: found[0] if _ends_later(found) else _closed(found), html)
+
+
+def _closed_if_it_closes_itself(likely: re.Match[str]) -> str:
+    found = None if likely[1].lower() in _VOID else _ANY.fullmatch(likely[0])
+    return _closed(found) if found else likely[0]
 
 
 def _closed(found: re.Match[str]) -> str:
