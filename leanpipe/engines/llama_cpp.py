@@ -4,6 +4,7 @@ xllamacpp also listens on a port of this machine, with all of llama.cpp's own ro
 others out of them.
 """
 
+import ctypes
 import importlib
 import json
 import logging
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 
 _LOAD_SECONDS = 0.3
 """How long the machine is watched to see how many of its cores are free."""
-_PATIENCE = 60.0
-"""Seconds for it to listen, once the file is loaded."""
 _BATCH = 512
 """Tokens of a prompt that are read at once, at the most."""
 
@@ -163,9 +162,10 @@ def _load(gguf: Path, parameters: Any) -> Any:
             f"llama.cpp cannot load {gguf} ({' '.join(str(error).split())}): the file may be damaged or cut short; make it "
             "again"
         ) from error
-    # Let go of before it listens, it would wait for ever for a connection, and this process with it.
-    with _DIRECT.open(f"{server.listening_address}/health", timeout=_PATIENCE):
-        return server
+    # Its destructor may wait for ever for a connection, with the interpreter's lock, so that no signal ends the process.
+    # So it is never run: what the server holds goes with the process, which stages and servers have to themselves.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
+    return server
 
 
 def _checked(answer: Part) -> Part:
