@@ -5,6 +5,7 @@ have one place more than there are tags, and begin with 0: what lies from one ta
 """
 
 import re
+from bisect import bisect_left
 from functools import cache, cached_property
 
 import numpy as np
@@ -93,6 +94,11 @@ class HtmlPage:
     def __len__(self) -> int:
         return len(self.first_tag)
 
+    @property
+    def length(self) -> int:
+        """How many characters that are no spaces a reader sees."""
+        return int(self.visible[-1])
+
     def within(self, sums: Numbers) -> Numbers:
         """Count what the text of each block added to `sums`."""
         return sums[..., self.until_tag] - sums[..., self.first_tag]
@@ -131,13 +137,13 @@ class HtmlPage:
         """The blocks with such numbers as plain text."""
         if not len(kept):
             return ""
-        gaps = self._gaps(kept)
-        items = self.items[kept].tolist()
-        first, until = self.first_tag[kept].tolist(), self.until_tag[kept].tolist()
+        gaps, items = self._gaps(kept), self.items[kept].tolist()
+        first, until = self.first_tag[kept], self.until_tag[kept]
+        places = (first, until, self.text_end[first], self.text_end[until], self._pre[first])
         pieces: list[bytes] = []
-        for gap, item, start, end in zip(gaps, items, first, until, strict=True):
-            if block := self._block(start, end):
-                pieces += (b"\n" * gap, b"- ", block) if item else (b"\n" * gap, block)
+        for gap, item, *block in zip(gaps, items, *(one.tolist() for one in places), strict=True):
+            if piece := self._piece(*block):
+                pieces += (b"\n" * gap, b"- ", piece) if item else (b"\n" * gap, piece)
         text = b"".join(pieces).decode()
         text = re.sub(" ?\0 ?", "\n", text) if "\0" in text else text
         if "&" in text:
@@ -160,26 +166,33 @@ class HtmlPage:
         return (1 + (paragraphs[until] > paragraphs[before])).tolist()
 
     @cached_property
-    def _pieces(self) -> tuple[list[int], list[int], list[int]]:
-        """Of each tag: where the text after it begins and ends, and whether the tag means something within a block."""
-        special = 2 * self._cells + (self.tags.code == _LINE_BREAK)
-        special[self._silent] = -1
-        return self.tags.end.tolist(), self.tags.until.tolist(), special.tolist()
+    def _marks(self) -> tuple[list[int], list[int], list[bool]]:
+        """The tags that mean something within a block: their numbers, where in the text they stand, and whether they are cells."""
+        special = self._cells | (self.tags.code == _LINE_BREAK)
+        special &= ~self._silent
+        marks = special.nonzero()[0]
+        return marks.tolist(), self.text_end[marks].tolist(), self._cells[marks].tolist()
 
-    def _block(self, first: int, until: int) -> bytes:
-        data, (start, stop, special) = self.data, self._pieces
-        pre = self._pre[first]
-        parts = []
-        for tag in range(first, until):
-            meaning = special[tag]
-            if meaning < 0:
-                continue
-            if meaning == 1:
-                parts.append(b"\n" if pre else _LINE_END)
-            elif meaning == 2 and any(parts):
-                parts.append(_CELL)
-            if start[tag] < stop[tag]:
-                parts.append(data[start[tag] : stop[tag]])
-        text = b"".join(parts)
+    def _piece(self, first: int, until: int, start: int, end: int, pre: bool) -> bytes:
+        """The text of the tags from `first` up to `until`, which stands from `start` to `end`."""
+        marks, places, cells = self._marks
+        text = self.text[start:end]
+        mark = bisect_left(marks, first)
+        if mark < len(marks) and marks[mark] < until:
+            text = self._with_marks(text, start, mark, bisect_left(marks, until, mark), pre)
         text = text.strip(b"\n") if pre else b" ".join(text.split()).strip(_EDGE)
         return b"" if _BLANK.fullmatch(text, 0, 200) else text
+
+    def _with_marks(self, text: bytes, start: int, mark: int, until: int, pre: bool) -> bytes:
+        _, places, cells = self._marks
+        parts: list[bytes] = []
+        last = 0
+        for at, cell in zip(places[mark:until], cells[mark:until], strict=True):
+            parts.append(text[last : at - start])
+            last = at - start
+            if not cell:
+                parts.append(b"\n" if pre else _LINE_END)
+            elif any(parts):
+                parts.append(_CELL)
+        parts.append(text[last:])
+        return b"".join(parts)

@@ -115,7 +115,7 @@ def _blocks(html: str, config: ExtractConfig) -> _Found:
         )
     page = HtmlPage(body_of(html), tables=config.tables)
     own = load_model().find_own_blocks(page, comments=config.comments)
-    return _Found(page.render(own.blocks), min(len(html), 2 * len(page.text)), own.unsure)
+    return _Found(page.render(own.blocks), 2 * page.length, own.unsure)
 
 
 def is_plain(html: str) -> bool:

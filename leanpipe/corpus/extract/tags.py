@@ -84,7 +84,7 @@ def _collision_free() -> tuple[np.uint64, Numbers]:
 
 _FACTOR, _TABLE = _collision_free()
 _KEY_OF_CODE: Numbers = np.append(np.uint64(0), _KEYS)
-_SLASH, _LESS, _GREATER, _BANG = b"/<>!"
+_SLASH, _LESS, _GREATER, _BANG, _DASH = b"/<>!-"
 
 
 class Tags(NamedTuple):
@@ -153,7 +153,8 @@ def _inside_raw(
 ) -> list[tuple[int, int]]:
     """Which tags stand in comments and in scripts, and so are none. Moves the ends of comments to where they are."""
     found = []
-    begun = np.flatnonzero(comments | (RAW[code] & ~closes)).tolist()
+    begun = np.flatnonzero(comments | (RAW[code] & ~closes))
+    begun = begun[~_holds_no_tag(data, begun, start, end, code, closes, comments)].tolist()
     ends: dict[Any, list[int]] = {}
     inside = 0  # tags before this one are in something raw
     for tag in begun:
@@ -172,3 +173,15 @@ def _inside_raw(
         if inside > tag + 1:
             found.append((tag + 1, inside))
     return found
+
+
+def _holds_no_tag(
+    data: bytes, begun: Numbers, start: Numbers, end: Numbers, code: Numbers, closes: Numbers, comments: Numbers
+) -> Numbers:
+    """Whether comments and scripts, as most do, end before the next tag, or with it: they are left as they are."""
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    following: Numbers = np.minimum(begun + 1, len(start) - 1)
+    last = end[begun]
+    ended = (buffer[last - 2] == _DASH) & (buffer[last - 3] == _DASH) & (last <= start[following])
+    closed = closes[following] & (code[following] == code[begun])
+    return np.where(comments[begun], ended, closed)

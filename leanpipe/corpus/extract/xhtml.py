@@ -2,10 +2,12 @@
 
 import re
 
-_ATTRIBUTES = r"""((?:\s+[^\s"'<>/=]+(?:\s*=\s*(?:"[^"]*"|'[^']*'))?)*)\s*/>"""
-# What stands in these elements is text up to their end tag, whatever it looks like.
+_ATTRIBUTES = r"""((?:\s++[^\s"'<>/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'))?+)*+)\s*+/>"""
+# What stands in these elements is text up to their end tag, whatever it looks like. Most tags of a page begin with other letters,
+# and are passed over by one look ahead.
 _RAW = re.compile(
-    r"<(title|script|style|textarea|iframe|xmp|noembed|noframes|noscript)" + _ATTRIBUTES, re.IGNORECASE
+    r"<(?=[tsixn])(title|script|style|textarea|iframe|xmp|noembed|noframes|noscript)" + _ATTRIBUTES,
+    re.IGNORECASE,
 )
 _ANY = re.compile(r"<([A-Za-z][\w.:-]*)" + _ATTRIBUTES)
 # A tag that ends so, found in one pass; whether it does so rightly is asked of the few that are not void.
