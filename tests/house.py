@@ -20,6 +20,7 @@ ORDER = (
     "leanpipe.corpus",
     "leanpipe.tokens",
     "leanpipe.training",
+    "leanpipe.shrink",
     "leanpipe.engines",
     "leanpipe.compression",
     "leanpipe.serving",

@@ -91,6 +91,6 @@ def train_tiny(home: Home, run: Runner) -> Artifact:
     blocks = run(tokenize, TokenizeConfig(block_length=128), {"documents": documents, "teacher": seed})
     # Distillation without a teacher's opinion, at full size, is training from scratch.
     training = DistillConfig(
-        size=1, kl_weight=0, tokens=65_536, learning_rate=1e-2, batch=8, micro_batch=8, precision="fp32"
+        kl_weight=0, tokens=65_536, learning_rate=1e-2, batch=8, micro_batch=8, precision="fp32"
     )
     return run(distill, training, {"teacher": seed, "blocks": blocks}).model_copy(update={"name": "tiny"})

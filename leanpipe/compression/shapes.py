@@ -49,7 +49,7 @@ def fitting(form: str, model: "PreTrainedModel", names: list[str]) -> list[str]:
         if len(unfit) == len(names):
             raise UserError(
                 f"format {form} fits no layer of this model on {device.name()}: {said}; take {form} out of "
-                "quantize.formats, or choose a student whose widths are multiples of 64 (distill.width)"
+                "quantize.formats, or choose a student whose widths are multiples of 64 (shrink.width)"
             )
         log.warning(
             "%s: %d of %d layers stay in full precision, for their shape: %s",

@@ -20,7 +20,8 @@ class StageConfig(BaseModel):
     """The settings of one stage. A misspelt or out-of-range setting is refused by name."""
 
     renamed: ClassVar[dict[str, str]] = {}
-    """Names that fields had once, and what they are called now: an old one is refused with the new one in the sentence."""
+    """Names that fields had once, and what they are called now: an old one is refused with the new one in the sentence.
+    The new name of a field that moved begins with the section where it is now, as `shrink.size`."""
 
     model_config = ConfigDict(
         frozen=True,

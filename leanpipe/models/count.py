@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from leanpipe.core.errors import UserError, refused_if_unreadable
 from leanpipe.core.estimate import Expected
 from leanpipe.core.files import read_object
-from leanpipe.models.narrow import narrow_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -131,24 +130,3 @@ def with_layers(config: "PretrainedConfig", kept: list[int]) -> "PretrainedConfi
 def parameters_with_layers(config: "PretrainedConfig", layers: int) -> int:
     """Count the parameters of the model that `config` describes if it had its first `layers` layers only."""
     return parameters_of(with_layers(config, list(range(layers))))
-
-
-def layers_for_size(config: "PretrainedConfig", size: float, width: float = 1.0) -> int:
-    """Return how many layers, `width` times as wide, give about `size` times the parameters of the whole model.
-
-    At least one, at most all. A teacher whose vocabulary was cut counts as it was before.
-    Layers are taken to be alike. Raises UserError if even one layer is over half a layer too much.
-    """
-    layers = config.num_hidden_layers
-    if size == 1 or layers == 1:
-        return layers
-    narrow = narrow_config(config, width)
-    whole, one = whole_parameters(config), parameters_with_layers(narrow, 1)
-    layer = (parameters_with_layers(narrow, layers) - one) / (layers - 1)
-    wanted = 1 + (size * whole - one) / layer
-    if wanted < 0.5:
-        raise UserError(
-            f"size {size} is too small: embeddings and one layer are already {one / whole:.0%} of this teacher's "
-            f"parameters at width {width:g}"
-        )
-    return min(layers, max(1, round(wanted)))

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
-from leanpipe.models.count import with_layers
-from leanpipe.models.offload import weight
+
+SHAPE = "shape.json"
+"""In the folder of a student that was cut: which of its teacher's layers and hidden states it has."""
 
 if TYPE_CHECKING:
     import torch
@@ -29,18 +30,6 @@ def first_and_last(layers: int, kept: int) -> list[int]:
 def most_important(influence_L: "torch.Tensor", kept: int) -> list[int]:
     """Choose `kept` of the layers, those that change the most what goes through them."""
     return sorted(influence_L.topk(kept).indices.tolist())
-
-
-def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTrainedModel":
-    """Make a model of the teacher's layers `kept`, given by their indices, and its embeddings, norms and head; in float32.
-
-    Works for every architecture whose layers lie in one list (Llama-like, GPT-2, ...); raises UserError for others.
-    """
-    student = random_student(with_layers(teacher.config, kept))
-    names = _kept_names(teacher.state_dict(), layer_list_name(teacher), kept)
-    student.load_state_dict({new: weight(teacher, old) for new, old in names.items()})
-    student.generation_config = teacher.generation_config
-    return student
 
 
 def random_student(config: "PretrainedConfig") -> "PreTrainedModel":
@@ -93,12 +82,12 @@ def layer_list_name(model: "PreTrainedModel") -> str:
             return name
     raise UserError(
         f"layers cannot be taken from a {model.config.model_type} model, which does not keep them in one list: "
-        "set initialization to random, or choose another teacher"
+        "set shrink.initialization=random, or choose another teacher"
     )
 
 
-def _kept_names(names: Iterable[str], layer_list: str, kept: list[int]) -> dict[str, str]:
-    """The names of the weights that stay, by what they are called when the layers that stay are renumbered."""
+def kept_names(names: Iterable[str], layer_list: str, kept: list[int]) -> dict[str, str]:
+    """Return the names of the weights that stay, by what they are called when the layers that stay are renumbered."""
     new_index = {str(old): new for new, old in enumerate(kept)}
     chosen = {}
     for name in names:

@@ -10,6 +10,7 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.describe_model import DescribeModelConfig
+from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
 from leanpipe.training.distill.teacher_cache import CacheSettings
@@ -64,11 +65,18 @@ class TokenSettings(CorpusSettings, TeacherInput, CorpusInput):
     """How text becomes blocks of tokens."""
 
 
-class DistillSettings(TokenSettings):
-    """The text, the tokens, and how the student learns."""
+class ShrinkSettings(TokenSettings):
+    """The text, the tokens, and what of the teacher the student has."""
 
     cut_vocabulary: CutVocabularyConfig = CutVocabularyConfig()
     """Which of the teacher's tokens stay, if its own tokenizer is used."""
+    shrink: ShrinkConfig = ShrinkConfig()
+    """How large the student is, and which layers and widths of its teacher it has."""
+
+
+class DistillSettings(ShrinkSettings):
+    """The text, the tokens, and how the student learns."""
+
     cache: CacheSettings = CacheSettings()
     """How much of the teacher's predictions is kept on disk, if distill.teacher_logprobs is cached."""
     distill: DistillConfig = DistillConfig()
@@ -195,6 +203,7 @@ SETTINGS: dict[str, type[StageConfig]] = {
     "inspect-corpus": InspectSettings,
     "prepare-corpus": TokenSettings,
     "distill": DistillSettings,
+    "shrink": ShrinkSettings,
     "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
     "compress": CompressSettings,

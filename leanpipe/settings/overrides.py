@@ -75,7 +75,9 @@ def _sentence(kind: type[BaseModel], error: Any) -> str:
             f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         )
     if error["type"] == "renamed":
-        old, new = (".".join(filter(None, (path, error["ctx"][name]))) for name in ("old", "new"))
+        section = f"{path}." if path else ""
+        old, new = section + error["ctx"]["old"], error["ctx"]["new"]
+        new = new if "." in new else section + new  # that of another section is named whole
         return f"{old}: this setting is called {new} now"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])

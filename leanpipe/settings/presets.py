@@ -11,6 +11,7 @@ from leanpipe.corpus.split import SplitConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.settings.flows import PipelineConfig
+from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
 from leanpipe.training.distill.teacher_cache import CacheSettings
@@ -146,8 +147,8 @@ def smoke() -> PipelineConfig:
         instructions="python-docstrings",
         clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
         tokenize=TokenizeConfig(block_length=128, vocabulary=2_048),
+        shrink=ShrinkConfig(initialization="random"),  # so tiny a teacher has little to hand down
         distill=DistillConfig(
-            initialization="random",  # so tiny a teacher has little to hand down
             tokens=32_768,
             learning_rate=1e-2,
             batch=8,

@@ -40,7 +40,7 @@ class QuickSettings(StageConfig):
     with that memory (learns from 20, 100 or 500 million tokens); smoke to try every stage in a minute, with a tiny teacher
     and texts of its own."""
     student_size: float | None = _empty(gt=0, le=1)
-    """How small: the student's share of the teacher's parameters. By default 0.6."""
+    """How small: the student's share of the teacher's parameters, at most. By default 0.6."""
     distill_tokens: int | None = _empty(ge=1, le=10**12)
     """How long: tokens of the corpus that the student learns from. Text that is shorter is read again. By default as many as
     suit the machine."""
@@ -104,7 +104,7 @@ PATHS: Mapping[str, str] = {
     "corpus": "corpus",
     "instructions": "instructions",
     "teacher": "teacher",
-    "student_size": "distill.size",
+    "student_size": "shrink.size",
     "distill_tokens": "distill.tokens",
     "finetune_tokens": "finetune.tokens",
     "quantize_formats": "quantize.formats",

@@ -20,7 +20,7 @@ from leanpipe.core.estimate import Expected
 from leanpipe.core.report import Silent
 from leanpipe.models.count import empty_model, read_config
 from leanpipe.models.load import load_model, load_tokenizer, save_model, weight_bytes
-from leanpipe.models.narrow import narrow_config
+from leanpipe.shrink.narrow import narrow_config, shared_widths
 from tests.support.tiny_models import tiny_llama, tiny_model, tiny_tokenizer
 
 on_a_processor = pytest.mark.skipif(device.name() != "cpu", reason="other kernels fit other shapes")
@@ -194,7 +194,7 @@ def test_every_format_fits_our_own_narrow_students(width):
         num_key_value_heads=3,
         num_hidden_layers=1,
     )
-    narrow = narrow_config(config, width)
+    narrow = narrow_config(config, shared_widths(config, width))
     check_quantize(QuantizeConfig(formats=BITS), {"model": Expected(facts={"model": narrow})})
     model = empty_model(narrow)
     _, names = split_modules(model, ())

@@ -26,7 +26,7 @@ _DEVICE = "its keys did not hold the device's kind and arithmetic, which decide 
 CHANGED = {
     "clean": "it finds the text of web pages, telephone numbers, cards, accounts and addresses otherwise",
     "cache_teacher": _DEVICE,
-    "distill": "a setting and an input were renamed, and the device came into its keys",
+    "distill": "its student is an input now, which stage shrink makes, and the device came into its keys",
     "evaluate": "its keys did not hold the model of device, whose speeds it measures",
     "finetune": "it measures forgetting otherwise, and the device came into its keys",
     "quantize": "it makes other formats by default, and the device came into its keys",

@@ -13,6 +13,7 @@ BASES: dict[str, Overrides] = {
     "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
     "cut_vocabulary": {},
+    "shrink": {},
     "cache": {"blocks": 4, "top_k": 8, "tail_samples": 2},
     # Four steps of two blocks.
     "distill": {
@@ -263,10 +264,6 @@ SECTIONS: dict[str, dict[str, Row]] = {
     | {
         "tokens": to(512),
         "validation_tokens": to(32),
-        "size": to(1),
-        "initialization": to("random"),
-        "width": to(0.5),
-        "keep": to("evenly_spaced", "first_and_last"),
         "hidden_weight": to(1.0, teacher_logprobs="online"),
         "teacher_logprobs": to("online"),
         "divergence": to("reverse_kl", "jensen_shannon"),
@@ -276,6 +273,20 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "teacher_memory": shown_by(
             "models/test_load.py::test_a_student_learns_the_same_from_a_teacher_on_disk", 2.5
         ),
+    },
+    "shrink": {
+        "size": to(1, 0.01, refused={0.01: "no shape of this teacher has at most"}),
+        "parameters": to(100_000),
+        "megabytes": to(0.2),
+        "width": to(0.5),
+        "layers": to(3, 5, refused={5: "is more than the 4"}),
+        "mlp_channels": to(64),
+        "kv_groups": to(1),
+        "hidden_size": to(32, 30, refused={30: "set it to 32"}),
+        "initialization": to("random"),
+        "keep": to("evenly_spaced", "first_and_last"),
+        "calibration_tokens": to(32),
+        "seed": to(1, initialization="random"),
     },
     "on_policy": {
         "steps": to(5),

@@ -60,7 +60,7 @@ def test_config_prints_a_file_that_config_reads(tmp_path: Path):
     assert read_settings(SETTINGS["data-to-deployment"], Preset.CPU, file) == expected
     shown = leanpipe(tmp_path, "config", "--preset", "8gb", "--diff", str(file)).stdout
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
-    assert rows == [["distill.seed", "7", "0"], ["distill.size", "0.3", "0.6"]]
+    assert rows == [["shrink.size", "0.3", "0.6"], ["distill.seed", "7", "0"]]
 
 
 def test_a_file_that_changes_nothing_is_said_to(tmp_path: Path):

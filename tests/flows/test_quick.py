@@ -18,7 +18,7 @@ ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "corpus": (("/my/text",), {"corpus": ["/my/text"]}),
     "instructions": ("/my/questions.jsonl", {"instructions": "/my/questions.jsonl"}),
     "teacher": ("/my/model", {"teacher": "/my/model"}),
-    "student_size": (0.3, {"distill.size": 0.3}),
+    "student_size": (0.3, {"shrink.size": 0.3}),
     "distill_tokens": (1_000, {"distill.tokens": 1_000}),
     "finetune_tokens": (2_000, {"finetune.tokens": 2_000}),
     "quantize_formats": (("nf4",), {"quantize.formats": ["nf4"]}),
@@ -109,8 +109,8 @@ def test_an_empty_list_of_a_setting_is_described_too():
     "value", [1e-05, 10**12, "on", "3", "", "a: [b]", "ü", None, True, [], ["1", "b, c"], "x" * 500]
 )
 def test_a_setting_that_is_written_is_read_back(value: Any):
-    written = write_override("distill.size", value)
-    assert "\n" not in written and parse_override(written) == ("distill.size", value)
+    written = write_override("shrink.size", value)
+    assert "\n" not in written and parse_override(written) == ("shrink.size", value)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,11 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path):
     ("old", "new", "value"),
     [
         ("distill.predictions", "distill.teacher_logprobs", "online"),
-        ("distill.initialisation", "distill.initialization", "random"),
+        ("distill.initialisation", "shrink.initialization", "random"),
+        ("distill.size", "shrink.size", "0.5"),
+        ("distill.width", "shrink.width", "0.5"),
+        ("distill.keep", "shrink.keep", "evenly_spaced"),
+        ("distill.initialization", "shrink.initialization", "random"),
         ("distill.jensen_shannon_weight", "distill.beta", "0.5"),
     ],
 )

@@ -16,11 +16,10 @@ from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluat
 from leanpipe.models.count import read_config
 from leanpipe.models.load import check_tokenizer, load_for_inference, load_model, load_tokenizer, save_model
 from leanpipe.models.offload import input_device, loaded_bytes, room
-from leanpipe.models.student import student_from_teacher
 from leanpipe.planning.preflight import CheckConfig, CheckInputs, check
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 from tests.evaluation.test_evaluate import CONFIG, write_documents
-from tests.support.tiny_models import tiny_llama, tiny_model, tiny_text, tiny_tokenizer
+from tests.support.tiny_models import student_from_teacher, tiny_llama, tiny_model, tiny_text, tiny_tokenizer
 from tests.training.blocks import Recorder, write_blocks
 
 TOKENS = torch.arange(5, 45)[None]

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from leanpipe.core.errors import UserError
-from leanpipe.models.count import count_parameters, empty_model, layers_for_size, with_layers
-from leanpipe.models.student import change_vocabulary, evenly_spaced, first_and_last, student_from_teacher
-from tests.support.tiny_models import tiny_llama, tiny_tokenizer
+from leanpipe.models.count import count_parameters, empty_model, with_layers
+from leanpipe.models.student import change_vocabulary, evenly_spaced, first_and_last, layer_list_name
+from tests.support.tiny_models import student_from_teacher, tiny_llama, tiny_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -76,24 +76,13 @@ def test_layers_that_lie_in_no_list_are_refused():
     teacher = tiny_llama(layers=3)
     teacher.config.num_hidden_layers = 4
     with pytest.raises(UserError, match="layers cannot be taken from a llama model"):
-        student_from_teacher(teacher, [0, 3])
+        layer_list_name(teacher)
 
 
 def test_parameters_are_counted_by_hand():
     """Embeddings 512 x 64, tied; attention 2 x 64 x 64 + 2 x 64 x 32; MLP 3 x 64 x 128; norms 64."""
     layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
     assert count_parameters(empty_model(tiny_llama(layers=3).config)) == 512 * 64 + 3 * layer + 64
-
-
-def test_size_is_a_share_of_parameters():
-    """Beside embeddings of 32,832 a layer has 36,992: of ten (402,752), 60 % (241,651) are nearest to 5.6 layers."""
-    config = tiny_llama(layers=10).config
-    assert [layers_for_size(config, size) for size in (1, 0.6, 0.5, 0.2)] == [10, 6, 5, 1]
-
-
-def test_a_size_below_the_embeddings_is_refused():
-    with pytest.raises(UserError, match=r"size 0.02 is too small: embeddings and one layer"):
-        layers_for_size(tiny_llama(layers=10).config, 0.02)
 
 
 def test_a_list_of_layer_types_is_cut_with_the_layers():

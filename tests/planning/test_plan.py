@@ -27,6 +27,7 @@ from leanpipe.planning.references import describe_model, referred_bytes
 from leanpipe.planning.steps import RunInputs, steps_of
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.settings.flows import DistillSettings, FinetuneSettings, PipelineConfig, PretrainSettings
+from leanpipe.shrink.shrink import ShrinkConfig, student_config
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
 from leanpipe.training.distill.distill import distill as distill_stage
@@ -76,8 +77,11 @@ def estimate(stage: Stage, config: Any, kind: Any, **inputs: Any) -> Estimate:
     return stage.estimate(config, {role: Expected(facts=one) for role, one in facts.items()}, kind)
 
 
-def distilled(config: DistillConfig, teacher: Any, block: int, kind: Any) -> Estimate:
-    return estimate(distill_stage, config, kind, teacher=teacher, blocks=(block, 0))
+def distilled(
+    config: DistillConfig, teacher: Any, block: int, kind: Any, shape: ShrinkConfig | None = None
+) -> Estimate:
+    student = student_config(shape or ShrinkConfig(), teacher)
+    return estimate(distill_stage, config, kind, teacher=teacher, student=student, blocks=(block, 0))
 
 
 def pretrained(config: PretrainConfig, vocabulary: int, block: int, kind: Any) -> Estimate:
@@ -213,16 +217,17 @@ def test_a_teacher_that_is_asked_at_every_step_is_in_memory():
     teacher = describe_model("smollm2-135m-instruct")
     online = DistillConfig(teacher_logprobs="online")
     plan = plan_of(DistillSettings(distill=online), teacher)
-    assert labels(plan) == ["cut_vocabulary", "distill"]
+    assert labels(plan) == ["cut_vocabulary", "shrink", "distill"]
     cached = distilled(DistillConfig(), teacher, 256, "cuda")
-    assert plan.stages[1].estimate.parts["teacher"] > 0
+    assert plan.stages[2].estimate.parts["teacher"] > 0
     assert distilled(online, teacher, 256, "cuda").peak > cached.peak
 
 
 def test_a_narrower_student_takes_less():
     teacher = describe_model("smollm2-135m-instruct")
     whole, narrow = (
-        distilled(DistillConfig(size=0.2, width=width), teacher, 256, "cuda") for width in (0.8, 0.4)
+        distilled(DistillConfig(), teacher, 256, "cuda", ShrinkConfig(size=0.2, width=width))
+        for width in (0.8, 0.4)
     )
     head = "output layer's gradients"
     assert narrow.parts[head] < 0.6 * whole.parts[head]
@@ -380,6 +385,7 @@ def test_a_step_is_told_to_another_process_by_names(tmp_path: Path):
         "teacher": "cut_vocabulary",
         "blocks": "tokenize",
         "teacher_logprobs": "cache_teacher",
+        "student": "shrink",
     }
     assert told["evaluate-q8_0"].inputs == {"model": "quantize/q8_0", "documents": "clean"}
 

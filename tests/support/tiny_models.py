@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -81,3 +81,11 @@ def tiny_model(path: Path, layers: int = 2, seed: int = 0, tied: bool = True) ->
 
     save_model(tiny_llama(layers, seed, tied=tied), tiny_tokenizer(), path, dtype=torch.float32)
     return path
+
+
+def student_from_teacher(teacher: "PreTrainedModel", kept: list[int]) -> "PreTrainedModel":
+    """A student of the teacher's layers `kept`, as wide as it is."""
+    from leanpipe.models.student import layer_list_name
+    from leanpipe.shrink.narrow import cut_model, widths_of
+
+    return cut_model(teacher, layer_list_name(teacher), kept, widths_of(teacher.config), None).model

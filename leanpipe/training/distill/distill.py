@@ -1,5 +1,6 @@
 """Train a student that is smaller than its teacher to predict what the teacher predicts."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
@@ -21,28 +22,28 @@ from leanpipe.core.estimate import (
 from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
-from leanpipe.models.load import load_for_inference, load_tokenizer, save_model, vocabulary_size
-from leanpipe.models.student import evenly_spaced, first_and_last
+from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model, vocabulary_size
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
+    from leanpipe.training.distill.distillation_objectives import HiddenStateMatching
     from leanpipe.training.losses.objectives import Objective
-    from leanpipe.training.trainer.data import BlockDataset, TrainingData
-
-
-_SAMPLE_TOKENS = 4_096  # on which it is measured what of the teacher is important
+    from leanpipe.training.trainer.data import TrainingData
 
 
 class DistillConfig(TrainingConfig):
-    """How large the student is, where its weights come from, and what it learns from the teacher."""
+    """How the student learns, and what of the teacher: what it begins with is stage `shrink`'s."""
 
     renamed: ClassVar[dict[str, str]] = {
-        "initialisation": "initialization",
+        "initialisation": "shrink.initialization",
         "predictions": "teacher_logprobs",
         "jensen_shannon_weight": "beta",
+        "size": "shrink.size",
+        "width": "shrink.width",
+        "keep": "shrink.keep",
+        "initialization": "shrink.initialization",
     }
 
     tokens: int = Field(25_600, ge=1, le=10**12)
@@ -53,17 +54,6 @@ class DistillConfig(TrainingConfig):
     """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
     validation_tokens: int = Field(6_144, ge=1, le=10**9)
     """How many tokens of held-out text the loss is measured on (fewer if there are no more)."""
-    size: float = Field(0.6, gt=0, le=1)
-    """Size of the student as a share of the teacher's parameters: it has as many layers as give that, at its width."""
-    width: float = Field(1.0, gt=0, le=1)
-    """Width of the student as a share of the teacher's: of hidden states, neurons and heads. Embeddings are a large part
-    of a small model, and only less width makes them smaller."""
-    initialization: Literal["teacher_layers", "random"] = "teacher_layers"
-    """Begin with some of the teacher's layers, cut to the student's width, or with new weights (which need far more
-    tokens)."""
-    keep: Literal["importance", "first_and_last", "evenly_spaced"] = "importance"
-    """Which of the teacher's layers stay: those that change the most what goes through them, as measured on the text, the
-    first and the last ones (two to one), or evenly spaced ones."""
     teacher_logprobs: Literal["online", "cached"] = "cached"
     """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
     on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""
@@ -109,32 +99,24 @@ class DistillInputs:
     blocks: Path
     teacher_logprobs: Path | None = None
     """The output folder of the cache_teacher stage, for predictions that are cached."""
+    student: Path | None = None
+    """The model that learns, such as the output folder of the shrink stage; without it, a copy of the teacher."""
 
 
 def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
-    """Raise UserError for settings that this device or this teacher cannot do. Reads the teacher's config only.
-
-    The student has its teacher's positions, and so reads as much.
-    """
-    from leanpipe.models.count import check_context, expected_config, layers_for_size
+    """Raise UserError for settings that this device or these models cannot do. Reads their configs only."""
+    from leanpipe.models.count import check_context, read_config
 
     check_training(config)
-    layers_for_size(expected_config(inputs["teacher"]), config.size, config.width)
-    if "blocks" in inputs:
-        check_context(inputs["teacher"], inputs["blocks"].facts["block_length"], "tokenize.block_length")
-
-
-def student_config(config: DistillConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
-    """The config of the student that such a teacher will have."""
-    from leanpipe.models.count import layers_for_size, with_layers
-    from leanpipe.models.narrow import narrow_config
-
-    count = layers_for_size(teacher, config.size, config.width)
-    return with_layers(narrow_config(teacher, config.width), list(range(count)))
+    for role in ("teacher", "student"):
+        if role in inputs and inputs[role].path:
+            read_config(inputs[role].path)
+        if role in inputs and "blocks" in inputs:
+            check_context(inputs[role], inputs["blocks"].facts["block_length"], "tokenize.block_length")
 
 
 def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
-    """What `distill` takes. A teacher whose predictions are cached only lends its layers."""
+    """What `distill` takes. A teacher whose predictions are cached is not there."""
     from leanpipe.models.count import expected_config
     from leanpipe.training.trainer.memory import (
         repeated_training,
@@ -144,12 +126,11 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     )
 
     teacher, blocks = expected_config(inputs["teacher"]), inputs["blocks"].facts
-    student = student_config(config, teacher)
+    student = copy.deepcopy(expected_config(inputs.get("student", inputs["teacher"])))
     student.dtype = "bfloat16"  # as models are saved here
     size, large = size_of(student), size_of(teacher)
     asks = config.kl_weight > 0 and not config.uses_cache
-    asked = _SAMPLE_TOKENS + (config.tokens if asks else 0)
-    reading = Repeated("read", teacher, asked, blocks["block_length"], 1, read_arithmetic())
+    reading = Repeated("read", teacher, config.tokens, blocks["block_length"], 1, read_arithmetic())
     memory = training_memory(
         size,
         config,
@@ -167,41 +148,40 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
         trained=size.parameters,
         work=6 * size.parameters + (2 * large.parameters if asks else 0),
         result={"model": student, "tokenizer": blocks.get("tokenizer")},
-        repeated=(*repeated_training(config, student, blocks["block_length"]), reading),
+        repeated=(*repeated_training(config, student, blocks["block_length"]), *([reading] if asks else [])),
     )
 
 
 @stage(
-    version=3,
+    version=4,
     uses_device=True,
     check=check_distill,
     estimate=estimate_distill,
     groups=dict.fromkeys(("teacher_parameters", "tokens", "peak_memory"), NOT_COMPARED),
 )
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
-    """Make the student, train it on the blocks, and write it to `out` as a model folder."""
-    from leanpipe.models.count import count_parameters, whole_parameters
+    """Train the student on the blocks, and write it to `out` as a model folder."""
+    import torch
+
+    from leanpipe.models.count import count_parameters, read_config, whole_parameters
     from leanpipe.models.student import change_vocabulary
     from leanpipe.tokens.blocks import expected_blocks
-    from leanpipe.training.distill.teacher_cache import check_same_tokens
     from leanpipe.training.trainer.outcome import saved_loss
     from leanpipe.training.trainer.trainer import train
 
-    check_distill(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
+    begun = inputs.student or inputs.teacher
+    known = {"teacher": Expected(inputs.teacher), "student": Expected(begun)}
+    check_distill(config, {**known, "blocks": expected_blocks(inputs.blocks)})
     if config.kl_weight > 0:
-        check_same_tokens(inputs.teacher, inputs.blocks)
+        _check_tokens(inputs)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
     text = _training_data(config, inputs, tokenizer)
-    aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
-    teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
-    teacher_parameters = whole_parameters(teacher.config)
-    made = make_student(config, teacher, text.train)
-    student = made.model
-    if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
-        change_vocabulary(student, old, tokenizer)
-    objective = _objective(config, inputs, teacher, made, vocabulary_size(tokenizer))
-    del teacher, made  # whose memory is needed, if the objective does not need them
+    objective = _objective(config, inputs, vocabulary_size(tokenizer), len(text.train[0]["input_ids"]))
     device.release_memory()
+    torch.manual_seed(config.seed)
+    student = load_model(begun, torch.float32)
+    if tokenizer.get_vocab() != (old := load_tokenizer(begun)).get_vocab():
+        change_vocabulary(student, old, tokenizer)
     outcome = train(student, objective, text, config, out, report)
     save_model(student, tokenizer, out)
     parameters, layers = count_parameters(student), student.config.num_hidden_layers
@@ -210,7 +190,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
         "initial_bits_per_byte": text.bits_per_byte(outcome.initial_validation),
         "bits_per_byte": text.bits_per_byte(saved_loss(out, text.validation, config.arithmetic)),
         "parameters": parameters,
-        "teacher_parameters": teacher_parameters,
+        "teacher_parameters": whole_parameters(read_config(inputs.teacher)),
         "layers": layers,
         "tokens": outcome.tokens,
         "tokens_per_second": outcome.tokens_per_second,
@@ -219,63 +199,25 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     }
 
 
-@dataclass(frozen=True)
-class Student:
-    """An untrained student, in float32, and what of the teacher it was made of."""
-
-    model: "PreTrainedModel"
-    layers: list[int]
-    """Indices of the teacher's layers."""
-    hidden: "torch.Tensor | None" = None
-    """Entries of the teacher's hidden states, in rising order; None for all."""
-
-
-def student_bytes(config: DistillConfig, teacher: Path, block: int) -> int:
+def student_bytes(config: DistillConfig, student: Path, block: int) -> int:
     """Estimate the bytes that training the student on blocks of `block` tokens takes, the teacher left out."""
     from leanpipe.models.count import read_config
     from leanpipe.training.trainer.memory import size_of, training_memory
 
-    size = size_of(student_config(config, read_config(teacher)))
+    size = size_of(read_config(student))
     return training_memory(size, config, block, kind=device.name(), process=0, kl=config.kl_weight > 0).peak
 
 
-def make_student(config: DistillConfig, teacher: "PreTrainedModel", blocks: "BlockDataset") -> Student:
-    """Make the student as `config` wants it; what of the teacher is important is measured on some of the `blocks`."""
-    import torch
+def _check_tokens(inputs: DistillInputs) -> None:
+    """Teacher, student and blocks must have the same tokens."""
+    from leanpipe.training.distill.teacher_cache import check_same_tokens
 
-    from leanpipe.models.count import layers_for_size, with_layers
-    from leanpipe.models.importance import layer_influence, measure_importance
-    from leanpipe.models.narrow import narrow_config, narrow_model
-    from leanpipe.models.student import layer_list_name, most_important, random_student, student_from_teacher
-    from leanpipe.training.trainer.data import evenly_spaced_blocks
-
-    torch.manual_seed(config.seed)
-    layers, sample = teacher.config.num_hidden_layers, evenly_spaced_blocks(blocks, _SAMPLE_TOKENS)
-    count = layers_for_size(teacher.config, config.size, config.width)
-    if config.initialization == "random":
-        kept = evenly_spaced(layers, count)
-        return Student(random_student(with_layers(narrow_config(teacher.config, config.width), kept)), kept)
-    name = layer_list_name(teacher)
-    if config.keep == "importance":
-        kept = most_important(layer_influence(teacher, list(teacher.get_submodule(name)), sample), count)
-    else:
-        kept = {"first_and_last": first_and_last, "evenly_spaced": evenly_spaced}[config.keep](layers, count)
-    if config.width == 1:
-        return Student(student_from_teacher(teacher, kept), kept)
-    importance = measure_importance(teacher, list(teacher.get_submodule(name)), sample)
-    narrow = narrow_model(teacher, name, importance, config.width)
-    return Student(student_from_teacher(narrow.model, kept), kept, narrow.hidden)
+    for model in {inputs.teacher, inputs.student or inputs.teacher}:
+        check_same_tokens(model, inputs.blocks)
 
 
-def _objective(
-    config: DistillConfig, inputs: DistillInputs, teacher: "PreTrainedModel", made: Student, vocabulary: int
-) -> "Objective":
-    from leanpipe.training.distill.distillation_objectives import (
-        CachedDistillation,
-        Distillation,
-        HiddenStateMatching,
-        teacher_layers_followed,
-    )
+def _objective(config: DistillConfig, inputs: DistillInputs, vocabulary: int, block: int) -> "Objective":
+    from leanpipe.training.distill.distillation_objectives import CachedDistillation, Distillation
     from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs
     from leanpipe.training.losses.divergences import DistillationLoss
     from leanpipe.training.losses.objectives import CrossEntropy
@@ -290,11 +232,31 @@ def _objective(
         return CrossEntropy()
     if config.uses_cache:
         return CachedDistillation(TeacherLogprobs(_teacher_logprobs(inputs)).format, loss)
+    aside = student_bytes(config, inputs.student or inputs.teacher, block)
+    teacher = load_for_inference(inputs.teacher, config.teacher_memory, aside)
+    return Distillation(teacher, loss, vocabulary, _matched_states(config, inputs))
+
+
+def _matched_states(config: DistillConfig, inputs: DistillInputs) -> "HiddenStateMatching | None":
+    """Which of the teacher's hidden states the student's should be like, by what it was cut from; None if none."""
+    import torch
+
+    from leanpipe.core.files import read_object
+    from leanpipe.models.count import read_config
+    from leanpipe.models.student import SHAPE, evenly_spaced
+    from leanpipe.training.distill.distillation_objectives import HiddenStateMatching, teacher_layers_followed
+
     if config.hidden_weight == 0:
-        return Distillation(teacher, loss, vocabulary)
-    followed = teacher_layers_followed(made.layers, teacher.config.num_hidden_layers)
-    return Distillation(
-        teacher, loss, vocabulary, HiddenStateMatching(config.hidden_weight, followed, made.hidden)
+        return None
+    begun = inputs.student or inputs.teacher
+    student, teacher = read_config(begun), read_config(inputs.teacher)
+    shape = read_object(begun / SHAPE) if (begun / SHAPE).exists() else {}
+    kept = shape.get("layers") or evenly_spaced(teacher.num_hidden_layers, student.num_hidden_layers)
+    entries = shape.get("hidden") or list(range(student.hidden_size))
+    return HiddenStateMatching(
+        config.hidden_weight,
+        teacher_layers_followed(kept, teacher.num_hidden_layers),
+        torch.tensor(entries, dtype=torch.long),
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Expected
 from leanpipe.models.load import load_model, load_tokenizer
+from leanpipe.shrink.shrink import ShrinkConfig, ShrinkInputs, shrink
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, check_distill, distill
 from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
 from tests.support.tiny_models import tiny_model
@@ -17,7 +18,10 @@ def teacher(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("teacher"), layers=4)
 
 
-def run(tmp_path, teacher, vocabulary=512, samples=8, **settings):
+SHAPE = {"layers": 2, "mlp_channels": 128}
+
+
+def run(tmp_path, teacher, vocabulary=512, samples=8, shape=None, **settings):
     torch.set_num_threads(1)
     base = {"tokens": 20 * 128, "batch": 4, "learning_rate": 5e-3, "validation_tokens": 128}
     config = DistillConfig(**{**base, **settings})
@@ -28,13 +32,17 @@ def run(tmp_path, teacher, vocabulary=512, samples=8, **settings):
         teacher_logprobs.mkdir()
         asked = cache_config(CacheSettings(top_k=32, tail_samples=samples), Expected(blocks), config.tokens)
         cache_teacher.function(asked, CacheInputs(teacher, blocks), teacher_logprobs, Recorder())
-    inputs = DistillInputs(teacher, blocks, teacher_logprobs if config.uses_cache else None)
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shape = ShrinkConfig(**SHAPE | (shape or {}))
+    shrink.function(shape, ShrinkInputs(teacher, blocks), begun, Recorder())
+    inputs = DistillInputs(teacher, blocks, teacher_logprobs if config.uses_cache else None, begun)
     return distill.function(config, inputs, out, Recorder()), out
 
 
 @pytest.mark.parametrize("teacher_logprobs", ["online", "cached"])
 def test_a_student_learns_and_is_a_model_folder(tmp_path, teacher, teacher_logprobs):
-    summary, out = run(tmp_path, teacher, size=0.6, teacher_logprobs=teacher_logprobs)
+    summary, out = run(tmp_path, teacher, teacher_logprobs=teacher_logprobs)
     assert summary["bits_per_byte"] < 0.97 * summary["initial_bits_per_byte"]  # a teacher with random weights
     assert summary["layers"] == 2
     assert summary["tokens"] == 20 * 128
@@ -57,7 +65,7 @@ def test_the_same_settings_write_the_same_weights(tmp_path, teacher):
     files = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        _, out = run(tmp_path / name, teacher, initialization="random", precision="fp32")
+        _, out = run(tmp_path / name, teacher, shape={"initialization": "random"}, precision="fp32")
         files.append((out / "model.safetensors").read_bytes())
     assert files[0] == files[1]
 
@@ -69,7 +77,14 @@ def test_a_student_with_all_layers_has_nothing_to_learn_from_the_teacher(
 ):
     settings = {"teacher_logprobs": teacher_logprobs, "divergence": divergence}
     summary, _ = run(
-        tmp_path, teacher, size=1, kl_weight=1, precision="fp32", tokens=128, samples=0, **settings
+        tmp_path,
+        teacher,
+        shape={"layers": 4},
+        kl_weight=1,
+        precision="fp32",
+        tokens=128,
+        samples=0,
+        **settings,
     )
     assert summary["final_loss"] == pytest.approx(0, abs=1e-3)
     assert summary["parameters"] == summary["teacher_parameters"]
@@ -107,35 +122,34 @@ def test_a_padded_vocabulary_stays_as_it_is(tmp_path, teacher):
     assert load_model(out).config.vocab_size == 576
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"size": 0.05}, "size 0.05 is too small"), ({"size": 0.05, "kl_weight": 0}, "too small")],
-)
-def test_a_size_that_cannot_be_had_is_refused_before_any_work(teacher, settings, message):
-    with pytest.raises(UserError, match=message):
-        check_distill(DistillConfig(**settings), {"teacher": Expected(teacher)})
-
-
 def test_a_teacher_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config.json of .* cannot be read"):
         check_distill(DistillConfig(), {"teacher": Expected(tmp_path)})
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("shape", "settings"),
     [
-        {"width": 0.5, "size": 0.3},
-        {"keep": "importance"},
-        {"teacher_logprobs": "online", "hidden_weight": 1.0},
-        {"teacher_logprobs": "online", "hidden_weight": 1.0, "width": 0.5, "size": 0.3},
-        {"width": 0.5, "size": 0.3, "initialization": "random"},
+        ({"hidden_size": 32, "kv_groups": 1}, {}),
+        ({}, {"teacher_logprobs": "online", "hidden_weight": 1.0}),
+        ({"hidden_size": 32}, {"teacher_logprobs": "online", "hidden_weight": 1.0}),
+        ({"hidden_size": 32, "initialization": "random"}, {}),
     ],
     ids=str,
 )
-def test_every_kind_of_student_learns(tmp_path, teacher, settings):
-    summary, out = run(tmp_path, teacher, **settings)
+def test_every_kind_of_student_learns(tmp_path, teacher, shape, settings):
+    summary, out = run(tmp_path, teacher, shape=shape, **settings)
     assert summary["bits_per_byte"] < 0.99 * summary["initial_bits_per_byte"]
-    assert load_model(out).config.hidden_size == 64 * settings.get("width", 1)
+    assert load_model(out).config.hidden_size == shape.get("hidden_size", 64)
+
+
+def test_without_a_student_a_copy_of_the_teacher_learns(tmp_path, teacher):
+    blocks = write_blocks(tmp_path / "blocks")
+    out = tmp_path / "out"
+    out.mkdir()
+    config = DistillConfig(tokens=512, batch=4, kl_weight=0, validation_tokens=128)
+    summary = distill.function(config, DistillInputs(teacher, blocks), out, Recorder())
+    assert summary["parameters"] == summary["teacher_parameters"] and summary["layers"] == 4
 
 
 def test_hidden_states_that_no_cache_holds_are_refused():

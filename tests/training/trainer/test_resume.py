@@ -63,7 +63,7 @@ def cases(tmp_path_factory) -> dict[str, Case]:
     )
     told = external("instructions", instructions)
     adapters = FinetuneConfig(**TRAINING, max_length=LENGTH, dropout=0.3, rank=4)
-    student = DistillConfig(**TRAINING, optimizer="muon", size=1, teacher_logprobs="online")
+    student = DistillConfig(**TRAINING, optimizer="muon", teacher_logprobs="online")
     return {
         "finetune": Case(finetune, adapters, {"model": model, "instructions": told}),
         "distill": Case(distill, student, {"teacher": model, "blocks": blocks}),

@@ -13,7 +13,6 @@ from leanpipe.core.stage import Inputs
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.models.count import (
     count_parameters,
-    layers_for_size,
     parameters_of,
     read_config,
     whole_parameters,
@@ -21,6 +20,7 @@ from leanpipe.models.count import (
 from leanpipe.models.load import check_tokenizer, load_model, load_tokenizer, save_model
 from leanpipe.models.student import random_student
 from leanpipe.processes.run_stage import run_stage
+from leanpipe.shrink.budget import AskedShape, BudgetConfig, choose_shape
 from leanpipe.training.vocabulary.cut_model import KEPT, keep_rows
 from leanpipe.training.vocabulary.cut_tokenizer import read_cut_tokenizer
 from leanpipe.training.vocabulary.cut_vocabulary import (
@@ -116,7 +116,8 @@ def test_sizes_are_shares_of_the_whole_teacher(made):
     # What the vocabulary gave up is left for layers.
     config.num_hidden_layers = whole.num_hidden_layers = 30
     config.uncut_parameters = parameters_of(whole)
-    assert layers_for_size(config, 0.6) > layers_for_size(whole, 0.6)
+    cut, uncut = (choose_shape(one, BudgetConfig(), AskedShape()).layers for one in (config, whole))
+    assert cut > uncut
 
 
 def test_the_share_of_a_gemma_is_exact():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core.errors import UserError
+from leanpipe.shrink.cuttable import cuttable_parts, mlp_channels, mlp_output
 
 if TYPE_CHECKING:
     import torch
@@ -58,49 +59,78 @@ def layer_influence(
 def measure_importance(
     model: "PreTrainedModel", layers: Sequence["torch.nn.Module"], blocks: Sequence[Any]
 ) -> Importance:
-    """Measure on `blocks` what of the model matters. Raises UserError for layers that are not built as Llama's."""
+    """Measure on `blocks` what of the model matters, of those of its parts that can be cut.
+
+    Raises UserError for a model that computes no numbers: what is important could only be guessed.
+    """
     import torch
 
-    check_parts(model, layers)
-    config = model.config
-    groups = config.num_key_value_heads
+    parts, config = cuttable_parts(model), model.config
     found = Importance(
         influence_L=torch.zeros(0),
         hidden_D=torch.zeros(config.hidden_size, dtype=torch.float64),
-        neurons_LF=torch.zeros(len(layers), config.intermediate_size, dtype=torch.float64),
-        groups_LG=torch.zeros(len(layers), groups, dtype=torch.float64),
+        neurons_LF=torch.zeros(len(layers), mlp_channels(config), dtype=torch.float64),
+        groups_LG=torch.zeros(
+            len(layers), getattr(config, "num_key_value_heads", None) or 0, dtype=torch.float64
+        ),
     )
-
-    def watch_norm(name: str, inner: bool) -> Callable[..., None]:
-        found.squares[name] = torch.zeros(config.hidden_size, dtype=torch.float64)
-
-        def look(_: Any, given: Any, made: Any) -> None:
-            found.squares[name] += given[0].double().square().flatten(0, -2).sum(0).cpu()
-            if inner:
-                found.hidden_D += made.double().abs().flatten(0, -2).sum(0).cpu()
-
-        return look
-
-    def watch_neurons(index: int) -> Callable[..., None]:
-        def look(_: Any, given: Any, made: Any) -> None:
-            found.neurons_LF[index] += given[0].double().abs().flatten(0, -2).sum(0).cpu()
-
-        return look
-
-    def watch_heads(index: int) -> Callable[..., None]:
-        def look(_: Any, given: Any, made: Any) -> None:
-            states_NGH = given[0].double().flatten(0, -2).unflatten(-1, (groups, -1))
-            found.groups_LG[index] += states_NGH.norm(dim=-1).sum(0).cpu()
-
-        return look
-
-    watched = [(norm, watch_norm(name, inner)) for name, norm, inner in norms(model, layers)]
-    watched += [(layer.mlp.down_proj, watch_neurons(index)) for index, layer in enumerate(layers)]
-    watched += [(layer.self_attn.o_proj, watch_heads(index)) for index, layer in enumerate(layers)]
+    watched: list[tuple[torch.nn.Module, Callable[..., None]]] = []
+    if "hidden_size" in parts:
+        watched += [(norm, _watch_norm(found, name, inner)) for name, norm, inner in norms(model, layers)]
+    if "mlp_channels" in parts:
+        watched += [(mlp_output(layer), _watch_neurons(found, index)) for index, layer in enumerate(layers)]
+    if "kv_groups" in parts:
+        watched += [
+            (layer.get_submodule("self_attn.o_proj"), _watch_heads(found, index))
+            for index, layer in enumerate(layers)
+        ]
     with _hooked(watched):
-        _read(model, blocks)
-    found.influence_L = layer_influence(model, layers, blocks)
+        found.influence_L = layer_influence(model, layers, blocks)
+    check_finite(found)
     return found
+
+
+def _watch_norm(found: Importance, name: str, inner: bool) -> Callable[..., None]:
+    import torch
+
+    found.squares[name] = torch.zeros_like(found.hidden_D)
+
+    def look(_: Any, given: Any, made: Any) -> None:
+        found.squares[name] += given[0].double().square().flatten(0, -2).sum(0).cpu()
+        if inner:
+            found.hidden_D += made.double().abs().flatten(0, -2).sum(0).cpu()
+
+    return look
+
+
+def _watch_neurons(found: Importance, index: int) -> Callable[..., None]:
+    def look(_: Any, given: Any, made: Any) -> None:
+        found.neurons_LF[index] += given[0].double().abs().flatten(0, -2).sum(0).cpu()
+
+    return look
+
+
+def _watch_heads(found: Importance, index: int) -> Callable[..., None]:
+    def look(_: Any, given: Any, made: Any) -> None:
+        states_NGH = given[0].double().flatten(0, -2).unflatten(-1, (found.groups_LG.shape[1], -1))
+        found.groups_LG[index] += states_NGH.norm(dim=-1).sum(0).cpu()
+
+    return look
+
+
+def check_finite(found: Importance) -> None:
+    """Raise UserError if the importance of some part is no number: its order would be chance."""
+    for name, values in (
+        ("layers", found.influence_L),
+        ("hidden states", found.hidden_D),
+        ("MLP channels", found.neurons_LF),
+        ("heads", found.groups_LG),
+    ):
+        if not values.isfinite().all():
+            raise UserError(
+                f"the importance of the teacher's {name} came out as NaN or infinite on the corpus: its weights are "
+                "damaged or overflow in this device's arithmetic; fetch the teacher again, or give another one"
+            )
 
 
 def norms(
@@ -116,24 +146,6 @@ def norms(
             and weight.shape == (model.config.hidden_size,)
         ):
             yield name, module, module in inside
-
-
-_PARTS = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
-
-
-def check_parts(model: "PreTrainedModel", layers: Sequence["torch.nn.Module"]) -> None:
-    """Raise UserError unless the layers consist of the products that Llama's consist of, and of norms."""
-    for layer in layers:
-        found = {
-            name for name, module in layer.named_modules() if getattr(module, "weight", None) is not None
-        }
-        wanted = {f"{part}.{name}" for part, names in _PARTS.items() for name in names}
-        of_norms = {name for name in found if name.endswith("layernorm")}
-        if found != wanted | of_norms:
-            raise UserError(
-                f"a {model.config.model_type} model cannot be made narrower, only models built as Llama can: "
-                "set distill.width to 1"
-            )
 
 
 @contextmanager

@@ -3,13 +3,11 @@
 import pytest
 import torch
 
-from leanpipe.core.errors import UserError
-from leanpipe.models.count import count_parameters, empty_model, layers_for_size
-from leanpipe.models.importance import layer_influence, measure_importance
 from leanpipe.models.load import load_model
-from leanpipe.models.narrow import narrow_config, narrow_model
 from leanpipe.models.student import most_important, random_student
 from leanpipe.planning.references import describe_model
+from leanpipe.shrink.importance import layer_influence, measure_importance
+from leanpipe.shrink.narrow import Cut, cut_model, narrow_config, shared_widths
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.data import collate
 from tests.support.tiny_models import tiny_llama
@@ -54,22 +52,16 @@ def test_a_layer_that_does_nothing_has_no_influence(blocks):
     assert most_important(influence, 3) == [0, 1, 3]
 
 
-def test_gpt2_has_layers_of_influence_too(blocks):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_positions=64, n_embd=8, n_layer=3, n_head=2)).eval()
-    assert (layer_influence(model, model.transformer.h, [blocks[0]]) > 0).all()
-    with pytest.raises(UserError, match="a gpt2 model cannot be made narrower"):
-        measure_importance(model, model.transformer.h, [blocks[0]])
-    with pytest.raises(UserError, match="a gpt2 model cannot be made narrower"):
-        narrow_config(model.config, 0.5)
+def narrowed(model, blocks, width: float) -> Cut:
+    """All layers of a Llama at `width` times its width, by what matters on the blocks."""
+    importance = measure_importance(model, model.model.layers, blocks)
+    layers = list(range(model.config.num_hidden_layers))
+    return cut_model(model, "model.layers", layers, shared_widths(model.config, width), importance)
 
 
 def test_the_whole_width_is_the_model_itself(blocks):
     model = tiny_llama()
-    same = narrow_model(
-        model, "model.layers", measure_importance(model, model.model.layers, [blocks[0]]), 1.0
-    )
+    same = narrowed(model, [blocks[0]], 1.0)
     assert torch.equal(same.hidden, torch.arange(64))
     batch = collate([blocks[0]])["input_ids"]
     torch.testing.assert_close(same.model.eval()(batch).logits, model(batch).logits)
@@ -88,9 +80,7 @@ def test_what_does_nothing_goes_first(blocks):
             layer.mlp.down_proj.weight[dead] = 0
             layer.self_attn.o_proj.weight[dead] = 0
         model.model.embed_tokens.weight[:, dead] = 0
-    narrow = narrow_model(
-        model, "model.layers", measure_importance(model, model.model.layers, [blocks[0]]), 0.5
-    )
+    narrow = narrowed(model, [blocks[0]], 0.5)
     assert torch.equal(narrow.hidden, torch.arange(1, 64, 2))
     assert narrow.model.config.num_attention_heads == 2 and narrow.model.config.intermediate_size == 64
     batch = collate([blocks[1]])["input_ids"]
@@ -103,27 +93,10 @@ def test_what_does_nothing_goes_first(blocks):
 
 def test_a_narrower_student_begins_better_than_a_random_one(blocks):
     teacher = trained(blocks)
-    narrow = narrow_model(
-        teacher,
-        "model.layers",
-        measure_importance(teacher, teacher.model.layers, [blocks[0], blocks[1]]),
-        0.5,
-    )
+    narrow = narrowed(teacher, [blocks[0], blocks[1]], 0.5)
     torch.manual_seed(0)
-    random = type(teacher)(narrow_config(teacher.config, 0.5))
+    random = type(teacher)(narrow_config(teacher.config, shared_widths(teacher.config, 0.5)))
     assert loss(teacher, blocks) < loss(narrow.model, blocks) < 0.95 * loss(random, blocks)
-
-
-def test_size_counts_narrower_layers():
-    """At half the width embeddings are 16,384 and a layer 5,120 + 6,144 + 64: 10 % of 402,752 are 2.1 layers."""
-    config = tiny_llama(layers=10).config
-    narrow = narrow_config(config, 0.5)
-    one = count_parameters(empty_model(narrow)) / 10
-    assert (narrow.hidden_size, narrow.intermediate_size, narrow.head_dim) == (32, 64, 16)
-    assert one == pytest.approx((16_384 + 32 + 10 * 9_280) / 10)
-    assert layers_for_size(config, 0.1, 0.5) == 3
-    with pytest.raises(UserError, match=r"already 6% of this teacher's parameters at width 0.5"):
-        layers_for_size(config, 0.02, 0.5)
 
 
 @pytest.mark.parametrize("width", [0.9, 0.8, 0.67, 0.4])
@@ -131,7 +104,7 @@ def test_every_width_makes_a_model_that_can_be_saved_and_loaded(width, tmp_path)
     """transformers refuses to write hidden sizes that are no multiple of the number of heads."""
     teacher = describe_model("smollm2-135m-instruct")
     teacher.vocab_size, teacher.num_hidden_layers = 100, 1
-    config = narrow_config(teacher, width)
+    config = narrow_config(teacher, shared_widths(teacher, width))
     assert abs(config.hidden_size / teacher.hidden_size - width) < 0.101
     random_student(config).save_pretrained(tmp_path)
     assert load_model(tmp_path).config.hidden_size == config.hidden_size

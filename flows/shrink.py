@@ -1,0 +1,60 @@
+"""A student's shape alone: the corpus is prepared if it is not yet, and the teacher cut to size."""
+
+from typing import Any, NamedTuple
+
+from prefect import flow
+
+from flows.results import RunResult, show
+from leanpipe.corpus.clean import clean
+from leanpipe.planning.steps import RunInputs, StageRunner
+from leanpipe.settings.flows import ShrinkSettings
+from leanpipe.shrink.shrink import shrink
+from leanpipe.tokens.tokenize import tokenize
+from leanpipe.training.vocabulary.cut_vocabulary import cut_vocabulary
+from tasks.preflight import preflight
+from tasks.run import tracked_run
+from tasks.run_inputs import resolve
+
+
+@flow(name="shrink")
+def shrink_teacher(config: ShrinkSettings = ShrinkSettings()) -> RunResult:
+    """Cut a teacher to a student's size and shape, by what of it matters on a corpus.
+
+    Args:
+        config: The corpus, the teacher, and the size and shape of the student.
+    """
+    with tracked_run("shrink", config) as run:
+        given = resolve(
+            run, corpus=config.corpus, models=(config.teacher,), evaluation_sets=config.evaluation_sets
+        )
+        preflight(run, stages, config, given)
+        stages(run, config, given)
+        return show(run)
+
+
+class Shrunk(NamedTuple):
+    """What comes of the corpus and the teacher before the student learns."""
+
+    documents: Any
+    teacher: Any
+    """What the student is cut from: of its vocabulary."""
+    blocks: Any
+    student: Any
+
+
+def stages(run: StageRunner, config: ShrinkSettings, given: RunInputs) -> Shrunk:
+    """Prepare the corpus, and cut the teacher's vocabulary to what it needs, and then its shape."""
+    documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
+    teacher = given.model
+    if config.cut_vocabulary.keep == "used" and config.tokenize.tokenizer == "teacher":
+        teacher = run.stage(
+            cut_vocabulary,
+            config.cut_vocabulary,
+            teacher=teacher,
+            documents=documents,
+            instructions=given.instructions,
+            evaluation_sets=given.evaluation_sets,
+        )
+    blocks = run.stage(tokenize, config.tokenize, documents=documents, teacher=teacher)
+    student = run.stage(shrink, config.shrink, teacher=teacher, blocks=blocks)
+    return Shrunk(documents, teacher, blocks, student)
