@@ -85,7 +85,7 @@ def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> F
     remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
     engine = GgufEngine(folder, name, remembered, keeps_prompts=not measured)
     served = requests.Served(name, tokenizer, longest, tools=False)
-    return build_app(served, engine, {"memory_before_model": before})
+    return build_app(served, engine, {"memory_before_model": before, "threads": engine.threads})
 
 
 def main() -> None:

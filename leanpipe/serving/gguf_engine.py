@@ -42,6 +42,7 @@ class GgufEngine:
 
     def __init__(self, folder: Path, name: str, context: int, keeps_prompts: bool = True):
         self._engine = LlamaCpp(folder / GGUF_FILE, context, SLOTS)
+        self.threads = self._engine.threads
         self._name, self._habits = name, _habits(folder)
         self._memory, self._keeps_prompts = _Memory(context), keeps_prompts
         self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama.cpp")
