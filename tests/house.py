@@ -21,6 +21,7 @@ ORDER = (
     "leanpipe.tokens",
     "leanpipe.training",
     "leanpipe.engines",
+    "leanpipe.export",
     "leanpipe.compression",
     "leanpipe.serving",
     "leanpipe.evaluation",
