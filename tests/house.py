@@ -22,6 +22,7 @@ ORDER = (
     "leanpipe.training",
     "leanpipe.shrink",
     "leanpipe.engines",
+    "leanpipe.export",
     "leanpipe.compression",
     "leanpipe.serving",
     "leanpipe.evaluation",

@@ -1,4 +1,4 @@
-"""The formats that a model can be quantised to, and which of them this device runs best.
+"""The formats that a model can be quantised or exported to, and which of them this device runs best.
 
 On a processor llama.cpp runs GGUF files several times faster than transformers runs anything; bitsandbytes is there a way to
 store a model. On CUDA bitsandbytes' kernels are fast, and llama.cpp as it is installed here knows no GPU.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from leanpipe.compression.gguf_export import GgufType, check_gguf
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
+from leanpipe.export.onnx_export import OnnxFormat
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BitsAndBytes = Literal["int8", "nf4"]
-Format = Literal["int8", "nf4", "q8_0", "q5_0", "q4_0"]
+Format = Literal["int8", "nf4", "q8_0", "q5_0", "q4_0", "onnx", "onnx_int8", "onnx_int4"]
 
 BITSANDBYTES: tuple[BitsAndBytes, ...] = get_args(BitsAndBytes)
 GGUF: tuple[GgufType, ...] = get_args(GgufType)
+ONNX: tuple[OnnxFormat, ...] = get_args(OnnxFormat)
 
 _BEST: dict[Kind, tuple[Format, ...]] = {"cpu": ("q8_0", "q4_0"), "cuda": ("int8", "nf4")}
 _TRAINED_FOR_GGUF = ("teacher", "bpe")

@@ -16,6 +16,7 @@ from pydantic import Field
 from leanpipe.compression.formats import (
     BITSANDBYTES,
     GGUF,
+    ONNX,
     Format,
     chosen_formats,
     has_gguf_tokenizer,
@@ -37,8 +38,9 @@ from leanpipe.core.plots import draw_bars
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT, Artifact
+from leanpipe.export.onnx_export import OnnxTypes, check_onnx, unfit_modules, write_onnx_folder
 from leanpipe.models.load import leading_bos, load_model, load_tokenizer, weight_bytes
-from leanpipe.models.offload import is_gguf, is_quantized
+from leanpipe.models.offload import is_exported, is_quantized
 from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
@@ -63,6 +65,9 @@ _BYTES_A_WEIGHT = {
     "q8_0": 1.07,
     "q5_0": 0.69,
     "q4_0": 0.57,
+    "onnx": 4,
+    "onnx_int8": 1.13,
+    "onnx_int4": 0.63,
 }
 
 
@@ -71,7 +76,7 @@ class QuantizeConfig(StageConfig):
 
     formats: tuple[Format, ...] = Field((), max_length=len(_BYTES_A_WEIGHT))
     """The models to make: q8_0 to q4_0 are GGUF, which llama.cpp runs; int8 and nf4 are bitsandbytes', which QLoRA and GPUs
-    want. By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU: in 8 bits almost nothing is lost, in 4 some."""
+    want; the three of ONNX are for onnxruntime (float32, 8 bits, 4 bits; pip install 'leanpipe[onnx]'). By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU: in 8 bits almost nothing is lost, in 4 some."""
 
     embeddings: GgufType = "q8_0"
     """GGUF alone: what embeddings and output layer become, which are a third of a small model; q8_0 leaves them in 8 bits."""
@@ -143,6 +148,9 @@ def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str]) -> list
     if form in GGUF:
         check_gguf(model.config)  # which layers do not fit, is told by its plan
         return []
+    if form in ONNX:
+        check_onnx(model.config)
+        return unfit_modules(model, OnnxTypes(form))
     fitted = set(fitting(form, model, quantized))
     return [name for name in quantized if name not in fitted]
 
@@ -157,7 +165,7 @@ def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind
     formats = chosen_formats(config.formats, kind, model, folder)
     size = size_of(model)
     code = _BITSANDBYTES if kind == "cpu" and any(form in BITSANDBYTES for form in formats) else 0
-    held = 5.3 if any(form in GGUF for form in formats) else 3.2
+    held = 5.3 if any(form in (*GGUF, *ONNX) for form in formats) else 3.2
     parts = {
         "process": process_bytes(kind) + code,
         "weights": max(round(held * size.parameters), loading_bytes(model, size.parameters, kind)),
@@ -226,13 +234,18 @@ def _write(
     if form in GGUF:
         types = gguf_types(form, config.embeddings, whole)
         return write_folder(load_model(source, torch.float32), target, types, tokenizer)
+    if form in ONNX:
+        write_onnx_folder(
+            load_model(source, torch.float32), target, OnnxTypes(form, frozenset(whole)), tokenizer
+        )
+        return None
     write_quantized(source, target, quantization_config(form, config, whole), tokenizer)
     return None
 
 
 def _predicted(folder: Path, tokens: "torch.Tensor") -> "torch.Tensor":
     """Logits [1, T, V] of the engine that serves the folder."""
-    return engine_logits(folder, tokens) if is_gguf(folder) else _logits(load_model(folder), tokens)
+    return engine_logits(folder, tokens) if is_exported(folder) else _logits(load_model(folder), tokens)
 
 
 def check_formats(formats: Sequence[Format]) -> None:
@@ -242,10 +255,13 @@ def check_formats(formats: Sequence[Format]) -> None:
     """
     from leanpipe.compression.shapes import Shape, why_not
     from leanpipe.engines.llama_cpp import check_engine
+    from leanpipe.engines.onnx_runtime import check_onnxruntime
 
     for form in formats:
         if form in GGUF:
             check_engine()
+        elif form in ONNX:
+            check_onnxruntime()
         elif reason := why_not(form, Shape(64, 64)):
             raise UserError(
                 f"format {form} cannot run on {device.name()} here: {reason}; take {form} out of quantize.formats"

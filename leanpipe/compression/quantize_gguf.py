@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.compression.gguf_export import GgufPlan, GgufType, GgufTypes, plan_gguf, write_gguf
-from leanpipe.engines.gguf_logits import GgufLogits
+from leanpipe.engines.open_engine import open_logits
 from leanpipe.models.count import empty_model
 from leanpipe.models.offload import GGUF_FILE
 
@@ -55,5 +55,5 @@ def write_folder(
 
 
 def engine_logits(folder: Path, tokens: "torch.Tensor") -> "torch.Tensor":
-    """Logits [1, T, V] that llama.cpp gives for token ids [1, T]."""
-    return GgufLogits(folder, tokens.shape[1])(tokens[0].tolist())[None]
+    """Logits [1, T, V] that the engine of a GGUF or ONNX folder gives for token ids [1, T]."""
+    return open_logits(folder, tokens.shape[1])(tokens[0].tolist())[None]

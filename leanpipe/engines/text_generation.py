@@ -1,13 +1,12 @@
-"""Texts in, texts out, of a model folder with a GGUF file: what MLflow's loader of any Python function finds in a version."""
+"""Texts in, texts out, of a model folder with a GGUF or ONNX file: what MLflow's loader of any Python function finds in a version."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanpipe.engines.llama_cpp import LlamaCpp
+from leanpipe.engines.open_engine import open_engine
 from leanpipe.models.count import longest_text, read_config
 from leanpipe.models.load import leading_bos, load_tokenizer
-from leanpipe.models.offload import GGUF_FILE
 from leanpipe.tokens.text_tokens import encode_text
 
 _MOST_CONTEXT = 4_096  # tokens; memory for them is taken at once
@@ -16,13 +15,13 @@ _NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 
 
 class TextGeneration:
-    """The GGUF file in a model folder, which goes on with texts."""
+    """The GGUF or ONNX file in a model folder, which goes on with texts."""
 
     def __init__(self, folder: Path):
         """Load the file. Raises UserError if it cannot be read."""
         self._tokenizer = load_tokenizer(folder)
         self._context = min(longest_text(read_config(folder)) or _MOST_CONTEXT, _MOST_CONTEXT)
-        self._engine = LlamaCpp(folder / GGUF_FILE, self._context)
+        self._engine = open_engine(folder, self._context)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[str]:
         """Give each text with what the model writes after it: greedily, unless `do_sample` is among `params`.

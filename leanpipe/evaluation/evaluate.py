@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from leanpipe.compression.formats import GGUF
+from leanpipe.compression.formats import GGUF, ONNX
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
@@ -29,7 +29,7 @@ from leanpipe.core.plots import NEUTRAL, picture
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT, content_digest, digest_file
-from leanpipe.engines.gguf_logits import GgufLogits
+from leanpipe.engines.open_engine import EngineLogits, open_logits
 from leanpipe.evaluation.efficiency import Speed, measure_speed
 from leanpipe.evaluation.generate import Generation, encode_prompt, generate
 from leanpipe.evaluation.held_out import Passage, held_out, text_digest
@@ -50,7 +50,7 @@ from leanpipe.models.load import (
     load_tokenizer,
     weight_bytes,
 )
-from leanpipe.models.offload import is_gguf, weight_files
+from leanpipe.models.offload import is_exported, is_gguf, weight_files
 from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
         "logits": tokens * size.vocabulary * (bytes_of_weight() + 12),
     }
     loading = process_bytes(kind) + loading_bytes(model, size.parameters, kind)
-    if _will_be_gguf(inputs["model"]):
-        # llama.cpp's own copy and the head in float32 in this process, and the server beside it.
-        served = round(1.1 * size.parameters)
+    if form := _exported_form(inputs["model"]):
+        # The engine's own copy and the head in float32 in this process, and the server beside it.
+        served = round((4.3 if form == "onnx" else 1.3 if form in ONNX else 1.1) * size.parameters)
         parts |= {"weights": served + 4 * size.head, "server": process_bytes("cpu") + served}
         weights, loading = 0, 0
     peak = max(sum(parts.values()), loading)
@@ -161,9 +161,12 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
     return Estimate(peak, host_bytes(kind, peak), disk, work, parts, weights, repeated=repeated)
 
 
-def _will_be_gguf(model: Expected) -> bool:
-    """Whether the weights will be a GGUF file: that of a folder that is not there yet has the name of its format."""
-    return is_gguf(model.path) if model.path else model.origin.rpartition("/")[2] in GGUF
+def _exported_form(model: Expected) -> str:
+    """The format of a GGUF or ONNX file, after which a folder that is not there yet is named; empty for other weights."""
+    if model.path:
+        return "" if not is_exported(model.path) else GGUF[0] if is_gguf(model.path) else ONNX[0]
+    name = model.origin.rpartition("/")[2]
+    return name if name in (*GGUF, *ONNX) else ""
 
 
 @stage(
@@ -183,7 +186,7 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     """Write `evaluation.json` (every figure, each document's score), `generations.jsonl`, and pictures and answers for people.
 
     Sizes and memory are in bytes. `peak_memory_bytes` is what the process needed on top of what it held before the model
-    was loaded, at the most, while loading, reading, writing and answering one request at a time. A GGUF model is served
+    was loaded, at the most, while loading, reading, writing and answering one request at a time. A GGUF or ONNX model is served
     meanwhile, as `leanpipe serve` does, and what is measured is the server.
     """
     check_evaluate(config, {"model": Expected(inputs.model)})
@@ -210,13 +213,13 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
 
 def _used(
     config: EvaluateConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase", passages: list[Passage]
-) -> "tuple[PreTrainedModel | GgufLogits, Served]":
+) -> "tuple[PreTrainedModel | EngineLogits, Served]":
     """Use the model as it will be used, and return it ready to be scored, with what was seen."""
     tokens = _text_tokens(config, tokenizer, passages)
-    if is_gguf(folder):
+    if is_exported(folder):
         work = Workload(config.prompts, config.max_new_tokens, tokens, config.decode_tokens, config.repeats)
         seen = measure_served(folder, tokenizer, work)
-        return GgufLogits(folder, config.context), seen
+        return open_logits(folder, config.context), seen
     device.reset_peak_memory()
     before = device.peak_memory()
     model = load_for_inference(folder, config.model_memory)
@@ -244,7 +247,7 @@ def weights_digest(model: Path) -> str:
 
 def _scores(
     config: EvaluateConfig,
-    model: "PreTrainedModel | GgufLogits",
+    model: "PreTrainedModel | EngineLogits",
     tokenizer: "PreTrainedTokenizerBase",
     passages: list[Passage],
     start: int,
@@ -262,7 +265,7 @@ def _scores(
 
 def _without_bos(
     config: EvaluateConfig,
-    model: "PreTrainedModel | GgufLogits",
+    model: "PreTrainedModel | EngineLogits",
     tokenizer: "PreTrainedTokenizerBase",
     passages: list[Passage],
     report: Report,
@@ -275,8 +278,10 @@ def _without_bos(
     return {"bits_per_byte_without_bos": bits_per_byte(scores)}
 
 
-def _parameters(model: "PreTrainedModel | GgufLogits") -> int:
-    return parameters_of(read_config(model.path)) if isinstance(model, GgufLogits) else model.num_parameters()
+def _parameters(model: "PreTrainedModel | EngineLogits") -> int:
+    return (
+        parameters_of(read_config(model.path)) if isinstance(model, EngineLogits) else model.num_parameters()
+    )
 
 
 def _text_tokens(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leanpipe.compression.formats import BITSANDBYTES, GGUF
+from leanpipe.compression.formats import BITSANDBYTES, GGUF, ONNX
 from leanpipe.core.stage import Summary
 from leanpipe.evaluation.compare import comparison, to_markdown
 from leanpipe.evaluation.generate import Generation
@@ -35,7 +35,7 @@ def model_card(
         _answers(generations),
         f"## Where it comes from\n\n{_lineage(teacher, corpus, stages)}\n",
         _LIMITS,
-        (_USE_GGUF if label in GGUF else _USE).format(name=name),
+        (_USE_GGUF if label in GGUF else _USE_ONNX if label in ONNX else _USE).format(name=name),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -44,7 +44,7 @@ def _front_matter(name: str, label: str, teacher: str) -> str:
     import yaml
 
     facts: dict[str, Any] = {
-        "library_name": "gguf" if label in GGUF else "transformers",
+        "library_name": "gguf" if label in GGUF else "onnx" if label in ONNX else "transformers",
         "pipeline_tag": "text-generation",
         "model_name": name,
     }
@@ -54,6 +54,7 @@ def _front_matter(name: str, label: str, teacher: str) -> str:
         "lora",
         *(["bitsandbytes"] if label in BITSANDBYTES else []),
         *(["gguf"] if label in GGUF else []),
+        *(["onnx"] if label in ONNX else []),
     ]
     if _HUB_ID.fullmatch(teacher):
         facts["base_model"] = teacher
@@ -118,4 +119,11 @@ template within it, is read by llama.cpp and whatever is built on it:
 ```sh
 llama-server --model PATH/model.gguf
 ```
+"""
+
+_USE_ONNX = """## How to use it
+
+`leanpipe serve`, and any OpenAI client with the model name `{name}`. Or plain onnxruntime, with the tokenizer beside the file:
+`model.onnx` takes `input_ids`, `attention_mask` and `past_key_values.N.key` and `.value` (at first of length 0), and gives
+`logits` and `present.N.key` and `.value`, which are the next step's past.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from leanpipe.engines.gguf_logits import GgufLogits
+    from leanpipe.engines.open_engine import EngineLogits
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Score:
 
 
 def score_documents(
-    model: "PreTrainedModel | GgufLogits",
+    model: "PreTrainedModel | EngineLogits",
     tokenizer: "PreTrainedTokenizerBase",
     texts: Sequence[str],
     start: int,
@@ -96,7 +96,7 @@ def bits_per_byte_error(scores: Sequence[Score]) -> float:
     return math.sqrt(count / (count - 1) * squares) / sum(score.bytes for score in scores)
 
 
-def _window_nats(model: "PreTrainedModel | GgufLogits", inputs: list[int], targets: list[int]) -> float:
+def _window_nats(model: "PreTrainedModel | EngineLogits", inputs: list[int], targets: list[int]) -> float:
     import torch
 
     with torch.inference_mode():
@@ -105,13 +105,13 @@ def _window_nats(model: "PreTrainedModel | GgufLogits", inputs: list[int], targe
         return float(torch.nn.functional.cross_entropy(logits_TV, targets_T, reduction="sum"))
 
 
-def _logits(model: "PreTrainedModel | GgufLogits", inputs: list[int]) -> "torch.Tensor":
+def _logits(model: "PreTrainedModel | EngineLogits", inputs: list[int]) -> "torch.Tensor":
     """Logits [T, V] in float32, by the engine that runs the model."""
     import torch
 
-    from leanpipe.engines.gguf_logits import GgufLogits
+    from leanpipe.engines.open_engine import EngineLogits
 
-    if isinstance(model, GgufLogits):
+    if isinstance(model, EngineLogits):
         return model(inputs)
     tokens = torch.tensor([inputs], device=input_device(model))
     return model(input_ids=tokens, use_cache=False).logits[0].float()

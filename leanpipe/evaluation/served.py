@@ -1,4 +1,4 @@
-"""How fast a GGUF model reads and writes, what memory it takes and what it answers, through the server that serves it.
+"""How fast a GGUF or ONNX model reads and writes, what memory it takes and what it answers, through the server that serves it.
 
 What is timed is what a client waits for: HTTP, templates and tokens included.
 """

@@ -17,6 +17,7 @@ from leanpipe.models.offload import (
     GIGABYTE,
     check_fits,
     check_runs_on_the_device,
+    is_exported,
     is_gguf,
     is_quantized,
     loaded_bytes,
@@ -84,9 +85,10 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
 
     from leanpipe.models.sparse_attention import attention_implementation
 
-    if is_gguf(path):
+    if is_exported(path):
+        file, engine = ("a GGUF file", "llama.cpp") if is_gguf(path) else ("an ONNX file", "onnxruntime")
         raise UserError(
-            f"{path} holds a GGUF file, which llama.cpp serves and measures, and which is neither trained nor quantised "
+            f"{path} holds {file}, which {engine} serves and measures, and which is neither trained nor quantised "
             "again: give the model in full precision that it was made of"
         )
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.

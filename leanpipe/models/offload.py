@@ -23,12 +23,15 @@ GIGABYTE = 10**9
 _INDEX = ".index.json"
 GGUF_FILE = "model.gguf"
 """The file of weights that llama.cpp reads."""
+ONNX_FILE, ONNX_DATA = "model.onnx", "model.onnx.data"
+"""The graph that onnxruntime reads, and the weights beside it."""
 _FILES = (
     "model.safetensors",
     f"model.safetensors{_INDEX}",
     "pytorch_model.bin",
     f"pytorch_model.bin{_INDEX}",
     GGUF_FILE,
+    ONNX_FILE,
 )
 """What is looked for in a model folder, in this order: whole, or an index that names the shards."""
 _LONGEST_HEADER = 100_000_000
@@ -47,6 +50,10 @@ def weight_files(path: Path) -> list[Path]:
         file = path / name
         if not file.is_file():
             continue
+        if name == ONNX_FILE:
+            if not (path / ONNX_DATA).is_file():
+                raise UserError(f"{path} lacks {ONNX_DATA}, the weights of {ONNX_FILE}: copy it beside that")
+            return [file, path / ONNX_DATA]
         if not name.endswith(_INDEX):
             return [file]
         with refused_if_unreadable(str(file), "fetch the model again"):
@@ -55,7 +62,8 @@ def weight_files(path: Path) -> list[Path]:
             raise UserError(f"{path} lacks {', '.join(missing)}, which {name} names: fetch the model again")
         return shards
     raise UserError(
-        f"{path} holds no weights: {_FILES[0]} or {_FILES[2]} is needed, whole or in shards with their index, or {GGUF_FILE}"
+        f"{path} holds no weights: {_FILES[0]} or {_FILES[2]} is needed, whole or in shards with their index, or "
+        f"{GGUF_FILE} or {ONNX_FILE}"
     )
 
 
@@ -89,13 +97,24 @@ def check_weights(path: Path) -> None:
 
 def is_quantized(path: Path) -> bool:
     """Whether the weights in the folder `path` were quantised when they were saved."""
-    return "quantization_config" in _config(path) or is_gguf(path)
+    return "quantization_config" in _config(path) or is_exported(path)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the weights in the folder `path` are for another engine than transformers, which has no code for them."""
+    return is_gguf(path) or is_onnx(path)
 
 
 def is_gguf(path: Path) -> bool:
     """Whether the weights in the folder `path` are a GGUF file, which llama.cpp runs and transformers does not."""
     files = weight_files(path) if (path / GGUF_FILE).is_file() else []
     return bool(files) and files[0].name == GGUF_FILE
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether the weights in the folder `path` are an ONNX file, which onnxruntime runs and transformers does not."""
+    files = weight_files(path) if (path / ONNX_FILE).is_file() else []
+    return bool(files) and files[0].name == ONNX_FILE
 
 
 def room(limit: float, spare: int = 0) -> int:

@@ -1,4 +1,6 @@
-"""The process that answers OpenAI's API by our own four routes: with llama.cpp for a GGUF file, else with transformers."""
+"""The process that answers OpenAI's API by our own four routes: with llama.cpp for a GGUF file, onnxruntime for ONNX, else
+with transformers.
+"""
 
 import logging
 import signal
@@ -11,10 +13,10 @@ from fastapi.responses import JSONResponse, Response
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.engines.llama_cpp import check_engine
+from leanpipe.engines.open_engine import check_engine_of
 from leanpipe.models.count import longest_text, read_config
 from leanpipe.models.load import load_tokenizer, weights_of
-from leanpipe.models.offload import check_weights, is_gguf
+from leanpipe.models.offload import check_weights, is_exported
 from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.serving import requests
 from leanpipe.serving.serve import REFUSAL
@@ -71,21 +73,21 @@ def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> F
     `measured` is not 0 where single requests of so many tokens are measured: see `running_server`.
     """
     tokenizer, context = load_tokenizer(folder), longest_text(read_config(folder))
-    if not is_gguf(folder):
+    if not is_exported(folder):
         from leanpipe.serving.transformers_engine import TransformersEngine
 
         served = requests.Served(name, tokenizer, context)
         return build_app(served, TransformersEngine(name, kind, dtype), {})
     from leanpipe.serving.gguf_engine import SLOTS, GgufEngine
 
-    check_engine()  # so that its code does not count as the model's memory
+    check_engine_of(folder)  # so that its code does not count as the model's memory
     before = device.resident_peak()
     most = measured or _MOST_TOKENS
     longest = min(context or most, most)
     remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
     engine = GgufEngine(folder, name, remembered, keeps_prompts=not measured)
     served = requests.Served(name, tokenizer, longest, tools=False)
-    return build_app(served, engine, {"memory_before_model": before})
+    return build_app(served, engine, {"memory_before_model": before, "threads": engine.threads})
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Answers by llama.cpp, for models whose weights are a GGUF file.
+"""Answers by llama.cpp or onnxruntime, for models whose weights are a GGUF or an ONNX file.
 
-It is given token ids: the template, the BOS and the special tokens are those of the model's own tokenizer, and nothing is
+They are given token ids: the template, the BOS and the special tokens are those of the model's own tokenizer, and nothing is
 put before them a second time.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from leanpipe.engines.llama_cpp import LlamaCpp, Part
-from leanpipe.models.offload import GGUF_FILE
+from leanpipe.engines.llama_cpp import Part
+from leanpipe.engines.open_engine import open_engine
 from leanpipe.serving import answers, requests
 
 SLOTS = 8
@@ -35,16 +35,17 @@ _TOP_K = 50
 
 
 class GgufEngine:
-    """The GGUF file in a model folder, loaded for good; `context` tokens of all requests together are remembered.
+    """The GGUF or ONNX file in a model folder, loaded for good; `context` tokens of all requests together are remembered.
 
     `keeps_prompts` lets a request begin where an earlier one with the same beginning ended.
     """
 
     def __init__(self, folder: Path, name: str, context: int, keeps_prompts: bool = True):
-        self._engine = LlamaCpp(folder / GGUF_FILE, context, SLOTS)
+        self._engine = open_engine(folder, context, SLOTS)
+        self.threads = self._engine.threads
         self._name, self._habits = name, _habits(folder)
         self._memory, self._keeps_prompts = _Memory(context), keeps_prompts
-        self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama.cpp")
+        self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="engine")
 
     async def answer(self, request: requests.Request) -> Response:
         """Answer a request that was read, whole or as a stream."""

@@ -66,7 +66,7 @@ def read_chat(body: Any, served: Served) -> Request:
     tools = request.fields.get("tools")
     if tools and not served.tools:
         raise BadRequest(
-            "this server finds no calls of tools in the answers of a GGUF model: leave tools out",
+            "this server finds no calls of tools in the answers of a GGUF or ONNX model: leave tools out",
             "tools",
             "unsupported_parameter",
         )

@@ -1,4 +1,5 @@
-"""A model folder behind the OpenAI API, answered by llama.cpp if it holds a GGUF file, else by `transformers serve`'s handlers.
+"""A model folder behind the OpenAI API, answered by llama.cpp or onnxruntime if it holds a GGUF or ONNX file, else by
+`transformers serve`'s handlers.
 
 The latter pin one model and answer only requests that name it as it was named to them. So the folder is shown to them as the
 model `leanpipe` in a private hub cache: clients then say `model="leanpipe"` wherever the folder lies, `/v1/models` lists

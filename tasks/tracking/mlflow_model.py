@@ -1,6 +1,6 @@
 """A model folder as MLflow logs models, so that MLflow's own loaders read it: transformers' flavor, and pyfunc over it.
 
-Of a folder with a GGUF file pyfunc alone, by llama.cpp.
+Of a folder with a GGUF or ONNX file pyfunc alone, by llama.cpp or onnxruntime.
 
 The folder's files stay as they are, and lie where the version points to: whoever reads a version as a model folder, as
 serving does, goes on doing so. Beside them lies what MLflow reads. MLflow's own `save_model` would load the weights or
@@ -31,7 +31,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.corpus.report.data_card import for_a_page
 from leanpipe.models.count import refuse_code
 from leanpipe.models.load import load_tokenizer
-from leanpipe.models.offload import is_gguf
+from leanpipe.models.offload import is_exported, is_gguf
 
 MODEL_FILE = "MLmodel"
 """What MLflow knows of a model lies in this file of its folder."""
@@ -39,9 +39,9 @@ MODEL_FILE = "MLmodel"
 _TASK = "text-generation"
 _TOKENIZER = "components/tokenizer"  # MLflow's loader looks nowhere else
 _PACKAGES = ["mlflow", "transformers", "torch", "accelerate", "safetensors"]
-_GGUF_PACKAGES = ["mlflow", "leanpipe", "transformers", "xllamacpp"]
-_GGUF_LOADER = "leanpipe.engines.text_generation"
-"""GGUF files have no flavor of MLflow's: what reads them is ours, and must be installed where they are loaded."""
+_ENGINE_PACKAGES = ["mlflow", "leanpipe", "transformers"]
+_ENGINE_LOADER = "leanpipe.engines.text_generation"
+"""GGUF files have no flavor of MLflow's, and its flavor of ONNX knows no text: what reads them is ours, and must be installed where they are loaded."""
 _REQUIREMENTS, _PYTHON_ENV = "requirements.txt", "python_env.yaml"
 _LONGEST_DESCRIPTION = 5000  # of a version, in characters; PostgreSQL refuses a longer one
 _NEW_TOKENS = 64
@@ -99,8 +99,9 @@ def describe_folder(folder: Path, out: Path, described: Model) -> None:
     tokenizer.save_pretrained(out / _TOKENIZER)
     described.signature = _signature()
     _save_example(described, _EXAMPLE, str(out))
-    loader, packages = _GGUF_LOADER, _GGUF_PACKAGES
-    if not is_gguf(folder):
+    loader = _ENGINE_LOADER
+    packages = [*_ENGINE_PACKAGES, "xllamacpp" if is_gguf(folder) else "onnxruntime"]
+    if not is_exported(folder):
         loader = "mlflow.transformers"
         packages = [*_PACKAGES, config.get("quantization_config", {}).get("quant_method", "")]
         described.add_flavor(
@@ -126,7 +127,7 @@ def _is_loadable(folder: Path) -> bool:
     if not (folder / "config.json").exists():
         return False
     _check_class(folder, architecture := _architecture(_config(folder)))
-    return is_gguf(folder) or (bool(architecture) and any(folder.glob("*.safetensors")))
+    return is_exported(folder) or (bool(architecture) and any(folder.glob("*.safetensors")))
 
 
 def _check_class(folder: Path, name: str) -> None:

@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 
 from leanpipe.core.errors import UserError
 from leanpipe.evaluation.parity.gguf_file import read_gguf
-from leanpipe.models.offload import is_gguf
+from leanpipe.evaluation.parity.onnx_file import read_onnx
+from leanpipe.models.offload import is_gguf, is_onnx
 
-Form = Literal["safetensors", "int8", "nf4", "q8_0", "q5_0", "q4_0"]
+Form = Literal["safetensors", "int8", "nf4", "q8_0", "q5_0", "q4_0", "onnx", "onnx_int8", "onnx_int4"]
 
 
 class Bounds(NamedTuple):
@@ -33,6 +34,9 @@ BOUNDS: dict[Form, Bounds] = {
     "q8_0": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "q5_0": Bounds(tensors=0.003, kl=0.3, margin=2.0),
     "q4_0": Bounds(tensors=0.003, kl=0.8, margin=4.0),
+    "onnx": Bounds(tensors=0.003, kl=0.002, margin=0.3),
+    "onnx_int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),
+    "onnx_int4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
 }
 ENGINE_MARGIN = 0.3
 """Nats by which an answer over HTTP may part from the answer of the same files in process: ties of bf16 and no more."""
@@ -45,6 +49,8 @@ def form_of(folder: Path) -> Form:
         raise UserError(f"{folder} holds no model whose parity can be checked (config.json is missing)")
     if is_gguf(folder):
         return _gguf_form(folder)
+    if is_onnx(folder):
+        return _onnx_form(folder)
     quantization = json.loads(file.read_text()).get("quantization_config")
     if not quantization:
         return "safetensors"
@@ -62,6 +68,14 @@ def _gguf_form(folder: Path) -> Form:
     """Return the type of fewest bits in the file: its label says what was asked for, not what is stored."""
     found = {tensor.tensor_type.name.lower() for tensor in read_gguf(folder).tensors}
     return next((form for form in reversed(BOUNDS) if form in found), "safetensors")
+
+
+def _onnx_form(folder: Path) -> Form:
+    """Return the format of the fewest bits in the file."""
+    file = read_onnx(folder)
+    modules = (name.removesuffix(".scales") for name in file.arrays if name.endswith(".scales"))
+    bits = min((file.bits(module) for module in modules), default=0)
+    return "onnx_int4" if bits == 4 else "onnx_int8" if bits else "onnx"
 
 
 class Fault(NamedTuple):

@@ -32,6 +32,7 @@ from leanpipe.evaluation.parity.gguf_faults import (
     find_gguf_text_faults,
     find_gguf_weight_faults,
 )
+from leanpipe.evaluation.parity.onnx_faults import find_onnx_graph_faults, find_onnx_weight_faults
 from leanpipe.evaluation.parity.parity_outcome import PAGE, Exchange, Outcome
 from leanpipe.evaluation.parity.predictions import (
     MOST_TOKENS,
@@ -42,14 +43,14 @@ from leanpipe.evaluation.parity.predictions import (
     find_answer_faults,
     find_prediction_faults,
     predict,
-    predict_gguf,
+    predict_exported,
 )
 from leanpipe.evaluation.parity.probes import Probe, probes
 from leanpipe.evaluation.parity.served_answers import NoAnswer, Serve, ask, find_count_faults, open_server
 from leanpipe.evaluation.parity.text_faults import TextSide, find_text_faults, read_text_side
 from leanpipe.evaluation.parity.weight_faults import TIED_HEAD_LOST, find_weight_faults
 from leanpipe.models.load import MissingTensors, load_for_inference, load_model
-from leanpipe.models.offload import is_gguf
+from leanpipe.models.offload import is_exported, is_gguf, is_onnx
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -165,6 +166,8 @@ def compare(config: ParityConfig, model: Path, folder: Path, serve: Serve | None
     faults = [*find_text_faults(trained, served, read), *find_config_faults(model, folder)]
     if is_gguf(folder):
         faults += [*find_gguf_text_faults(trained, folder), *find_gguf_config_faults(model, folder)]
+    if is_onnx(folder):
+        faults += find_onnx_graph_faults(model, folder)
     if faults:
         return Outcome(form, faults)
     questions = asked(read, len(config.prompts))
@@ -211,8 +214,8 @@ def _compare_in_process(task: _Task) -> _InProcess:
     import torch
 
     folder = task.served.folder
-    served = None if is_gguf(folder) else _load_served(folder)
-    # GGUF is made of the weights in float32, and llama.cpp computes in it.
+    served = None if is_exported(folder) else _load_served(folder)
+    # GGUF and ONNX are made of the weights in float32, and their engines compute in it.
     trained = (
         load_model(task.trained.folder, torch.float32)
         if served is None
@@ -222,7 +225,8 @@ def _compare_in_process(task: _Task) -> _InProcess:
         return _InProcess([served])
     # Before either reads: on a processor, 4-bit weights are repacked for their first product.
     if served is None:
-        faults = list(find_gguf_weight_faults(trained, folder, task.bounds))
+        find = find_gguf_weight_faults if is_gguf(folder) else find_onnx_weight_faults
+        faults = list(find(trained, folder, task.bounds))
     else:
         faults = list(find_weight_faults(trained, served, task.bounds))
     if faults:
@@ -230,7 +234,7 @@ def _compare_in_process(task: _Task) -> _InProcess:
     first = predict(trained, task.trained, task.read, task.questions, task.tokens)
     del trained
     if served is None:
-        second = predict_gguf(folder, task.served, task.read, task.questions, first.answers)
+        second = predict_exported(folder, task.served, task.read, task.questions, first.answers)
     else:
         second = predict(served, task.served, task.read, task.questions, task.tokens)
     divergence = diverge(first, second)

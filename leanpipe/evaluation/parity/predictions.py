@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from leanpipe.engines.gguf_logits import GgufLogits
+    from leanpipe.engines.open_engine import EngineLogits
 
 MOST_TOKENS = 512
 """Positions at which predictions are compared: their logits are held for both models."""
@@ -77,26 +77,26 @@ def predict(
     return Predicted(_logprobs(model, read), [_answer(model, side, probe, tokens) for probe in questions])
 
 
-def predict_gguf(
+def predict_exported(
     folder: Path, side: TextSide, read: Sequence[Probe], questions: Sequence[Probe], answers: Sequence[Answer]
 ) -> Predicted:
-    """Do as `predict` with a GGUF file, by the engine that serves it.
+    """Do as `predict` with a GGUF or ONNX file, by the engine that serves it.
 
     Its own answers are read off what it predicts along the trained model's `answers`: up to the first token that it would
     have chosen otherwise.
     """
     import torch
 
-    from leanpipe.engines.gguf_logits import GgufLogits
+    from leanpipe.engines.open_engine import open_logits
 
     longest = max(len(probe.tokens) for probe in read) + max(len(answer.tokens) for answer in answers)
-    model = GgufLogits(folder, longest)
+    model = open_logits(folder, longest)
     rows = [model(tokens).log_softmax(dim=-1) for tokens in _within_limit(read)]
     pairs = zip(questions, answers, strict=True)
     return Predicted(torch.cat(rows), [_along(model, side, probe, answer.tokens) for probe, answer in pairs])
 
 
-def _along(model: "GgufLogits", side: TextSide, probe: Probe, answer: list[int]) -> Answer:
+def _along(model: "EngineLogits", side: TextSide, probe: Probe, answer: list[int]) -> Answer:
     predicted = model([*probe.tokens, *answer[:-1]])[len(probe.tokens) - 1 :]
     best = predicted.log_softmax(dim=-1).topk(2)
     chosen = best.indices[:, 0].tolist()

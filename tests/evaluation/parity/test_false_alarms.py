@@ -16,7 +16,7 @@ from tests.evaluation.parity.trained import PROMPTS, tokenizer_with_bos, train, 
 from tests.support.tiny_models import tiny_llama, tiny_tokenizer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1_800)]
-FORMS = ("safetensors", "int8", "nf4", "q8_0", "q4_0")
+FORMS = ("safetensors", "int8", "nf4", "q8_0", "q4_0", "onnx", "onnx_int8", "onnx_int4")
 CONFIG = ParityConfig(prompts=PROMPTS, max_new_tokens=12)
 
 

@@ -3,7 +3,7 @@
 import copy
 from pathlib import Path
 
-from leanpipe.compression.formats import GGUF
+from leanpipe.compression.formats import GGUF, ONNX
 from leanpipe.compression.quantize import (
     QuantizeConfig,
     quantization_config,
@@ -11,6 +11,7 @@ from leanpipe.compression.quantize import (
     write_quantized,
 )
 from leanpipe.compression.quantize_gguf import gguf_types, write_folder
+from leanpipe.export.onnx_export import OnnxTypes, write_onnx_folder
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from tests.support.tiny_models import SEPARATOR, tiny_llama, tiny_text, tiny_tokenizer
 
@@ -91,6 +92,9 @@ def write_form(form: str, source: Path, target: Path) -> Path:
     if form in GGUF:
         types = gguf_types(form, "q8_0", [])
         write_folder(load_model(source, torch.float32), target, types, load_tokenizer(source))
+        return target
+    if form in ONNX:
+        write_onnx_folder(load_model(source, torch.float32), target, OnnxTypes(form), load_tokenizer(source))
         return target
     model, config = load_model(source), QuantizeConfig()
     kept, _ = split_modules(model, ())

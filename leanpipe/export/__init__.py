@@ -1,0 +1,1 @@
+"""Models in other programs' formats: ONNX for onnxruntime, and Ollama's description of a GGUF file."""
