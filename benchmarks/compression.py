@@ -33,9 +33,10 @@ HOME = Path(__file__).parent / ".compression"
 REPEATS = int(os.environ.get("LEANPIPE_BENCH_REPEATS", 3))
 GGUF = ("q8_0", "q4_0")
 BITSANDBYTES = ("int8", "nf4")
-FORMS = ("fp32", "bf16", *BITSANDBYTES, "torchao_int8", *GGUF)
+ONNX = ("onnx", "onnx_int8", "onnx_int4")
+FORMS = ("fp32", "bf16", *BITSANDBYTES, "torchao_int8", *GGUF, *ONNX)
 GOALS = {"q8_0": (7.5, 1.002), "q4_0": (9.0, 1.05)}
-"""Decode speed of FP32's at the least, bits per byte of FP32's at the most."""
+"""Decode speed of FP32's at the least, bits per byte of FP32's at the most: of the formats that are served by default."""
 BITS = {
     "fp32": (32, 32),
     "bf16": (16, 16),
@@ -43,6 +44,9 @@ BITS = {
     "nf4": (4.127, 16),
     "q8_0": (8.5, 8.5),
     "q4_0": (4.5, 8.5),
+    "onnx": (32, 32),
+    "onnx_int8": (9, 9),
+    "onnx_int4": (5, 9),
 }
 """Bits of a weight of the layers, and of the embeddings: what the formats say of themselves."""
 BUSY = "while True: pass"
@@ -232,7 +236,7 @@ def material(model: str, forms: tuple[str, ...]) -> tuple[Path, Path, str]:
             loaded = load_model(source.path, dtype)
             save_model(loaded, load_tokenizer(source.path), folder / form, dtype)
     for form in forms:
-        if form in (*BITSANDBYTES, *GGUF):
+        if form in (*BITSANDBYTES, *GGUF, *ONNX):
             made = run(quantize, QuantizeConfig(formats=(form,)), {"model": source})  # type: ignore[arg-type]
             if not (folder / form).exists():
                 (folder / form).symlink_to((made.path / form).resolve())
@@ -257,7 +261,7 @@ def last_student() -> Path:
 
 def installed(forms: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the forms that can be run here; of the others it is said why not."""
-    needed = {"torchao_int8": "torchao"}
+    needed = {"torchao_int8": "torchao", **dict.fromkeys(ONNX, "onnxruntime")}
     there = tuple(form for form in forms if importlib.util.find_spec(needed.get(form, "torch")))
     for form in forms:
         if form not in there:

@@ -8,6 +8,7 @@ serve` starts for it. Every request begins otherwise than those before it, so th
 import contextlib
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-READ, WRITTEN, STREAMS = 512, 64, 8
+READ, WRITTEN, STREAMS = int(os.environ.get("LEANPIPE_BENCH_READ", 512)), 64, 8
+"""Tokens that are read and written, and requests at once; a model that reads fewer needs LEANPIPE_BENCH_READ."""
 QUESTION = "What is a river, and why does it matter to the towns along its banks?"
 NEVER = -100
 
@@ -83,8 +85,8 @@ class InProcess:
 class Served:
     """A model behind the server of `leanpipe serve`, and beside it its engine in this process."""
 
-    def __init__(self, form: str, folder: Path, text: str, tokenizer: Any, url: str, threads: int):
-        self._form, self._folder, self._text, self._url = form, folder, text, url
+    def __init__(self, folder: Path, text: str, tokenizer: Any, url: str, threads: int):
+        self._folder, self._text, self._url = folder, text, url
         self._tokenizer, self._threads = tokenizer, threads
         self._numbers = itertools.count(int(time.time()) % 100_000)
         self._ends = {tokenizer.eos_token_id, tokenizer.get_vocab().get("<|endoftext|>")} - {None}
@@ -147,7 +149,7 @@ class Served:
     def _in_process(self, prompt: str) -> float:
         """Tokens per second of the same request by the engine itself, by the whole time that it takes."""
         if self._engine is None:
-            self._engine = in_process(self._form, self._folder, self._threads, self._ends)
+            self._engine = in_process(self._folder, self._threads, self._ends)
             self._engine(self._tokenizer("to warm up")["input_ids"], 2)
         tokens = self._tokenizer(prompt)["input_ids"]
         started = time.perf_counter()
@@ -155,12 +157,11 @@ class Served:
         return written / (time.perf_counter() - started)
 
 
-def in_process(form: str, folder: Path, threads: int, ends: set[int]) -> Callable[[list[int], int], int]:
+def in_process(folder: Path, threads: int, ends: set[int]) -> Callable[[list[int], int], int]:
     """The engine that the server has, without it: takes tokens and how many to write, and returns how many it wrote."""
-    from leanpipe.engines.llama_cpp import LlamaCpp
-    from leanpipe.models.offload import GGUF_FILE
+    from leanpipe.engines.open_engine import open_engine
 
-    engine = LlamaCpp(folder / GGUF_FILE, 2_048, 1, threads)
+    engine = open_engine(folder, 2_048, 1, threads)
     never = [[token, float(NEVER)] for token in ends]
     asked = {"temperature": 0.0, "logit_bias": never, "cache_prompt": False}
 
@@ -174,16 +175,16 @@ def bits(form: str, folder: Path, documents: Path, text_bytes: int) -> dict[str,
     """Nats, tokens and bytes of each held-out document, and the size of the weights on disk."""
     import torch
 
-    from leanpipe.compression.formats import GGUF
-    from leanpipe.engines.gguf_logits import GgufLogits
+    from leanpipe.engines.open_engine import open_logits
     from leanpipe.evaluation.held_out import held_out
     from leanpipe.evaluation.perplexity import score_documents
     from leanpipe.models.load import document_start, load_model, load_tokenizer, weight_bytes
+    from leanpipe.models.offload import is_exported
 
     tokenizer = load_tokenizer(folder)
     model: Any
-    if form in GGUF:
-        model = GgufLogits(folder, 512)
+    if is_exported(folder):
+        model = open_logits(folder, 512)
     else:
         model = load_model(folder, torch.float32 if form == "fp32" else None)
     texts = [passage.text for passage in held_out(documents, text_bytes, 4_000)]
@@ -200,20 +201,20 @@ def opened(form: str, folder: Path, documents: Path) -> Iterator[tuple[Any, str]
     from leanpipe.evaluation.held_out import held_out
     from leanpipe.evaluation.served import free_port
     from leanpipe.models.load import load_tokenizer
-    from leanpipe.models.offload import is_gguf
+    from leanpipe.models.offload import is_exported
     from leanpipe.serving.serve import running_server
     from leanpipe.tokens.text_tokens import encode_text
 
     tokenizer = load_tokenizer(folder)
     text = "\n".join(passage.text for passage in held_out(documents, 20_000, 4_000))
     tokens = encode_text(tokenizer, text)[:READ]
-    if not is_gguf(folder):
+    if not is_exported(folder):
         yield InProcess(form, folder, tokens, encode_text(tokenizer, QUESTION)), "transformers"
         return
     log = folder.with_name(f"{form}.log").open("wb")
     with log, running_server(folder, port=free_port(), log=log) as (url, _):
         threads = health(url)["threads"]
-        served = Served(form, folder, str(tokenizer.decode(tokens)), tokenizer, url, threads)
+        served = Served(folder, str(tokenizer.decode(tokens)), tokenizer, url, threads)
         yield served, f"a server of {threads} threads"
 
 

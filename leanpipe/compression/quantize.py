@@ -177,7 +177,7 @@ def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind
     return Estimate(peak, host_bytes(kind, peak), round(disk), work, parts, result=result)
 
 
-@stage(version=2, uses_device=True, check=check_quantize, estimate=estimate_quantize)
+@stage(version=3, uses_device=True, check=check_quantize, estimate=estimate_quantize)
 def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
     """Write one model folder per format, such as `out/q4_0`, and measure what each saves and loses.
 

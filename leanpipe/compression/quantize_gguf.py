@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from leanpipe.compression.gguf_export import GgufPlan, GgufType, GgufTypes, plan_gguf, write_gguf
 from leanpipe.engines.open_engine import open_logits
+from leanpipe.export.modelfile import write_modelfile
 from leanpipe.models.count import empty_model
 from leanpipe.models.offload import GGUF_FILE
 
@@ -50,6 +51,7 @@ def write_folder(
     if source.generation_config is not None:
         source.generation_config.save_pretrained(target)
     source.config.save_pretrained(target)
+    write_modelfile(target, tokenizer, source)
     log.info("%s: %s", target.name, described(plan))
     return plan
 

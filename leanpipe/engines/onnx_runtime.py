@@ -16,7 +16,7 @@ from leanpipe.core.errors import UserError, reason
 from leanpipe.engines.llama_cpp import Part, free_cores
 from leanpipe.models.count import read_config
 from leanpipe.models.load import load_tokenizer
-from leanpipe.models.offload import ONNX_FILE
+from leanpipe.models.offload import weight_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ class OnnxLogits:
         """Load the file. Raises UserError if it cannot be read."""
         self.path, self.name_or_path = folder, str(folder)
         self.threads = threads or free_cores()
-        self._session = open_session(folder / ONNX_FILE, self.threads)
+        self._session = open_session(weight_files(folder)[0], self.threads)
         self._caches = {
             one.name: one.shape for one in self._session.get_inputs() if one.name.startswith(_PAST)
         }

@@ -148,8 +148,9 @@ class GraphBuilder:
 
     def _attention(self, place: str, layer: int, hidden: str) -> str:
         query, key, value = (self._product(f"{place}.{one}_proj", hidden) for one in "qkv")
-        normed = [f"{place}.q_norm.weight", f"{place}.k_norm.weight"]
-        rest = ["", "", "", "", "", *normed] if self._config.model_type == "qwen3" else []
+        if self._config.model_type == "qwen3":
+            query = self._normed_heads(f"{place}.q_norm", query, self._config.num_attention_heads)
+            key = self._normed_heads(f"{place}.k_norm", key, self._config.num_key_value_heads)
         past, present = f"past_key_values.{layer}", f"present.{layer}"
         attended = self._node(
             "GroupQueryAttention",
@@ -163,7 +164,6 @@ class GraphBuilder:
                 "total_length",
                 "cos",
                 "sin",
-                *rest,
             ],
             f"{place}.attention",
             _MICROSOFT,
@@ -172,7 +172,6 @@ class GraphBuilder:
             do_rotary=1,
             rotary_interleaved=0,
             outputs=[f"{place}.attention.out", f"{present}.key", f"{present}.value"],
-            **({"qk_norm_epsilon": self._config.rms_norm_eps} if rest else {}),
         )
         return self._product(f"{place}.o_proj", attended)
 
@@ -185,6 +184,17 @@ class GraphBuilder:
             epsilon=self._config.rms_norm_eps,
             stash_type=1,
         )
+
+    def _normed_heads(self, module: str, hidden: str, heads: int) -> str:
+        """Norm each head by itself: onnxruntime's attention does so on GPUs alone."""
+        apart = self._node(
+            "Constant", [], f"{module}.heads", value_ints=[0, 0, heads, head_size(self._config)]
+        )
+        flat = self._node(
+            "Constant", [], f"{module}.flat", value_ints=[0, 0, heads * head_size(self._config)]
+        )
+        normed = self._normed(module, self._node("Reshape", [hidden, apart], f"{module}.apart"))
+        return self._node("Reshape", [normed, flat], f"{module}.together")
 
     def _product(self, module: str, hidden: str, output: str = "") -> str:
         weight = self._weights[module]

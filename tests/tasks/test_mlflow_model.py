@@ -16,8 +16,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.report import Silent
 from leanpipe.core.store import external
-from leanpipe.engines.llama_cpp import LlamaCpp
-from leanpipe.models.offload import GGUF_FILE
+from leanpipe.engines.open_engine import open_engine
 from leanpipe.processes.servers import wait_until_ready
 from tasks.run import Run
 from tasks.tracking import registry
@@ -120,22 +119,29 @@ def test_a_version_is_loaded_by_mlflow_s_own_loaders_and_says_the_same(run: Run,
     )
 
 
-def test_a_version_in_gguf_is_loaded_by_mlflow_as_a_python_function(run: Run, model: Path, tmp_path: Path):
-    quantize.function(QuantizeConfig(formats=("q8_0",)), QuantizeInputs(model), tmp_path, Silent())
+def test_a_version_in_gguf_or_onnx_is_loaded_by_mlflow_as_a_python_function(
+    run: Run, model: Path, tmp_path: Path
+):
+    quantize.function(QuantizeConfig(formats=("q8_0", "onnx")), QuantizeInputs(model), tmp_path, Silent())
     register(run, tmp_path / "q8_0", "gguf")
+    register(run, tmp_path / "onnx", "onnx")
     script = """
 import sys, mlflow, pandas
-loaded = mlflow.pyfunc.load_model("models:/gguf@champion")
-ask = lambda given: loaded.predict(given, params={"max_new_tokens": 8})
-print([*ask([sys.argv[1]]), *ask(pandas.DataFrame({"text": [sys.argv[1]]}))])
+said = []
+for name in ("gguf", "onnx"):
+    loaded = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    ask = lambda given: loaded.predict(given, params={"max_new_tokens": 8})
+    said += [*ask([sys.argv[1]]), *ask(pandas.DataFrame({"text": [sys.argv[1]]}))]
+print(said)
 """
     done = subprocess.run([sys.executable, "-c", script, PROMPT], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said = ast.literal_eval(done.stdout.splitlines()[-1])
-    engine = LlamaCpp(tmp_path / "q8_0" / GGUF_FILE, 64)
     tokens = tiny_tokenizer()(PROMPT)["input_ids"]
     asked = {"prompt": tokens, "n_predict": 8, "temperature": 0.0, "repeat_penalty": 1.0}
-    assert said == [PROMPT + engine.complete(asked)["choices"][0]["text"]] * 2 and len(said[0]) > len(PROMPT)
+    for form, two in (("q8_0", said[:2]), ("onnx", said[2:])):
+        wanted = PROMPT + open_engine(tmp_path / form, 64).complete(asked)["choices"][0]["text"]
+        assert two == [wanted] * 2 and len(wanted) > len(PROMPT)
 
 
 def test_a_version_is_the_model_s_own_files_and_little_else(run: Run, model: Path):
