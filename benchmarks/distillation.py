@@ -111,7 +111,18 @@ def settings(name: str) -> Any:
         "kl_weight": KL_WEIGHT,
         "validations": 2,
     }
-    return DistillConfig(**shared, **STUDENTS[name])
+    return DistillConfig(**shared)
+
+
+def shrunk(shape: dict[str, Any], teacher: Path, blocks: Path, out: Path) -> Path:
+    """The student before it learns, made once."""
+    from leanpipe.core.report import Silent
+    from leanpipe.shrink.shrink import ShrinkConfig, ShrinkInputs, shrink
+
+    if not out.exists():
+        out.mkdir(parents=True)
+        shrink.function(ShrinkConfig(**shape), ShrinkInputs(teacher, blocks), out, Silent())
+    return out
 
 
 def cache(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, float]:
@@ -127,6 +138,7 @@ def cache(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, flo
     (folder / "teacher_logprobs").mkdir(exist_ok=True)
     from leanpipe.core.estimate import Expected
 
+    shrunk(STUDENTS[name], teacher, blocks, folder / "shrunk")  # off everybody's clock and memory
     config = cache_config(CacheSettings(), Expected(blocks), TOKENS)
     inputs = CacheInputs(teacher, blocks)
     summary, seconds = timed(
@@ -146,7 +158,8 @@ def ours(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
 
     (folder / "student").mkdir(exist_ok=True)
     steps = Steps()
-    inputs = DistillInputs(teacher, blocks, folder / "teacher_logprobs")
+    student = shrunk(STUDENTS[name], teacher, blocks, folder / "shrunk")
+    inputs = DistillInputs(teacher, blocks, folder / "teacher_logprobs", student)
     distill.function(settings(name), inputs, folder / "student", steps)
     return {"seconds": steps.seconds, "loss": steps.loss, "memory": device.peak_memory()}
 
@@ -159,14 +172,13 @@ def peer(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, floa
     from leanpipe.core import device
     from leanpipe.models.load import load_model
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.distill import make_student
     from leanpipe.training.trainer.data import ShuffledEpochs, Subset, collate, evenly_spaced_blocks
     from leanpipe.training.trainer.trainer import steps_of
 
     config = settings(name)
     chosen = Subset(Blocks(blocks, "train"), config.tokens)
     asked = load_model(teacher)
-    student = make_student(config, asked, chosen).model
+    student = load_model(shrunk(STUDENTS[name], teacher, blocks, folder / "shrunk"), torch.float32)
     steps = steps_of(config, 256)
 
     class Online(Trainer):
@@ -238,13 +250,12 @@ def limit(name: str, teacher: Path, blocks: Path, folder: Path) -> dict[str, flo
     from leanpipe.core import device
     from leanpipe.models.load import load_model
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.distill import make_student
     from leanpipe.training.trainer.data import Subset, collate
 
     config = settings(name)
     chosen = Subset(Blocks(blocks, "train"), config.tokens)
     asked = load_model(teacher)
-    student = make_student(config, asked, chosen).model.to(device.name()).train()
+    student = load_model(shrunk(STUDENTS[name], teacher, blocks, folder / "shrunk"), torch.float32).train()
     batch = {
         name: each.to(device.name()) for name, each in collate([chosen[i] for i in range(BATCH)]).items()
     }

@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from benchmarks.distillation import material
+from benchmarks.distillation import material, shrunk
 from benchmarks.report import claim, write
 
 TOKENS = int(os.environ.get("LEANPIPE_BENCH_TOKENS", 8_192))
@@ -27,10 +27,16 @@ WAYS: dict[str, dict[str, Any]] = {
     "distilled": {},
     "distilled, the teacher asked at every step": {"teacher_logprobs": "online"},
     "the teacher's layers, text alone": TEXT,
-    "from scratch": TEXT | {"initialization": "random"},
+    "from scratch": TEXT,
+    "distilled, first and last layers": {},
+    "distilled, evenly spaced layers": {},
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "from scratch": {"initialization": "random"},
     "distilled, first and last layers": {"keep": "first_and_last"},
     "distilled, evenly spaced layers": {"keep": "evenly_spaced"},
 }
+"""What these begin with, where it is not the default."""
 PEERS = list(WAYS)[2:4]
 
 
@@ -81,8 +87,9 @@ def trained(way: str, seed: int, teacher: Path, blocks: Path, teacher_logprobs: 
     from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 
     config = DistillConfig(tokens=TOKENS, validations=2, seed=seed, **WAYS[way])
-    inputs = DistillInputs(teacher, blocks, teacher_logprobs)
     with tempfile.TemporaryDirectory() as folder:
+        student = shrunk(SHAPES.get(way, {}) | {"seed": seed}, teacher, blocks, Path(folder) / "shrunk")
+        inputs = DistillInputs(teacher, blocks, teacher_logprobs, student)
         summary = distill.function(config, inputs, Path(folder), Silent())
     return summary["bits_per_byte"]
 

@@ -28,6 +28,7 @@ from flows.finetune import finetune_model
 from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
 from flows.pretrain import pretrain_model
+from flows.search_shapes import search_for_shapes
 from flows.shrink import shrink_teacher
 from leanpipe.core.config import StageConfig
 from leanpipe.core.store import digest_json
@@ -44,6 +45,7 @@ STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
     "prepare-corpus": prepare_corpus,
     "distill": distill_student,
     "shrink": shrink_teacher,
+    "search-shapes": search_for_shapes,
     "pretrain": pretrain_model,
     "finetune": finetune_model,
     "compress": compress_model,

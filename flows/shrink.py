@@ -7,7 +7,7 @@ from prefect import flow
 from flows.results import RunResult, show
 from leanpipe.corpus.clean import clean
 from leanpipe.planning.steps import RunInputs, StageRunner
-from leanpipe.settings.flows import ShrinkSettings
+from leanpipe.settings.flows import ShrinkSettings, VocabularySettings
 from leanpipe.shrink.shrink import shrink
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.vocabulary.cut_vocabulary import cut_vocabulary
@@ -32,18 +32,17 @@ def shrink_teacher(config: ShrinkSettings = ShrinkSettings()) -> RunResult:
         return show(run)
 
 
-class Shrunk(NamedTuple):
-    """What comes of the corpus and the teacher before the student learns."""
+class Prepared(NamedTuple):
+    """What comes of the corpus and the teacher before anything is cut from its layers."""
 
     documents: Any
     teacher: Any
     """What the student is cut from: of its vocabulary."""
     blocks: Any
-    student: Any
 
 
-def stages(run: StageRunner, config: ShrinkSettings, given: RunInputs) -> Shrunk:
-    """Prepare the corpus, and cut the teacher's vocabulary to what it needs, and then its shape."""
+def prepare(run: StageRunner, config: VocabularySettings, given: RunInputs) -> Prepared:
+    """Prepare the corpus, and cut the teacher's vocabulary to what it needs."""
     documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
     teacher = given.model
     if config.cut_vocabulary.keep == "used" and config.tokenize.tokenizer == "teacher":
@@ -56,5 +55,10 @@ def stages(run: StageRunner, config: ShrinkSettings, given: RunInputs) -> Shrunk
             evaluation_sets=given.evaluation_sets,
         )
     blocks = run.stage(tokenize, config.tokenize, documents=documents, teacher=teacher)
-    student = run.stage(shrink, config.shrink, teacher=teacher, blocks=blocks)
-    return Shrunk(documents, teacher, blocks, student)
+    return Prepared(documents, teacher, blocks)
+
+
+def stages(run: StageRunner, config: ShrinkSettings, given: RunInputs) -> None:
+    """Prepare the corpus, and cut the teacher's vocabulary to what it needs, and then its shape."""
+    _, teacher, blocks = prepare(run, config, given)
+    run.stage(shrink, config.shrink, teacher=teacher, blocks=blocks)

@@ -10,6 +10,7 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.describe_model import DescribeModelConfig
+from leanpipe.shrink.search_shapes import SearchConfig
 from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
@@ -65,11 +66,16 @@ class TokenSettings(CorpusSettings, TeacherInput, CorpusInput):
     """How text becomes blocks of tokens."""
 
 
-class ShrinkSettings(TokenSettings):
-    """The text, the tokens, and what of the teacher the student has."""
+class VocabularySettings(TokenSettings):
+    """The text, and how it becomes tokens of a vocabulary that it needs."""
 
     cut_vocabulary: CutVocabularyConfig = CutVocabularyConfig()
     """Which of the teacher's tokens stay, if its own tokenizer is used."""
+
+
+class ShrinkSettings(VocabularySettings):
+    """The text, the tokens, and what of the teacher the student has."""
+
     shrink: ShrinkConfig = ShrinkConfig()
     """How large the student is, and which layers and widths of its teacher it has."""
 
@@ -88,6 +94,24 @@ class DistillSettings(ShrinkSettings):
             raise ValueError(
                 f"tokenize.tokenizer={self.tokenize.tokenizer} gives the student another vocabulary than the teacher's, "
                 "so there is nothing to distill: set distill.kl_weight=0, or tokenize.tokenizer=teacher"
+            )
+        return self
+
+
+class SearchSettings(VocabularySettings):
+    """The text, the tokens, and which shapes of a student are tried."""
+
+    cache: CacheSettings = CacheSettings()
+    """How much of the teacher's predictions is kept on disk."""
+    search_shapes: SearchConfig = SearchConfig()
+    """Which shapes are tried, and how long the best of them learn."""
+
+    @model_validator(mode="after")
+    def _teacher_must_understand_the_text(self) -> "SearchSettings":
+        if self.tokenize.tokenizer != "teacher":
+            raise ValueError(
+                f"tokenize.tokenizer={self.tokenize.tokenizer} gives the shapes another vocabulary than the teacher's, so "
+                "they cannot be compared with it: set tokenize.tokenizer=teacher"
             )
         return self
 
@@ -204,6 +228,7 @@ SETTINGS: dict[str, type[StageConfig]] = {
     "prepare-corpus": TokenSettings,
     "distill": DistillSettings,
     "shrink": ShrinkSettings,
+    "search-shapes": SearchSettings,
     "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
     "compress": CompressSettings,

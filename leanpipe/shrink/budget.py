@@ -19,6 +19,8 @@ STEPS = (256, 128, 64)
 CUDA, 64 the blocks of bitsandbytes."""
 _UNUSED = 0.03
 """The share of a budget that may be left unused for a better multiple."""
+_UNUSED_BY_LAYERS = 0.01
+"""The share that whole layers may leave unused; where it is more, one layer more with fewer channels is the better use."""
 
 
 class BudgetConfig(StageConfig):
@@ -107,7 +109,7 @@ def choose_shape(teacher: "PretrainedConfig", budget: BudgetConfig, asked: Asked
         return found or _refuse(teacher, budget, Shape(asked.layers, full._replace(mlp_channels=STEPS[-1])))
     deep = _fill_layers(teacher, full, most)
     if deep and (
-        deep.layers == teacher.num_hidden_layers or deep.parameters(teacher) >= (1 - _UNUSED) * most
+        deep.layers == teacher.num_hidden_layers or deep.parameters(teacher) >= (1 - _UNUSED_BY_LAYERS) * most
     ):
         return deep
     if asked.mlp_channels:

@@ -1,19 +1,15 @@
 """For every setting another value, in settings under which it matters, on the inputs of tests/flows/workshop.py."""
 
-import dataclasses
-from typing import Any
-
 from leanpipe.core import device
-
-Overrides = dict[str, Any]
-"""Settings of one section by their paths in it, such as `quality.min_words`."""
+from tests.flows.alternative_shapes import SHAPE_BASES, SHAPES
+from tests.flows.rows import Overrides, Row, shown_by, to
 
 BASES: dict[str, Overrides] = {
+    **SHAPE_BASES,
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
     "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
     "cut_vocabulary": {},
-    "shrink": {},
     "cache": {"blocks": 4, "top_k": 8, "tail_samples": 2},
     # Four steps of two blocks.
     "distill": {
@@ -83,27 +79,6 @@ BASES: dict[str, Overrides] = {
     "registration": {},
 }
 """The settings that each section is first run with."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Other values of one setting."""
-
-    values: tuple[Any, ...]
-    base: Overrides
-    """What else must be set for it to matter."""
-    refused: dict[Any, str]
-    """What of the values is refused, and a pattern that the refusal must match."""
-    elsewhere: str = ""
-    """The test that shows it, where it cannot be seen in what a stage does: `file::function`."""
-
-
-def to(*values: Any, refused: dict[Any, str] | None = None, **base: Any) -> Row:
-    return Row(values, base, refused or {})
-
-
-def shown_by(test: str, *values: Any) -> Row:
-    return Row(values, {}, {}, test)
 
 
 TRAINING = {
@@ -240,6 +215,7 @@ CLEAN = {
 }
 
 SECTIONS: dict[str, dict[str, Row]] = {
+    **SHAPES,
     "clean": CLEAN,
     "inspect": {"documents": to(10), "examples": to(0)},
     "tokenize": {
@@ -273,20 +249,6 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "teacher_memory": shown_by(
             "models/test_load.py::test_a_student_learns_the_same_from_a_teacher_on_disk", 2.5
         ),
-    },
-    "shrink": {
-        "size": to(1, 0.01, refused={0.01: "no shape of this teacher has at most"}),
-        "parameters": to(100_000),
-        "megabytes": to(0.2),
-        "width": to(0.5),
-        "layers": to(3, 5, refused={5: "is more than the 4"}),
-        "mlp_channels": to(64),
-        "kv_groups": to(1),
-        "hidden_size": to(32, 30, refused={30: "set it to 32"}),
-        "initialization": to("random"),
-        "keep": to("evenly_spaced", "first_and_last"),
-        "calibration_tokens": to(32),
-        "seed": to(1, initialization="random"),
     },
     "on_policy": {
         "steps": to(5),

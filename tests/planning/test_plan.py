@@ -191,12 +191,13 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     plan = plan_of(PipelineConfig(), teacher)
     names = ("teacher", "student", "adapted", "q8_0", "q4_0")
     evaluations = [f"evaluate-{name}" for name in names]
-    first = ["cut_vocabulary", "cache_teacher", "distill", "finetune", "quantize"]
+    first = ["cut_vocabulary", "shrink", "cache_teacher", "distill", "finetune", "quantize"]
     assert labels(plan) == [*first, *evaluations]
-    _, asked, distilled, finetuned, _, *evaluated = (one.estimate for one in plan.stages)
+    _, shrunk, asked, distilled, finetuned, _, *evaluated = (one.estimate for one in plan.stages)
     assert evaluated[0].disk == estimate(evaluate, EvaluateConfig(), "cpu", model=teacher).disk
     assert evaluated[0].peak > evaluated[1].peak
     assert asked.parts["weights"] > 0 == distilled.parts["teacher"] and finetuned.peak < distilled.peak
+    assert shrunk.result["model"].num_hidden_layers < 30 and shrunk.parts["teacher"] > 0
     whole = estimate(finetune_stage, FinetuneConfig(), "cpu", model=teacher)
     assert finetuned.peak < whole.peak  # the student is smaller
     assert plan.seconds == sum(one.seconds for one in plan.stages) > 0
@@ -236,7 +237,7 @@ def test_a_narrower_student_takes_less():
 def test_learning_from_own_answers_is_planned_where_it_is_asked_for():
     teacher = describe_model("smollm2-135m-instruct")
     asked = PipelineConfig(on_policy=OnPolicyConfig(steps=10, batch=32))
-    assert labels(plan_of(asked, teacher))[2:5] == ["distill", "on_policy", "finetune"]
+    assert labels(plan_of(asked, teacher))[3:6] == ["distill", "on_policy", "finetune"]
     small = replace(BOX, device_memory=8 * GIGABYTE)
     (fault,) = plan_of(asked, teacher, small).faults()
     size = int(fault.partition("set on_policy.micro_batch=")[2])
@@ -285,7 +286,7 @@ def test_earlier_runs_correct_the_plan(tmp_path):
     blocks = publish(store, "tokenize", "b", {"block_length": 64}, summary={"vocabulary": 512})
     config = DistillConfig(tokens=10_000, precision="fp32")
     found = read_config(store.path("import_gguf", "t"))
-    first = distilled(config, found, 64, "cpu")
+    first = distilled(config, found, 64, "cpu", ShrinkConfig(size=1))
     for number, factor in enumerate((1.5, 2.0, 9.0)):
         (store.partial("distill", f"{number}") / "model").write_text(f"{number}")
         publish(
@@ -298,7 +299,7 @@ def test_earlier_runs_correct_the_plan(tmp_path):
             peak=round(factor * first.peak),
         )
     history = History(store, "cpu")
-    plan = distilled(DistillConfig(), found, 64, "cpu")
+    plan = distilled(DistillConfig(), found, 64, "cpu", ShrinkConfig(size=1))
     corrected, basis = history.correct(distill_stage, plan)
     assert corrected.peak == pytest.approx(2 * plan.peak, abs=2)  # the median
     assert history.seconds(distill_stage, plan) == (pytest.approx(100 * plan.work / first.work), 3)
@@ -340,7 +341,7 @@ def test_the_teacher_makes_room_for_the_student():
     settings = DistillSettings(distill=online, cut_vocabulary=CutVocabularyConfig(keep="all"))
     whole = distilled(online, teacher, 256, "cuda")
     small = replace(BOX, kind="cuda", device_memory=whole.peak - whole.parts["teacher"] // 2)
-    planned: StagePlan = plan_of(settings, teacher, small).stages[0]
+    planned: StagePlan = plan_of(settings, teacher, small).stages[1]
     assert planned.estimate.peak == small.device_memory
     assert planned.estimate.host == whole.host + whole.parts["teacher"] - whole.parts["teacher"] // 2
     assert "off the device" in planned.basis
