@@ -22,6 +22,7 @@ ORDER = (
     "leanpipe.training",
     "leanpipe.engines",
     "leanpipe.compression",
+    "leanpipe.teacher_text",
     "leanpipe.serving",
     "leanpipe.evaluation",
     "leanpipe.assets",
@@ -37,7 +38,8 @@ ORDER = (
 TRAINING = (
     ("losses",),
     ("trainer", "distributed"),
-    ("distill", "finetune", "pretrain"),
+    ("distill", "pretrain"),
+    ("finetune",),
     ("on_policy",),
 )
 TRAINER = {"trainer", "distributed"}

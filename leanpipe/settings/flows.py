@@ -10,6 +10,7 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.describe_model import DescribeModelConfig
+from leanpipe.teacher_text.write import WriteSettings
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
 from leanpipe.training.distill.teacher_cache import CacheSettings
@@ -71,6 +72,8 @@ class DistillSettings(TokenSettings):
     """Which of the teacher's tokens stay, if its own tokenizer is used."""
     cache: CacheSettings = CacheSettings()
     """How much of the teacher's predictions is kept on disk, if distill.teacher_logprobs is cached."""
+    write: WriteSettings = WriteSettings()
+    """How the teacher writes, if distill.written_share or finetune.written_share is above 0."""
     distill: DistillConfig = DistillConfig()
     """How the student learns from the teacher."""
 

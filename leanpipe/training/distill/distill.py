@@ -67,6 +67,9 @@ class DistillConfig(TrainingConfig):
     teacher_logprobs: Literal["online", "cached"] = "cached"
     """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
     on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""
+    written_share: float = Field(0.0, ge=0, le=0.9)
+    """Share of the text that the teacher writes itself, by going on from openings of the corpus (see `write`): what is
+    learnt then is what it would say, too (Kim and Rush 2016, "Sequence-Level Knowledge Distillation")."""
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
     """What is made small: forward_kl covers all that the teacher may say, reverse_kl keeps to what it is likely to say,
     jensen_shannon lies between."""
@@ -96,6 +99,16 @@ class DistillConfig(TrainingConfig):
         return self
 
     @property
+    def corpus_tokens(self) -> int:
+        """How many of the tokens are the corpus's own."""
+        return self.tokens - self.written_tokens
+
+    @property
+    def written_tokens(self) -> int:
+        """How many of the tokens the teacher writes."""
+        return round(self.written_share * self.tokens)
+
+    @property
     def uses_cache(self) -> bool:
         """Whether the student reads what stage `cache_teacher` wrote."""
         return self.teacher_logprobs == "cached" and self.kl_weight > 0
@@ -109,6 +122,10 @@ class DistillInputs:
     blocks: Path
     teacher_logprobs: Path | None = None
     """The output folder of the cache_teacher stage, for predictions that are cached."""
+    written: Path | None = None
+    """Blocks of what the teacher wrote, for `written_share` above 0."""
+    written_logprobs: Path | None = None
+    """What it predicts of those, for predictions that are cached."""
 
 
 def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
@@ -188,8 +205,9 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     from leanpipe.training.trainer.trainer import train
 
     check_distill(config, {"teacher": Expected(inputs.teacher), "blocks": expected_blocks(inputs.blocks)})
-    if config.kl_weight > 0:
-        check_same_tokens(inputs.teacher, inputs.blocks)
+    for blocks in (inputs.blocks, inputs.written):
+        if blocks and config.kl_weight > 0:
+            check_same_tokens(inputs.teacher, blocks)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
     text = _training_data(config, inputs, tokenizer)
     aside = 0 if config.uses_cache else student_bytes(config, inputs.teacher, len(text.train[0]["input_ids"]))
@@ -311,8 +329,7 @@ def _training_data(
     config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase"
 ) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
-    from leanpipe.training.trainer.data import Subset, TrainingData, evenly_spaced_blocks, scored_bytes
+    from leanpipe.training.trainer.data import Joined, TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
@@ -320,13 +337,24 @@ def _training_data(
             raise UserError(
                 f"{inputs.blocks} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen, held_out = (
-        Subset(train, config.tokens),
-        evenly_spaced_blocks(validation, config.validation_tokens),
-    )
-    learned = (
-        WithTeacherLogprobs(chosen, TeacherLogprobs(_teacher_logprobs(inputs)))
-        if config.uses_cache
-        else chosen
-    )
+    held_out = evenly_spaced_blocks(validation, config.validation_tokens)
+    logprobs = _teacher_logprobs(inputs) if config.uses_cache else None
+    learned = _chosen(train, config.corpus_tokens, logprobs)
+    if config.written_share:
+        if inputs.written is None:
+            raise UserError(
+                f"distill.written_share is {config.written_share:g}, but nothing that the teacher wrote was given: run the flow "
+                "distill or data-to-deployment, where it writes, or set distill.written_share to 0"
+            )
+        written = Blocks(inputs.written, "train")
+        learned = Joined(learned, _chosen(written, config.written_tokens, inputs.written_logprobs))
     return TrainingData(learned, held_out, scored_bytes(held_out, tokenizer))
+
+
+def _chosen(blocks: "BlockDataset", tokens: int, logprobs: Path | None) -> "BlockDataset":
+    """The blocks that are learnt from, each with what the teacher predicts in it if that was cached."""
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
+    from leanpipe.training.trainer.data import Subset
+
+    chosen = Subset(blocks, tokens)
+    return WithTeacherLogprobs(chosen, TeacherLogprobs(logprobs)) if logprobs else chosen
