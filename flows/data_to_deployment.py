@@ -14,6 +14,7 @@ from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import Preset
 from leanpipe.settings.quick import QuickSettings
+from leanpipe.teacher_text.write import write, write_config
 from leanpipe.training.finetune.finetune import finetune
 from leanpipe.training.on_policy.on_policy import on_policy
 from tasks.preflight import preflight
@@ -84,13 +85,7 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
             student=student,
             instructions=given.instructions,
         )
-    adapted = run.stage(
-        finetune,
-        config.finetune,
-        model=student,
-        instructions=given.instructions,
-        documents=documents,
-    )
+    adapted = _finetuned(run, config, given, student, teacher, documents)
     chosen = with_formats(config.quantize, given.model, config.tokenize.tokenizer)
     quantized = run.stage(quantize, chosen, model=adapted)
     models = {"teacher": given.model, "student": student, "adapted": adapted}
@@ -99,3 +94,25 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
         for name in ("adapted", *chosen.formats):
             run.stage(parity, config.parity, label=f"parity-{name}", model=adapted, served=models[name])
     return Made(documents, models, evaluate_all(run, config, models, documents))
+
+
+def _finetuned(
+    run: StageRunner, config: PipelineConfig, given: RunInputs, student: Any, teacher: Any, documents: Any
+) -> Any:
+    """The student with what it learned of the instructions, and of what its teacher says to them if both read the same tokens."""
+    settings = config.finetune if config.tokenize.tokenizer == "teacher" else config.finetune.alone()
+    written = None
+    if settings.written_share:
+        asked = write_config(config.write, config.clean, settings.written_share, settings.tokens)
+        written = run.stage(
+            write, asked, label="write-answers", teacher=teacher, instructions=given.instructions
+        )
+    return run.stage(
+        finetune,
+        settings,
+        model=student,
+        instructions=given.instructions,
+        documents=documents,
+        teacher=teacher if settings.kl_weight else None,
+        written=written,
+    )

@@ -9,6 +9,8 @@ from flows.shrink import prepare
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import DistillSettings
 from leanpipe.shrink.shrink import shrink
+from leanpipe.teacher_text.write import write, write_config
+from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill.distill import distill
 from leanpipe.training.distill.teacher_cache import cache_config, cache_teacher
 from tasks.preflight import preflight
@@ -45,16 +47,37 @@ def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Disti
     """Prepare the corpus, cut the teacher to the student's size, ask it once for all that the student will read, and distil."""
     documents, teacher, blocks = prepare(run, config, given)
     begun = run.stage(shrink, config.shrink, teacher=teacher, blocks=blocks)
-    teacher_logprobs = None
-    if config.distill.uses_cache:
-        asked = cache_config(config.cache, blocks, config.distill.tokens)
-        teacher_logprobs = run.stage(cache_teacher, asked, teacher=teacher, blocks=blocks)
+    written = None
+    if config.distill.written_share:
+        asked = write_config(config.write, config.clean, config.distill.written_share, config.distill.tokens)
+        text = run.stage(write, asked, teacher=teacher, documents=documents)
+        written = run.stage(
+            tokenize, config.tokenize, label="tokenize-written", documents=text, teacher=teacher
+        )
     student = run.stage(
         distill,
         config.distill,
         teacher=teacher,
         blocks=blocks,
-        teacher_logprobs=teacher_logprobs,
+        teacher_logprobs=_asked(run, config, teacher, blocks, config.distill.corpus_tokens),
+        written=written,
+        written_logprobs=written
+        and _asked(run, config, teacher, written, config.distill.written_tokens, "cache-written"),
         student=begun,
     )
     return Distilled(documents, teacher, student)
+
+
+def _asked(
+    run: StageRunner,
+    config: DistillSettings,
+    teacher: Any,
+    blocks: Any,
+    tokens: int,
+    label: str | None = None,
+) -> Any:
+    """What the teacher predicts in so many tokens of the blocks; None if it is asked while the student learns."""
+    if not config.distill.uses_cache:
+        return None
+    asked = cache_config(config.cache, blocks, tokens)
+    return run.stage(cache_teacher, asked, label=label, teacher=teacher, blocks=blocks)

@@ -27,4 +27,4 @@ def finetune_model(config: FinetuneSettings = FinetuneSettings()) -> RunResult:
 
 def stages(run: StageRunner, config: FinetuneSettings, given: RunInputs) -> None:
     """Finetune the model."""
-    run.stage(finetune, config.finetune, model=given.model, instructions=given.instructions)
+    run.stage(finetune, config.finetune.alone(), model=given.model, instructions=given.instructions)

@@ -24,6 +24,7 @@ ORDER = (
     "leanpipe.engines",
     "leanpipe.export",
     "leanpipe.compression",
+    "leanpipe.teacher_text",
     "leanpipe.serving",
     "leanpipe.evaluation",
     "leanpipe.assets",
@@ -39,7 +40,8 @@ ORDER = (
 TRAINING = (
     ("losses",),
     ("trainer", "distributed"),
-    ("distill", "finetune", "pretrain"),
+    ("distill", "pretrain"),
+    ("finetune",),
     ("on_policy",),
 )
 TRAINER = {"trainer", "distributed"}

@@ -62,7 +62,9 @@ def bytes_of_weights(
     return torch.cat(done).view(rows.shape[0], width // block * size).numpy()
 
 
-def rounded_weights(values: "torch.Tensor", kind: str, importance: "torch.Tensor | None" = None) -> "torch.Tensor":
+def rounded_weights(
+    values: "torch.Tensor", kind: str, importance: "torch.Tensor | None" = None
+) -> "torch.Tensor":
     """Return the weights as they are read back from a GGUF file, in float32."""
     import gguf
     import torch

@@ -12,6 +12,7 @@ from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.describe_model import DescribeModelConfig
 from leanpipe.shrink.search_shapes import SearchConfig
 from leanpipe.shrink.shrink import ShrinkConfig
+from leanpipe.teacher_text.write import WriteSettings
 from leanpipe.tokens.tokenize import TokenizeConfig
 from leanpipe.training.distill.distill import DistillConfig
 from leanpipe.training.distill.teacher_cache import CacheSettings
@@ -85,6 +86,8 @@ class DistillSettings(ShrinkSettings):
 
     cache: CacheSettings = CacheSettings()
     """How much of the teacher's predictions is kept on disk, if distill.teacher_logprobs is cached."""
+    write: WriteSettings = WriteSettings()
+    """How the teacher writes, if distill.written_share or finetune.written_share is above 0."""
     distill: DistillConfig = DistillConfig()
     """How the student learns from the teacher."""
 

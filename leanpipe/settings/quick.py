@@ -36,9 +36,9 @@ class QuickSettings(StageConfig):
     teacher: str | None = _empty(min_length=1)
     """The large model to learn from: a folder, a .gguf file or a hub id. By default SmolLM2-135M-Instruct."""
     preset: Preset = Preset.CPU
-    """The machine that this will run on: cpu for one without a GPU (ten minutes on two cores); 8gb, 24gb or 80gb for a GPU
-    with that memory (learns from 20, 100 or 500 million tokens); smoke to try every stage in a minute, with a tiny teacher
-    and texts of its own."""
+    """The machine that this will run on: cpu for one without a GPU (ten minutes on two cores), hour for the same with more
+    time; 8gb, 24gb or 80gb for a GPU with that memory (learns from 20, 100 or 500 million tokens); smoke to try every stage
+    in a minute, with a tiny teacher and texts of its own."""
     student_size: float | None = _empty(gt=0, le=1)
     """How small: the student's share of the teacher's parameters, at most. By default 0.6."""
     distill_tokens: int | None = _empty(ge=1, le=10**12)

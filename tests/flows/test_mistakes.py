@@ -30,7 +30,7 @@ def sentence(home: Path, *arguments: str) -> str:
             "distill.temperature: input should be greater than 0 (you gave -1)",
         ),
         (["--set", "distill"], "--set distill: write it as distill.temperature=3"),
-        (["--preset", "huge"], "there is no preset huge: choose one of cpu, 8gb, 24gb, 80gb, smoke"),
+        (["--preset", "huge"], "there is no preset huge: choose one of cpu, hour, 8gb, 24gb, 80gb, smoke"),
         (["--student-size", "2"], "shrink.size: input should be less than or equal to 1 (you gave 2.0)"),
         (["--set", "distill.tokens=["], "--set distill.tokens=[: '[' could not be read as YAML"),
         (

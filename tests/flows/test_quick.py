@@ -64,7 +64,9 @@ def test_every_preset_is_another():
 
 def test_default_is_another_name_of_cpu():
     assert find_preset("default") is Preset.CPU and QuickSettings(preset="default").preset is Preset.CPU
-    with pytest.raises(UserError, match="there is no preset huge: choose one of cpu, 8gb, 24gb, 80gb, smoke"):
+    with pytest.raises(
+        UserError, match="there is no preset huge: choose one of cpu, hour, 8gb, 24gb, 80gb, smoke"
+    ):
         find_preset("huge")
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from leanpipe.training.distill.distillation_objectives import HiddenStateMatching
     from leanpipe.training.losses.objectives import Objective
-    from leanpipe.training.trainer.data import TrainingData
+    from leanpipe.training.trainer.data import BlockDataset, TrainingData
 
 
 class DistillConfig(TrainingConfig):
@@ -57,6 +57,9 @@ class DistillConfig(TrainingConfig):
     teacher_logprobs: Literal["online", "cached"] = "cached"
     """Ask the teacher at every step, or once beforehand, for all students on this text, and keep its most likely tokens
     on disk (see `cache`). Cached takes less time from the second student or the second reading on, and less memory."""
+    written_share: float = Field(0.0, ge=0, le=0.9)
+    """Share of the text that the teacher writes itself, by going on from openings of the corpus (see `write`): what is
+    learnt then is what it would say, too (Kim and Rush 2016, "Sequence-Level Knowledge Distillation")."""
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
     """What is made small: forward_kl covers all that the teacher may say, reverse_kl keeps to what it is likely to say,
     jensen_shannon lies between."""
@@ -86,6 +89,16 @@ class DistillConfig(TrainingConfig):
         return self
 
     @property
+    def corpus_tokens(self) -> int:
+        """How many of the tokens are the corpus's own."""
+        return self.tokens - self.written_tokens
+
+    @property
+    def written_tokens(self) -> int:
+        """How many of the tokens the teacher writes."""
+        return round(self.written_share * self.tokens)
+
+    @property
     def uses_cache(self) -> bool:
         """Whether the student reads what stage `cache_teacher` wrote."""
         return self.teacher_logprobs == "cached" and self.kl_weight > 0
@@ -101,6 +114,10 @@ class DistillInputs:
     """The output folder of the cache_teacher stage, for predictions that are cached."""
     student: Path | None = None
     """The model that learns, such as the output folder of the shrink stage; without it, a copy of the teacher."""
+    written: Path | None = None
+    """Blocks of what the teacher wrote, for `written_share` above 0."""
+    written_logprobs: Path | None = None
+    """What it predicts of those, for predictions that are cached."""
 
 
 def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
@@ -209,11 +226,12 @@ def student_bytes(config: DistillConfig, student: Path, block: int) -> int:
 
 
 def _check_tokens(inputs: DistillInputs) -> None:
-    """Teacher, student and blocks must have the same tokens."""
+    """Teacher, student and all blocks must have the same tokens."""
     from leanpipe.training.distill.teacher_cache import check_same_tokens
 
     for model in {inputs.teacher, inputs.student or inputs.teacher}:
-        check_same_tokens(model, inputs.blocks)
+        for blocks in filter(None, (inputs.blocks, inputs.written)):
+            check_same_tokens(model, blocks)
 
 
 def _objective(config: DistillConfig, inputs: DistillInputs, vocabulary: int, block: int) -> "Objective":
@@ -273,8 +291,7 @@ def _training_data(
     config: DistillConfig, inputs: DistillInputs, tokenizer: "PreTrainedTokenizerBase"
 ) -> "TrainingData":
     from leanpipe.tokens.blocks import Blocks
-    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
-    from leanpipe.training.trainer.data import Subset, TrainingData, evenly_spaced_blocks, scored_bytes
+    from leanpipe.training.trainer.data import Joined, TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
     for name, blocks in (("train", train), ("validation", validation)):
@@ -282,13 +299,24 @@ def _training_data(
             raise UserError(
                 f"{inputs.blocks} has no {name} block: give more text, or set a shorter block length in tokenize"
             )
-    chosen, held_out = (
-        Subset(train, config.tokens),
-        evenly_spaced_blocks(validation, config.validation_tokens),
-    )
-    learned = (
-        WithTeacherLogprobs(chosen, TeacherLogprobs(_teacher_logprobs(inputs)))
-        if config.uses_cache
-        else chosen
-    )
+    held_out = evenly_spaced_blocks(validation, config.validation_tokens)
+    logprobs = _teacher_logprobs(inputs) if config.uses_cache else None
+    learned = _chosen(train, config.corpus_tokens, logprobs)
+    if config.written_share:
+        if inputs.written is None:
+            raise UserError(
+                f"distill.written_share is {config.written_share:g}, but nothing that the teacher wrote was given: run the flow "
+                "distill or data-to-deployment, where it writes, or set distill.written_share to 0"
+            )
+        written = Blocks(inputs.written, "train")
+        learned = Joined(learned, _chosen(written, config.written_tokens, inputs.written_logprobs))
     return TrainingData(learned, held_out, scored_bytes(held_out, tokenizer))
+
+
+def _chosen(blocks: "BlockDataset", tokens: int, logprobs: Path | None) -> "BlockDataset":
+    """The blocks that are learnt from, each with what the teacher predicts in it if that was cached."""
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
+    from leanpipe.training.trainer.data import Subset
+
+    chosen = Subset(blocks, tokens)
+    return WithTeacherLogprobs(chosen, TeacherLogprobs(logprobs)) if logprobs else chosen

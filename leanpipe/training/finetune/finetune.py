@@ -10,11 +10,25 @@ from pydantic import Field, model_validator
 from leanpipe.core import device
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
-from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, process_bytes
+from leanpipe.core.estimate import (
+    Estimate,
+    Expected,
+    ExpectedInputs,
+    Repeated,
+    bytes_of_weight,
+    process_bytes,
+    read_arithmetic,
+)
 from leanpipe.core.lineage import VALIDATED_ON
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
-from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.models.load import (
+    load_for_inference,
+    load_model,
+    load_tokenizer,
+    save_model,
+    vocabulary_size,
+)
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
 if TYPE_CHECKING:
@@ -22,6 +36,7 @@ if TYPE_CHECKING:
 
     from leanpipe.training.finetune.chat import Example
     from leanpipe.training.finetune.forgetting import GeneralText
+    from leanpipe.training.losses.objectives import Objective
     from leanpipe.training.trainer.data import TrainingData
 
 
@@ -50,12 +65,20 @@ class FinetuneConfig(TrainingConfig):
     """Names of the layers that get an adapter, such as q_proj; all-linear is every linear layer but the output."""
     max_length: int = Field(256, ge=8, le=131_072)
     """Conversations are cut after so many tokens, and packed into blocks of that length."""
+    kl_weight: float = Field(0.0, ge=0, le=1)
+    """What the teacher predicts of each token of the answers counts so much, the answers themselves the rest. A model without a teacher of its own vocabulary, as in the flow finetune, learns from the answers alone whatever this says."""
+    written_share: float = Field(0.0, ge=0, le=1)
+    """Share of the tokens that are conversations which the teacher answered (see `write`); the others have the given answers. Not without a teacher, either."""
     thoughts: bool = True
     """Learn what the assistant thinks before it answers, too (<think>…</think>); if not, thoughts are read only."""
     validation_share: float = Field(0.05, gt=0, lt=1)
     """Share of the conversations that is held out to measure the loss on; at least one."""
     general_tokens: int = Field(4_096, ge=0, le=10**9)
     """How many tokens of the corpus's held-out text are read before and after, to see what was forgotten; 0 reads none. Without a corpus nothing is measured."""
+
+    def alone(self) -> Self:
+        """Return the settings for a model that has no teacher of its own vocabulary."""
+        return self.model_copy(update={"kl_weight": 0.0, "written_share": 0.0})
 
     @model_validator(mode="after")
     def _can_be_divided(self) -> Self:
@@ -66,11 +89,16 @@ class FinetuneConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class FinetuneInputs:
-    """The model folder, a .json or .jsonl file of instructions or a folder of them, and an output folder of stage `clean`."""
+    """The model folder, a .json or .jsonl file of instructions or a folder of them, an output folder of stage `clean`, and the
+    model folder of a teacher."""
 
     model: Path
     instructions: Path
     documents: Path | None = None
+    teacher: Path | None = None
+    """For `kl_weight` above 0."""
+    written: Path | None = None
+    """What stage `write` made of the instructions, for `written_share` above 0."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +122,9 @@ def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
 
     check_training(config)
     model = inputs["model"]
-    check_context(model, config.max_length, "finetune.max_length")
+    for reader in ("model", "teacher"):
+        if reader in inputs:
+            check_context(inputs[reader], config.max_length, "finetune.max_length")
     check_targets(expected_config(model), config.target_modules, model.path or "the student")
     instructions = inputs["instructions"].path if "instructions" in inputs else None
     if folder := tokenizer_folder(model):
@@ -120,19 +150,30 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
     model = expected_config(inputs["model"])
     size = size_of(model)
     trained = lora_parameters(model, config.rank, config.target_modules)
+    teacher = size_of(expected_config(inputs["teacher"])).parameters if "teacher" in inputs else 0
     memory = training_memory(
-        size, config, config.max_length, kind=kind, process=process_bytes(kind), trained=trained
+        size,
+        config,
+        config.max_length,
+        kind=kind,
+        process=process_bytes(kind),
+        trained=trained,
+        teacher=bytes_of_weight() * teacher,
+        kl=teacher > 0,
     )
     short = 4 if config.arithmetic == "fp32" else 2
     # On a processor the memory of the training is kept by the process.
     merged = 4 * size.parameters
     merging = merged + (memory.peak if kind == "cpu" else short * size.parameters)
     memory = replace(memory, peak=max(memory.peak, merging), parts=memory.parts | {"merging": merged})
-    work = 4 * size.parameters + 2 * trained
+    work = 4 * size.parameters + 2 * trained + 2 * teacher
     result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
     steps, validations = repeated_training(config, model, config.max_length, adapters=True)
     general = replace(validations, tokens=2 * config.general_tokens if "documents" in inputs else 0)
     repeated = (steps, validations, general)
+    if teacher:
+        asked = expected_config(inputs["teacher"])
+        repeated += (Repeated("read", asked, config.tokens, config.max_length, 1, read_arithmetic()),)
     return training_estimate(
         config, size, memory, kind, trained=trained, work=work, result=result, repeated=repeated
     )
@@ -151,20 +192,20 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
 def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: Report) -> Summary:
     """Train adapters, and write to `out` the model with them merged in, to `out/adapter` the adapters alone."""
     from leanpipe.training.finetune.lora import merge, save_adapter
-    from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.trainer import train
 
-    check_finetune(config, {"model": Expected(inputs.model)})
+    check_finetune(config, _expected(inputs))
     tokenizer = load_tokenizer(inputs.model)
-    examples = _examples(config, inputs.instructions, tokenizer)
+    examples = _examples(config, inputs.instructions, tokenizer, inputs.written)
     _write_mask(examples, tokenizer, out)
     text = _training_data(config, examples, tokenizer)
     general = _general(config, inputs.documents, tokenizer)
     model = _with_adapters(config, inputs.model)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    outcome = train(model, CrossEntropy(), text, config, out, report)
+    objective = _objective(config, inputs, tokenizer)
+    outcome = train(model, objective, text, config, out, report)
     save_adapter(model, out / "adapter")
-    del model
+    del model, objective
     # Of the models as they are read, before and after: those that were trained may have a base of 4 bits.
     before = _measure(config, inputs.model, text, general)
     if before.general is not None:
@@ -192,6 +233,38 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     }
 
 
+def _expected(inputs: FinetuneInputs) -> dict[str, Expected]:
+    """What the check is told when the inputs are there."""
+    expected = {"model": Expected(inputs.model)}
+    return expected | ({"teacher": Expected(inputs.teacher)} if inputs.teacher else {})
+
+
+def _objective(
+    config: FinetuneConfig, inputs: FinetuneInputs, tokenizer: "PreTrainedTokenizerBase"
+) -> "Objective":
+    """The answers alone, or mixed with what the teacher predicts of them, who is asked at every step.
+
+    An answer is one of many that would do: the teacher's distribution says which others, the text does not.
+    """
+    from leanpipe.training.losses.objectives import CrossEntropy
+
+    if config.kl_weight == 0 or inputs.teacher is None:
+        return CrossEntropy()
+    from leanpipe.training.distill.distillation_objectives import Distillation
+    from leanpipe.training.distill.teacher_cache import differing_tokens
+    from leanpipe.training.losses.divergences import DistillationLoss
+
+    if wrong := differing_tokens(load_tokenizer(inputs.teacher), tokenizer):
+        raise UserError(
+            f"the teacher {inputs.teacher} has another vocabulary than the model: {len(wrong)} tokens differ, {wrong[0]!r} is "
+            "one, so it cannot say what it thinks of the answers: set finetune.kl_weight to 0"
+        )
+    alone = {"model": Expected(inputs.model)}
+    aside = estimate_finetune(config, alone, device.name()).peak
+    loss = DistillationLoss(kl_weight=config.kl_weight)
+    return Distillation(load_for_inference(inputs.teacher, spare=aside), loss, vocabulary_size(tokenizer))
+
+
 def _check_learnable(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raise UserError if nothing could be learnt from the instructions. Of many, some are enough to say that it could."""
     from leanpipe.training.finetune.chat import encode_all
@@ -206,10 +279,16 @@ def _check_learnable(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedT
 _CHECKED = 500
 
 
-def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Examples:
-    """Conversations as tokens, some of them held out. Those of which nothing would be learnt are skipped and counted."""
+def _examples(
+    config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase", written: Path | None = None
+) -> _Examples:
+    """Conversations as tokens, some of them held out. Those of which nothing would be learnt are skipped and counted.
+
+    What is held out has the given answers, whoever `written` others.
+    """
     from leanpipe.training.finetune.chat import encode_all
     from leanpipe.training.finetune.instructions import read_instructions
+    from leanpipe.training.finetune.teacher_answers import ANSWERS, mix_answers, read_answers
 
     read = read_instructions(path)
     encoded = encode_all(read.conversations, tokenizer, config.max_length, config.thoughts)
@@ -221,9 +300,11 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
         )
     random.Random(config.seed).shuffle(usable)
     held_out = min(len(usable) - 1, max(1, round(config.validation_share * len(usable))))
-    validation, train = (
-        [one for some in part for one in some] for part in (usable[:held_out], usable[held_out:])
-    )
+    apart, learned = usable[:held_out], usable[held_out:]
+    if written and config.written_share:
+        answers = read_answers(written / ANSWERS, tokenizer, config.max_length, apart)
+        learned = mix_answers(learned, answers, config.written_share)
+    validation, train = ([one for some in part for one in some] for part in (apart, learned))
     unread = f"{read.skipped:,} (no conversation that could be learnt)" if read.skipped else ""
     reasons = ", ".join(filter(None, (unread, encoded.describe()))) or "none"
     skipped = read.skipped + encoded.skipped

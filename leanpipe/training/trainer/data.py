@@ -88,6 +88,20 @@ class Subset:
         return (self[index] for index in range(len(self)))
 
 
+class Joined:
+    """The blocks of two datasets, one after the other."""
+
+    def __init__(self, first: BlockDataset, second: BlockDataset):
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def __getitem__(self, index: int) -> Any:
+        inside = index < len(self._first)
+        return self._first[index] if inside else self._second[index - len(self._first)]
+
+
 def evenly_spaced_blocks(blocks: BlockDataset, tokens: int) -> list[Any]:
     """Choose enough of the blocks, evenly spaced, to hold `tokens` tokens; all of them if there are no more."""
     wanted = min(len(blocks), math.ceil(tokens / len(blocks[0]["input_ids"])))

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from leanpipe.shrink.shrink import ShrinkConfig, ShrinkInputs, shrink
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, check_distill, distill
 from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
 from tests.support.tiny_models import tiny_model
-from tests.training.blocks import Recorder, write_blocks
+from tests.training.blocks import Recorder, save_blocks, write_blocks
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +158,47 @@ def test_hidden_states_that_no_cache_holds_are_refused():
         ValueError, match="set teacher_logprobs=online and kl_weight above 0, or hidden_weight=0"
     ):
         DistillConfig(teacher_logprobs="cached", hidden_weight=1.0)
+
+
+@pytest.mark.parametrize("teacher_logprobs", ["online", "cached"])
+def test_a_share_of_the_text_is_what_the_teacher_wrote(tmp_path, teacher, teacher_logprobs):
+    """Text that is nothing but the token 7 teaches to say that, all the more the larger its share."""
+    config = {
+        "tokens": 20 * 128,
+        "batch": 4,
+        "learning_rate": 5e-3,
+        "validation_tokens": 128,
+        "kl_weight": 0.1,
+    }
+    blocks, written, sure = write_blocks(tmp_path / "blocks"), tmp_path / "written", []
+    save_blocks(written / "train" / "00000", [[7] * 600], 32, 512)
+    shutil.copytree(blocks / "tokenizer", written / "tokenizer")
+    for share in (0.0, 0.5):
+        asked = DistillConfig(**config, teacher_logprobs=teacher_logprobs, written_share=share)
+        assert asked.corpus_tokens + asked.written_tokens == asked.tokens
+        paths, out = [], tmp_path / f"{share}"
+        for name, source, tokens in (
+            ("b", blocks, asked.corpus_tokens),
+            ("w", written, asked.written_tokens),
+        ):
+            paths.append(out / name)
+            paths[-1].mkdir(parents=True)
+            cached = cache_config(CacheSettings(top_k=32, tail_samples=8), Expected(source), max(1, tokens))
+            cache_teacher.function(cached, CacheInputs(teacher, source), paths[-1], Recorder())
+        taught = paths if asked.uses_cache else [None, None]
+        inputs = DistillInputs(
+            teacher, blocks, taught[0], written if share else None, taught[1] if share else None
+        )
+        distill.function(asked, inputs, out, Recorder())
+        with torch.no_grad():
+            sure.append(
+                float(load_model(out)(torch.tensor([[5, 9, 30]])).logits[0, -1].float().softmax(-1)[7])
+            )
+    assert sure[1] > 2 * sure[0]
+
+
+def test_what_the_teacher_did_not_write_is_asked_for(tmp_path, teacher):
+    blocks = write_blocks(tmp_path / "blocks")
+    with pytest.raises(UserError, match=r"set distill.written_share to 0"):
+        config = DistillConfig(written_share=0.5, teacher_logprobs="online")
+        distill.function(config, DistillInputs(teacher, blocks), tmp_path, Recorder())
