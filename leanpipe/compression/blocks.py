@@ -21,7 +21,9 @@ FINE = (0.93, 0.97, 1.01, 1.06, 1.12, 1.2, 1.3, 1.45)
 _COARSE = tuple(0.85 + 0.1 * step for step in range(8))
 """Scales that are tried, as shares of the one that fits the largest weight, for types of many values and of few: larger ones
 let that weight be cut."""
-_REACHES = tuple((shorter, end) for shorter in (1.03, 0.97, 0.9, 0.82, 0.74, 0.66, 0.58) for end in (0.0, 0.5, 1.0))
+_REACHES = tuple(
+    (shorter, end) for shorter in (1.03, 0.97, 0.9, 0.82, 0.74, 0.66, 0.58) for end in (0.0, 0.5, 1.0)
+)
 """Parts of a block's reach that are tried, and where they lie in it."""
 
 Round = Callable[["torch.Tensor"], "torch.Tensor"]

@@ -59,7 +59,9 @@ def quantize_q6_k(x: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     return torch.cat([nibbles, bits, fine.to(torch.int8).view(torch.uint8), bytes_of(whole)], -1)
 
 
-def _two_levels(x: "torch.Tensor", weight: "torch.Tensor", most: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+def _two_levels(
+    x: "torch.Tensor", weight: "torch.Tensor", most: int
+) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Return the scales' bytes [n, 16] and the numbers [n, 8, 32] of blocks of eight parts with a scale and a least value."""
     import torch
 
@@ -100,4 +102,3 @@ def _packed_scales(scales: "torch.Tensor", leasts: "torch.Tensor") -> "torch.Ten
 def _pairs(codes: "torch.Tensor") -> "torch.Tensor":
     """Parts [n, 8, 32] in the low and the high bits of bytes [n, 128], two by two."""
     return (codes[:, ::2] | codes[:, 1::2] << 4).reshape(-1, 128)
-
