@@ -87,7 +87,7 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
         )
     adapted = _finetuned(run, config, given, student, teacher, documents)
     chosen = with_formats(config.quantize, given.model, config.tokenize.tokenizer)
-    quantized = run.stage(quantize, chosen, model=adapted)
+    quantized = run.stage(quantize, chosen, model=adapted, documents=documents)
     models = {"teacher": given.model, "student": student, "adapted": adapted}
     models |= {form: quantized.inside(form) for form in chosen.formats}
     if config.parity.models == "all":

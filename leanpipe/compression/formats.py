@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from leanpipe.compression.gguf_export import GgufType, check_gguf
+from leanpipe.compression.gguf_export import check_gguf
+from leanpipe.compression.gguf_types import GgufType
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.export.onnx_export import OnnxFormat
@@ -20,10 +21,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BitsAndBytes = Literal["int8", "nf4"]
-Format = Literal["int8", "nf4", "q8_0", "q5_0", "q4_0", "onnx", "onnx_int8", "onnx_int4"]
+MIXED = "mixed"
+"""A GGUF file whose weights have each the type that keeps within bounds of size, loss and speed."""
+Format = Literal[
+    "int8",
+    "nf4",
+    "q8_0",
+    "q6_k",
+    "q5_1",
+    "q5_k",
+    "q5_0",
+    "q4_1",
+    "q4_k",
+    "iq4_nl",
+    "q4_0",
+    "mixed",
+    "onnx",
+    "onnx_int8",
+    "onnx_int4",
+]
 
 BITSANDBYTES: tuple[BitsAndBytes, ...] = get_args(BitsAndBytes)
-GGUF: tuple[GgufType, ...] = get_args(GgufType)
+GGUF: tuple[Format, ...] = (*get_args(GgufType), MIXED)
 ONNX: tuple[OnnxFormat, ...] = get_args(OnnxFormat)
 
 _BEST: dict[Kind, tuple[Format, ...]] = {"cpu": ("q8_0", "q4_0"), "cuda": ("int8", "nf4")}

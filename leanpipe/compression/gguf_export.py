@@ -1,14 +1,16 @@
 """Write a model folder as one GGUF file for llama.cpp, and say exactly what will be stored before anything is computed.
 
-GGUF's types work in blocks: 32 numbers of a row share their scales (Q8_0, Q5_0, Q4_0 and their like). A weight whose rows
-are no multiple of that stays in bfloat16. So what a file holds follows from the shapes, and its size can be told exactly.
+GGUF's types work in blocks: 32 numbers of a row share their scales (Q8_0, Q5_0, Q4_0 and their like), or 256 (the K-types).
+A weight whose rows are no multiple of 256 gets a type of blocks of 32 in the place of a K-type, and one whose rows are no
+multiple of 32 stays in bfloat16. So what a file holds follows from the shapes, and its size can be told exactly.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from leanpipe.compression.gguf_architectures import (
     FAMILIES,
@@ -18,20 +20,22 @@ from leanpipe.compression.gguf_architectures import (
     write_shape,
 )
 from leanpipe.compression.gguf_tokenizer import check_gguf_tokenizer, write_tokenizer
+from leanpipe.compression.gguf_types import WHOLE, GgufType, bytes_of_weights, sizes_of, stored_type
 from leanpipe.core.files import written_whole
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from gguf import GGUFWriter
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-GgufType = Literal["q8_0", "q5_0", "q4_0"]
-"""Types that can be computed without calibration, from the one that loses least to the one that loses most.
-
-Q4_1, which also stores a block's least value, is left out, and Q5_1 with it: its weights are nearer, but the default run's
-student lost more with it than with Q4_0, which is smaller and runs faster (benchmarks/LOG.md)."""
 _VOCABULARY = ("token_embd.weight", "output.weight")
 _ALWAYS_WHOLE = ("position_embd.weight",)
-_WHOLE = "bf16"
+_LABELS = {"q4_k": "Q4_K_S", "q5_k": "Q5_K_S"}
+"""What llama.cpp calls a file of these types; the others are called as they are."""
+
+Importance = Mapping[str, "torch.Tensor"]
+"""By module of the transformers model, the mean square of each of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Stored:
     bytes: int
     module: str
     """The module of the transformers model that it belongs to."""
-    asked: bool
-    """Whether it has the type that was asked for, rather than another because its rows do not fit."""
+    asked: str
+    """The type that was asked for; the other is stored where rows do not fit."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,14 @@ class GgufPlan:
         return found
 
     @property
-    def unfit(self) -> list[str]:
-        """Names of the weights whose rows do not fit the type that was asked for."""
-        return [one.name for one in self.tensors if not one.asked]
+    def replaced(self) -> dict[tuple[str, str], int]:
+        """How many weights have another type than was asked for: by that type and the stored one."""
+        return dict(Counter((one.asked, one.type) for one in self.tensors if one.type != one.asked))
 
     @property
     def unfit_modules(self) -> list[str]:
-        """Names of the modules that these weights belong to."""
-        return [one.module for one in self.tensors if not one.asked]
+        """Names of the modules whose rows fit no type, so that they stay as they are."""
+        return [one.module for one in self.tensors if one.type == WHOLE != one.asked]
 
     @property
     def bits_per_weight(self) -> float:
@@ -88,6 +92,8 @@ class GgufTypes:
     layers: GgufType
     embeddings: GgufType
     whole: frozenset[str] = frozenset()
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    """By module, the types that differ from these."""
 
 
 def check_gguf(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase | None" = None) -> None:
@@ -117,10 +123,40 @@ def write_gguf(
     types: GgufTypes,
     path: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    importance: Importance | None = None,
 ) -> GgufPlan:
-    """Write the model to `path`, weight by weight, and return what is stored. A file that is not whole is never at `path`."""
-    import gguf
+    """Write the model to `path`, weight by weight, and return what is stored. A file that is not whole is never at `path`.
 
+    The error of a weight counts as much as `importance` says of its input.
+    """
+    counts = importance or {}
+    return _write(
+        model,
+        tokenizer,
+        types,
+        path,
+        lambda tensor, one: bytes_of_weights(tensor.read(), one.type, counts.get(one.module)),
+        progress,
+    )
+
+
+def write_zeros(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", types: GgufTypes, path: Path
+) -> GgufPlan:
+    """Write a file as `write_gguf` would of an empty model: all weights are zero, which is as fast as any others."""
+    import numpy as np
+
+    return _write(model, tokenizer, types, path, lambda _, one: np.zeros(one.bytes, np.uint8))
+
+
+def _write(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    types: GgufTypes,
+    path: Path,
+    data: "Callable[[Tensor, Stored], np.ndarray]",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> GgufPlan:
     tensors = tuple(tensors_of(model))
     stored = [_stored(one, types) for one in tensors]
     with written_whole(path) as half:
@@ -128,31 +164,29 @@ def write_gguf(
         _open(writer, half)
         for done, (tensor, one) in enumerate(zip(tensors, stored, strict=True)):
             progress(done, len(stored))
-            writer.write_tensor_data(gguf.quants.quantize(tensor.read().numpy(), _type(one.type)))
+            writer.write_tensor_data(data(tensor, one))
         writer.close()
     progress(len(stored), len(stored))
     return GgufPlan(tuple(stored), path.stat().st_size)
 
 
 def _stored(tensor: Tensor, types: GgufTypes) -> Stored:
-    from gguf import GGML_QUANT_SIZES
-
     wanted = _wanted(tensor, types)
-    block, size = GGML_QUANT_SIZES[_type(wanted)]
-    fits = tensor.shape[-1] % block == 0
-    if not fits:
-        wanted = _WHOLE
-        block, size = GGML_QUANT_SIZES[_type(wanted)]
-    size = _count(tensor.shape) // block * size
-    return Stored(tensor.name, tensor.shape, wanted, size, tensor.module, fits)
+    kind = stored_type(wanted, tensor.shape[-1])
+    block, size = sizes_of(kind)
+    return Stored(
+        tensor.name, tensor.shape, kind, _count(tensor.shape) // block * size, tensor.module, wanted
+    )
 
 
 def _wanted(tensor: Tensor, types: GgufTypes) -> str:
     if len(tensor.shape) == 1 or tensor.name in _ALWAYS_WHOLE:
         return "f32"
+    if tensor.module in types.chosen:
+        return types.chosen[tensor.module]
     if tensor.name in _VOCABULARY:
         return types.embeddings
-    return _WHOLE if tensor.module in types.whole else types.layers
+    return WHOLE if tensor.module in types.whole else types.layers
 
 
 def _header(
@@ -168,7 +202,7 @@ def _header(
     check_gguf(config, tokenizer)
     writer = gguf.GGUFWriter(None, FAMILIES[config.model_type].architecture)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{types.layers.upper()}"])
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{_LABELS.get(types.layers, types.layers.upper())}"])
     write_shape(writer, config)
     write_tokenizer(writer, tokenizer, config.vocab_size)
     for one in stored:

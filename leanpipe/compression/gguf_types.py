@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 GgufType = Literal["q8_0", "q6_k", "q5_1", "q5_k", "q5_0", "q4_1", "q4_k", "iq4_nl", "q4_0"]
 """From the one that loses least to the one that loses most."""
+WHOLE = "bf16"
+"""What a weight is stored as whose rows fit no type."""
 
 IN_ITS_PLACE: Mapping[str, str] = {"q6_k": "q8_0", "q5_k": "q5_0", "q4_k": "iq4_nl"}
 """What is stored for rows that are no multiple of 256: Q5_0 and IQ4_NL are exactly as large as the types they stand in for,
@@ -37,6 +39,14 @@ def sizes_of(kind: str) -> tuple[int, int]:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     return GGML_QUANT_SIZES[GGMLQuantizationType[kind.upper()]]
+
+
+def stored_type(asked: str, row: int) -> str:
+    """Return the type that weights with rows of this length are stored in where `asked` is wanted."""
+    for kind in (asked, IN_ITS_PLACE.get(asked, WHOLE)):
+        if row % sizes_of(kind)[0] == 0:
+            return kind
+    return WHOLE
 
 
 def bytes_of_weights(

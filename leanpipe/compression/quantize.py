@@ -6,13 +6,14 @@ LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339); nf4 and dou
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
 from leanpipe.compression.formats import (
     BITSANDBYTES,
     GGUF,
@@ -21,7 +22,9 @@ from leanpipe.compression.formats import (
     chosen_formats,
     has_gguf_tokenizer,
 )
-from leanpipe.compression.gguf_export import GgufType, check_gguf
+from leanpipe.compression.gguf_export import check_gguf
+from leanpipe.compression.gguf_types import GgufType
+from leanpipe.compression.quantize_bitsandbytes import write_quantized
 from leanpipe.compression.quantize_gguf import (
     described,
     engine_logits,
@@ -29,12 +32,13 @@ from leanpipe.compression.quantize_gguf import (
     plan_folder,
     write_folder,
 )
+from leanpipe.compression.quantize_report import write_report, write_stored
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, host_bytes, process_bytes
-from leanpipe.core.plots import draw_bars
+from leanpipe.core.lineage import PREPARED_FROM
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT, Artifact
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from leanpipe.compression.gguf_export import GgufPlan
+    from leanpipe.compression.gguf_export import GgufPlan, Importance
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +67,14 @@ _BYTES_A_WEIGHT = {
     "int8": 1,
     "nf4": 0.6,
     "q8_0": 1.07,
-    "q5_0": 0.69,
-    "q4_0": 0.57,
+    "q6_k": 0.95,
+    "q5_1": 0.76,
+    "q5_k": 0.7,
+    "q5_0": 0.7,
+    "q4_1": 0.64,
+    "q4_k": 0.58,
+    "iq4_nl": 0.58,
+    "q4_0": 0.58,
     "onnx": 4,
     "onnx_int8": 1.13,
     "onnx_int4": 0.63,
@@ -77,6 +87,10 @@ class QuantizeConfig(StageConfig):
     formats: tuple[Format, ...] = Field((), max_length=len(_BYTES_A_WEIGHT))
     """The models to make: q8_0 to q4_0 are GGUF, which llama.cpp runs; int8 and nf4 are bitsandbytes', which QLoRA and GPUs
     want; the three of ONNX are for onnxruntime (float32, 8 bits, 4 bits; pip install 'leanpipe[onnx]'). By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU: in 8 bits almost nothing is lost, in 4 some."""
+
+    calibration_tokens: int = Field(4_096, ge=0, le=10_000_000)
+    """GGUF alone: tokens of the training text on which it is measured which weights matter most, so that these are rounded
+    best; 0 leaves that out, and so does a run without text."""
 
     embeddings: GgufType = "q8_0"
     """GGUF alone: what embeddings and output layer become, which are a third of a small model; q8_0 leaves them in 8 bits."""
@@ -94,9 +108,10 @@ class QuantizeConfig(StageConfig):
 
 @dataclass(frozen=True)
 class QuantizeInputs:
-    """A model folder whose weights are in full precision."""
+    """A model folder whose weights are in full precision, and the output folder of the clean stage, to calibrate on."""
 
     model: Path
+    documents: Path | None = None
 
 
 def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
@@ -177,7 +192,22 @@ def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind
     return Estimate(peak, host_bytes(kind, peak), round(disk), work, parts, result=result)
 
 
-@stage(version=3, uses_device=True, check=check_quantize, estimate=estimate_quantize)
+@dataclass(frozen=True)
+class _Source:
+    """What every format is made of."""
+
+    model: Path
+    tokenizer: "PreTrainedTokenizerBase"
+    importance: "Importance | None"
+
+
+@stage(
+    version=3,
+    uses_device=True,
+    check=check_quantize,
+    estimate=estimate_quantize,
+    reads={"documents": PREPARED_FROM},
+)
 def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
     """Write one model folder per format, such as `out/q4_0`, and measure what each saves and loses.
 
@@ -195,6 +225,7 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     unfit = {form: _unfit(form, full, quantized) for form in formats}
     probe = _probe(tokenizer, full)
     expected = _logits(full, probe)
+    source = _Source(inputs.model, tokenizer, _importance(config, inputs, full, tokenizer, formats))
     del full
     sizes, stored = {"full": weight_bytes(inputs.model)}, {}
     summary: Summary = {
@@ -204,7 +235,7 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     }
     for done, form in enumerate(formats):
         report.progress(done, len(formats), "formats")
-        plan = _write(form, config, inputs.model, out / form, kept + unfit[form], tokenizer)
+        plan = _write(form, config, source, out / form, kept + unfit[form])
         sizes[form] = weight_bytes(out / form)
         error = relative_error(_predicted(out / form, probe), expected)
         figures: Summary = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
@@ -215,32 +246,41 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
         summary |= {f"{form}_{name}": value for name, value in figures.items()}
     report.progress(len(formats), len(formats), "formats")
     report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
-    _write_report(sizes, kept, quantized, unfit, out / REPORT)
-    _write_stored(stored, out / REPORT)
+    write_report(sizes, kept, quantized, unfit, out / REPORT)
+    write_stored(stored, out / REPORT)
     return summary
 
 
 def _write(
-    form: Format,
-    config: QuantizeConfig,
-    source: Path,
-    target: Path,
-    whole: list[str],
-    tokenizer: "PreTrainedTokenizerBase",
+    form: Format, config: QuantizeConfig, source: _Source, target: Path, whole: list[str]
 ) -> "GgufPlan | None":
     """Write the folder of one format, in which the modules `whole` stay as they are; of a GGUF file say what is stored."""
     import torch
 
     if form in GGUF:
         types = gguf_types(form, config.embeddings, whole)
-        return write_folder(load_model(source, torch.float32), target, types, tokenizer)
+        model = load_model(source.model, torch.float32)
+        return write_folder(model, target, types, source.tokenizer, source.importance)
     if form in ONNX:
-        write_onnx_folder(
-            load_model(source, torch.float32), target, OnnxTypes(form, frozenset(whole)), tokenizer
-        )
+        model = load_model(source.model, torch.float32)
+        write_onnx_folder(model, target, OnnxTypes(form, frozenset(whole)), source.tokenizer)
         return None
-    write_quantized(source, target, quantization_config(form, config, whole), tokenizer)
+    write_quantized(source.model, target, quantization_config(form, config, whole), source.tokenizer)
     return None
+
+
+def _importance(
+    config: QuantizeConfig,
+    inputs: QuantizeInputs,
+    full: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    formats: Sequence[Format],
+) -> "Importance | None":
+    """How much the errors of each layer's weights count, on the training text; None without text, or where it is not needed."""
+    if inputs.documents is None or not config.calibration_tokens or not any(form in GGUF for form in formats):
+        return None
+    texts = calibration_texts(inputs.documents, tokenizer, full.config, config.calibration_tokens)
+    return measure_importance_matrix(full, texts)
 
 
 def _predicted(folder: Path, tokens: "torch.Tensor") -> "torch.Tensor":
@@ -316,25 +356,6 @@ def quantization_config(form: str, config: QuantizeConfig, kept: list[str]) -> "
     )
 
 
-def write_quantized(
-    source: Path, target: Path, config: "BitsAndBytesConfig", tokenizer: "PreTrainedTokenizerBase"
-) -> None:
-    """Quantise the model in `source` while it is loaded and save it to `target`. What is not quantised becomes bf16."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        source,
-        dtype=torch.bfloat16,
-        device_map=device.name(),
-        quantization_config=config,
-        trust_remote_code=False,
-    )
-    # Saved before any forward pass: the CPU kernels repack the weights on first use.
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-
-
 def relative_error(actual: "torch.Tensor", expected: "torch.Tensor") -> float:
     """Return |actual - expected| / |expected| in the L2 norm over all elements."""
     return float((actual - expected).norm() / expected.norm())
@@ -368,36 +389,3 @@ def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
 
     with torch.inference_mode():
         return model(input_ids=tokens, use_cache=False).logits.float().cpu()
-
-
-def _write_report(
-    sizes: dict[str, int],
-    kept: list[str],
-    quantized: list[str],
-    unfit: Mapping[Format, list[str]],
-    folder: Path,
-) -> None:
-    """List for each module which formats it is in, and draw the sizes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {form: {*kept, *names} for form, names in unfit.items()}
-    rows = [
-        f"{name}," + ",".join(str(name in names) for names in whole.values())
-        for name in sorted([*kept, *quantized])
-    ]
-    header = "module," + ",".join(f"{form} full precision" for form in whole)
-    (folder / "modules.csv").write_text("\n".join([header, *rows]) + "\n")
-    bars = [(name, size / 1e6) for name, size in sizes.items()]
-    written = [f"{size:,.1f} MB, {size / bars[0][1]:.0%}" for _, size in bars]
-    draw_bars(folder / "size.png", "Weights on disk", bars, unit="MB", written=written)
-
-
-def _write_stored(plans: "Mapping[Format, GgufPlan]", folder: Path) -> None:
-    """List for each weight of a GGUF file its shape, its type and its bytes."""
-    lines = ["format,tensor,shape,type,bytes"]
-    lines += [
-        f"{form},{one.name},{' x '.join(map(str, one.shape))},{one.type},{one.bytes}"
-        for form, plan in plans.items()
-        for one in plan.tensors
-    ]
-    if plans:
-        (folder / "stored.csv").write_text("\n".join(lines) + "\n")

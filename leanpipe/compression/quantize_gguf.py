@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanpipe.compression.gguf_export import GgufPlan, GgufType, GgufTypes, plan_gguf, write_gguf
+from leanpipe.compression.gguf_export import GgufPlan, GgufTypes, Importance, plan_gguf, write_gguf
+from leanpipe.compression.gguf_types import WHOLE, GgufType, sizes_of
 from leanpipe.engines.open_engine import open_logits
 from leanpipe.export.modelfile import write_modelfile
 from leanpipe.models.count import empty_model
@@ -33,20 +34,27 @@ def plan_folder(
 def described(plan: GgufPlan) -> str:
     """The stored types of a plan with their bytes, for people: never the label alone."""
     types = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in plan.types.items())
-    unfit = (
-        f"; {len(plan.unfit)} weights stay in bf16, for their rows are no multiple of 32"
-        if plan.unfit
-        else ""
-    )
-    return f"{plan.bytes / 1e6:.1f} MB, {plan.bits_per_weight:.2f} bits a weight ({types}{unfit})"
+    instead = "".join(f"; {_told(plan, *pair, count)}" for pair, count in plan.replaced.items())
+    return f"{plan.bytes / 1e6:.1f} MB, {plan.bits_per_weight:.2f} bits a weight ({types}{instead})"
+
+
+def _told(plan: GgufPlan, asked: str, stored: str, count: int) -> str:
+    rows = sorted({one.shape[-1] for one in plan.tensors if (one.asked, one.type) == (asked, stored)})
+    lengths = " and ".join(map(str, rows[:3])) + (" and others" if len(rows) > 3 else "")
+    block = sizes_of(asked)[0] if stored != WHOLE else 32
+    return f"{asked}: {count} of {len(plan.tensors)} weights have rows of {lengths}, no multiple of {block}, and become {stored}"
 
 
 def write_folder(
-    source: "PreTrainedModel", target: Path, types: GgufTypes, tokenizer: "PreTrainedTokenizerBase"
+    source: "PreTrainedModel",
+    target: Path,
+    types: GgufTypes,
+    tokenizer: "PreTrainedTokenizerBase",
+    importance: Importance | None = None,
 ) -> GgufPlan:
     """Write the model, its config and its tokenizer to `target`. What is not whole does not look like a model."""
     target.mkdir(parents=True, exist_ok=True)
-    plan = write_gguf(source, tokenizer, types, target / GGUF_FILE)
+    plan = write_gguf(source, tokenizer, types, target / GGUF_FILE, importance=importance)
     tokenizer.save_pretrained(target)
     if source.generation_config is not None:
         source.generation_config.save_pretrained(target)

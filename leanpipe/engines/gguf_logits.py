@@ -63,9 +63,13 @@ def _rounded(hidden: "np.ndarray", stored: str) -> "np.ndarray":
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
-    if stored in ("Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"):
+    if stored in ("Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1", "IQ4_NL"):
         kind = GGMLQuantizationType.Q8_0
         return dequantize(quantize(hidden, kind), kind)
+    if stored.endswith("_K"):
+        blocks = hidden.reshape(-1, 256)
+        scale = np.maximum(np.abs(blocks).max(-1, keepdims=True), 1e-30) / 127
+        return (np.round(blocks / scale) * scale).reshape(hidden.shape).astype(np.float32)
     if stored == "BF16":
         return dequantize(quantize(hidden, GGMLQuantizationType.BF16), GGMLQuantizationType.BF16)
     return hidden.astype(np.float16).astype(np.float32) if stored == "F16" else hidden

@@ -115,8 +115,8 @@ def test_what_is_stored_is_known_before(layers, hidden, neurons, tmp_path):
     assert stored["blk.1.attn_q.weight"] == (layers if hidden % 32 == 0 else "bf16")
     assert stored["blk.1.ffn_down.weight"] == (layers if neurons % 32 == 0 else "bf16")
     assert stored["token_embd.weight"] == stored["output.weight"] == ("q5_0" if hidden % 32 == 0 else "bf16")
-    assert ("blk.1.ffn_down.weight" in planned.unfit) == (neurons % 32 != 0)
-    assert "blk.0.attn_output.weight" not in planned.unfit
+    assert ("model.layers.1.mlp.down_proj" in planned.unfit_modules) == (neurons % 32 != 0)
+    assert "model.layers.0.self_attn.o_proj" not in planned.unfit_modules
 
 
 def test_the_same_model_gives_the_same_file(tmp_path):

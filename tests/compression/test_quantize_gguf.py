@@ -95,7 +95,7 @@ def test_rows_that_do_not_fit_are_told_before(tmp_path, caplog):
     save_model(LlamaForCausalLM(config), tiny_tokenizer(), tmp_path)
     caplog.set_level(logging.INFO, "leanpipe")
     check_quantize(QuantizeConfig(formats=("q4_0",)), {"model": Expected(tmp_path)})
-    assert "2 weights stay in bf16, for their rows are no multiple of 32" in caplog.text
+    assert "2 of 21 weights have rows of 100, no multiple of 32, and become bf16" in caplog.text
     summary = quantize.function(
         QuantizeConfig(formats=("q4_0",)), QuantizeInputs(tmp_path), tmp_path / "out", Silent()
     )
