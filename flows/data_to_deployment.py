@@ -16,6 +16,8 @@ from leanpipe.settings.presets import Preset
 from leanpipe.settings.quick import QuickSettings
 from leanpipe.teacher_text.write import write, write_config
 from leanpipe.training.finetune.finetune import finetune
+from leanpipe.training.finetune.hold_out import FOLDER as HELD_OUT
+from leanpipe.training.finetune.hold_out import HoldOutConfig, hold_out_instructions
 from leanpipe.training.on_policy.on_policy import on_policy
 from tasks.preflight import preflight
 from tasks.promote import promote
@@ -59,7 +61,7 @@ def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
         )
         preflight(run, stages, config, given)
         made = stages(run, config, given)
-        registered = promote(run, config, made.models, made.evaluations, made.documents)
+        registered = promote(run, config, made.models, made.evaluations, made.documents, made.held_out)
         return show(run, made.evaluations, registered)
 
 
@@ -71,6 +73,8 @@ class Made(NamedTuple):
     """The teacher and every model that was made of it, by name."""
     evaluations: dict[str, Any]
     """By the same names."""
+    held_out: Any = None
+    """Conversations that nothing learned from."""
 
 
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
@@ -93,7 +97,15 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
     if config.parity.models == "all":
         for name in ("adapted", *chosen.formats):
             run.stage(parity, config.parity, label=f"parity-{name}", model=adapted, served=models[name])
-    return Made(documents, models, evaluate_all(run, config, models, documents))
+    held_out = None
+    if config.evaluate.conversations:
+        asked = HoldOutConfig.of(config.finetune)
+        held = run.stage(
+            hold_out_instructions, asked, label="hold-out", model=student, instructions=given.instructions
+        )
+        held_out = held.inside(HELD_OUT)
+    evaluations = evaluate_all(run, config, models, documents, held_out)
+    return Made(documents, models, evaluations, held_out)
 
 
 def _finetuned(

@@ -29,7 +29,11 @@ def evaluate_models(config: CompareSettings = CompareSettings()) -> RunResult:
     """
     with tracked_run("evaluate", config) as run:
         given = resolve(
-            run, corpus=config.corpus, models=config.models, evaluation_sets=config.evaluation_sets
+            run,
+            corpus=config.corpus,
+            models=config.models,
+            evaluation_sets=config.evaluation_sets,
+            instructions=config.instructions or None,
         )
         preflight(run, stages, config, given)
         return show(run, stages(run, config, given))
@@ -38,14 +42,24 @@ def evaluate_models(config: CompareSettings = CompareSettings()) -> RunResult:
 def stages(run: StageRunner, config: CompareSettings, given: RunInputs) -> Mapping[str, Any]:
     """Clean the corpus, and evaluate each model on what was held out of it: the evaluations by the models' names."""
     documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
-    return evaluate_all(run, config, {model.name: model for model in given.models}, documents)
+    models = {model.name: model for model in given.models}
+    return evaluate_all(run, config, models, documents, given.instructions)
 
 
-def evaluate_all(run: StageRunner, config: Any, models: Mapping[str, Any], documents: Any) -> dict[str, Any]:
-    """The evaluations of `models`, all on the same documents, by the same names."""
+def evaluate_all(
+    run: StageRunner, config: Any, models: Mapping[str, Any], documents: Any, instructions: Any = None
+) -> dict[str, Any]:
+    """The evaluations of `models`, all on the same documents and answers, by the same names."""
     labels = [f"evaluate-{name}" for name in identifiers(models)]
     return {
-        name: run.stage(evaluate, config.evaluate, label=label, model=model, documents=documents)
+        name: run.stage(
+            evaluate,
+            config.evaluate,
+            label=label,
+            model=model,
+            documents=documents,
+            instructions=instructions,
+        )
         for label, (name, model) in zip(labels, models.items(), strict=True)
     }
 

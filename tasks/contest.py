@@ -40,7 +40,15 @@ class _Contestant(NamedTuple):
 class Contest:
     """What a challenger is measured by: the policy, and the text that all are scored on."""
 
-    def __init__(self, run: Run, policy: RegisterConfig, config: EvaluateConfig, documents: Artifact):
+    def __init__(
+        self,
+        run: Run,
+        policy: RegisterConfig,
+        config: EvaluateConfig,
+        documents: Artifact,
+        instructions: Artifact | None = None,
+    ):
+        self._instructions = instructions
         self._run, self._policy, self._config, self._documents = run, policy, config, documents
         self._client = run.tracking.client
         name = self._ask(lambda: self._client.get_run(run.mlflow_run).info.run_name)
@@ -123,7 +131,14 @@ class Contest:
     def _measure(self, label: str, called: str, version: Version) -> "_Contestant":
         """Score a registered version on this run's text: its old figures may come from another."""
         model = model_of(version.name, version.version)
-        found = self._run.stage(evaluate, self._config, label=label, model=model, documents=self._documents)
+        found = self._run.stage(
+            evaluate,
+            self._config,
+            label=label,
+            model=model,
+            documents=self._documents,
+            instructions=self._instructions,
+        )
         return self._contestant(called, version, model.digest, Evaluated.of(found))
 
     def _contestant(self, called: str, version: Version, digest: str, evaluated: Evaluated) -> "_Contestant":

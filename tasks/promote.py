@@ -29,6 +29,7 @@ def promote(
     models: Mapping[str, Artifact],
     evaluations: Mapping[str, Artifact],
     documents: Artifact,
+    held_out: Artifact | None = None,
 ) -> Registered | None:
     """Register the best model that meets the policy and answers as it was trained; None if none does. The reason is in
     the run's tags.
@@ -53,7 +54,7 @@ def promote(
         trained_on=tuple(corpora_of(run.store, (model.digest, documents.digest))),
     )
     version = run.tracking.answer("the registration", lambda: register(run, policy.name, candidate))
-    contest = Contest(run, policy, config.evaluate, documents)
+    contest = Contest(run, policy, config.evaluate, documents, held_out)
     registered = contest.decide(version, evaluations[choice.label])
     figures = {
         "version": registered.version,

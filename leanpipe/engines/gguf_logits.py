@@ -36,11 +36,11 @@ class GgufLogits:
         self._head = torch.from_numpy(values)
         self._cap: float | None = getattr(read_config(folder), "final_logit_softcapping", None)
 
-    def __call__(self, tokens: Sequence[int]) -> "torch.Tensor":
-        """Return the logits [tokens, vocabulary] in float32 on the processor."""
+    def __call__(self, tokens: Sequence[int], last: int | None = None) -> "torch.Tensor":
+        """Return the logits [tokens, vocabulary] in float32 on the processor; with `last`, after the last so many tokens."""
         import torch
 
-        hidden = torch.from_numpy(_rounded(self._hidden.of(tokens), self._type))
+        hidden = torch.from_numpy(_rounded(self._hidden.of(tokens)[-last if last else None :], self._type))
         logits = hidden @ self._head.T
         return self._cap * torch.tanh(logits / self._cap) if self._cap else logits
 

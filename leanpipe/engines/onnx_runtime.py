@@ -37,8 +37,8 @@ class OnnxLogits:
             one.name: one.shape for one in self._session.get_inputs() if one.name.startswith(_PAST)
         }
 
-    def __call__(self, tokens: Sequence[int]) -> "torch.Tensor":
-        """Return the logits [tokens, vocabulary] in float32 on the processor."""
+    def __call__(self, tokens: Sequence[int], last: int | None = None) -> "torch.Tensor":
+        """Return the logits [tokens, vocabulary] in float32 on the processor; with `last`, after the last so many tokens."""
         import numpy as np
         import torch
 
@@ -46,7 +46,8 @@ class OnnxLogits:
         feeds["attention_mask"] = np.ones((1, len(tokens)), dtype=np.int64)
         for name, (_, heads, _, size) in self._caches.items():
             feeds[name] = np.zeros((1, heads, 0, size), dtype=np.float32)
-        return torch.from_numpy(self._session.run(["logits"], feeds)[0][0])
+        logits = self._session.run(["logits"], feeds)[0][0]
+        return torch.from_numpy(logits[-last:] if last else logits)
 
     def predictions(
         self, tokens: Sequence[int], room: int

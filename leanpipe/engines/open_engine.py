@@ -29,8 +29,8 @@ class EngineLogits(Protocol):
     path: Path
     name_or_path: str
 
-    def __call__(self, tokens: Sequence[int]) -> "torch.Tensor":
-        """Return the logits [tokens, vocabulary] in float32 on the processor."""
+    def __call__(self, tokens: Sequence[int], last: int | None = None) -> "torch.Tensor":
+        """Return the logits [tokens, vocabulary] in float32 on the processor; with `last`, after the last so many tokens."""
 
 
 def open_engine(folder: Path, context: int, slots: int = 1, threads: int | None = None) -> Completing:

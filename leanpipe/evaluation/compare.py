@@ -1,5 +1,6 @@
 """Models side by side: a table, and size against quality as a picture."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,13 @@ _MB = 1_000_000
 
 
 def comparison(rows: Mapping[str, Summary]) -> "DataFrame":
-    """One row per model, by its label, of the figures that `evaluate` returned for it; MB are millions of bytes."""
+    """One row per model, by its label, of the figures that `evaluate` returned for it; MB are millions of bytes.
+
+    A column that no model has a figure for is left out.
+    """
     from pandas import DataFrame, Index
 
-    table = DataFrame([_row(summary) for summary in rows.values()])
+    table = DataFrame([_row(summary) for summary in rows.values()]).dropna(axis=1, how="all")
     table.index = Index(list(rows), name="model")
     return table
 
@@ -33,7 +37,7 @@ def to_markdown(table: "DataFrame") -> str:
 
 def formatted(column: str, value: float) -> str:
     """A figure of the table's `column`, with as many digits as mean something."""
-    return _FORMATS[column](value)
+    return "–" if math.isnan(value) else _FORMATS[column](value)
 
 
 def draw_size_against_quality(rows: Mapping[str, Summary], path: Path) -> None:
@@ -53,6 +57,7 @@ def _row(summary: Summary) -> dict[str, float]:
     return {
         "bits/byte": summary["bits_per_byte"],
         "± error": summary["bits_per_byte_error"],
+        "answers, bits/byte": summary.get("answer_bits_per_byte", math.nan),
         "perplexity": summary["perplexity"],
         "parameters, M": summary["parameters"] / 1e6,
         "size, MB": summary["size_bytes"] / _MB,
@@ -66,6 +71,7 @@ def _row(summary: Summary) -> dict[str, float]:
 _FORMATS = {
     "bits/byte": "{:.3f}".format,
     "± error": "{:.3f}".format,
+    "answers, bits/byte": "{:.3f}".format,
     "perplexity": "{:,.1f}".format,
     "parameters, M": "{:,.1f}".format,
     "size, MB": "{:,.1f}".format,

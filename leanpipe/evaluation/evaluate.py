@@ -1,12 +1,11 @@
 """Stage `evaluate`: how good, how large and how fast a model is, on the same held-out text as every other model."""
 
-import dataclasses
-import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leanpipe.compression.formats import GGUF, ONNX
 from leanpipe.core import device
@@ -24,14 +23,21 @@ from leanpipe.core.estimate import (
     read_arithmetic,
 )
 from leanpipe.core.keys import SPEED
-from leanpipe.core.lineage import MEASURES, TESTED_ON
-from leanpipe.core.plots import NEUTRAL, picture
+from leanpipe.core.lineage import MEASURES, NOTHING, TESTED_ON
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
-from leanpipe.core.store import REPORT, content_digest, digest_file
+from leanpipe.core.store import content_digest, digest_file
 from leanpipe.engines.open_engine import EngineLogits, open_logits
-from leanpipe.evaluation.efficiency import Speed, measure_speed
-from leanpipe.evaluation.generate import Generation, encode_prompt, generate
+from leanpipe.evaluation.answer_scores import (
+    HeldOutAnswers,
+    answers_digest,
+    can_converse,
+    held_out_answers,
+    score_answers,
+)
+from leanpipe.evaluation.efficiency import measure_speed
+from leanpipe.evaluation.evaluation_files import write_evaluation
+from leanpipe.evaluation.generate import encode_prompt, generate
 from leanpipe.evaluation.held_out import Passage, held_out, text_digest
 from leanpipe.evaluation.perplexity import (
     Score,
@@ -58,6 +64,8 @@ if TYPE_CHECKING:
 
 _PLOTTING = 60_000_000
 """Bytes of matplotlib's and pandas' code on a processor. Measured on two models of different shape."""
+_CONVERSATION = 150
+"""Tokens of a conversation, about."""
 _PICTURES = 200_000
 """Bytes of one evaluation's report."""
 
@@ -72,7 +80,14 @@ class EvaluateConfig(StageConfig):
     """At most so many bytes of one document, from its start, so that no document decides alone."""
 
     context: int = Field(512, ge=2, le=1_000_000)
-    """Tokens per window: documents that are longer are scored in several, each read as a new beginning."""
+    """Tokens that the model reads at once: a document that is longer is scored in several windows, which overlap."""
+
+    stride: int = Field(0, ge=0, le=1_000_000)
+    """Tokens by which a window begins after the one before it: what is scored in it is predicted after at least context −
+    stride tokens. Fewer are fairer to long documents and take longer; 0 is half of context."""
+
+    conversations: int = Field(20, ge=0, le=1_000_000)
+    """How many of the conversations that finetuning held out the assistant's answers are scored of; 0 scores none."""
 
     prompts: tuple[str, ...] = Field(
         (
@@ -101,13 +116,27 @@ class EvaluateConfig(StageConfig):
     """Memory of the device that a model's weights may take, in gigabytes; the rest of them lie in the host's memory and on
     disk, which is slower and gives the same quality. 0 is what is free."""
 
+    @model_validator(mode="after")
+    def _windows_leave_nothing_out(self) -> Self:
+        if self.stride > self.context:
+            raise ValueError(
+                f"stride ({self.stride}) is more than context ({self.context}): what lies between two windows would not be scored"
+            )
+        return self
+
+    @property
+    def step(self) -> int:
+        """Tokens from one window to the next: `stride`, or what it is by default."""
+        return self.stride or max(1, self.context // 2)
+
 
 @dataclass(frozen=True)
 class EvaluateInputs:
-    """A model folder, and the clean stage's result, whose split `test` was held out."""
+    """A model folder, the clean stage's result, whose split `test` was held out, and conversations that were."""
 
     model: Path
     documents: Path
+    instructions: Path | None = None
 
 
 def check_evaluate(config: EvaluateConfig, inputs: ExpectedInputs) -> None:
@@ -149,7 +178,11 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
         parts |= {"weights": served + 4 * size.head, "server": process_bytes("cpu") + served}
         weights, loading = 0, 0
     peak = max(sum(parts.values()), loading)
-    read_tokens = config.text_bytes / BYTES_PER_TOKEN + (config.repeats + 1) * config.prefill_tokens
+    # Overlapping windows read long documents as often as they overlap.
+    again = min(config.context / config.step, config.document_bytes / BYTES_PER_TOKEN / config.context + 1)
+    conversations = _CONVERSATION * config.conversations if "instructions" in inputs else 0
+    read_tokens = config.text_bytes / BYTES_PER_TOKEN * again + conversations
+    read_tokens += (config.repeats + 1) * config.prefill_tokens
     written = (len(config.prompts) * config.max_new_tokens) + (config.repeats + 1) * config.decode_tokens
     work = 2.0 * size.parameters * (read_tokens + written)
     disk = _PICTURES + config.text_bytes
@@ -170,14 +203,15 @@ def _exported_form(model: Expected) -> str:
 
 
 @stage(
-    version=1,
+    version=2,
     uses_device=True,
     depends_on=SPEED,
     check=check_evaluate,
     estimate=estimate_evaluate,
-    reads={"model": MEASURES, "documents": TESTED_ON},
+    reads={"model": MEASURES, "documents": TESTED_ON, "instructions": NOTHING},
     groups={
         **dict.fromkeys(("held_out_bytes", "held_out_tokens", "held_out_documents"), NOT_COMPARED),
+        "answers_scored": NOT_COMPARED,
         **dict.fromkeys(("parameters", "size_bytes", "peak_memory_bytes", "first_token_seconds"), "serve"),
         **dict.fromkeys(("prefill_tokens_per_second", "decode_tokens_per_second"), "serve"),
     },
@@ -192,12 +226,18 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     check_evaluate(config, {"model": Expected(inputs.model)})
     passages = held_out(inputs.documents, config.text_bytes, config.document_bytes)
     tokenizer = load_tokenizer(inputs.model)
+    asked = _asked(config, inputs.instructions, tokenizer)
     model, seen = _used(config, inputs.model, tokenizer, passages)
     scores = _scores(config, model, tokenizer, passages, document_start(tokenizer), report)
+    answers = score_answers(
+        model, tokenizer, asked, config.context, config.step, _progress(report, "answers")
+    )
     summary = {
         **quality(scores),
+        **answer_quality(answers),
         **_without_bos(config, model, tokenizer, passages, report),
-        "held_out_digest": text_digest(passages, config.context),
+        "held_out_digest": text_digest(passages, config.context, config.step),
+        **({"answers_digest": answers_digest(asked, config.context, config.step)} if answers else {}),
         "parameters": _parameters(model),
         "size_bytes": weight_bytes(inputs.model),
         "weights_digest": weights_digest(inputs.model),
@@ -207,8 +247,17 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
         "peak_memory_bytes": seen.peak_memory,
     }
     report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
-    _write(out, summary, passages, scores, seen.speed, seen.generations)
+    write_evaluation(out, summary, passages, scores, answers, seen.speed, seen.generations)
     return summary
+
+
+def _asked(
+    config: EvaluateConfig, instructions: Path | None, tokenizer: "PreTrainedTokenizerBase"
+) -> list[HeldOutAnswers]:
+    """The conversations whose answers are scored; none of a model that cannot converse."""
+    if instructions is None or not config.conversations or not can_converse(tokenizer):
+        return []
+    return held_out_answers(instructions, config.conversations)
 
 
 def _used(
@@ -240,6 +289,18 @@ def quality(scores: list[Score]) -> Summary:
     }
 
 
+def answer_quality(answers: Mapping[str, Score]) -> Summary:
+    """The figures of quality of all answers together; none if there are too few."""
+    scores = list(answers.values())
+    if len(scores) < 2:
+        return {}
+    return {
+        "answer_bits_per_byte": bits_per_byte(scores),
+        "answer_bits_per_byte_error": bits_per_byte_error(scores),
+        "answers_scored": len(scores),
+    }
+
+
 def weights_digest(model: Path) -> str:
     """Names a model folder's weights: two folders with the same digest hold the same model."""
     return content_digest({path.name: digest_file(path) for path in weight_files(model)})
@@ -259,8 +320,13 @@ def _scores(
         [passage.text for passage in passages],
         start,
         config.context,
-        lambda done, total: report.progress(done, total, "documents"),
+        config.step,
+        _progress(report, "documents"),
     )
+
+
+def _progress(report: Report, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: report.progress(done, total, what)
 
 
 def _without_bos(
@@ -290,44 +356,3 @@ def _text_tokens(
     """`prefill_tokens` tokens of the held-out text, which is begun again where it is too short."""
     tokens = encode_text(tokenizer, "\n".join(passage.text for passage in passages))
     return (tokens * (config.prefill_tokens // len(tokens) + 1))[: config.prefill_tokens]
-
-
-def _write(
-    out: Path,
-    summary: Summary,
-    passages: list[Passage],
-    scores: list[Score],
-    speed: Speed,
-    generations: list[Generation],
-) -> None:
-    documents = [
-        {"id": passage.id, "bits_per_byte": score.bits_per_byte, **dataclasses.asdict(score)}
-        for passage, score in zip(passages, scores, strict=True)
-    ]
-    everything = {"summary": summary, "documents": documents, "speed": dataclasses.asdict(speed)}
-    (out / "evaluation.json").write_text(json.dumps(everything, indent=2))
-    lines = [json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in generations]
-    (out / "generations.jsonl").write_text("\n".join(lines) + "\n")
-    folder = out / REPORT
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "generations.md").write_text(generations_markdown(generations))
-    _plot_documents(scores, folder / "bits_per_byte.png")
-
-
-def generations_markdown(generations: list[Generation]) -> str:
-    """Prompts as headings, answers as quotations."""
-    answers = (one.text.strip().replace("\n", "\n> ") or "*(nothing)*" for one in generations)
-    return "\n".join(
-        f"### {one.prompt}\n\n> {answer}\n\n{one.tokens} tokens, {'ended' if one.stopped else 'cut'}\n"
-        for one, answer in zip(generations, answers, strict=True)
-    )
-
-
-def _plot_documents(scores: list[Score], path: Path) -> None:
-    total = bits_per_byte(scores)
-    with picture(path, width=6, height=3.5) as axes:
-        axes.bar(range(1, len(scores) + 1), sorted(score.bits_per_byte for score in scores), color=NEUTRAL)
-        axes.axhline(total, color="black", linestyle="--", label=f"all: {total:.3f}")
-        axes.set(xlabel="documents, easiest first", ylabel="bits per byte")
-        axes.set_title("Bits per byte of each held-out document")
-        axes.legend()

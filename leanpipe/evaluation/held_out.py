@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.store import digest_json
@@ -17,6 +17,14 @@ class Passage:
 
     id: str
     text: str
+    source: str = ""
+    """Where it came from: the path of its file in the corpus, and perhaps its place in it."""
+
+    @property
+    def collection(self) -> str:
+        """What it is one of: a file of many documents, or the folder of a file that is one document."""
+        file, _, place = self.source.partition("#")
+        return file if place else str(PurePath(file).parent)
 
     @property
     def bytes(self) -> int:
@@ -35,9 +43,9 @@ def held_out(documents: Path, text_bytes: int, document_bytes: int) -> list[Pass
             f"no held-out text: {documents / 'test'} has no documents; give the output folder of the clean stage"
         )
     first: list[Passage] = []
-    for batch in chain.from_iterable(read_batches(path, ["id", "text"]) for path in files):
+    for batch in chain.from_iterable(read_batches(path, ["id", "text", "source"]) for path in files):
         starts = [
-            Passage(row["id"], _first_bytes(row["text"], min(document_bytes, text_bytes)))
+            Passage(row["id"], _first_bytes(row["text"], min(document_bytes, text_bytes)), row["source"])
             for row in batch.to_pylist()
         ]
         both = [*first, *(passage for passage in starts if passage.text.strip())]
@@ -50,9 +58,9 @@ def held_out(documents: Path, text_bytes: int, document_bytes: int) -> list[Pass
     return passages
 
 
-def text_digest(passages: list[Passage], context: int) -> str:
+def text_digest(passages: list[Passage], context: int, stride: int) -> str:
     """Names the text and the windows it is scored in: only figures with the same digest compare."""
-    return digest_json([[passage.text for passage in passages], context])
+    return digest_json([[passage.text for passage in passages], context, stride])
 
 
 def _within(passages: Sequence[Passage], text_bytes: int) -> list[Passage]:
@@ -65,7 +73,7 @@ def _cut_last(passages: Sequence[Passage], text_bytes: int) -> list[Passage]:
     """The same passages, without what of the last one is too much."""
     *whole, last = passages or [Passage("", "")]
     rest = _first_bytes(last.text, text_bytes - sum(passage.bytes for passage in whole))
-    return [*whole, Passage(last.id, rest)] if rest.strip() else whole
+    return [*whole, replace(last, text=rest)] if rest.strip() else whole
 
 
 def _order(name: str) -> str:

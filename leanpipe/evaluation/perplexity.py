@@ -45,34 +45,47 @@ def score_documents(
     texts: Sequence[str],
     start: int,
     context: int,
+    stride: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Score]:
     """One score per text; each begins with the token `start`. Documents are read one by one: none sees another.
 
-    Raises UserError if the model predicts anything that is not finite.
+    `stride` is that of `windows`. Raises UserError if the model predicts anything that is not finite.
     """
     scores: list[Score] = []
     for text in texts:
         tokens = encode_text(tokenizer, text)
-        nats = math.fsum(_window_nats(model, *window) for window in windows(tokens, start, context))
-        if not math.isfinite(nats):
-            raise UserError(
-                f"the model {model.name_or_path} gives a loss of {nats} on document {len(scores) + 1} of {len(texts)}: "
-                "its weights or its arithmetic are broken, so none of its figures would mean anything"
-            )
+        nats = math.fsum(
+            target_nats(model, *window) for window in windows(tokens, start, context, stride or context)
+        )
+        check_finite(model, nats, f"document {len(scores) + 1} of {len(texts)}")
         scores.append(Score(nats, len(tokens), len(text.encode())))
         progress(len(scores), len(texts))
     return scores
 
 
-def windows(tokens: Sequence[int], start: int, context: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Cut a document into pairs (inputs, targets) of at most `context` tokens; every token is a target exactly once.
+def windows(
+    tokens: Sequence[int], start: int, context: int, stride: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Cut a document into pairs (inputs, targets); every token is a target exactly once.
 
-    Each window is read as the beginning of a document: its first input is `start`.
+    At most `context` inputs are read at once, and the first of them is `start`. Every window but the first begins `stride`
+    tokens after the one before, and only its last `stride` tokens are targets: they are predicted after at least
+    `context` - `stride` tokens of the document. With `stride` = `context` each window forgets all that stood before it.
     """
-    for first in range(0, len(tokens), context):
-        targets = list(tokens[first : first + context])
-        yield [start, *targets[:-1]], targets
+    for first in (0, *range(context, len(tokens), stride)) if tokens else ():
+        last = min(len(tokens), first + (stride if first else context))
+        begins = max(0, last - context) if stride < context else first
+        yield [start, *tokens[begins : last - 1]], list(tokens[first:last])
+
+
+def check_finite(model: "PreTrainedModel | EngineLogits", nats: float, where: str) -> None:
+    """Raise UserError if a loss is not finite."""
+    if not math.isfinite(nats):
+        raise UserError(
+            f"the model {model.name_or_path} gives a loss of {nats} on {where}: its weights or its arithmetic are broken, so "
+            "none of its figures would mean anything"
+        )
 
 
 def perplexity(scores: Sequence[Score]) -> float:
@@ -96,22 +109,23 @@ def bits_per_byte_error(scores: Sequence[Score]) -> float:
     return math.sqrt(count / (count - 1) * squares) / sum(score.bytes for score in scores)
 
 
-def _window_nats(model: "PreTrainedModel | EngineLogits", inputs: list[int], targets: list[int]) -> float:
+def target_nats(model: "PreTrainedModel | EngineLogits", inputs: list[int], targets: list[int]) -> float:
+    """Sum -ln p over the `targets`, which are predicted after the last of the `inputs`. Those that are -100 do not count."""
     import torch
 
     with torch.inference_mode():
-        logits_TV = _logits(model, inputs)
+        logits_TV = _logits(model, inputs, len(targets))
         targets_T = torch.tensor(targets, device=logits_TV.device)
         return float(torch.nn.functional.cross_entropy(logits_TV, targets_T, reduction="sum"))
 
 
-def _logits(model: "PreTrainedModel | EngineLogits", inputs: list[int]) -> "torch.Tensor":
-    """Logits [T, V] in float32, by the engine that runs the model."""
+def _logits(model: "PreTrainedModel | EngineLogits", inputs: list[int], last: int) -> "torch.Tensor":
+    """Logits [last, V] in float32 after the last inputs, by the engine that runs the model."""
     import torch
 
     from leanpipe.engines.open_engine import EngineLogits
 
     if isinstance(model, EngineLogits):
-        return model(inputs)
+        return model(inputs, last)
     tokens = torch.tensor([inputs], device=input_device(model))
-    return model(input_ids=tokens, use_cache=False).logits[0].float()
+    return model(input_ids=tokens, use_cache=False, logits_to_keep=last).logits[0].float()

@@ -197,8 +197,15 @@ class ModelsInput(StageConfig):
     """The models to compare: folders, .gguf files, hub ids, or `smollm2-135m-instruct` or `tiny`."""
 
 
-class CompareSettings(EvaluateSettings, CorpusSettings, ModelsInput):
-    """Models, and the text they are measured on."""
+class AnswersInput(StageConfig):
+    """The conversations that go in."""
+
+    instructions: str = ""
+    """Conversations that none of the models learned from, to score their answers: a .json or .jsonl file or folder; empty for none."""
+
+
+class CompareSettings(EvaluateSettings, CorpusSettings, AnswersInput, ModelsInput):
+    """Models, and the text and the answers they are measured on."""
 
 
 class PipelineConfig(

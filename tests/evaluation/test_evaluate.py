@@ -105,8 +105,13 @@ def test_text_is_cut_to_the_budget_and_never_within_a_character(tmp_path):
 
 def test_digest_names_text_and_windows(documents):
     passages = held_out(documents, 5_000, 500)
-    digests = {text_digest(passages, 64), text_digest(passages, 65), text_digest(passages[1:], 64)}
-    assert len(digests) == 3
+    digests = {
+        text_digest(passages, 64, 64),
+        text_digest(passages, 65, 64),
+        text_digest(passages, 64, 32),
+        text_digest(passages[1:], 64, 64),
+    }
+    assert len(digests) == 4
 
 
 def test_missing_or_too_little_text_is_refused(tmp_path):

@@ -337,6 +337,8 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "text_bytes": to(1_000),
         "document_bytes": to(300),
         "context": to(32, 100_000, refused={100_000: "reads 512 at most"}),
+        "stride": to(16, 65, refused={65: "more than context"}),
+        "conversations": to(3),
         "prompts": to(("What is a list?", "What is a number?")),
         "max_new_tokens": to(3),
         "prefill_tokens": to(8),

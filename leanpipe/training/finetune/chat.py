@@ -39,6 +39,8 @@ class Encoded:
     """Conversations as examples, one list for each, and what became of the others."""
 
     conversations: list[list[Example]] = field(default_factory=list)
+    kept: list[Conversation] = field(default_factory=list)
+    """The same conversations as they were written."""
     refused: Counter[str] = field(default_factory=Counter)
     """How many conversations were left out for which reason."""
     cut: int = 0
@@ -76,6 +78,7 @@ def encode_all(
         lost = sum(one.learned for one in whole) > sum(one.learned for one in usable)
         if usable:
             encoded.conversations.append(usable)
+            encoded.kept.append(conversation)
             encoded.cut += lost
         elif lost:
             encoded.refused[f"the assistant answers after more than {max_length} tokens"] += 1

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -34,10 +34,14 @@ from leanpipe.training.trainer.config import TrainingConfig, check_training
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from leanpipe.training.finetune.chat import Example
+    from leanpipe.training.finetune.chat import Encoded, Example
     from leanpipe.training.finetune.forgetting import GeneralText
+    from leanpipe.training.finetune.hold_out import HoldOutConfig
+    from leanpipe.training.finetune.instructions import Conversation, Instructions
     from leanpipe.training.losses.objectives import Objective
     from leanpipe.training.trainer.data import TrainingData
+
+_T = TypeVar("_T")
 
 
 class FinetuneConfig(TrainingConfig):
@@ -279,6 +283,47 @@ def _check_learnable(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedT
 _CHECKED = 500
 
 
+class ConversationSplit(NamedTuple):
+    """Conversations that are learnt, and others that are held out to measure on."""
+
+    train: "list[Conversation]"
+    held_out: "list[Conversation]"
+
+
+def split_conversations(
+    config: "FinetuneConfig | HoldOutConfig", path: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> ConversationSplit:
+    """Say which of the conversations `finetune` learns from, and which it holds out. Raises UserError if there are too few."""
+    encoded, _ = _encoded(config, path, tokenizer)
+    kept, held_out = _shuffled(config, encoded.kept)
+    return ConversationSplit(kept[held_out:], kept[:held_out])
+
+
+def _encoded(
+    config: "FinetuneConfig | HoldOutConfig", path: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> "tuple[Encoded, Instructions]":
+    from leanpipe.training.finetune.chat import encode_all
+    from leanpipe.training.finetune.instructions import read_instructions
+
+    read = read_instructions(path)
+    encoded = encode_all(read.conversations, tokenizer, config.max_length, config.thoughts)
+    usable = len(encoded.conversations)
+    if usable < 2:
+        left_out = f"; left out were {encoded.describe()}" if encoded.refused else ""
+        raise UserError(
+            f"{path} has {usable} usable instructions: at least 2 are needed, one to learn, one to check{left_out}"
+        )
+    return encoded, read
+
+
+def _shuffled(config: "FinetuneConfig | HoldOutConfig", conversations: list[_T]) -> tuple[list[_T], int]:
+    """In the order of the seed, with how many of the first are held out. It depends on nothing but how many there are."""
+    shuffled = [*conversations]
+    random.Random(config.seed).shuffle(shuffled)
+    share = round(config.validation_share * len(shuffled))
+    return shuffled, min(len(shuffled) - 1, max(1, share))
+
+
 def _examples(
     config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase", written: Path | None = None
 ) -> _Examples:
@@ -286,20 +331,10 @@ def _examples(
 
     What is held out has the given answers, whoever `written` others.
     """
-    from leanpipe.training.finetune.chat import encode_all
-    from leanpipe.training.finetune.instructions import read_instructions
     from leanpipe.training.finetune.teacher_answers import ANSWERS, mix_answers, read_answers
 
-    read = read_instructions(path)
-    encoded = encode_all(read.conversations, tokenizer, config.max_length, config.thoughts)
-    usable = encoded.conversations
-    if len(usable) < 2:
-        left_out = f"; left out were {encoded.describe()}" if encoded.refused else ""
-        raise UserError(
-            f"{path} has {len(usable)} usable instructions: at least 2 are needed, one to learn, one to check{left_out}"
-        )
-    random.Random(config.seed).shuffle(usable)
-    held_out = min(len(usable) - 1, max(1, round(config.validation_share * len(usable))))
+    encoded, read = _encoded(config, path, tokenizer)
+    usable, held_out = _shuffled(config, encoded.conversations)
     apart, learned = usable[:held_out], usable[held_out:]
     if written and config.written_share:
         answers = read_answers(written / ANSWERS, tokenizer, config.max_length, apart)
