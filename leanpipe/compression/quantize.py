@@ -35,7 +35,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, host_bytes, process_bytes
 from leanpipe.core.plots import draw_bars
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT, Artifact
 from leanpipe.models.load import leading_bos, load_model, load_tokenizer, weight_bytes
 from leanpipe.models.offload import is_gguf, is_quantized
@@ -169,7 +169,13 @@ def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind
     return Estimate(peak, host_bytes(kind, peak), round(disk), work, parts, result=result)
 
 
-@stage(version=2, uses_device=True, check=check_quantize, estimate=estimate_quantize)
+@stage(
+    version=2,
+    uses_device=True,
+    check=check_quantize,
+    estimate=estimate_quantize,
+    groups=dict.fromkeys(("full_bytes", "modules_quantized", "modules_kept"), NOT_COMPARED),
+)
 def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
     """Write one model folder per format, such as `out/q4_0`, and measure what each saves and loses.
 
