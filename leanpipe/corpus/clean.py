@@ -84,7 +84,7 @@ def _listed_bytes(listing: Path | None) -> int:
 
 
 @stage(
-    version=4,
+    version=5,
     estimate=estimate_clean,
     base=find_base_corpus,
     earlier=find_earlier_splits,

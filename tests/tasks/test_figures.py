@@ -45,7 +45,9 @@ def test_what_a_person_compares_stands_first_and_in_groups():
     assert list(dict.fromkeys(groups)) == ["eval", "serve", "model", "train", "data", "stages"]
     assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index), "each group is together"
     assert {"data/clean/documents_kept", "train/distill/bits_per_byte", "stages/seconds/clean"} <= {*metrics}
-    assert "eval/passed/my-model" in metrics, "what one model was checked for stands behind what all were measured by"
+    assert "eval/passed/my-model" in metrics, (
+        "what one model was checked for stands behind what all were measured by"
+    )
 
 
 def test_what_only_went_in_is_a_tag():

@@ -150,7 +150,9 @@ def _count_characters(page: HtmlPage) -> Numbers:
     soon &= begins & (kinds >= FOREIGN)
     column = kinds + (begins.view(np.uint8) << 3)
     column += soon.view(np.uint8) << 3
-    starts = page.text_end[page.first_tag]  # between two blocks there is nothing but white space, which adds nothing
+    starts = page.text_end[
+        page.first_tag
+    ]  # between two blocks there is nothing but white space, which adds nothing
     return np.array([np.add.reduceat(added.take(column), starts) for added in (_WORDS, _SIGNS)])
 
 

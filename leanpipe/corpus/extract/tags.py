@@ -176,7 +176,13 @@ def _inside_raw(
 
 
 def _holds_no_tag(
-    data: bytes, begun: Numbers, start: Numbers, end: Numbers, code: Numbers, closes: Numbers, comments: Numbers
+    data: bytes,
+    begun: Numbers,
+    start: Numbers,
+    end: Numbers,
+    code: Numbers,
+    closes: Numbers,
+    comments: Numbers,
 ) -> Numbers:
     """Whether comments and scripts, as most do, end before the next tag, or with it: they are left as they are."""
     buffer = np.frombuffer(data, dtype=np.uint8)
