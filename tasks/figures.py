@@ -12,11 +12,11 @@ _GROUPS = {
     "compression": "model",
     "models": "model",
     "training": "train",
-    "corpus": "data",
-    "tokens": "data",
+    "corpus": "text",
+    "tokens": "text",
 }
-"""What a stage's figures are about, by its package."""
-_ORDER = ("eval", "serve", "model", "train", "data", "stages")
+"""What a stage's figures are about, by its package. MLflow's page of a run has the groups by the alphabet: none comes before eval."""
+_ORDER = ("eval", "serve", "model", "train", "text", "stages")
 """The groups as a person compares them: MLflow shows first what it was told first."""
 _OF_MODELS = ("eval", "serve")
 """Groups in which the figures of several models stand beside each other."""
@@ -32,7 +32,7 @@ def compared(results: Mapping[str, Artifact]) -> dict[str, Any]:
     """Name the figures of a flow's stages, by label, so that runs compare by them: what matters most comes first.
 
     `eval/bits_per_byte/nf4`: of a stage that a flow has several times a figure stands beside those of the others, the one
-    of what was made last first. `data/clean/documents_kept`: of any other it stands beside the stage's own.
+    of what was made last first. `text/clean/documents_kept`: of any other it stands beside the stage's own.
     `stages/seconds/clean`: what each took. Texts, and figures that say only what went in, are tags: `clean.documents_in`.
     Of what a model is like the figure comes first that most models have: not what only the chosen one was checked for.
     """
