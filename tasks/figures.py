@@ -12,12 +12,14 @@ _GROUPS = {
     "compression": "model",
     "models": "model",
     "training": "train",
-    "corpus": "data",
-    "tokens": "data",
+    "corpus": "text",
+    "tokens": "text",
 }
-"""What a stage's figures are about, by its package."""
-_ORDER = ("eval", "serve", "model", "train", "data", "stages")
+"""What a stage's figures are about, by its package. MLflow's page of a run has the groups by the alphabet: none comes before eval."""
+_ORDER = ("eval", "serve", "model", "train", "text", "stages")
 """The groups as a person compares them: MLflow shows first what it was told first."""
+_OF_MODELS = ("eval", "serve")
+"""Groups in which the figures of several models stand beside each other."""
 
 
 def headline(summary: Mapping[str, Any], most: int = 4) -> str:
@@ -30,11 +32,12 @@ def compared(results: Mapping[str, Artifact]) -> dict[str, Any]:
     """Name the figures of a flow's stages, by label, so that runs compare by them: what matters most comes first.
 
     `eval/bits_per_byte/nf4`: of a stage that a flow has several times a figure stands beside those of the others, the one
-    of what was made last first. `data/clean/documents_kept`: of any other it stands beside the stage's own.
+    of what was made last first. `text/clean/documents_kept`: of any other it stands beside the stage's own.
     `stages/seconds/clean`: what each took. Texts, and figures that say only what went in, are tags: `clean.documents_in`.
+    Of what a model is like the figure comes first that most models have: not what only the chosen one was checked for.
     """
     named = list(chain.from_iterable(_named(*one) for one in reversed(list(results.items()))))
-    tags = {name: str(value) for name, value in named if "/" not in name}
+    tags = {name: str(value) for name, value in named if "/" not in name and value != ""}
     metrics = sorted((name for name in named if "/" in name[0]), key=lambda one: _place(one[0], named))
     return dict(metrics) | tags
 
@@ -60,11 +63,11 @@ def _group(stage: Stage | None) -> str:
     return _GROUPS.get("".join(package), "stages")
 
 
-def _place(name: str, named: list[tuple[str, Any]]) -> tuple[int, int]:
-    """First by group, then by figure as the stages order them."""
+def _place(name: str, named: list[tuple[str, Any]]) -> tuple[int, int, int]:
+    """First by group, of models by how many have the figure, then by figure as the stages order them."""
     group, middle, _ = name.split("/", 2)
-    first = next(number for number, (other, _) in enumerate(named) if other.startswith(f"{group}/{middle}/"))
-    return _ORDER.index(group), first
+    same = [number for number, (other, _) in enumerate(named) if other.startswith(f"{group}/{middle}/")]
+    return _ORDER.index(group), -len(same) if group in _OF_MODELS else 0, same[0]
 
 
 def _number(value: Any) -> str:

@@ -40,7 +40,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, host_bytes, process_bytes
 from leanpipe.core.lineage import PREPARED_FROM
 from leanpipe.core.report import Report
-from leanpipe.core.stage import Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT, Artifact
 from leanpipe.export.onnx_export import OnnxTypes, check_onnx, unfit_modules, write_onnx_folder
 from leanpipe.models.load import leading_bos, load_model, load_tokenizer, weight_bytes
@@ -207,6 +207,7 @@ class _Source:
     check=check_quantize,
     estimate=estimate_quantize,
     reads={"documents": PREPARED_FROM},
+    groups=dict.fromkeys(("full_bytes", "modules_quantized", "modules_kept"), NOT_COMPARED),
 )
 def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: Report) -> Summary:
     """Write one model folder per format, such as `out/q4_0`, and measure what each saves and loses.

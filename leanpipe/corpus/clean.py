@@ -84,14 +84,14 @@ def _listed_bytes(listing: Path | None) -> int:
 
 
 @stage(
-    version=4,
+    version=5,
     estimate=estimate_clean,
     base=find_base_corpus,
     earlier=find_earlier_splits,
     reads={"evaluations": NOTHING, "earlier": NOTHING},
     pages=(Page("card.md", "data-card", "What is in the corpus, what was left out and why"),),
     dataset=Dataset("documents", tuple(DOCUMENTS), rows="documents_kept"),
-    groups=dict.fromkeys(("documents_in", "files_read"), NOT_COMPARED),
+    groups=dict.fromkeys(("documents_in", "files_read", "records_in"), NOT_COMPARED),
 )
 def clean(config: CleanConfig, inputs: CleanInputs, out: Path, report: Report) -> Summary:
     """Write `train/`, `validation/`, `test/`, `account/`, `index/` (each a file or folder per shard) and `held.json`.
@@ -218,12 +218,12 @@ def _warn_of_skipped(stats: CorpusStats) -> None:
 def _summary(stats: CorpusStats, new: int) -> Summary:
     groups = stats.groups()
     return {
-        "records_in": stats.records,
-        "records_unaccounted": abs(stats.unaccounted),
         "documents_in": stats.documents,
         "documents_kept": stats.kept,
         "documents_dropped": stats.dropped,
         "kept_share": round(stats.kept / stats.documents, 4),
+        "records_in": stats.records,
+        "records_unaccounted": abs(stats.unaccounted),
         **{f"dropped_{group}": groups[group] for group in GROUPS},
         "characters_kept": sum(split.characters for split in stats.splits.values()),
         **{f"{name}_documents": stats.splits[name].documents for name in SPLITS},

@@ -33,7 +33,7 @@ def test_a_run_goes_on_while_mlflow_cannot_answer(first_run, servers: Servers):
     tokenize = children(client(servers), parent)["tokenize"]
     assert (parent.info.status, tokenize.info.status) == ("FINISHED", "FINISHED")  # type: ignore[attr-defined]
     told = tokenize.data.metrics  # type: ignore[attr-defined]
-    assert told["tokens"] > 0 and told["tokens"] == parent.data.metrics["data/tokenize/tokens"]
+    assert told["tokens"] > 0 and told["tokens"] == parent.data.metrics["text/tokenize/tokens"]
     assert "summary.md" in files(client(servers), parent.info.run_id)
 
 

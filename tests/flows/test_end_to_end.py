@@ -115,7 +115,7 @@ def test_the_documents_have_a_data_card_and_are_a_data_set(first_run, servers: S
     parent = parents(mlflow)[-1]
     given = {one.tags[0].value: one.dataset for one in parent.inputs.dataset_inputs}
     assert "mlflow_colspec" in given["documents"].schema
-    kept = parent.data.metrics["data/clean/documents_kept"]
+    kept = parent.data.metrics["text/clean/documents_kept"]
     assert json.loads(given["documents"].profile)["num_rows"] == kept
     assert any(
         f"{kept:.0f} (" in page and page.startswith("# Data card") for page in pages(servers, "data-card")
@@ -268,7 +268,7 @@ def test_mlflow_compares_the_two_runs(servers: Servers, browser, run_from_form: 
     rank.first.wait_for()
     assert {str(RANK), str(smoke().finetune.rank)} <= set(rank.first.inner_text().split())
     # MLflow draws only the first rows of a long table; the others appear as one scrolls.
-    for name in ("data/clean/documents_dropped", "data/clean/documents_kept"):
+    for name in ("text/clean/documents_dropped", "data/clean/documents_kept"):
         shown = [run.data.metrics[name] for run in (runs[-1], ours)]
         # The axis of a chart may stand on the same line.
         figures = figures_beside(page, name)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from leanpipe.compression.quantize import quantize
 from leanpipe.core.stage import NOT_COMPARED
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.clean import clean
 from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.evaluation.parity.parity import parity
 from leanpipe.training.distill.distill import distill
 from tasks.figures import compared
 
@@ -23,8 +25,10 @@ def results() -> dict[str, Artifact]:
     made = {
         "clean": (clean, {"documents_in": 330, "documents_kept": 290}),
         "distill": (distill, {"bits_per_byte": 1.4, "teacher_parameters": 134, "peak_memory": 5}),
+        "quantize": (quantize, {"full_bytes": 9, "modules_kept": 1, "q8_0_ratio": 0.3}),
         "evaluate-teacher": (evaluate, EVALUATED),
         "evaluate-my-model": (evaluate, EVALUATED),
+        "parity-my-model": (parity, {"passed": 1, "kl": 0.1, "fault": ""}),
     }
     return {
         label: Artifact(
@@ -38,18 +42,22 @@ def test_what_a_person_compares_stands_first_and_in_groups():
     metrics = [name for name, value in compared(results()).items() if not isinstance(value, str)]
     assert metrics[:2] == ["eval/bits_per_byte/my-model", "eval/bits_per_byte/teacher"]
     groups = [name.partition("/")[0] for name in metrics]
-    assert list(dict.fromkeys(groups)) == ["eval", "serve", "train", "data", "stages"]
+    assert list(dict.fromkeys(groups)) == ["eval", "serve", "model", "train", "text", "stages"]
+    assert min(groups) == "eval", "MLflow's page of a run has the groups by the alphabet"
     assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index), "each group is together"
-    assert {"data/clean/documents_kept", "train/distill/bits_per_byte", "stages/seconds/clean"} <= set(
-        metrics
+    assert {"text/clean/documents_kept", "train/distill/bits_per_byte", "stages/seconds/clean"} <= {*metrics}
+    assert "eval/passed/my-model" in metrics, (
+        "what one model was checked for stands behind what all were measured by"
     )
 
 
 def test_what_only_went_in_is_a_tag():
     named = compared(results())
     assert named["clean.documents_in"] == "330" and named["distill.teacher_parameters"] == "134"
+    assert named["quantize.full_bytes"] == "9" and "model/quantize/q8_0_ratio" in named
     assert named["evaluate-my-model.held_out_tokens"] == "400" and named["evaluate-teacher.digest"] == "d"
     assert not [name for name in named if "/" in name and ("held_out" in name or "documents_in" in name)]
+    assert "" not in named.values(), "a text that says nothing is no tag"
 
 
 def test_a_stage_s_own_figure_is_not_overwritten_by_what_running_it_took():
@@ -61,7 +69,7 @@ def test_a_stage_s_own_figure_is_not_overwritten_by_what_running_it_took():
 
 def test_a_figure_that_is_not_compared_is_one_that_the_stage_has():
     """A misspelt one would be compared as before."""
-    for stage in (clean, distill, evaluate):
+    for stage in (clean, distill, evaluate, quantize):
         told = Path(stage.function.__code__.co_filename).read_text()
         for name, group in stage.groups.items():
             assert told.count(f'"{name}"') > 1 or group != NOT_COMPARED, name

@@ -175,7 +175,7 @@ class HtmlPage:
 
     def _piece(self, first: int, until: int, start: int, end: int, pre: bool) -> bytes:
         """The text of the tags from `first` up to `until`, which stands from `start` to `end`."""
-        marks, places, cells = self._marks
+        marks, _, _ = self._marks
         text = self.text[start:end]
         mark = bisect_left(marks, first)
         if mark < len(marks) and marks[mark] < until:

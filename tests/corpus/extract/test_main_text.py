@@ -138,6 +138,16 @@ def test_what_a_page_says_is_found_by_rules_and_by_the_model_in_one_form(furnitu
     assert "Menu 3" not in text and "Cookies" not in text
 
 
+def test_white_space_and_scripts_are_no_text_that_could_be_lost(monkeypatch: pytest.MonkeyPatch):
+    """A page of which enough was found is read once, however far apart its words stand."""
+    read: list[str] = []
+    body_of = extract.body_of
+    monkeypatch.setattr(extract, "body_of", lambda html: read.append(html) or body_of(html))
+    apart = f"{' ' * 20_000}<div>\n</div>" * 20
+    html = PAGE.format(first=BEES, rest=apart).replace("</head>", f"{FURNITURE}</head>")
+    assert found(html).text.count("Bees are flying") == 10 and len(read) == 1
+
+
 @pytest.mark.parametrize("page", ["", "   ", "<", "<html></html>", "<script>x</script>", "<!-- c -->", "<p"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_page_without_text_is_empty_and_not_lost(page: str, method: str):
