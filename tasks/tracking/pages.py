@@ -39,7 +39,7 @@ def show_link(address: str, text: str, key: str) -> None:
     calls.add(partial(create_link_artifact, address, link_text=text, key=key))
 
 
-def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:
+def show_table(rows: list[dict[Any, Any]], key: str, description: str) -> None:
     """Make a table artifact of the flow run that is running, a row for each entry."""
     calls.add(partial(create_table_artifact, rows, key=key, description=description))
 
