@@ -30,6 +30,7 @@ from flows.prepare_corpus import prepare_corpus
 from flows.pretrain import pretrain_model
 from flows.search_shapes import search_for_shapes
 from flows.shrink import shrink_teacher
+from flows.sweep import sweep_formats
 from leanpipe.core.config import StageConfig
 from leanpipe.core.store import digest_json
 from leanpipe.settings.overrides import leaves, merged, nested
@@ -50,6 +51,7 @@ STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
     "finetune": finetune_model,
     "compress": compress_model,
     "evaluate": evaluate_models,
+    "sweep": sweep_formats,
 }
 FLOWS: dict[str, Flow[Any, Any]] = {"data-to-deployment": data_to_deployment, **STAGE_FLOWS}
 

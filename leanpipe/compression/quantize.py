@@ -292,17 +292,14 @@ def _predicted(folder: Path, tokens: "torch.Tensor") -> "torch.Tensor":
 def check_formats(formats: Sequence[Format]) -> None:
     """Raise UserError for a format that this device cannot run, found by quantising and multiplying a small matrix.
 
-    Imports torch and bitsandbytes, and on a GPU starts CUDA in this process; for GGUF it loads llama.cpp.
+    Imports torch and bitsandbytes, and on a GPU starts CUDA in this process; for GGUF it loads llama.cpp, for ONNX onnxruntime.
     """
     from leanpipe.compression.shapes import Shape, why_not
-    from leanpipe.engines.llama_cpp import check_engine
-    from leanpipe.engines.onnx_runtime import check_onnxruntime
+    from leanpipe.engines.open_engine import check_engine
 
     for form in formats:
-        if form in GGUF:
-            check_engine()
-        elif form in ONNX:
-            check_onnxruntime()
+        if form in (*GGUF, *ONNX):
+            check_engine("llama.cpp" if form in GGUF else "onnxruntime")
         elif reason := why_not(form, Shape(64, 64)):
             raise UserError(
                 f"format {form} cannot run on {device.name()} here: {reason}; take {form} out of quantize.formats"

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from leanpipe.engines import llama_cpp, onnx_runtime
 from leanpipe.engines.gguf_logits import GgufLogits
-from leanpipe.engines.llama_cpp import LlamaCpp, Part, check_engine
-from leanpipe.engines.onnx_runtime import OnnxLogits, OnnxRuntime, check_onnxruntime
+from leanpipe.engines.llama_cpp import LlamaCpp, Part
+from leanpipe.engines.onnx_runtime import OnnxLogits, OnnxRuntime
 from leanpipe.models.offload import GGUF_FILE, is_gguf
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ def open_logits(folder: Path, longest: int) -> GgufLogits | OnnxLogits:
     return GgufLogits(folder, longest) if is_gguf(folder) else OnnxLogits(folder)
 
 
+def check_engine(name: Literal["llama.cpp", "onnxruntime"]) -> None:
+    """Load an engine's code. Raises UserError if it cannot be loaded here."""
+    if name == "llama.cpp":
+        llama_cpp.check_engine()
+        return
+    onnx_runtime.check_onnxruntime()
+
+
 def check_engine_of(folder: Path) -> None:
-    """Load the code of the folder's engine. Raises UserError if that cannot be."""
-    check_engine() if is_gguf(folder) else check_onnxruntime()
+    """Load the code of the folder's engine. Raises UserError if it cannot be loaded here."""
+    check_engine("llama.cpp" if is_gguf(folder) else "onnxruntime")

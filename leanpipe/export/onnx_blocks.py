@@ -4,7 +4,7 @@ A number is (q - 2^(bits-1)) times its block's scale, so no zero points are stor
 furthest from 0 takes the furthest step, as in GGUF's Q4_0; in 8 bits both ends are kept alike, as in Q8_0.
 """
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ def quantize_blocks(values: "np.ndarray", bits: Bits) -> Blocks:
     """Round a matrix [rows, columns] in float32 to blocks."""
     import numpy as np
 
-    rows = values.reshape(len(values), -1, BLOCK).astype(np.float32)
+    rows: Any = values.reshape(len(values), -1, BLOCK).astype(np.float32)
     middle = 2 ** (bits - 1)
     if bits == 4:
         furthest = np.take_along_axis(rows, np.abs(rows).argmax(-1, keepdims=True), -1)

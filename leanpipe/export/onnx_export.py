@@ -4,12 +4,14 @@
 embeddings in 8 bits; activations stay in float32 (accuracy_level 1). Weights lie in `model.onnx.data` beside the graph.
 """
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from leanpipe.core.errors import UserError
 from leanpipe.core.files import written_whole
 from leanpipe.export.onnx_blocks import Bits, fits, quantize_blocks
 from leanpipe.export.onnx_graph import (
@@ -55,7 +57,12 @@ class OnnxTypes:
 
 
 def check_onnx(config: "PretrainedConfig") -> None:
-    """Raise UserError for a model that ONNX cannot hold here."""
+    """Raise UserError for a model that ONNX cannot hold here, or if the package that writes it is missing."""
+    if importlib.util.find_spec("onnx") is None:
+        raise UserError(
+            "ONNX files are written by the package onnx, which is not installed: install it with pip install "
+            "'leanpipe[onnx]', or take the onnx formats out of quantize.formats"
+        )
     check_onnx_architecture(config)
 
 

@@ -198,7 +198,7 @@ class GraphBuilder:
 
     def _product(self, module: str, hidden: str, output: str = "") -> str:
         weight = self._weights[module]
-        outputs = {"outputs": [output]} if output else {}
+        outputs: dict[str, Any] = {"outputs": [output]} if output else {}
         if weight.bits:
             product = self._node(
                 "MatMulNBits",

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from leanpipe.compression.gguf_export import GgufType
 from leanpipe.compression.quantize import QuantizeConfig
 from leanpipe.core.config import StageConfig
 from leanpipe.corpus.clean import CleanConfig
@@ -208,6 +209,20 @@ class CompareSettings(EvaluateSettings, CorpusSettings, AnswersInput, ModelsInpu
     """Models, and the text and the answers they are measured on."""
 
 
+class SweepConfig(StageConfig):
+    """Which settings are tried with each of `quantize.formats`."""
+
+    embeddings: tuple[GgufType, ...] = Field(("q8_0", "q5_0", "q4_0"), min_length=1, max_length=10)
+    """GGUF of fewer than 8 bits alone: what embeddings and output layer become, each tried with each format."""
+
+
+class SweepSettings(EvaluateSettings, QuantizeSettings, CorpusSettings, ModelSetting):
+    """A model, the formats and settings to make of it, and the text that they are measured on."""
+
+    sweep: SweepConfig = SweepConfig()
+    """Which settings are tried with each format."""
+
+
 class PipelineConfig(
     RegisterSettings,
     EvaluateSettings,
@@ -243,6 +258,7 @@ SETTINGS: dict[str, type[StageConfig]] = {
     "finetune": FinetuneSettings,
     "compress": CompressSettings,
     "evaluate": CompareSettings,
+    "sweep": SweepSettings,
 }
 """What each flow is told, by its name: known without loading a flow, so that a misspelt setting is refused at once."""
 CORPUS_FLOWS = ("inspect-corpus", "prepare-corpus")

@@ -1,11 +1,18 @@
 """What is shown on the page of the flow run in Prefect. Nothing waits for that: see background.py."""
 
+import base64
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 
 from leanpipe.core.stage import Page
 from leanpipe.corpus.report.data_card import for_a_page
@@ -30,6 +37,17 @@ def show_page(markdown: str, key: str, description: str) -> None:
 def show_link(address: str, text: str, key: str) -> None:
     """Make a link artifact of the flow run that is running."""
     calls.add(partial(create_link_artifact, address, link_text=text, key=key))
+
+
+def show_table(rows: list[dict[Any, Any]], key: str, description: str) -> None:
+    """Make a table artifact of the flow run that is running, a row for each entry."""
+    calls.add(partial(create_table_artifact, rows, key=key, description=description))
+
+
+def show_image(picture: Path, key: str, description: str) -> None:
+    """Make an image artifact of the flow run that is running, which holds the picture itself: no server need have it."""
+    address = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    calls.add(partial(create_image_artifact, address, key=key, description=description))
 
 
 @contextmanager

@@ -319,6 +319,11 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "outlier_threshold": to(0.5, formats=("int8",)),
         "keep": to(("down_proj",), ("nothing",), refused={("nothing",): "no linear layer"}),
     },
+    "sweep": {
+        "embeddings": shown_by(
+            "flows/test_sweep.py::test_every_combination_that_makes_another_model_is_made_once", ("q5_0",)
+        ),
+    },
     # Not among the bases: each run of it starts a server.
     "parity": {
         "models": shown_by(

@@ -1,6 +1,7 @@
 """What the pages of Prefect and MLflow say of a run, whatever its models are called. Against servers of `leanpipe up`."""
 
 import getpass
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from leanpipe.corpus.clean import clean
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.settings.overrides import write_override
-from tests.flows.mlflow_runs import children, client, parents
+from tests.flows.mlflow_runs import children, client, files, parents
 from tests.flows.servers import Servers, leanpipe, up
 from tests.support.tiny_models import tiny_model
 
@@ -100,3 +101,24 @@ def test_the_addresses_that_are_printed_show_the_runs(evaluated: Evaluated):
     assert f"{evaluated.servers.mlflow}/#/experiments/{experiment}/runs " in (home / "up.out").read_text()
     said = evaluated.done.stdout + evaluated.done.stderr
     assert f"/#/experiments/{experiment}\n" not in said and "View experiment" not in said
+
+
+def test_a_sweep_shows_every_form_side_by_side_and_which_are_worth_having(evaluated: Evaluated):
+    """Each form is made and measured by a run of its own; table and picture are in MLflow and in Prefect."""
+    servers = evaluated.servers
+    chosen = {"model": str(servers.home.parent / NAMES[0]), "quantize.formats": ["q4_0"], "sweep.embeddings": ["q8_0", "q4_0"]}  # fmt: skip
+    sets = [part for name, value in chosen.items() for part in ("--set", write_override(name, value))]
+    done = leanpipe(servers.home, "run", "sweep", "--preset", "smoke", *sets)
+    assert done.returncode == 0, done.stderr
+    mlflow = client(servers)
+    run = parents(mlflow)[0]
+    forms = ("q4_0-q8_0", "q4_0-q4_0")
+    assert set(children(mlflow, run)) == {"evaluate-full", *(f"{stage}-{form}" for stage in ("quantize", "evaluate") for form in forms)}  # fmt: skip
+    sizes = [run.data.metrics[f"serve/size_bytes/{form}"] for form in ("full", *forms)]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+    assert {"sweep.md", "pareto.png", "summary.md"} <= set(files(mlflow, run.info.run_id))
+    assert "q4_0-q4_0" in run.data.tags["sweep.worth_having"]  # nothing is smaller
+    asked = {"artifacts": {"flow_run_id": {"any_": [run.data.tags["leanpipe.flow_run"]]}}}
+    shown = {one["key"]: one for one in servers.api("artifacts/filter", asked)}
+    assert shown["pareto"]["type"] == "image" and shown["pareto"]["data"].startswith("data:image/png;base64,")
+    assert [row["form"] for row in json.loads(shown["sweep-table"]["data"])] == ["full", *forms]

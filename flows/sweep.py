@@ -1,0 +1,84 @@
+"""A sweep: one model in several formats and settings, each measured by the engine that serves it, side by side."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import flow
+
+from flows.evaluate import evaluate_all
+from flows.results import RunResult, show
+from leanpipe.compression.formats import GGUF
+from leanpipe.compression.quantize import QuantizeConfig, quantize, with_formats
+from leanpipe.core.stage import Summary
+from leanpipe.corpus.clean import clean
+from leanpipe.evaluation.compare import comparison, to_markdown
+from leanpipe.evaluation.pareto import draw_pareto, worth_having
+from leanpipe.planning.steps import RunInputs, StageRunner
+from leanpipe.settings.flows import SweepSettings
+from tasks.preflight import preflight
+from tasks.run import Run, tracked_run
+from tasks.run_inputs import resolve
+from tasks.tracking.pages import show_image, show_page, show_table
+
+_FULL = "full"
+
+
+@flow(name="sweep")
+def sweep_formats(config: SweepSettings = SweepSettings()) -> RunResult:
+    """Make several formats and settings of one model, and measure each: what is worth having of size, speed and quality.
+
+    Args:
+        config: The model, the formats and settings, the corpus, and what is measured.
+    """
+    with tracked_run("sweep", config) as run:
+        given = resolve(
+            run, corpus=config.corpus, models=(config.model,), evaluation_sets=config.evaluation_sets
+        )
+        preflight(run, stages, config, given)
+        evaluations = stages(run, config, given)
+        _show_pareto(run, {label: artifact.summary for label, artifact in evaluations.items()})
+        return show(run, evaluations)
+
+
+def stages(run: StageRunner, config: SweepSettings, given: RunInputs) -> Mapping[str, Any]:
+    """Clean the corpus, make each form of the model, and evaluate all on what was held out: the evaluations by form."""
+    documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
+    models = {_FULL: given.model}
+    for name, settings in settings_of(config, given):
+        made = run.stage(quantize, settings, label=f"quantize-{name}", model=given.model)
+        models[name] = made.inside(settings.formats[0])
+    return evaluate_all(run, config, models, documents)
+
+
+def settings_of(config: SweepSettings, given: RunInputs) -> Iterator[tuple[str, QuantizeConfig]]:
+    """Name every combination that makes another model: embeddings matter to GGUF of fewer than 8 bits alone."""
+    chosen = with_formats(config.quantize, given.model)
+    for form in dict.fromkeys(chosen.formats):
+        kinds = config.sweep.embeddings if form in GGUF and form != "q8_0" else ()
+        for kind in dict.fromkeys(kinds):
+            settings = {"formats": (form,), "embeddings": kind}
+            yield f"{form}-{kind}", chosen.model_copy(update=settings)
+        if not kinds:
+            yield form, chosen.model_copy(update={"formats": (form,)})
+
+
+def _show_pareto(run: Run, rows: Mapping[str, Summary]) -> None:
+    """Put the table, the picture, and the names of what is worth having, into MLflow and on the page in Prefect."""
+    table, front = comparison(rows), worth_having(rows)
+    names = ", ".join(front)
+    page = f"# Sweep\n\nNo other form is at once as small, as fast and as good as one of these: **{names}**.\n\n{to_markdown(table)}"
+    run.tracking.log_text(run.mlflow_run, page, "sweep.md")
+    run.tracking.log_figures(run.mlflow_run, {"sweep.worth_having": names})
+    shown = [
+        {"form": str(label), "worth having": label in front, **row}
+        for label, row in table.to_dict("index").items()
+    ]
+    show_table(shown, "sweep-table", "Every form by size, speed and quality")
+    show_page(page, "sweep", "Every form of the model, and which are worth having")
+    with TemporaryDirectory() as folder:
+        picture = Path(folder) / "pareto.png"
+        draw_pareto(rows, picture)
+        run.tracking.log_file(run.mlflow_run, picture)
+        show_image(picture, "pareto", "Bits per byte by size and by speed")
