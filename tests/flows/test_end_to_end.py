@@ -25,7 +25,16 @@ from tests.flows.servers import Servers, free_port, leanpipe, pages, python, run
 
 pytestmark = pytest.mark.timeout(900)
 
-STAGES = ("clean", "cut_vocabulary", "tokenize", "cache_teacher", "distill", "finetune", "quantize")
+STAGES = (
+    "clean",
+    "cut_vocabulary",
+    "tokenize",
+    "shrink",
+    "cache_teacher",
+    "distill",
+    "finetune",
+    "quantize",
+)
 MODELS = ("teacher", "student", "adapted", "q8_0", "q4_0")
 PARITY = f"parity-{MODELS[-1]}"
 """Of the one model that is registered: the preset asks no more."""
@@ -33,6 +42,7 @@ UNTOUCHED_BY_RANK = (
     "clean",
     "cut_vocabulary",
     "tokenize",
+    "shrink",
     "cache_teacher",
     "distill",
     "evaluate-teacher",
