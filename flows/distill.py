@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 from prefect import flow
 
 from flows.results import RunResult, show
-from flows.shrink import prepare
+from flows.shrink import prepare, student_of
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import DistillSettings
-from leanpipe.shrink.shrink import shrink
 from leanpipe.training.distill.distill import distill
 from leanpipe.training.distill.teacher_cache import cache_config, cache_teacher
 from tasks.preflight import preflight
@@ -43,8 +42,9 @@ class Distilled(NamedTuple):
 
 def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Distilled:
     """Prepare the corpus, cut the teacher to the student's size, ask it once for all that the student will read, and distil."""
-    documents, teacher, blocks = prepare(run, config, given)
-    begun = run.stage(shrink, config.shrink, teacher=teacher, blocks=blocks)
+    prepared = prepare(run, config, given)
+    documents, teacher, blocks = prepared
+    begun = student_of(run, config, prepared)
     teacher_logprobs = None
     if config.distill.uses_cache:
         asked = cache_config(config.cache, blocks, config.distill.tokens)
