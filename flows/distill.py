@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 from prefect import flow
 
 from flows.results import RunResult, show
-from flows.shrink import prepare
+from flows.shrink import prepare, student_of
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import DistillSettings
-from leanpipe.shrink.shrink import shrink
 from leanpipe.teacher_text.write import write, write_config
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.distill.distill import distill
@@ -45,8 +44,9 @@ class Distilled(NamedTuple):
 
 def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Distilled:
     """Prepare the corpus, cut the teacher to the student's size, ask it once for all that the student will read, and distil."""
-    documents, teacher, blocks = prepare(run, config, given)
-    begun = run.stage(shrink, config.shrink, teacher=teacher, blocks=blocks)
+    prepared = prepare(run, config, given)
+    documents, teacher, blocks = prepared
+    begun = student_of(run, config, prepared)
     written = None
     if config.distill.written_share:
         asked = write_config(config.write, config.clean, config.distill.written_share, config.distill.tokens)

@@ -8,6 +8,7 @@ from flows.results import RunResult, show
 from leanpipe.corpus.clean import clean
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import ShrinkSettings, VocabularySettings
+from leanpipe.shrink.prune import prune
 from leanpipe.shrink.shrink import shrink
 from leanpipe.tokens.tokenize import tokenize
 from leanpipe.training.vocabulary.cut_vocabulary import cut_vocabulary
@@ -58,7 +59,14 @@ def prepare(run: StageRunner, config: VocabularySettings, given: RunInputs) -> P
     return Prepared(documents, teacher, blocks)
 
 
+def student_of(run: StageRunner, config: ShrinkSettings, prepared: Prepared) -> Any:
+    """Cut the teacher to the student's shape, and set some of its connections to zero if that is asked for."""
+    student = run.stage(shrink, config.shrink, teacher=prepared.teacher, blocks=prepared.blocks)
+    if config.prune.sparsity:
+        student = run.stage(prune, config.prune, model=student, blocks=prepared.blocks)
+    return student
+
+
 def stages(run: StageRunner, config: ShrinkSettings, given: RunInputs) -> None:
     """Prepare the corpus, and cut the teacher's vocabulary to what it needs, and then its shape."""
-    _, teacher, blocks = prepare(run, config, given)
-    run.stage(shrink, config.shrink, teacher=teacher, blocks=blocks)
+    student_of(run, config, prepare(run, config, given))

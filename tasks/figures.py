@@ -11,6 +11,7 @@ _GROUPS = {
     "evaluation": "eval",
     "compression": "model",
     "models": "model",
+    "shrink": "model",
     "training": "train",
     "corpus": "text",
     "tokens": "text",

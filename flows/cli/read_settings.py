@@ -20,7 +20,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 def read_settings(
     kind: type[Settings], preset: Preset, file: Path | None = None, overrides: Sequence[str] = ()
 ) -> Settings:
-    """Make settings of class `kind`: the preset's, then the file's, then those of `overrides` (`distill.size=0.5`)."""
+    """Make settings of class `kind`: the preset's, then the file's, then those of `overrides` (`shrink.size=0.5`)."""
     chosen = {name: value for name, value in changes(preset).items() if name in kind.model_fields}
     values = merged(kind().model_dump(mode="json"), chosen)
     if file:

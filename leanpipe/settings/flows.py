@@ -11,6 +11,7 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.describe_model import DescribeModelConfig
+from leanpipe.shrink.prune import PruneConfig
 from leanpipe.shrink.search_shapes import SearchConfig
 from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.teacher_text.write import WriteSettings
@@ -80,6 +81,8 @@ class ShrinkSettings(VocabularySettings):
 
     shrink: ShrinkConfig = ShrinkConfig()
     """How large the student is, and which layers and widths of its teacher it has."""
+    prune: PruneConfig = PruneConfig()
+    """Which connections of the student are set to zero; left out unless prune.sparsity is set."""
 
 
 class DistillSettings(ShrinkSettings):
@@ -236,6 +239,15 @@ class PipelineConfig(
     CorpusInput,
 ):
     """Every setting of the pipeline: what goes in, and one section for each stage."""
+
+    @model_validator(mode="after")
+    def _adapters_fill_zeros(self) -> "PipelineConfig":
+        if self.prune.sparsity:
+            raise ValueError(
+                f"prune.sparsity={self.prune.sparsity:g} would be undone: the adapters of finetuning are added to every weight, "
+                "zero or not; run the flow distill, which ends before them, or set prune.sparsity=0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _teacher_must_understand_the_answers(self) -> "PipelineConfig":

@@ -181,7 +181,7 @@ def shrink(config: ShrinkConfig, inputs: ShrinkInputs, out: Path, report: Report
     teacher_config = read_config(inputs.teacher)
     shape = _possible_shape(config, teacher_config)
     torch.manual_seed(config.seed)
-    kept, made = make_student(config, shape, inputs)
+    kept, influence, made = make_student(config, shape, inputs)
     student, tokenizer = made.model, load_tokenizer(inputs.blocks / "tokenizer")
     if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
         change_vocabulary(student, old, tokenizer)
@@ -195,11 +195,14 @@ def shrink(config: ShrinkConfig, inputs: ShrinkInputs, out: Path, report: Report
     }
     report.metrics({name: float(value) for name, value in summary.items()})
     _write_page(out / REPORT, teacher_config, shape, kept, summary)
+    _draw_layers(out / REPORT / "layers.png", kept, influence or [1.0] * teacher_config.num_hidden_layers)
     return summary
 
 
-def make_student(config: ShrinkConfig, shape: Shape, inputs: ShrinkInputs) -> "tuple[list[int], Cut]":
-    """Make the student, with the indices of the teacher's layers that it has, or is as deep as."""
+def make_student(
+    config: ShrinkConfig, shape: Shape, inputs: ShrinkInputs
+) -> "tuple[list[int], list[float], Cut]":
+    """Make the student, with the indices of the teacher's layers that it has, and the influence of all if it was measured."""
     import torch
 
     from leanpipe.models.count import read_config, with_layers
@@ -218,7 +221,7 @@ def make_student(config: ShrinkConfig, shape: Shape, inputs: ShrinkInputs) -> "t
     if config.initialization == "random":
         kept = evenly_spaced(described.num_hidden_layers, shape.layers)
         model = random_student(with_layers(narrow_config(described, shape.widths), kept))
-        return kept, Cut(model, torch.arange(shape.widths.hidden_size))
+        return kept, [], Cut(model, torch.arange(shape.widths.hidden_size))
     teacher = load_for_inference(inputs.teacher)
     name = layer_list_name(teacher)
     importance = None
@@ -231,7 +234,8 @@ def make_student(config: ShrinkConfig, shape: Shape, inputs: ShrinkInputs) -> "t
         kept = {"first_and_last": first_and_last, "evenly_spaced": evenly_spaced}[config.keep](
             described.num_hidden_layers, shape.layers
         )
-    return kept, cut_model(teacher, name, kept, shape.widths, importance)
+    influence = importance.influence_L.tolist() if importance else []
+    return kept, influence, cut_model(teacher, name, kept, shape.widths, importance)
 
 
 def _write_page(
@@ -253,3 +257,16 @@ def _write_page(
         + f"\nLayers of the teacher that stay, from 0: {', '.join(map(str, kept))}\n\n"
         + "".join(notes)
     )
+
+
+def _draw_layers(file: Path, kept: list[int], influence: list[float]) -> None:
+    from leanpipe.core.plots import DROPPED, KEPT, picture
+
+    with picture(file) as axes:
+        colors = [KEPT if layer in kept else DROPPED for layer in range(len(influence))]
+        axes.bar(range(len(influence)), influence, color=colors)
+        axes.set(
+            xlabel="layer of the teacher",
+            ylabel="1 - cosine of what goes in and comes out",
+            title=f"{len(kept)} of {len(influence)} layers stay (green)",
+        )

@@ -7,6 +7,7 @@ _SEARCH = "shrink/test_search_shapes.py::test"
 
 SHAPE_BASES: dict[str, Overrides] = {
     "shrink": {},
+    "prune": {"sparsity": 0.5},
 }
 SHAPES: dict[str, dict[str, Row]] = {
     "shrink": {
@@ -22,6 +23,12 @@ SHAPES: dict[str, dict[str, Row]] = {
         "keep": to("evenly_spaced", "first_and_last"),
         "calibration_tokens": to(32),
         "seed": to(1, initialization="random"),
+    },
+    "prune": {
+        "sparsity": to(0.25),
+        "method": to("magnitude"),
+        "pattern": to("2:4"),
+        "calibration_tokens": to(32),
     },
     # Not among the bases: each run of it trains several students.
     "search_shapes": {
