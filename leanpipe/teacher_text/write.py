@@ -34,7 +34,7 @@ from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.filters import QualityConfig, RepetitionConfig
 from leanpipe.corpus.pii import RedactConfig
 from leanpipe.models.load import load_tokenizer
-from leanpipe.training.finetune.teacher_answers import ANSWERS
+from leanpipe.training.finetune.instruction_files import ANSWERS
 
 if TYPE_CHECKING:
     from leanpipe.teacher_text.prompts import Prompt

@@ -287,8 +287,9 @@ def _examples(
     What is held out has the given answers, whoever `written` others.
     """
     from leanpipe.training.finetune.chat import encode_all
+    from leanpipe.training.finetune.instruction_files import ANSWERS
     from leanpipe.training.finetune.instructions import read_instructions
-    from leanpipe.training.finetune.teacher_answers import ANSWERS, mix_answers, read_answers
+    from leanpipe.training.finetune.teacher_answers import mix_answers, read_answers
 
     read = read_instructions(path)
     encoded = encode_all(read.conversations, tokenizer, config.max_length, config.thoughts)
