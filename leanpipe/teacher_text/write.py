@@ -4,7 +4,6 @@ What it samples is sequence-level knowledge distillation: Kim and Rush 2016, "Se
 section 3.2, arXiv 1606.07947.
 """
 
-import itertools
 import json
 import logging
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.filters import QualityConfig, RepetitionConfig
 from leanpipe.corpus.pii import RedactConfig
 from leanpipe.models.load import load_tokenizer
-from leanpipe.training.finetune.teacher_answers import ANSWERS
+from leanpipe.training.finetune.instruction_files import ANSWERS
 
 if TYPE_CHECKING:
     from leanpipe.teacher_text.prompts import Prompt
@@ -289,9 +288,9 @@ def _publish(inputs: WriteInputs, kept: "list[tuple[Prompt, str]]", out: Path) -
     with TableWriter(out / "train" / "written.parquet", DOCUMENTS) as table:
         for prompt, text in kept:
             table.write({"id": prompt.id, "text": text, "source": "written by the teacher", "language": ""})
-    for file in itertools.chain(split_files(inputs.documents, "validation")):
-        if not (target := out / "validation" / file.name).exists():
-            link_or_copy(file, target)  # whoever makes tokens of it wants some to validate on
+    for held_out in split_files(inputs.documents, "validation"):
+        if not (target := out / "validation" / held_out.name).exists():
+            link_or_copy(held_out, target)  # whoever makes tokens of it wants some to validate on
 
 
 def _line(prompt: "Prompt", text: str) -> str:

@@ -71,6 +71,19 @@ def test_the_same_settings_write_the_same_text_and_another_seed_another(tmp_path
     assert len(list(read_texts(tmp_path / "a", "validation"))) == 2
 
 
+def test_every_setting_of_the_sampling_counts(tmp_path, teacher, documents):
+    def texts(name: str, **settings) -> list[str]:
+        run(tmp_path / name, teacher, documents, **{"engine": "transformers", "tokens": 70, **settings})
+        return list(read_texts(tmp_path / name, "train"))
+
+    first, greedy = texts("first"), texts("greedy", temperature=0.0)
+    assert first != greedy == texts("likeliest", top_p=1e-6) == texts("likeliest-1", top_p=1e-6, seed=1)
+    assert len(texts("short", max_new_tokens=6)[0]) < len(first[0])
+    assert not texts("opening", opening_tokens=4)[0].startswith(first[0][: len(first[0]) // 2])
+    one, two = (texts(f"{streams}", engine="llama_cpp", streams=streams, tokens=200) for streams in (1, 2))
+    assert [text[:5] for text in one] == [text[:5] for text in two]
+
+
 def test_what_a_killed_computation_wrote_is_not_written_again(tmp_path, teacher, documents):
     run(tmp_path / "whole", teacher, documents, tokens=200)
     lines = (tmp_path / "whole" / CHECKPOINTS / "written.jsonl").read_text().splitlines(keepends=True)

@@ -174,7 +174,7 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
     result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
     steps, validations = repeated_training(config, model, config.max_length, adapters=True)
     general = replace(validations, tokens=2 * config.general_tokens if "documents" in inputs else 0)
-    repeated = (steps, validations, general)
+    repeated: tuple[Repeated, ...] = (steps, validations, general)
     if teacher:
         asked = expected_config(inputs["teacher"])
         repeated += (Repeated("read", asked, config.tokens, config.max_length, 1, read_arithmetic()),)
@@ -331,7 +331,8 @@ def _examples(
 
     What is held out has the given answers, whoever `written` others.
     """
-    from leanpipe.training.finetune.teacher_answers import ANSWERS, mix_answers, read_answers
+    from leanpipe.training.finetune.instruction_files import ANSWERS
+    from leanpipe.training.finetune.teacher_answers import mix_answers, read_answers
 
     encoded, read = _encoded(config, path, tokenizer)
     usable, held_out = _shuffled(config, encoded.conversations)

@@ -19,6 +19,8 @@ _COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
 }
 ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 ACCEPTED_FILES = ".json, .jsonl, .csv, .tsv or .parquet"
+ANSWERS = "answers.jsonl"
+"""The file of conversations that a teacher answered, in what stage `write` makes of instructions."""
 _LISTS = ("data", "rows", "examples", "train", "records", "items", "instances")
 """Names under which a file of one object keeps its list of records."""
 

@@ -12,8 +12,6 @@ from leanpipe.training.losses.chunked_loss import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ANSWERS = "answers.jsonl"
-"""Conversations that the teacher answered, one to a line, as `{"messages": [...]}`: stage `write` writes them."""
 Examples = list[Example]
 """What a conversation became: one example, or more."""
 

@@ -10,7 +10,8 @@ from leanpipe.core.errors import UserError
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from leanpipe.training.finetune.chat import Example
 from leanpipe.training.finetune.finetune import FinetuneConfig, FinetuneInputs, finetune
-from leanpipe.training.finetune.teacher_answers import ANSWERS, mix_answers, read_answers
+from leanpipe.training.finetune.instruction_files import ANSWERS
+from leanpipe.training.finetune.teacher_answers import mix_answers, read_answers
 from leanpipe.training.losses.chunked_loss import IGNORED
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.blocks import Recorder
