@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BitsAndBytes = Literal["int8", "nf4"]
-MIXED = "mixed"
+MIXED: Literal["mixed"] = "mixed"
 """A GGUF file whose weights have each the type that keeps within bounds of size, loss and speed."""
 Format = Literal[
     "int8", "nf4", "q8_0", "q6_k", "q5_1", "q5_k", "q5_0", "q4_1", "q4_k", "iq4_nl", "q4_0", "mixed"

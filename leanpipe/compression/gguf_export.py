@@ -20,7 +20,7 @@ from leanpipe.compression.gguf_architectures import (
     write_shape,
 )
 from leanpipe.compression.gguf_tokenizer import check_gguf_tokenizer, write_tokenizer
-from leanpipe.compression.gguf_types import WHOLE, GgufType, bytes_of_weights, sizes_of, stored_type
+from leanpipe.compression.gguf_types import WHOLE, bytes_of_weights, sizes_of, stored_type
 from leanpipe.core.files import written_whole
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class GgufPlan:
 class GgufTypes:
     """The types that are asked for: of the layers, of the embeddings and output layer, and which modules stay whole."""
 
-    layers: GgufType
-    embeddings: GgufType
+    layers: str
+    embeddings: str
     whole: frozenset[str] = frozenset()
     chosen: Mapping[str, str] = field(default_factory=dict)
     """By module, the types that differ from these."""

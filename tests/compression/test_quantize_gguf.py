@@ -44,7 +44,7 @@ def test_every_format_is_a_whole_folder_and_stays_near(source, result):
     for form in FORMATS:
         names = {file.name for file in (out / form).iterdir()}
         assert {GGUF_FILE, "config.json", "tokenizer.json", "generation_config.json"} <= names
-        assert not [name for name in names if name.endswith((".safetensors", ".part"))]
+        assert not [name for name in names if name.endswith(("model.safetensors", ".part"))]
         assert load_tokenizer(out / form).chat_template == load_tokenizer(source).chat_template
         assert summary[f"{form}_bytes"] == weight_bytes(out / form) == (out / form / GGUF_FILE).stat().st_size
         assert 0 < summary[f"{form}_logits_error"] < limits[form]
