@@ -16,8 +16,6 @@ from typing import Any
 from benchmarks.report import claim, write
 from leanpipe.processes.threads import thread_environment
 
-os.environ |= {"HF_HUB_OFFLINE": "1", **thread_environment()}
-
 HOME = Path(__file__).parent / ".compression"
 TOKENS = int(os.environ.get("LEANPIPE_BENCH_TOKENS", 2_048))
 BUDGETS = 10
@@ -206,6 +204,7 @@ def theirs(values: Any, kind: str, counts: Any = None) -> Any:
 
 
 if __name__ == "__main__":
+    os.environ |= {"HF_HUB_OFFLINE": "1", **thread_environment()}
     if sys.argv[1:] == ["types"]:
         compare_types()
     else:

@@ -5,6 +5,8 @@ A weight whose rows are no multiple of 256 gets a type of blocks of 32 in the pl
 multiple of 32 stays in bfloat16. So what a file holds follows from the shapes, and its size can be told exactly.
 """
 
+import errno
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -164,7 +166,12 @@ def _write(
         _open(writer, half)
         for done, (tensor, one) in enumerate(zip(tensors, stored, strict=True)):
             progress(done, len(stored))
-            writer.write_tensor_data(data(tensor, one))
+            try:
+                writer.write_tensor_data(data(tensor, one))
+            except OSError as error:
+                if error.errno is None:  # numpy says how much it could not write, and not why
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+                raise
         writer.close()
     progress(len(stored), len(stored))
     return GgufPlan(tuple(stored), path.stat().st_size)
