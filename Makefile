@@ -86,6 +86,7 @@ bench-personal-data: .venv/installed-bench
 .PHONY: bench-compression
 bench-compression: .venv/installed-bench
 	$(BIN)/python -m benchmarks.compression $(ARGS)
+	for part in '' types; do $(BIN)/python -m benchmarks.compression_budget $$part || exit 1; done
 
 # How runs get on beside other work, and what a first plan says of the time they take.
 .PHONY: bench-operation

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 from prefect import flow
 
 from flows import distill
+from flows.compress import quantize_measured
 from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
 from flows.settings_page import show_settings
-from leanpipe.compression.quantize import quantize, with_formats
+from leanpipe.compression.quantize import with_formats
 from leanpipe.evaluation.parity.parity import parity
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
@@ -91,7 +92,7 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
         )
     adapted = _finetuned(run, config, given, student, teacher, documents)
     chosen = with_formats(config.quantize, given.model, config.tokenize.tokenizer)
-    quantized = run.stage(quantize, chosen, model=adapted, documents=documents)
+    quantized = quantize_measured(run, chosen, adapted, documents)
     models = {"teacher": given.model, "student": student, "adapted": adapted}
     models |= {form: quantized.inside(form) for form in chosen.formats}
     if config.parity.models == "all":

@@ -16,6 +16,7 @@ from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError, sentence_of
 from leanpipe.core.home import Home
 from leanpipe.settings.flows import CORPUS_FLOWS, SETTINGS, PipelineConfig
+from leanpipe.settings.overrides import write_override
 from leanpipe.settings.presets import Preset, find_preset
 from leanpipe.settings.quick import QuickSettings
 from tasks.environment import check_prefect, prepare_environment
@@ -168,6 +169,38 @@ def serve(
         name, _, which = model.partition("@")
         folder = model_folder(name, which or "champion")
     serve_folder(folder, host, port)
+
+
+@app.command()
+@takes_quick_settings(SETTINGS["compress"])
+def compress(
+    model: Annotated[
+        str | None, typer.Argument(help="A folder, a .gguf file or a hub id; see the setting `model`.")
+    ] = None,
+    max_mb: Annotated[
+        float | None, typer.Option(help="Give each weight its type so that the file is no larger.")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(help="… loses no more: KL divergence from the full model, nats per token.")
+    ] = None,
+    min_tokens_per_second: Annotated[
+        float | None, typer.Option(help="… writes at least as fast on this machine.")
+    ] = None,
+    config: ConfigFile = None,
+    in_place: InPlace = False,
+    **chosen: Any,
+) -> None:
+    """Quantise a model, to named formats or within bounds of size, loss and speed."""
+    given = {
+        "model": model,
+        "quantize.max_mb": max_mb,
+        "quantize.max_loss": max_loss,
+        "quantize.min_tokens_per_second": min_tokens_per_second,
+    }
+    options = [write_override(path, value) for path, value in given.items() if value is not None]
+    chosen["other_settings"] = [*options, *(chosen["other_settings"] or ())]
+    settings = settings_for("compress", config, chosen)
+    _run("compress", settings, find_preset(chosen["preset"]), in_place)
 
 
 @app.command()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.compression.shapes import shape_of
 from leanpipe.core import device
-from leanpipe.core.errors import UserError
+from leanpipe.core.errors import UserError, refused_if_unreadable
+from leanpipe.core.files import written_whole
 from leanpipe.models.count import longest_text
 from leanpipe.models.load import document_start
 from leanpipe.tokens.text_tokens import encode_text
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from leanpipe.compression.gguf_export import Importance
 
+IMPORTANCE_FILE = "importance.safetensors"
+"""Lies beside a GGUF file whose weights were rounded by it."""
 _LENGTH = 256
 """Tokens of a text."""
 _BYTES_A_TOKEN = 40
@@ -97,3 +100,23 @@ def _watched(model: "PreTrainedModel", sums: "dict[str, torch.Tensor]") -> Itera
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def save_importance(importance: "Importance", folder: Path) -> None:
+    """Write what the weights in a model folder were rounded by beside them."""
+    from safetensors.torch import save_file
+
+    with written_whole(folder / IMPORTANCE_FILE) as half:
+        # Embeddings that are the output layer too have the same numbers under two names.
+        save_file({name: values.clone() for name, values in importance.items()}, half)
+
+
+def read_importance(folder: Path) -> "Importance":
+    """Read what the weights in a model folder were rounded by; nothing if all of them counted the same."""
+    from safetensors.torch import load_file
+
+    file = folder / IMPORTANCE_FILE
+    if not file.is_file():
+        return {}
+    with refused_if_unreadable(str(file), "quantise the model again"):
+        return load_file(file)

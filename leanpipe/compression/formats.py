@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BitsAndBytes = Literal["int8", "nf4"]
-MIXED = "mixed"
+MIXED: Literal["mixed"] = "mixed"
 """A GGUF file whose weights have each the type that keeps within bounds of size, loss and speed."""
 Format = Literal[
     "int8",

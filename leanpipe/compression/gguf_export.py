@@ -5,6 +5,8 @@ A weight whose rows are no multiple of 256 gets a type of blocks of 32 in the pl
 multiple of 32 stays in bfloat16. So what a file holds follows from the shapes, and its size can be told exactly.
 """
 
+import errno
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,7 @@ from leanpipe.compression.gguf_architectures import (
     write_shape,
 )
 from leanpipe.compression.gguf_tokenizer import check_gguf_tokenizer, write_tokenizer
-from leanpipe.compression.gguf_types import WHOLE, GgufType, bytes_of_weights, sizes_of, stored_type
+from leanpipe.compression.gguf_types import WHOLE, bytes_of_weights, sizes_of, stored_type
 from leanpipe.core.files import written_whole
 
 if TYPE_CHECKING:
@@ -89,8 +91,8 @@ class GgufPlan:
 class GgufTypes:
     """The types that are asked for: of the layers, of the embeddings and output layer, and which modules stay whole."""
 
-    layers: GgufType
-    embeddings: GgufType
+    layers: str
+    embeddings: str
     whole: frozenset[str] = frozenset()
     chosen: Mapping[str, str] = field(default_factory=dict)
     """By module, the types that differ from these."""
@@ -164,7 +166,12 @@ def _write(
         _open(writer, half)
         for done, (tensor, one) in enumerate(zip(tensors, stored, strict=True)):
             progress(done, len(stored))
-            writer.write_tensor_data(data(tensor, one))
+            try:
+                writer.write_tensor_data(data(tensor, one))
+            except OSError as error:
+                if error.errno is None:  # numpy says how much it could not write, and not why
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+                raise
         writer.close()
     progress(len(stored), len(stored))
     return GgufPlan(tuple(stored), path.stat().st_size)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from leanpipe.compression import blocks, k_blocks
+from leanpipe.compression import k_blocks, q_blocks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 GgufType = Literal["q8_0", "q6_k", "q5_1", "q5_k", "q5_0", "q4_1", "q4_k", "iq4_nl", "q4_0"]
 """From the one that loses least to the one that loses most."""
+EmbeddingsType = Literal["auto", GgufType]
+FOUR_BITS: tuple[str, ...] = ("q4_1", "q4_k", "iq4_nl", "q4_0")
 WHOLE = "bf16"
 """What a weight is stored as whose rows fit no type."""
 
@@ -22,15 +24,15 @@ _CHUNK = 1 << 17
 """Weights that are computed at once: so few that they stay in a core's cache."""
 
 _QUANTIZERS: Mapping[str, Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]] = {
-    "q8_0": blocks.quantize_q8_0,
+    "q8_0": q_blocks.quantize_q8_0,
     "q6_k": k_blocks.quantize_q6_k,
-    "q5_1": blocks.quantize_q5_1,
+    "q5_1": q_blocks.quantize_q5_1,
     "q5_k": k_blocks.quantize_q5_k,
-    "q5_0": blocks.quantize_q5_0,
-    "q4_1": blocks.quantize_q4_1,
+    "q5_0": q_blocks.quantize_q5_0,
+    "q4_1": q_blocks.quantize_q4_1,
     "q4_k": k_blocks.quantize_q4_k,
-    "iq4_nl": blocks.quantize_iq4_nl,
-    "q4_0": blocks.quantize_q4_0,
+    "iq4_nl": q_blocks.quantize_iq4_nl,
+    "q4_0": q_blocks.quantize_q4_0,
 }
 
 
@@ -54,7 +56,7 @@ def bytes_of_weights(
 ) -> "np.ndarray":
     """Return the bytes of weights [..., inputs] in float32, as a GGUF file holds them in a type.
 
-    `importance` [inputs] is the mean square of what each input is multiplied with; without it, all count the same.
+    `importance` [inputs] is the mean square of what each input is multiplied with; without it, all inputs count the same.
     """
     import gguf
     import torch
@@ -85,9 +87,6 @@ def rounded_weights(
 
 
 def _weight(rows: "torch.Tensor", importance: "torch.Tensor | None") -> "torch.Tensor":
-    """How much the error of each weight counts."""
-    import torch
-
-    if importance is None:
-        return torch.ones_like(rows)
-    return importance.expand_as(rows)
+    """How much the error of each weight counts: more for large ones, by which a layer does most, as llama.cpp has it."""
+    size = (rows.square() + rows.square().mean(-1, keepdim=True)).sqrt()
+    return size if importance is None else size * importance

@@ -6,7 +6,7 @@ Arithmetic and layout are those of llama.cpp (ggml-quants.c), as `gguf.quants.de
 from itertools import product
 from typing import TYPE_CHECKING
 
-from leanpipe.compression.blocks import FINE, best_affine, best_scale, bytes_of, inverse
+from leanpipe.compression.q_blocks import FINE, best_affine, best_scale, bytes_of, inverse
 
 if TYPE_CHECKING:
     import torch

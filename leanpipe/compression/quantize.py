@@ -13,26 +13,29 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from leanpipe.compression.budget.choose import Budget, choose_types, read_measured
 from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
 from leanpipe.compression.formats import (
     BITSANDBYTES,
     GGUF,
+    MIXED,
     ONNX,
     Format,
     chosen_formats,
     has_gguf_tokenizer,
 )
 from leanpipe.compression.gguf_export import check_gguf
-from leanpipe.compression.gguf_types import GgufType
+from leanpipe.compression.gguf_types import EmbeddingsType
+from leanpipe.compression.logits_error import folder_logits, model_logits, probe_tokens, relative_error
 from leanpipe.compression.quantize_bitsandbytes import write_quantized
 from leanpipe.compression.quantize_gguf import (
     described,
-    engine_logits,
     gguf_types,
     plan_folder,
     write_folder,
 )
 from leanpipe.compression.quantize_report import write_report, write_stored
+from leanpipe.compression.shapes import split_modules
 from leanpipe.core import device
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
@@ -43,23 +46,15 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT, Artifact
 from leanpipe.export.onnx_export import OnnxTypes, check_onnx, unfit_modules, write_onnx_folder
-from leanpipe.models.load import leading_bos, load_model, load_tokenizer, weight_bytes
-from leanpipe.models.offload import is_exported, is_quantized
-from leanpipe.tokens.text_tokens import encode_text
+from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
+from leanpipe.models.offload import is_quantized
 
 if TYPE_CHECKING:
-    import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from leanpipe.compression.gguf_export import GgufPlan, Importance
+    from leanpipe.compression.gguf_export import GgufPlan, GgufTypes, Importance
 
 log = logging.getLogger(__name__)
-
-_PROBE_TEXT = (
-    "The river rises in the hills to the north, passes three small towns, and reaches the sea after ninety miles. "
-    "In spring, when the snow melts, it carries twice the water that it does in autumn. Why does that matter? Because "
-    "the mills along its banks were built for the wet months, and in 1874 four of them stood still from July on."
-)
 
 _BITSANDBYTES = 195_000_000
 """Bytes of bitsandbytes' code on a processor. Measured on two models of different shape."""
@@ -78,6 +73,7 @@ _BYTES_A_WEIGHT = {
     "onnx": 4,
     "onnx_int8": 1.13,
     "onnx_int4": 0.63,
+    "mixed": 0.95,
 }
 
 
@@ -92,14 +88,25 @@ class QuantizeConfig(StageConfig):
     """GGUF alone: tokens of the training text on which it is measured which weights matter most, so that these are rounded
     best; 0 leaves that out, and so does a run without text."""
 
-    embeddings: GgufType = "q8_0"
-    """GGUF alone: what embeddings and output layer become, which are a third of a small model; q8_0 leaves them in 8 bits."""
+    embeddings: EmbeddingsType = "auto"
+    """GGUF alone: what embeddings and output layer become, which are up to a third of a small model: by default q5_0 in the
+    formats of 4 bits, and q8_0 in the others."""
 
     double_quantization: bool = True
     """nf4 alone: quantise its scales too, which saves about 0.4 bits per weight at no loss that can be measured."""
 
     outlier_threshold: float = Field(6.0, ge=0.0, le=100.0)
     """int8 alone: activations larger than this are multiplied in full precision; 0 quantises all of them."""
+
+    max_mb: float = Field(0.0, ge=0.0, le=1e9)
+    """Bound for the format `mixed`, whose weights each get the type by which the file loses least: its size; 0 for none."""
+
+    max_loss: float = Field(0.0, ge=0.0, le=100.0)
+    """Bound for `mixed`: how far its predictions may be from the full model's, as the mean KL divergence in nats per token
+    on the training text; 0 for none. With this alone, or with speed, the smallest file is made."""
+
+    min_tokens_per_second: float = Field(0.0, ge=0.0, le=1e6)
+    """Bound for `mixed`: how fast it writes on this machine, which is measured once for a model's shape; 0 for none."""
 
     keep: tuple[str, ...] = Field((), max_length=1000)
     """Modules to leave in full precision, by name or by the end or start of it: `down_proj`, `model.layers.0`. The
@@ -108,10 +115,15 @@ class QuantizeConfig(StageConfig):
 
 @dataclass(frozen=True)
 class QuantizeInputs:
-    """A model folder whose weights are in full precision, and the output folder of the clean stage, to calibrate on."""
+    """A model folder whose weights are in full precision, and what was measured for it."""
 
     model: Path
     documents: Path | None = None
+    """The output folder of the clean stage, to calibrate on."""
+    sensitivity: Path | None = None
+    """The output folder of the stage `sensitivity`, for the format `mixed`."""
+    speeds: Path | None = None
+    """The output folder of the stage `kernel_speed`, for `mixed` with a bound of speed."""
 
 
 def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
@@ -126,15 +138,33 @@ def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
         return
     found, folder = expected_config(inputs["model"]), tokenizer_folder(inputs["model"])
     formats = chosen_formats(config.formats, device.name(), found, folder)
+    _check_budget(config, formats)
     check_formats(formats)
     model = empty_model(found)
     kept, quantized = split_modules(model, config.keep)
     for form in formats:
         _unfit(form, model, quantized)
-        if form in GGUF and folder:
+        if form in GGUF and form != MIXED and folder:
             types = gguf_types(form, config.embeddings, kept)
             plan = plan_folder(found, load_tokenizer(folder), types)
             log.info("quantize will store %s as %s", form, described(plan))
+
+
+def _check_budget(config: QuantizeConfig, formats: Sequence[Format]) -> None:
+    bounded = bool(budget_of(config))
+    if MIXED in formats and not bounded:
+        raise UserError(
+            "format mixed needs a bound: set quantize.max_mb, quantize.max_loss or quantize.min_tokens_per_second"
+        )
+    if bounded and MIXED not in formats:
+        raise UserError(
+            "quantize.max_mb, max_loss and min_tokens_per_second are bounds of the format mixed: add it to quantize.formats"
+        )
+
+
+def budget_of(config: QuantizeConfig) -> Budget:
+    """The bounds of the format `mixed`."""
+    return Budget(config.max_mb, config.max_loss, config.min_tokens_per_second)
 
 
 def with_formats(
@@ -142,12 +172,15 @@ def with_formats(
 ) -> QuantizeConfig:
     """Name the formats that are meant where none is: those that suit this device, and a model shaped as `model`.
 
-    `tokenizer` is where the model has its tokenizer from, as `tokenize.tokenizer` names it.
+    Where there is a bound, that is `mixed` alone. `tokenizer` is where the model has its tokenizer from, as
+    `tokenize.tokenizer` names it.
     """
     from leanpipe.models.count import expected_config
 
     if config.formats:
         return config
+    if budget_of(config):
+        return config.model_copy(update={"formats": (MIXED,)})
     known = model if isinstance(model, Expected) else Expected(model.path)
     if not has_gguf_tokenizer(tokenizer):
         return config.model_copy(update={"formats": BITSANDBYTES})
@@ -196,7 +229,7 @@ def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind
 class _Source:
     """What every format is made of."""
 
-    model: Path
+    inputs: QuantizeInputs
     tokenizer: "PreTrainedTokenizerBase"
     importance: "Importance | None"
 
@@ -224,9 +257,9 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     full = load_model(inputs.model)
     kept, quantized = split_modules(full, config.keep)
     unfit = {form: _unfit(form, full, quantized) for form in formats}
-    probe = _probe(tokenizer, full)
-    expected = _logits(full, probe)
-    source = _Source(inputs.model, tokenizer, _importance(config, inputs, full, tokenizer, formats))
+    probe = probe_tokens(tokenizer, full)
+    expected = model_logits(full, probe)
+    source = _Source(inputs, tokenizer, _importance(config, inputs, full, tokenizer, formats))
     del full
     sizes, stored = {"full": weight_bytes(inputs.model)}, {}
     summary: Summary = {
@@ -236,10 +269,10 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     }
     for done, form in enumerate(formats):
         report.progress(done, len(formats), "formats")
-        plan = _write(form, config, source, out / form, kept + unfit[form])
+        plan, figures = _write(form, config, source, out / form, kept + unfit[form])
         sizes[form] = weight_bytes(out / form)
-        error = relative_error(_predicted(out / form, probe), expected)
-        figures: Summary = {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
+        error = relative_error(folder_logits(out / form, probe), expected)
+        figures |= {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}
         if plan:
             stored[form], unfit[form] = plan, plan.unfit_modules
             figures |= {"bits_per_weight": plan.bits_per_weight, "types": described(plan)}
@@ -254,20 +287,43 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
 
 def _write(
     form: Format, config: QuantizeConfig, source: _Source, target: Path, whole: list[str]
-) -> "GgufPlan | None":
-    """Write the folder of one format, in which the modules `whole` stay as they are; of a GGUF file say what is stored."""
+) -> "tuple[GgufPlan | None, Summary]":
+    """Write the folder of one format, in which the modules `whole` stay as they are.
+
+    Return what is stored in a GGUF file, and what was expected of it.
+    """
     import torch
 
-    if form in GGUF:
-        types = gguf_types(form, config.embeddings, whole)
-        model = load_model(source.model, torch.float32)
-        return write_folder(model, target, types, source.tokenizer, source.importance)
+    tokenizer, folder = source.tokenizer, source.inputs.model
     if form in ONNX:
-        model = load_model(source.model, torch.float32)
-        write_onnx_folder(model, target, OnnxTypes(form, frozenset(whole)), source.tokenizer)
-        return None
-    write_quantized(source.model, target, quantization_config(form, config, whole), source.tokenizer)
-    return None
+        model = load_model(folder, torch.float32)
+        write_onnx_folder(model, target, OnnxTypes(form, frozenset(whole)), tokenizer)
+        return None, {}
+    if form not in GGUF:
+        write_quantized(folder, target, quantization_config(form, config, whole), tokenizer)
+        return None, {}
+    model, expected = load_model(folder, torch.float32), Summary()
+    if form == MIXED:
+        types, expected = _mixed(config, source, model, whole)
+    else:
+        types = gguf_types(form, config.embeddings, whole)
+    return write_folder(model, target, types, tokenizer, source.importance), expected
+
+
+def _mixed(
+    config: QuantizeConfig, source: _Source, model: "PreTrainedModel", whole: list[str]
+) -> "tuple[GgufTypes, Summary]":
+    """The types that keep within the bounds, and what the file is expected to lose."""
+    if source.inputs.sensitivity is None:
+        raise UserError(
+            "format mixed needs text to measure on what each part of the model loses: give a corpus"
+        )
+    measured, speeds = read_measured(source.inputs.sensitivity, source.inputs.speeds)
+    chosen = choose_types(model, source.tokenizer, budget_of(config), frozenset(whole), measured, speeds)
+    expected: Summary = {"expected_loss": chosen.loss}
+    if chosen.tokens_per_second:
+        expected["expected_tokens_per_second"] = chosen.tokens_per_second
+    return chosen.types, expected
 
 
 def _importance(
@@ -282,11 +338,6 @@ def _importance(
         return None
     texts = calibration_texts(inputs.documents, tokenizer, full.config, config.calibration_tokens)
     return measure_importance_matrix(full, texts)
-
-
-def _predicted(folder: Path, tokens: "torch.Tensor") -> "torch.Tensor":
-    """Logits [1, T, V] of the engine that serves the folder."""
-    return engine_logits(folder, tokens) if is_exported(folder) else _logits(load_model(folder), tokens)
 
 
 def check_formats(formats: Sequence[Format]) -> None:
@@ -304,36 +355,6 @@ def check_formats(formats: Sequence[Format]) -> None:
             raise UserError(
                 f"format {form} cannot run on {device.name()} here: {reason}; take {form} out of quantize.formats"
             )
-
-
-def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the names of the linear layers that stay in full precision, and of those to quantise.
-
-    A name in `keep` matches a whole name, or its start or end at a dot. The output layer, and what shares its weights
-    with another module, always stay. Raises UserError for a name that matches no linear layer, or if none is left.
-    """
-    from transformers.quantizers.base import get_keys_to_not_convert
-
-    from leanpipe.compression.shapes import shape_of
-
-    linear = [name for name, module in model.named_modules() if shape_of(module)]
-    unknown = [name for name in keep if not any(_matches(name, one) for one in linear)]
-    if unknown:
-        ends = sorted({name.rsplit(".", 1)[-1] for name in linear})
-        raise UserError(
-            f"quantize.keep: no linear layer is named {', '.join(unknown)}; this model has {', '.join(ends)}, each "
-            f"under a name such as {linear[0]}"
-        )
-    always = set(get_keys_to_not_convert(model))
-    kept = [name for name in linear if name in always or any(_matches(one, name) for one in keep)]
-    quantized = [name for name in linear if name not in set(kept)]
-    if not quantized:
-        raise UserError(
-            "quantize.keep leaves no linear layer to quantise: name fewer modules"
-            if keep
-            else f"a model of type {model.config.model_type} has no linear layer that could be quantised: leave quantize out"
-        )
-    return kept, quantized
 
 
 def quantization_config(form: str, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
@@ -354,36 +375,8 @@ def quantization_config(form: str, config: QuantizeConfig, kept: list[str]) -> "
     )
 
 
-def relative_error(actual: "torch.Tensor", expected: "torch.Tensor") -> float:
-    """Return |actual - expected| / |expected| in the L2 norm over all elements."""
-    return float((actual - expected).norm() / expected.norm())
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return f".{pattern}." in f".{name}."
-
-
 def _check_full_precision(model: Path) -> None:
     if is_quantized(model):
         raise UserError(
             f"{model} is quantised already: give quantize the model in full precision that it was made of"
         )
-
-
-def _probe(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> "torch.Tensor":
-    """Token ids [1, T] of the probe text, no more than the model can read."""
-    import torch
-
-    from leanpipe.models.count import longest_text
-
-    bos = leading_bos(tokenizer)
-    tokens = [*([] if bos is None else [bos]), *encode_text(tokenizer, _PROBE_TEXT)]
-    return torch.tensor([tokens[: longest_text(model.config)]], device=device.name())
-
-
-def _logits(model: "PreTrainedModel", tokens: "torch.Tensor") -> "torch.Tensor":
-    """Logits [1, T, V] in float32 on the CPU."""
-    import torch
-
-    with torch.inference_mode():
-        return model(input_ids=tokens, use_cache=False).logits.float().cpu()

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leanpipe.compression.calibration import save_importance
 from leanpipe.compression.gguf_export import GgufPlan, GgufTypes, Importance, plan_gguf, write_gguf
-from leanpipe.compression.gguf_types import WHOLE, GgufType, sizes_of
+from leanpipe.compression.gguf_types import FOUR_BITS, WHOLE, sizes_of
 from leanpipe.engines.open_engine import open_logits
 from leanpipe.export.modelfile import write_modelfile
 from leanpipe.models.count import empty_model
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def gguf_types(form: GgufType, embeddings: GgufType, whole: Sequence[str]) -> GgufTypes:
-    """The types of a format: embeddings are never stored in more bits than the layers have in 8-bit formats."""
+def gguf_types(form: str, embeddings: str, whole: Sequence[str]) -> GgufTypes:
+    """The types of a format: by default embeddings have 5 bits beside layers of 4, and 8 beside others."""
+    if embeddings == "auto":
+        embeddings = "q5_0" if form in FOUR_BITS else "q8_0"
     return GgufTypes(form, "q8_0" if form == "q8_0" else embeddings, frozenset(whole))
 
 
@@ -55,6 +58,8 @@ def write_folder(
     """Write the model, its config and its tokenizer to `target`. What is not whole does not look like a model."""
     target.mkdir(parents=True, exist_ok=True)
     plan = write_gguf(source, tokenizer, types, target / GGUF_FILE, importance=importance)
+    if importance:
+        save_importance(importance, target)
     tokenizer.save_pretrained(target)
     if source.generation_config is not None:
         source.generation_config.save_pretrained(target)

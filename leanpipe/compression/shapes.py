@@ -32,6 +32,38 @@ def shape_of(module: "torch.nn.Module") -> Shape | None:
     return Shape(*module.weight.shape) if isinstance(module, Conv1D) else None
 
 
+def split_modules(model: "PreTrainedModel", keep: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the names of the linear layers that stay in full precision, and of those to quantise.
+
+    A name in `keep` matches a whole name, or its start or end at a dot. The output layer, and what shares its weights
+    with another module, always stay. Raises UserError for a name that matches no linear layer, or if none is left.
+    """
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    linear = [name for name, module in model.named_modules() if shape_of(module)]
+    unknown = [name for name in keep if not any(_matches(name, one) for one in linear)]
+    if unknown:
+        ends = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        raise UserError(
+            f"quantize.keep: no linear layer is named {', '.join(unknown)}; this model has {', '.join(ends)}, each "
+            f"under a name such as {linear[0]}"
+        )
+    always = set(get_keys_to_not_convert(model))
+    kept = [name for name in linear if name in always or any(_matches(one, name) for one in keep)]
+    quantized = [name for name in linear if name not in set(kept)]
+    if not quantized:
+        raise UserError(
+            "quantize.keep leaves no linear layer to quantise: name fewer modules"
+            if keep
+            else f"a model of type {model.config.model_type} has no linear layer that could be quantised: leave quantize out"
+        )
+    return kept, quantized
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return f".{pattern}." in f".{name}."
+
+
 def fitting(form: str, model: "PreTrainedModel", names: list[str]) -> list[str]:
     """Return those of the layers `names` that fit the format; that others stay as they are is logged.
 

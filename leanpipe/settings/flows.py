@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from leanpipe.compression.gguf_export import GgufType
+from leanpipe.compression.gguf_types import GgufType
 from leanpipe.compression.quantize import QuantizeConfig
 from leanpipe.core.config import StageConfig
 from leanpipe.corpus.clean import CleanConfig
@@ -187,9 +187,12 @@ class FinetuneSettings(InstructionSettings, ModelSetting):
     """A model, and instructions to finetune it on."""
 
 
-class CompressSettings(QuantizeSettings, ModelSetting):
+class CompressSettings(QuantizeSettings, CorpusSettings, ModelSetting):
     """A model, and how it is made smaller."""
 
+    corpus: tuple[str, ...] = ()
+    """Text to calibrate on, as the model was trained on: folders and files, or `sample`. Without it all inputs of a layer
+    count the same; with bounds for the format `mixed` it is the sample then."""
     describe_model: DescribeModelConfig = DescribeModelConfig()
     """How the model's parameters are counted before."""
 

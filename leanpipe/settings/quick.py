@@ -46,7 +46,7 @@ class QuickSettings(StageConfig):
     suit the machine."""
     finetune_tokens: int | None = _empty(ge=1, le=10**12)
     """How long it then learns to answer: tokens of the instructions. By default as many as suit the machine."""
-    quantize_formats: tuple[Format, ...] = Field((), max_length=5)
+    quantize_formats: tuple[Format, ...] = Field((), max_length=20)
     """The quantized models to make: q8_0 to q4_0 for llama.cpp, int8 and nf4 for bitsandbytes. 8 bits lose almost nothing, 4
     some. By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU."""
     languages: tuple[str, ...] = ()

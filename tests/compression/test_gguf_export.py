@@ -22,12 +22,14 @@ from transformers import (
 
 from leanpipe.compression.gguf_export import GgufTypes, check_gguf, plan_gguf, write_gguf
 from leanpipe.compression.gguf_tokenizer import _LLAMA3, _QWEN2, check_gguf_tokenizer
-from leanpipe.core.errors import UserError
+from leanpipe.compression.gguf_types import IN_ITS_PLACE, rounded_weights
+from leanpipe.core.errors import UserError, sentence_of
 from leanpipe.engines.gguf_logits import GgufLogits
 from leanpipe.engines.llama_cpp import LlamaCpp
 from leanpipe.models.count import empty_model
 from leanpipe.models.load import save_model
 from leanpipe.models.offload import GGUF_FILE
+from tests.support.small_disk import small_disk as mounted
 from tests.support.tiny_models import tiny_llama, tiny_text, tiny_tokenizer
 
 SHAPE = {
@@ -66,6 +68,7 @@ FAMILIES = {
 }
 TOKENS = [number * 37 % 500 + 5 for number in range(80)]
 EIGHT = GgufTypes("q8_0", "q8_0")
+small_disk = mounted
 
 
 def model_of(config):
@@ -92,6 +95,31 @@ def test_llama_cpp_predicts_what_the_model_does(family, tmp_path):
     actual = GgufLogits(tmp_path, len(TOKENS))(TOKENS)
     assert 0 < (actual - expected).norm() / expected.norm() < 0.06
     assert (actual.argmax(-1) == expected.argmax(-1)).float().mean() > 0.85
+
+
+@pytest.mark.parametrize("kind", [*IN_ITS_PLACE, "q5_1", "q4_1", "iq4_nl"])
+def test_llama_cpp_reads_every_type_as_it_was_written(kind, tmp_path):
+    """What it predicts from the file is what the model predicts whose weights are rounded as the file's are."""
+    config = LlamaConfig(**{**SHAPE, "hidden_size": 256, "intermediate_size": 320, "num_hidden_layers": 1})
+    model, tokenizer = model_of(config), tiny_tokenizer()
+    save_model(model, tokenizer, tmp_path, torch.float32)
+    plan = write_gguf(model, tokenizer, GgufTypes(kind, kind), tmp_path / GGUF_FILE)
+    assert plan.replaced == ({(kind, IN_ITS_PLACE[kind]): 1} if kind in IN_ITS_PLACE else {})
+    assert (tmp_path / GGUF_FILE).stat().st_size == plan.bytes
+    stored = {one.module: one.type for one in plan.tensors if len(one.shape) == 2}
+    with torch.no_grad():
+        for name, type_ in stored.items():
+            weight = model.get_submodule(name).weight
+            weight.copy_(rounded_weights(weight.detach(), type_))
+        expected = model(torch.tensor([TOKENS])).logits[0]
+    actual = GgufLogits(tmp_path, len(TOKENS))(TOKENS)
+    assert (actual - expected).norm() / expected.norm() < 0.03
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(small_disk):
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_gguf(tiny_llama(vocabulary=20_000), tiny_tokenizer(), EIGHT, small_disk / GGUF_FILE)
+    assert "disk is full" in str(sentence_of(raised.value)) and not list(small_disk.iterdir())
 
 
 @pytest.mark.parametrize("layers", ["q8_0", "q5_0", "q4_0"])

@@ -73,7 +73,7 @@ class Divergence:
 def rounded(
     model: "PreTrainedModel", types: Mapping[str, str], importance: "Importance | None"
 ) -> Iterator[None]:
-    """Let the weights of modules be as they are read back from a file of these types; afterwards they are as before."""
+    """Round the weights of modules to what is read back from a file of these types; afterwards they are as before."""
     import torch
 
     before: dict[str, torch.Tensor] = {}

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from leanpipe.compression.budget.weight_groups import WeightGroup, chosen_modules, weight_groups
 from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
+from leanpipe.compression.shapes import split_modules
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.estimate import Estimate, ExpectedInputs, host_bytes, process_bytes
@@ -108,7 +109,6 @@ def sensitivity(config: SensitivityConfig, inputs: SensitivityInputs, out: Path,
     import torch
 
     from leanpipe.compression.budget.divergence import Divergence
-    from leanpipe.compression.quantize import split_modules
     from leanpipe.models.load import load_model, load_tokenizer
 
     model, tokenizer = load_model(inputs.model, torch.float32), load_tokenizer(inputs.model)

@@ -97,7 +97,7 @@ def refusal(choices: Sequence[Choice], bounds: Bounds, beside: float, of_sum: "L
     `beside` are the bytes of the file that no choice changes, `of_sum` what the model loses if its parts lose so much in sum.
     """
     said = {
-        "bytes": lambda value: f"quantize.max_mb={(value + beside) / MEGABYTE:.1f}",
+        "bytes": lambda value: f"quantize.max_mb={(value + beside) / MEGABYTE:.4g}",
         "loss": lambda value: f"quantize.max_loss={of_sum(value):.4g}",
         "seconds": lambda value: f"quantize.min_tokens_per_second={1 / value:.4g}",
     }

@@ -8,12 +8,14 @@ import json
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from leanpipe.compression.gguf_types import GgufType
 from leanpipe.core.errors import UserError
 from leanpipe.evaluation.parity.gguf_file import read_gguf
 from leanpipe.evaluation.parity.onnx_file import read_onnx
+from leanpipe.export.onnx_export import OnnxFormat
 from leanpipe.models.offload import is_gguf, is_onnx
 
-Form = Literal["safetensors", "int8", "nf4", "q8_0", "q5_0", "q4_0", "onnx", "onnx_int8", "onnx_int4"]
+Form = Literal["safetensors", "int8", "nf4", GgufType, OnnxFormat]
 
 
 class Bounds(NamedTuple):
@@ -32,7 +34,13 @@ BOUNDS: dict[Form, Bounds] = {
     "int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "nf4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "q8_0": Bounds(tensors=0.003, kl=0.1, margin=1.0),
+    "q6_k": Bounds(tensors=0.003, kl=0.1, margin=1.0),
+    "q5_1": Bounds(tensors=0.003, kl=0.3, margin=2.0),
+    "q5_k": Bounds(tensors=0.003, kl=0.3, margin=2.0),
     "q5_0": Bounds(tensors=0.003, kl=0.3, margin=2.0),
+    "q4_1": Bounds(tensors=0.003, kl=0.8, margin=4.0),
+    "q4_k": Bounds(tensors=0.003, kl=0.8, margin=4.0),
+    "iq4_nl": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "q4_0": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "onnx": Bounds(tensors=0.003, kl=0.002, margin=0.3),
     "onnx_int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leanpipe.compression.calibration import read_importance
 from leanpipe.compression.gguf_architectures import FAMILIES, tensors_of, write_shape
+from leanpipe.compression.gguf_export import Importance
+from leanpipe.compression.gguf_types import bytes_of_weights
 from leanpipe.evaluation.parity.bounds import Bounds, Fault
 from leanpipe.evaluation.parity.gguf_file import read_gguf
 from leanpipe.evaluation.parity.probes import special_tokens
@@ -72,8 +75,9 @@ def find_gguf_weight_faults(trained: "PreTrainedModel", folder: Path, bounds: Bo
     """Yield what is wrong with the file's tensors: each must be what storing the trained one in its type gives."""
     import numpy as np
     import torch
-    from gguf.quants import dequantize, quantize
+    from gguf.quants import dequantize
 
+    importance = read_importance(folder)
     stored = {tensor.name: tensor for tensor in read_gguf(folder).tensors}
     wrong, compared = [], 0
     for tensor in tensors_of(trained):
@@ -82,8 +86,8 @@ def find_gguf_weight_faults(trained: "PreTrainedModel", folder: Path, bounds: Bo
             yield Fault("tensor_missing", f"there is no tensor {tensor.name} {_IN_FILE}: {RESTORE}")
             continue
         one = stored.pop(tensor.name)
-        values = tensor.read().numpy()
-        raw = quantize(values, one.tensor_type)
+        kind = one.tensor_type.name.lower()
+        raw = bytes_of_weights(tensor.read(), kind, importance.get(tensor.module))
         if np.array_equal(raw, one.data):
             continue
         found = torch.from_numpy(dequantize(one.data, one.tensor_type).astype("float32"))
@@ -92,7 +96,7 @@ def find_gguf_weight_faults(trained: "PreTrainedModel", folder: Path, bounds: Bo
             kept = (expected, found) if expected.dim() == 1 or tensor.name == _EMBEDDING else None
             wrong.append(Wrong(tensor.name, expected.dim(), error, kept))
     if _HEAD in stored:  # the trained one shares the embeddings' weights
-        yield from _other_head(trained, stored[_HEAD])
+        yield from _other_head(trained, stored[_HEAD], importance)
     yield from named_faults(wrong, compared, _EMBEDDING)
 
 
@@ -162,12 +166,14 @@ def _template(trained: TextSide, facts: Mapping[str, Any]) -> Iterator[Fault]:
         )
 
 
-def _other_head(trained: "PreTrainedModel", head: Any) -> Iterator[Fault]:
+def _other_head(trained: "PreTrainedModel", head: Any, importance: Importance) -> Iterator[Fault]:
     import torch
-    from gguf.quants import dequantize, quantize
+    from gguf.quants import dequantize
 
-    expected = trained.get_input_embeddings().weight.detach().float().cpu().numpy()
-    anew = dequantize(quantize(expected, head.tensor_type), head.tensor_type)
+    expected = trained.get_input_embeddings().weight.detach().float().cpu()
+    names = {id(module): name for name, module in trained.named_modules()}
+    counts = importance.get(names[id(trained.get_input_embeddings())])
+    anew = dequantize(bytes_of_weights(expected, head.tensor_type.name.lower(), counts), head.tensor_type)
     found = dequantize(head.data, head.tensor_type)
     if anew.shape != found.shape or relative_error(torch.from_numpy(anew), torch.from_numpy(found)) > 0.01:
         yield Fault(

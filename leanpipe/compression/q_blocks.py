@@ -3,7 +3,7 @@
 Several scales are tried for a block, its weights rounded by each, the best scale for these numbers solved by least squares,
 and the one kept whose error is least, where each weight's error counts as `weight` says. That is llama.cpp's arithmetic
 (ggml-quants.c) with other scales to try: it tries none of the other sign, and hardly any that cut the largest weight, which
-cost it a fourth of IQ4_NL's squared error (`python -m benchmarks.compression_budget types`). The numbers are packed as
+costs it up to a fifth of the squared error (`python -m benchmarks.compression_budget types`). The numbers are packed as
 `gguf.quants.dequantize` and llama.cpp's kernels read them.
 """
 

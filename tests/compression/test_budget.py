@@ -1,0 +1,207 @@
+"""Types by budget: what each part loses, what all lose together, the best choice within bounds, and the file that is made."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from gguf import GGUFReader
+
+from leanpipe.compression.budget.choose import Budget, choose_types
+from leanpipe.compression.budget.divergence import Divergence, rounded
+from leanpipe.compression.budget.kernel_speed import (
+    KernelSpeedConfig,
+    KernelSpeedInputs,
+    bytes_of_all,
+    kernel_speed,
+    read_speeds,
+    seconds_of,
+)
+from leanpipe.compression.budget.sensitivity import (
+    Sensitivity,
+    SensitivityConfig,
+    SensitivityInputs,
+    sensitivity,
+)
+from leanpipe.compression.budget.solver import Bounds, Choice, LossOfSum, best_choice, least, totals
+from leanpipe.compression.budget.weight_groups import weight_groups
+from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
+from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, check_quantize, quantize
+from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
+from leanpipe.core.report import Silent
+from leanpipe.evaluation.parity.bounds import BOUNDS
+from leanpipe.evaluation.parity.gguf_faults import find_gguf_weight_faults
+from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.models.offload import GGUF_FILE
+from tests.support.cleaned_corpus import kept, write_cleaned
+from tests.support.tiny_models import tiny_llama, tiny_text, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    rows = [kept(number, text) for number, text in enumerate(tiny_text()[:20])]
+    return write_cleaned(tmp_path_factory.mktemp("documents"), rows)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A model whose inputs are of different size, as a trained one's are."""
+    model = tiny_llama()
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        for name, value in model.named_parameters():
+            value.mul_(torch.randn_like(value).div(2).exp() if name.endswith("norm.weight") else 3)
+    folder = tmp_path_factory.mktemp("source")
+    save_model(model, tiny_tokenizer(), folder, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(source, documents, tmp_path_factory):
+    out = tmp_path_factory.mktemp("measured")
+    config = SensitivityConfig(tokens=512, calibration_tokens=512)
+    return out, sensitivity.function(config, SensitivityInputs(source, documents), out, Silent())
+
+
+def divergence_of(source, documents):
+    model, tokenizer = load_model(source, torch.float32), load_tokenizer(source)
+    texts = calibration_texts(documents, tokenizer, model.config, 512)
+    return model, texts, Divergence(model, texts)
+
+
+def test_layers_before_the_changed_one_need_not_be_computed_again(source, documents):
+    model, _, divergence = divergence_of(source, documents)
+    assert divergence.now() == pytest.approx(0, abs=1e-6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with rounded(model, {"model.layers.1.mlp.up_proj": "q4_0"}, None):
+        moved = divergence.now()
+        assert moved > 1e-5 and divergence.now(1) == pytest.approx(moved, rel=1e-4)
+        assert divergence.now(2) == pytest.approx(0, abs=1e-6)  # nothing of it is seen then
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_that_matter_most_are_rounded_best(source, documents):
+    model, texts, divergence = divergence_of(source, documents)
+    importance = measure_importance_matrix(model, texts)
+    assert importance["model.embed_tokens"].shape == importance["model.layers.0.mlp.up_proj"].shape == (64,)
+    types = {module: "q4_0" for group in weight_groups(model) for module in group.modules}
+    losses = []
+    for counts in (importance, None):
+        with rounded(model, types, counts):
+            losses.append(divergence.now())
+    assert losses[0] < 0.9 * losses[1]
+
+
+def test_what_the_parts_lose_is_measured_and_drawn(measured):
+    out, summary = measured
+    found = Sensitivity.read(out)
+    losses = {part.name: part.loss for part in found.parts}
+    assert set(losses) == {
+        "embeddings",
+        *(f"layer {n}, {kind}" for n in (0, 1) for kind in ("attention", "MLP")),
+    }
+    assert min(losses.values()) > 0 and summary["parts"] == 5
+    assert losses[summary["most_sensitive"]] == max(losses.values())
+    assert found.whole["q8_0"][1] < found.whole["q5_0"][1] < found.whole["q4_0"][1]
+    assert (out / "report" / "sensitivity.png").exists() and (out / "report" / "sensitivity.csv").exists()
+
+
+def test_a_file_within_a_budget_has_the_types_that_lose_least(source, documents, measured, tmp_path):
+    """It is no larger, loses about what was foretold, less than one type for all, and parity knows it."""
+    uniform = QuantizeConfig(formats=("q5_0",), embeddings="q5_0")
+    inputs = QuantizeInputs(source, documents, measured[0])
+    size = quantize.function(uniform, inputs, tmp_path / "uniform", Silent())["q5_0_bytes"]
+    config = QuantizeConfig(formats=("mixed",), max_mb=size / 1e6)
+    summary = quantize.function(config, inputs, tmp_path / "out", Silent())
+    assert summary["mixed_bytes"] <= size
+    model, texts, divergence = divergence_of(source, documents)
+    importance = measure_importance_matrix(model, texts)
+    chosen = choose_types(
+        model, load_tokenizer(source), Budget(size / 1e6), frozenset(), Sensitivity.read(measured[0])
+    )
+    stored = {
+        one.name: one.tensor_type.name for one in GGUFReader(tmp_path / "out/mixed" / GGUF_FILE).tensors
+    }
+    assert len({kind for kind in stored.values() if kind != "F32"}) > 1
+    losses = []
+    for types in (chosen.types.chosen, dict.fromkeys(chosen.types.chosen, "q5_0")):
+        with rounded(model, types, importance):
+            losses.append(divergence.now())
+    assert losses[0] < losses[1]
+    assert summary["mixed_expected_loss"] == pytest.approx(losses[0], rel=0.3)
+    assert not list(find_gguf_weight_faults(model, tmp_path / "out/mixed", BOUNDS["q4_0"]))
+
+
+def test_what_cannot_be_reached_is_refused_by_the_bound_that_is_in_the_way(source, measured):
+    model, tokenizer = load_model(source), load_tokenizer(source)
+    found, speeds = Sensitivity.read(measured[0]), dict.fromkeys(bytes_of_all(weight_groups(model)), 0.01)
+
+    def refused(*bounds):
+        with pytest.raises(UserError) as error:
+            choose_types(model, tokenizer, Budget(*bounds), frozenset(), found, speeds)
+        return str(error.value)
+
+    assert "within quantize.max_mb=0.01: the nearest that can be reached is quantize.max_mb=0.0" in refused(
+        0.01
+    )
+    assert "quantize.min_tokens_per_second=500: the nearest that can be reached is" in refused(0, 0, 500)
+    both = refused(0.075, 1e-9)
+    assert "quantize.max_loss=1e-09: the nearest" in both
+    smallest = choose_types(model, tokenizer, Budget(max_loss=0.5), frozenset(), found)
+    assert smallest.loss <= 0.5 and set(smallest.parts.values()) <= {"q4_k", "q4_0"}
+
+
+def test_the_choice_is_the_best_of_all():
+    made = torch.Generator().manual_seed(0)
+    sizes = {"a": 100, "b": 60, "c": 30}
+    choices = [
+        Choice(str(part), kind, size, float(torch.rand(1, generator=made)) * 100 / size, size / 1_000)
+        for part in range(4)
+        for kind, size in sizes.items()
+    ]
+    by_part = [[one for one in choices if one.part == str(part)] for part in range(4)]
+    for most in range(120, 400, 20):
+        for slowest in (None, 0.2, 0.3):
+            fit = [
+                all_
+                for all_ in itertools.product(*by_part)
+                if totals(all_)[0] <= most and (slowest is None or totals(all_)[2] <= slowest + 1e-9)
+            ]
+            found = best_choice(choices, Bounds(most, None, slowest))
+            assert (found is None) == (not fit)
+            if found:
+                assert totals(found)[1] == pytest.approx(min(totals(all_)[1] for all_ in fit), rel=1e-4)
+    assert totals(least(choices, "bytes", Bounds()))[0] == 120
+
+
+def test_the_loss_of_the_whole_follows_what_was_measured():
+    of_sum = LossOfSum({"q4_0": (0.2, 0.3), "q8_0": (0.001, 0.001)})
+    assert of_sum(0.2) == pytest.approx(0.3) and of_sum(0.4) == pytest.approx(0.6)
+    assert 0.02 < of_sum(0.02) < 0.03
+    assert of_sum(of_sum.inverse(0.3)) == pytest.approx(0.3)
+
+
+def test_each_type_is_timed_by_the_engine(source, tmp_path):
+    """A part takes its share of the time of the type that it gets."""
+    config = KernelSpeedConfig(tokens=4, repeats=1)
+    summary = kernel_speed.function(config, KernelSpeedInputs(source), tmp_path, Silent())
+    speeds = read_speeds(tmp_path)
+    assert summary["q4_0_tokens_per_second"] == pytest.approx(1 / speeds["q4_0"]) and min(speeds.values()) > 0
+    groups = weight_groups(load_model(source))
+    total = bytes_of_all(groups)
+    for kind in ("q8_0", "q4_0"):
+        assert sum(seconds_of(one, kind, speeds, total) for one in groups) == pytest.approx(speeds[kind])
+    assert not list(tmp_path.glob("*.gguf")) and json.loads((tmp_path / "kernel_speed.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"formats": ("mixed",)}, "needs a bound"),
+        ({"formats": ("q4_0",), "max_mb": 1}, "bounds of the format"),
+    ],
+)
+def test_bounds_and_the_format_mixed_go_together(settings, said, source):
+    with pytest.raises(UserError, match=said):
+        check_quantize(QuantizeConfig(**settings), {"model": Expected(source)})
