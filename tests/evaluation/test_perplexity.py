@@ -82,7 +82,9 @@ def test_bits_per_byte_with_a_sliding_window_are_those_of_a_plain_reference(stri
     model, tokenizer = tiny_llama().double(), tiny_tokenizer()
     scores = score_documents(model, tokenizer, [TEXTS[0][:300]], start=0, context=32, stride=stride)
     with torch.inference_mode():
-        nats = sum(reference_nats(model, list(tokenizer.encode(text)), 0, 32, stride) for text in [TEXTS[0][:300]])
+        nats = sum(
+            reference_nats(model, list(tokenizer.encode(text)), 0, 32, stride) for text in [TEXTS[0][:300]]
+        )
     expected = nats / math.log(2) / sum(len(text.encode()) for text in [TEXTS[0][:300]])
     assert bits_per_byte(scores) == pytest.approx(expected, abs=1e-6)
 
