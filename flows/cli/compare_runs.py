@@ -31,9 +31,8 @@ def print_comparison(compared: ComparedRuns, console: Console) -> None:
 def _models(compared: ComparedRuns, models: list[ModelDifference]) -> Table:
     title = f"{compared.name} against {compared.other}: bits per byte, fewer are better"
     table = _table(title, "model", "on")
-    for label, metric, difference in models:
-        verdict = ModelDifference(label, metric, difference).verdict
-        table.add_row(label, METRICS[metric], *_cells(difference), verdict)
+    for model in models:
+        table.add_row(model.label, METRICS[model.metric], *_cells(model.difference), model.verdict)
     return table
 
 

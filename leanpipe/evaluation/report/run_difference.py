@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from leanpipe.evaluation.paired import Difference, common_documents, paired_difference
 from leanpipe.evaluation.report.stored_scores import METRICS, ModelScores
-from leanpipe.evaluation.report.waterfall import CONFIDENCE, Step, changed_steps
+from leanpipe.evaluation.report.waterfall import CONFIDENCE, Step, changed_steps, verdict_of
 
 
 class ModelDifference(NamedTuple):
@@ -18,10 +18,8 @@ class ModelDifference(NamedTuple):
     @property
     def verdict(self) -> str:
         """Say whether it is certainly better or worse."""
-        low, high = self.difference.low, self.difference.high
-        return (
-            "worse" if low > 0 else "better" if high < 0 else "the same" if low == high else "cannot be told"
-        )
+        said = verdict_of(self.difference)
+        return {"lost": "worse", "gained": "better"}.get(said, said)
 
 
 class RunDifference(NamedTuple):

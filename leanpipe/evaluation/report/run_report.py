@@ -8,6 +8,7 @@ from leanpipe.core import markdown
 from leanpipe.core.stage import Summary
 from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
 from leanpipe.evaluation.generate import Generation
+from leanpipe.evaluation.report.generation_rates import rates_markdown
 from leanpipe.evaluation.report.one_file import html_page
 from leanpipe.evaluation.report.stored_scores import ModelScores
 from leanpipe.evaluation.report.waterfall import draw_waterfall, waterfall, waterfall_markdown
@@ -105,7 +106,7 @@ def _sections(facts: RunFacts, pictures: Mapping[str, Path]) -> Iterator[tuple[s
 
 
 def answers_side_by_side(generations: Mapping[str, Sequence[Generation]]) -> str:
-    """A table for each prompt, with one row for each model's answer."""
+    """A table for each prompt, with one row for each model's answer, and what was counted over the answers of each."""
     prompts: dict[str, list[tuple[str, Generation]]] = {}
     for label, some in generations.items():
         for one in some:
@@ -118,7 +119,7 @@ def answers_side_by_side(generations: Mapping[str, Sequence[Generation]]) -> str
         ]
         table = markdown.table(("model", "answer", "tokens", ""), rows, "llrl")
         parts.append(f"**{markdown.plain(prompt)}**\n\n{table}")
-    return "\n".join(parts)
+    return "\n".join([*parts, rates_markdown(generations)])
 
 
 def _shortened(text: str) -> str:

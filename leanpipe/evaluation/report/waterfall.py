@@ -40,7 +40,7 @@ class Step:
     @property
     def verdict(self) -> str:
         """Whether something was certainly lost or gained."""
-        return _verdict(self.difference)
+        return verdict_of(self.difference)
 
 
 def links(labels: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -154,7 +154,10 @@ def draw_waterfall(steps: Sequence[Step], path: Path, metric: str = "bits_per_by
         axes.set(xlabel="bits per byte: less is better", title=f"What each stage did, on {METRICS[metric]}")
 
 
-def _verdict(difference: Difference) -> str:
+def verdict_of(difference: Difference) -> str:
+    """Say whether bits were certainly lost or gained."""
+    if difference.low == difference.high == 0:
+        return "the same"
     return "lost" if difference.low > 0 else "gained" if difference.high < 0 else "cannot be told"
 
 
