@@ -1,17 +1,17 @@
 """From the evaluations of a run's models to a version in the registry, or to the reason why there is none."""
 
-import json
 import logging
 from collections.abc import Mapping
 
 from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.gate import Choice, choose
-from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.model_card import model_card
 from leanpipe.evaluation.parity.parity import parity
+from leanpipe.evaluation.report.waterfall import waterfall, waterfall_markdown
 from leanpipe.settings.flows import PipelineConfig
 from tasks.contest import Contest
+from tasks.report import read_generations, read_scores
 from tasks.run import Run
 from tasks.tracking.registry import Candidate, Registered, register
 from tasks.training_text import corpora_of
@@ -92,7 +92,6 @@ def choose_sound(
 
 def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping[str, Artifact]) -> str:
     assert choice.label is not None
-    answers = (evaluations[choice.label].path / "generations.jsonl").read_text().splitlines()
     return model_card(
         name=config.registration.name,
         label=choice.label,
@@ -101,5 +100,6 @@ def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping
         stages={label: artifact.key or "" for label, artifact in run.results.items()},
         rows={label: artifact.summary for label, artifact in evaluations.items()},
         reason=choice.reason,
-        generations=[Generation(**json.loads(line)) for line in answers],
+        generations=read_generations(evaluations[choice.label]),
+        steps=waterfall_markdown(waterfall(read_scores(evaluations))),
     )

@@ -204,6 +204,19 @@ def compress(
 
 
 @app.command()
+def compare(
+    run: Annotated[str, typer.Argument(help="Id or name of a run, as MLflow or Prefect shows it.")],
+    other: Annotated[str, typer.Argument(help="The run that it is compared with.")],
+) -> None:
+    """Say how much better the models of one run are than those of another, and which stage made the difference."""
+    _prepare()
+    from flows.cli.compare_runs import print_comparison
+    from tasks.report import compare_runs
+
+    print_comparison(compare_runs(run, other), console())
+
+
+@app.command()
 @takes_quick_settings(SETTINGS["inspect-corpus"])
 def inspect(
     sample: Annotated[int | None, typer.Option(help="How many documents are looked at.")] = None,

@@ -12,7 +12,7 @@ from leanpipe.core.home import Home
 from leanpipe.evaluation.compare import comparison, formatted
 from tasks.figures import headline
 
-_FIRST = ("bits/byte", "± error", "size, MB", "decode tok/s", "peak memory, MB")
+_FIRST = ("bits/byte", "± error", "answers, bits/byte", "size, MB", "decode tok/s", "peak memory, MB")
 """The columns that a narrow terminal shows."""
 
 

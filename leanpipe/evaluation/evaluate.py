@@ -86,7 +86,7 @@ class EvaluateConfig(StageConfig):
     """Tokens by which a window begins after the one before it: what is scored in it is predicted after at least context −
     stride tokens. Fewer are fairer to long documents and take longer; 0 is half of context."""
 
-    conversations: int = Field(20, ge=0, le=1_000_000)
+    conversations: int = Field(16, ge=0, le=1_000_000)
     """How many of the conversations that finetuning held out the assistant's answers are scored of; 0 scores none."""
 
     prompts: tuple[str, ...] = Field(
@@ -247,7 +247,8 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
         "peak_memory_bytes": seen.peak_memory,
     }
     report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
-    write_evaluation(out, summary, passages, scores, answers, seen.speed, seen.generations)
+    windows = {"context": config.context, "stride": config.step}
+    write_evaluation(out, summary, passages, scores, answers, seen.speed, seen.generations, windows)
     return summary
 
 

@@ -26,15 +26,22 @@ def write_evaluation(
     answers: Mapping[str, Score],
     speed: Speed,
     generations: Sequence[Generation],
+    windows: Mapping[str, int],
 ) -> None:
     """Write `evaluation.json`, `generations.jsonl`, and a report."""
     documents = [
-        {"id": passage.id, "collection": passage.collection, **_figures(score)}
+        {
+            "id": passage.id,
+            "digest": passage.digest,
+            "collection": passage.collection,
+            **_figures(score),
+        }
         for passage, score in zip(passages, scores, strict=True)
     ]
     by_collection = collections(passages, scores)
     everything = {
         "summary": summary,
+        "windows": windows,
         "documents": documents,
         "collections": by_collection,
         "answers": [{"id": id, **_figures(score)} for id, score in answers.items()],

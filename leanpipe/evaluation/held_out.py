@@ -22,13 +22,18 @@ class Passage:
 
     @property
     def collection(self) -> str:
-        """What it is one of: a file of many documents, or the folder of a file that is one document."""
+        """Name the file that the document is one of, or the folder of a file that is one document."""
         file, _, place = self.source.partition("#")
         return file if place else str(PurePath(file).parent)
 
     @property
     def bytes(self) -> int:
         return len(self.text.encode())
+
+    @property
+    def digest(self) -> str:
+        """Name the text itself, wherever it stands: two corpora may give different texts one id."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:24]
 
 
 def held_out(documents: Path, text_bytes: int, document_bytes: int) -> list[Passage]:

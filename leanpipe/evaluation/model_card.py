@@ -22,16 +22,19 @@ def model_card(
     rows: Mapping[str, Summary],
     reason: str,
     generations: Sequence[Generation] = (),
+    steps: str = "",
 ) -> str:
     """Markdown with the front matter of the Hugging Face hub.
 
     `label` says which of `rows` this model is; `rows` are summaries of `evaluate` by label, the teacher among them;
-    `stages` gives the store's key of every stage that led here, in order; `reason` is why this one was chosen.
+    `stages` gives the store's key of every stage that led here, in order; `reason` is why this one was chosen;
+    `steps` says in Markdown what each stage did to the model.
     """
     parts = [
         _front_matter(name, label, teacher),
         f"# {name}: {label}\n\n{_opening(label, teacher, corpus, rows[label])}\n\nWhy this one: {reason}\n",
         f"## Figures\n\n{to_markdown(comparison(rows))}\n{_how_measured(rows[label])}\n",
+        f"## What each stage did\n\n{steps}\n" if steps else "",
         _answers(generations),
         f"## Where it comes from\n\n{_lineage(teacher, corpus, stages)}\n",
         _LIMITS,

@@ -6,22 +6,27 @@ its runs again by its id. How what is told gets to MLflow: spool.py (the files),
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
+from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
 from leanpipe.core.stage import known_stages
 from leanpipe.core.store import Artifact
 from tasks.figures import compared
 from tasks.tracking.patience import ask, ask_aside, no_answer, patience, usable
 from tasks.tracking.sender import Sender, sending
-from tasks.tracking.writer import PARENT, experiment
+from tasks.tracking.writer import EXPERIMENT, PARENT, experiment
 
 _LONGEST_PARAMETER = 6000  # characters; MLflow cuts longer ones without a word
 _LONGEST_TAG = 5000
@@ -212,3 +217,41 @@ def _dataset(artifact: Artifact) -> dict[str, str | None]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_run_file(reference: str, path: str) -> tuple[str, str]:
+    """The name of a past run, and a file of it as text. `reference` is its id, its name in MLflow or in Prefect.
+
+    Raises UserError if there is no such run, or if it has no such file.
+    """
+    client = MlflowClient()
+    found = ask_aside("the comparison", lambda: _find_run(client, reference))
+    if found is None:
+        raise UserError(
+            f"MLflow knows no run {reference}: give its id, or its name as the pages of MLflow or Prefect show it"
+        )
+    name = str(found.info.run_name)
+    with TemporaryDirectory() as folder:
+        try:
+            file = client.download_artifacts(found.info.run_id, path, folder)
+            return name, Path(file).read_text()
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"the run {name} has no {path}: it evaluated nothing, failed before, or was made by an earlier leanpipe"
+            ) from error
+
+
+def _find_run(client: MlflowClient, reference: str) -> Run | None:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None or not re.fullmatch(r"[\w .()-]+", reference):
+        return None
+    for named in (
+        f"attributes.run_id = '{reference}'",
+        f"tags.`leanpipe.flow_run` = '{reference}'",
+        f"attributes.run_name = '{reference}'",
+        f"attributes.run_name LIKE '{reference} (%'",
+    ):
+        runs = client.search_runs([found.experiment_id], named, max_results=1)
+        if runs:
+            return runs[0]
+    return None

@@ -112,5 +112,5 @@ def test_an_evaluation_scores_answers_beside_text_and_the_table_shows_both(instr
 
 def test_too_few_conversations_are_one_sentence(tmp_path):
     path = write_conversations(tmp_path / "one.jsonl", 1)
-    with pytest.raises(UserError, match="holds 1 conversations.*validation_share"):
+    with pytest.raises(UserError, match=r"holds 1 conversations.*validation_share"):
         held_out_answers(path, 10)

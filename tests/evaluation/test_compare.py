@@ -54,6 +54,7 @@ def card(teacher, label="nf4"):
         rows=ROWS | {"q4_0": ROWS["nf4"]},
         reason="it is the smallest.",
         generations=[Generation("What is a river?", "Water.", 2, True)],
+        steps="Most was lost by **distill**.",
     )
 
 
@@ -69,6 +70,7 @@ def test_card_says_where_the_model_comes_from_and_what_it_does():
         "70.5 MB",
         "| nf4 | 1.250",
         "Water.",
+        "## What each stage did\n\nMost was lost by **distill**.",
     ):
         assert part in text, part
 

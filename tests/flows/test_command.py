@@ -73,7 +73,7 @@ def test_a_file_that_changes_nothing_is_said_to(tmp_path: Path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("leanpipe co", ["config"]),
+        ("leanpipe co", ["config", "compare"]),
         ("leanpipe run --preset ", ["cpu", "8gb", "24gb", "80gb", "smoke"]),
         ("leanpipe plan --preset 8", ["8gb", "80gb"]),
         ("leanpipe run ", list(SETTINGS)),

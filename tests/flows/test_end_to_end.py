@@ -40,6 +40,7 @@ MODELS = ("teacher", "student", "adapted", "q8_0", "q4_0")
 PARITY = f"parity-{MODELS[-1]}"
 """Of the one model that is registered: the preset asks no more."""
 UNTOUCHED_BY_RANK = (
+    "hold-out",
     "clean",
     "cut_vocabulary",
     "tokenize",

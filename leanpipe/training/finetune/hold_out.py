@@ -7,8 +7,10 @@ from typing import Self
 
 from leanpipe.core.config import StageConfig
 from leanpipe.core.lineage import NOTHING
+from leanpipe.core.plots import draw_bars
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
+from leanpipe.core.store import REPORT
 from leanpipe.models.load import load_tokenizer
 from leanpipe.training.finetune.finetune import FinetuneConfig, split_conversations
 
@@ -17,7 +19,7 @@ FOLDER = "conversations"
 
 
 class HoldOutConfig(StageConfig):
-    """Those of the settings of `finetune` by which it holds conversations out."""
+    """The settings of `finetune` by which it holds conversations out."""
 
     max_length: int
     """As in finetune: of what is longer, nothing may be left to learn."""
@@ -56,4 +58,6 @@ def hold_out_instructions(config: HoldOutConfig, inputs: HoldOutInputs, out: Pat
     )
     lines = (json.dumps(record, ensure_ascii=False) for record in records)
     (out / FOLDER / "held_out.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    counts = (("learnt", len(split.train)), ("held out", len(split.held_out)))
+    draw_bars(out / REPORT / "split.png", "What became of the conversations", counts, unit="conversations")
     return {"held_out_conversations": len(split.held_out), "learnt_conversations": len(split.train)}

@@ -1,0 +1,184 @@
+"""A run on one page: the verdict first, then what each stage did, the figures, answers side by side, and where all comes from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from leanpipe.core import markdown
+from leanpipe.core.stage import Summary
+from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
+from leanpipe.evaluation.generate import Generation
+from leanpipe.evaluation.report.generation_rates import rates_markdown
+from leanpipe.evaluation.report.one_file import html_page
+from leanpipe.evaluation.report.stored_scores import ModelScores
+from leanpipe.evaluation.report.waterfall import draw_waterfall, waterfall, waterfall_markdown
+
+NAME = "report"
+"""Of the files, without their ending."""
+WATERFALL, SIZES = "waterfall.png", "size_against_quality.png"
+_LONGEST_ANSWER = 400  # characters
+_MOST_COLLECTIONS = 12
+_EFFICIENCY = (
+    "parameters, M",
+    "size, MB",
+    "decode tok/s",
+    "prefill tok/s",
+    "first token, s",
+    "peak memory, MB",
+)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run at its end."""
+
+    title: str
+    verdict: str
+    """What was decided and why, in Markdown; empty if nothing was to be decided."""
+    models: Mapping[str, ModelScores]
+    collections: Mapping[str, Mapping[str, Summary]] = field(default_factory=dict)
+    """By model, the figures of each collection of the corpus."""
+    generations: Mapping[str, Sequence[Generation]] = field(default_factory=dict)
+    parity: Mapping[str, Summary] = field(default_factory=dict)
+    """What was found of each served form that was compared with the trained model."""
+    stages: str = ""
+    """The stages with their seconds and figures, as a table."""
+    lineage: Sequence[tuple[str, str, str]] = ()
+    """Of each stage its label, its key, and what it read."""
+    data_card: str = ""
+    link: str = ""
+    """Where the run is shown."""
+
+
+def write_run_report(facts: RunFacts, folder: Path) -> list[Path]:
+    """Write the report as Markdown and as one HTML file, with its pictures, into `folder`, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = _pictures(facts, folder)
+    text = report_markdown(facts, pictures)
+    files = {folder / f"{NAME}.md": text, folder / f"{NAME}.html": html_page(facts.title, text, pictures)}
+    for path, content in files.items():
+        path.write_text(content)
+    return [*files, *pictures.values()]
+
+
+def report_markdown(facts: RunFacts, pictures: Mapping[str, Path] = {}) -> str:
+    """The whole report in Markdown; pictures are shown where they are named."""
+    parts = [f"# {facts.title}\n"]
+    if facts.verdict:
+        parts.append("> " + "\n> ".join(facts.verdict.strip().splitlines()) + "\n")
+    if facts.link:
+        parts.append(f"[This run in MLflow]({facts.link})\n")
+    for heading, content in _sections(facts, pictures):
+        if content.strip():
+            parts.append(f"## {heading}\n\n{content.strip()}\n")
+    return "\n".join(parts)
+
+
+def _pictures(facts: RunFacts, folder: Path) -> dict[str, Path]:
+    pictures = {}
+    if steps := waterfall(facts.models):
+        draw_waterfall(steps, folder / WATERFALL)
+        pictures[WATERFALL] = folder / WATERFALL
+    if facts.models:
+        rows = {label: one.summary for label, one in facts.models.items()}
+        draw_size_against_quality(rows, folder / SIZES)
+        pictures[SIZES] = folder / SIZES
+    return pictures
+
+
+def _sections(facts: RunFacts, pictures: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    steps = waterfall(facts.models)
+    if steps:
+        drawn = _picture(pictures, WATERFALL, "What each stage did to the bits per byte")
+        yield "What each stage did", drawn + waterfall_markdown(steps) + _served(facts.parity)
+    rows = {label: one.summary for label, one in facts.models.items()}
+    if rows:
+        table = comparison(rows)
+        quality = table.drop(columns=[name for name in _EFFICIENCY if name in table])
+        drawn = _picture(pictures, SIZES, "Every model by its size and its bits per byte")
+        yield "Quality", _how_measured(rows) + to_markdown(quality) + "\n" + drawn
+        yield "Quality by collection", _by_collection(facts.collections)
+        yield "Size and speed", to_markdown(table[[name for name in _EFFICIENCY if name in table]])
+    yield "Answers side by side", answers_side_by_side(facts.generations)
+    yield "Stages", facts.stages
+    yield "Where it comes from", _lineage(facts.lineage)
+    yield "Data card", _data_card(facts.data_card)
+
+
+def answers_side_by_side(generations: Mapping[str, Sequence[Generation]]) -> str:
+    """A table for each prompt, with one row for each model's answer, and what was counted over the answers of each."""
+    prompts: dict[str, list[tuple[str, Generation]]] = {}
+    for label, some in generations.items():
+        for one in some:
+            prompts.setdefault(one.prompt, []).append((label, one))
+    parts = []
+    for prompt, answers in prompts.items():
+        rows = [
+            (label, _shortened(one.text), f"{one.tokens}", "ended" if one.stopped else "cut")
+            for label, one in answers
+        ]
+        table = markdown.table(("model", "answer", "tokens", ""), rows, "llrl")
+        parts.append(f"**{markdown.plain(prompt)}**\n\n{table}")
+    return "\n".join([*parts, rates_markdown(generations)])
+
+
+def _shortened(text: str) -> str:
+    """On one line, and shown as it was written: what a model wrote is no Markdown."""
+    line = " ".join(text.split())
+    line = line if len(line) <= _LONGEST_ANSWER else f"{line[: _LONGEST_ANSWER - 1]}…"
+    for sign in "\\`*_[]<>#!":
+        line = line.replace(sign, f"\\{sign}")
+    return line or "*(nothing)*"
+
+
+def _served(parity: Mapping[str, Summary]) -> str:
+    """What is known of the last step, from a quantised model to what a server answers with it."""
+    lines = []
+    for label, found in parity.items():
+        if found["passed"]:
+            lines.append(
+                f"- **served**: {label} passed parity: its server reads what the trained model reads, and parts from the "
+                "same files in process by ties only."
+            )
+        else:
+            lines.append(f"- **served**: {label} is not what was trained: {found['fault']}")
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _how_measured(rows: Mapping[str, Summary]) -> str:
+    first = next(iter(rows.values()))
+    return (
+        f"All models were scored on the same {first.get('held_out_bytes', 0):,} bytes of "
+        f"{first.get('held_out_documents', 0):,} held-out documents. Fewer bits per byte are better; an error is the "
+        "standard error over documents of that figure alone, which says nothing of two models' difference: see above.\n\n"
+    )
+
+
+def _by_collection(found: Mapping[str, Mapping[str, Summary]]) -> str:
+    names = list(dict.fromkeys(name for some in found.values() for name in some))[:_MOST_COLLECTIONS]
+    if len(names) < 2:
+        return ""
+    rows = []
+    for name in names:
+        figures = [some.get(name) for some in found.values()]
+        known = next(one for one in figures if one)
+        shown = [f"{one['bits_per_byte']:.3f}" if one else "–" for one in figures]
+        rows.append((markdown.plain(name), f"{known['documents']:,}", f"{known['bytes']:,}", *shown))
+    header = ("collection", "documents", "bytes", *found)
+    return markdown.table(header, rows, "lrr" + "r" * len(found))
+
+
+def _lineage(lineage: Sequence[tuple[str, str, str]]) -> str:
+    rows = [(label, f"`{key}`", markdown.plain(read)) for label, key, read in lineage]
+    return markdown.table(("result", "key in the store", "made from"), rows, "lll") if rows else ""
+
+
+def _data_card(card: str) -> str:
+    """The card without its samples and settings, which are several pages, and are kept with the stage that wrote it."""
+    parts = card.removeprefix("# Data card").split("\n## ")
+    kept = [part for part in parts if not part.startswith(("Samples", "Settings", "What only"))]
+    return "\n### ".join(kept)
+
+
+def _picture(pictures: Mapping[str, Path], name: str, called: str) -> str:
+    return f"![{called}]({name})\n\n" if name in pictures else ""
