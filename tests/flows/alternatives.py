@@ -1,12 +1,7 @@
 """For every setting another value, in settings under which it matters, on the inputs of tests/flows/workshop.py."""
 
-import dataclasses
-from typing import Any
-
 from leanpipe.core import device
-
-Overrides = dict[str, Any]
-"""Settings of one section by their paths in it, such as `quality.min_words`."""
+from tests.flows.rows import Overrides, Row, shown_by, to
 
 BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
@@ -82,27 +77,6 @@ BASES: dict[str, Overrides] = {
     "registration": {},
 }
 """The settings that each section is first run with."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Other values of one setting."""
-
-    values: tuple[Any, ...]
-    base: Overrides
-    """What else must be set for it to matter."""
-    refused: dict[Any, str]
-    """What of the values is refused, and a pattern that the refusal must match."""
-    elsewhere: str = ""
-    """The test that shows it, where it cannot be seen in what a stage does: `file::function`."""
-
-
-def to(*values: Any, refused: dict[Any, str] | None = None, **base: Any) -> Row:
-    return Row(values, base, refused or {})
-
-
-def shown_by(test: str, *values: Any) -> Row:
-    return Row(values, {}, {}, test)
 
 
 TRAINING = {
@@ -381,8 +355,25 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "min_improvement": to(0.05),
         "non_inferiority_margin": to(0.001),
         "min_size_saving": to(0.5),
-        "confidence": to(0.99),
+        "error_budget": to(0.5),
+        "confidence": to(0.5),
         "min_documents": to(10),
+        "unit": shown_by("evaluation/decide/test_units.py::test_the_unit_is_what_a_person_says", "file"),
+        "max_documents": shown_by(
+            "tasks/test_contest.py::test_max_documents_are_scored_where_fewer_cannot_tell", 40
+        ),
+        "margins": to(
+            ("bits_per_byte=0.0001",),
+            ("nothing=0.1",),
+            refused={("nothing=0.1",): "no figure nothing"},
+        ),
+        "bounds": to(("parameters<=1",), ("size_bytes",), refused={("size_bytes",): "is no bound"}),
+        "approval": shown_by(
+            "flows/test_deployments.py::test_approval_is_asked_for_on_the_page_of_the_run", True
+        ),
+        "approval_hours": shown_by(
+            "flows/test_deployments.py::test_approval_is_waited_for_approval_hours", 1.0
+        ),
     },
 }
 MISSING = "/not/there"
