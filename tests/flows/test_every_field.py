@@ -168,7 +168,8 @@ def registered(policy: RegisterConfig) -> tuple:
     card = model_card(
         name=policy.name, label="nf4", teacher="tiny", corpus="topics", stages={}, rows=candidates, reason="-"
     )
-    challengers = (better, smaller, few, noisy, a_little_worse, as_good)
+    unsure = scored(0.987, 100, noise=0.008)
+    challengers = (better, smaller, few, noisy, a_little_worse, as_good, unsure)
     verdicts = [judge(challenger, champion, policy).outcome for challenger in challengers]
     return choose(candidates, policy).label, verdicts, card
 
