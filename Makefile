@@ -88,6 +88,13 @@ bench-compression: .venv/installed-bench
 	$(BIN)/python -m benchmarks.compression $(ARGS)
 	for part in '' types; do $(BIN)/python -m benchmarks.compression_budget $$part || exit 1; done
 
+# How often the gate is wrong, by simulation from real scores of default runs: HOMES="FOLDER ..." of such runs, .leanpipe by default.
+.PHONY: bench-gate
+bench-gate: .venv/installed-bench
+	$(BIN)/python -m benchmarks.gate_scores $(firstword $(HOMES) .leanpipe)
+	$(BIN)/python -m benchmarks.gate $(or $(HOMES),.leanpipe)
+	$(BIN)/python -m benchmarks.gate_models
+
 # How runs get on beside other work, and what a first plan says of the time they take.
 .PHONY: bench-operation
 bench-operation: .venv/installed-bench

@@ -10,6 +10,7 @@ from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
 from flows.settings_page import show_settings
 from leanpipe.compression.quantize import with_formats
+from leanpipe.evaluation.decide.units import check_unit
 from leanpipe.evaluation.parity.parity import parity
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
@@ -52,6 +53,7 @@ def data_to_deployment_expert(config: PipelineConfig = PipelineConfig()) -> RunR
 def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
     with tracked_run("data-to-deployment", config) as run:
         show_settings(run, choice)
+        check_unit(config.registration.unit)
         ask_aside("the champion", lambda: check_champion(config.registration.name))
         given = resolve(
             run,

@@ -28,6 +28,7 @@ from flows.finetune import finetune_model
 from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
 from flows.pretrain import pretrain_model
+from flows.rollback import roll_back_champion
 from flows.search_shapes import search_for_shapes
 from flows.shrink import shrink_teacher
 from flows.sweep import sweep_formats
@@ -57,7 +58,7 @@ FLOWS: dict[str, Flow[Any, Any]] = {"data-to-deployment": data_to_deployment, **
 
 
 def deployments() -> list[RunnerDeployment]:
-    """List the pipeline in its short form, in its expert form and nightly, and the flow of every stage."""
+    """List the pipeline in its short form, in its expert form and nightly, the flow of every stage, and the way back."""
     schedule = Schedule(cron=NIGHTLY, timezone="UTC", active=False)
     return [
         _deployment(
@@ -66,6 +67,7 @@ def deployments() -> list[RunnerDeployment]:
         _deployment(data_to_deployment_expert, "expert", "The whole pipeline: every setting of every stage."),
         _deployment(data_to_deployment, "nightly", "The whole pipeline every night.", schedules=[schedule]),
         *(_deployment(flow, "default") for flow in STAGE_FLOWS.values()),
+        _deployment(roll_back_champion, "default"),
     ]
 
 
@@ -76,7 +78,9 @@ def config_type(flow: Flow[Any, Any]) -> type[StageConfig]:
 
 def flow_of(deployment: RunnerDeployment) -> Flow[Any, Any]:
     """Return the flow that the deployment runs."""
-    return data_to_deployment_expert if deployment.name == "expert" else FLOWS[deployment.flow_name]
+    if deployment.name == "expert":
+        return data_to_deployment_expert
+    return (FLOWS | {roll_back_champion.name: roll_back_champion})[deployment.flow_name]
 
 
 def deploy() -> list[str]:

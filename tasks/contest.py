@@ -3,19 +3,23 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.store import Artifact
+from leanpipe.evaluation.decide.units import read_units
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.paired import Evaluated
-from leanpipe.evaluation.verdict import Outcome, Verdict, first_champion, judge
+from leanpipe.evaluation.verdict import Look, Outcome, Verdict, first_champion, judge
+from tasks.approval import approved
 from tasks.run import Run
 from tasks.tracking import champion_history
+from tasks.tracking.champion.lock import Held, HeldTooLong, champion_lock
+from tasks.tracking.champion.looks import take_look
 from tasks.tracking.champion_history import Champion, Move
 from tasks.tracking.registry import Registered, find_version, model_of, note_verdict
 from tasks.tracking.versions import Version
@@ -47,9 +51,12 @@ class Contest:
         config: EvaluateConfig,
         documents: Artifact,
         instructions: Artifact | None = None,
+        among: int = 1,
     ):
+        """`among` is of how many models this text chose the challenger."""
         self._instructions = instructions
         self._run, self._policy, self._config, self._documents = run, policy, config, documents
+        self._among = among
         self._client = run.tracking.client
         name = self._ask(lambda: self._client.get_run(run.mlflow_run).info.run_name)
         self._by = f"the run {name} ({run.mlflow_run})"
@@ -62,15 +69,18 @@ class Contest:
         while True:
             with self._locked():
                 champion = self._look()
-            verdict = self._judge(challenger, Evaluated.of(evaluation), champion)
+            verdict = self._verdict(challenger, evaluation, champion)
             evidence = self._keep_evidence(challenger, champion, verdict)
-            with self._locked():
-                if self._look().number == champion.number:
-                    settle = partial(
-                        self._settle, challenger, champion, verdict, evidence, champion_history.now()
-                    )
-                    self._ask(settle)
-                    break
+            if verdict.promote and champion.version and self._policy.approval:
+                verdict = approved(verdict, challenger, champion.number, self._policy)
+            try:
+                with self._locked() as held:
+                    if self._look().number == champion.number:
+                        self._settle(challenger, champion, verdict, evidence, held)
+                        break
+            except HeldTooLong:
+                log.info("MLflow was slow: looking again at who is champion")
+                continue
             log.info("another version became champion meanwhile: comparing with that one")
         is_champion = verdict.promote or champion.number == challenger.version
         return Registered(
@@ -80,9 +90,15 @@ class Contest:
             reason=verdict.reason,
         )
 
-    def _locked(self) -> AbstractContextManager[None]:
-        """Hold the model's place of champion; a file's lock, so it is held against runs of the same home only."""
-        return self._run.store.locked(f"champion-{self._policy.name}")
+    @contextmanager
+    def _locked(self) -> Iterator[Held]:
+        """Hold the model's place of champion: against runs of this home by a file's lock, which the kernel gives back, and
+        against those of others that share the MLflow server."""
+        with (
+            self._run.store.locked(f"champion-{self._policy.name}"),
+            champion_lock(self._client, self._policy.name) as held,
+        ):
+            yield held
 
     def _look(self) -> Champion:
         return self._ask(lambda: champion_history.look(self._client, self._policy.name, self._by))
@@ -91,7 +107,29 @@ class Contest:
         """Get an answer of MLflow's, and wait for it if it is away."""
         return self._run.tracking.answer("the choice of the champion", question)
 
-    def _judge(self, challenger: Version, evaluated: Evaluated, champion: Champion) -> Verdict:
+    def _verdict(self, challenger: Version, evaluation: Artifact, champion: Champion) -> Verdict:
+        """Judge, and again on more documents as long as those would tell and the policy allows them."""
+        verdict = self._judge(challenger, evaluation, champion)
+        while more := self._more_text(verdict):
+            log.info("%s Scoring more documents: evaluate.text_bytes=%d", verdict.reason, more.text_bytes)
+            before, self._config = verdict, more
+            evaluated = self._score("evaluate-challenger", model_of(challenger.name, challenger.version))
+            verdict = self._judge(challenger, evaluated, champion)
+            if _documents(verdict) <= _documents(before):
+                break  # there are no more
+        return verdict
+
+    def _more_text(self, verdict: Verdict) -> EvaluateConfig | None:
+        """Settings to score as many documents as would settle it, if the policy allows any more."""
+        scored, most = _documents(verdict), self._policy.max_documents
+        if verdict.more_documents is None or not most or scored >= most:
+            return None
+        wanted = min(scored + verdict.more_documents, most)
+        largest = EvaluateConfig.model_fields["text_bytes"].metadata[1].le
+        bytes_ = min(math.ceil(1.1 * self._config.text_bytes * wanted / scored), largest)
+        return self._config.model_copy(update={"text_bytes": bytes_})
+
+    def _judge(self, challenger: Version, evaluation: Artifact, champion: Champion) -> Verdict:
         name, number = challenger.name, challenger.version
         if champion.number == number:
             return Verdict(Outcome.KEEP, "This is the champion itself.")
@@ -101,13 +139,18 @@ class Contest:
                 f"Version {number} was champion, and a person took the alias from it ({taken.time}): it gets it back by "
                 "hand only.",
             )
-        if champion.version is None:
-            if not champion.moves:
+        try:
+            evaluated = Evaluated.of(evaluation)
+            if champion.version is None and not champion.moves:
                 return first_champion(evaluated.summary)
+        except UserError as error:
+            return Verdict(Outcome.BROKEN, f"The challenger cannot be judged: {error}.")
+        if champion.version is None:
             return Verdict(
                 Outcome.BROKEN,
                 f"The champion, version {champion.moves[-1].before}, was deleted or the alias was taken from it: give the "
-                f"alias champion of {name} to a version in MLflow, this one ({number}) for example.",
+                f"alias champion of {name} to a version in MLflow, this one ({number}) for example, or leanpipe rollback "
+                f"{name}.",
             )
         try:
             rival = self._measure("evaluate-champion", "the champion", champion.version)
@@ -115,8 +158,14 @@ class Contest:
             return Verdict(
                 Outcome.BROKEN,
                 f"{_unmeasured(f'The champion, version {champion.number},', error)}: mend that, or give the alias champion to "
-                "another version in MLflow, and run again.",
+                "another version in MLflow, or by leanpipe rollback, and run again.",
             )
+        return self._compare(challenger, evaluated, champion, rival)
+
+    def _compare(
+        self, challenger: Version, evaluated: Evaluated, champion: Champion, rival: "_Contestant"
+    ) -> Verdict:
+        """Judge by what is common to all that were scored; nothing is decided on figures that are none."""
         contestants = [self._contestant("the challenger", challenger, challenger.digest, evaluated), rival]
         best, lost = None, ""
         if champion.best not in ("", champion.number):
@@ -126,12 +175,30 @@ class Contest:
             except _CANNOT_MEASURE as error:
                 lost = f"{_unmeasured(f'the best champion so far, version {champion.best},', error)}, so only a better one is promoted"
         left_out = find_learned(self._documents.path, [one.origin for one in contestants])
-        return judge(evaluated, rival.evaluated, self._policy, best and best.evaluated, lost, left_out)
+        try:
+            look = Look(
+                self._level(challenger, champion), read_units(self._policy.unit, self._documents.path)
+            )
+            others = rival.evaluated, self._policy, best and best.evaluated
+            return judge(evaluated, *others, lost, left_out, look)
+        except UserError as error:
+            return Verdict(Outcome.BROKEN, f"Nothing can be decided: {error}.")
+
+    def _level(self, challenger: Version, champion: Champion) -> float:
+        """The chance of a promotion by mistake that this look may take of the year's."""
+        pair = f"{challenger.version} {champion.number} {self._documents.digest[:12]}"
+        with self._locked():
+            budget = self._policy.error_budget
+            level = self._ask(lambda: take_look(self._client, self._policy.name, pair, budget))
+        return level / self._among
 
     def _measure(self, label: str, called: str, version: Version) -> "_Contestant":
         """Score a registered version on this run's text: its old figures may come from another."""
         model = model_of(version.name, version.version)
-        found = self._run.stage(
+        return self._contestant(called, version, model.digest, Evaluated.of(self._score(label, model)))
+
+    def _score(self, label: str, model: Artifact) -> Artifact:
+        return self._run.stage(
             evaluate,
             self._config,
             label=label,
@@ -139,7 +206,6 @@ class Contest:
             documents=self._documents,
             instructions=self._instructions,
         )
-        return self._contestant(called, version, model.digest, Evaluated.of(found))
 
     def _contestant(self, called: str, version: Version, digest: str, evaluated: Evaluated) -> "_Contestant":
         digests = [one for one in (digest, version.documents) if one]
@@ -167,22 +233,31 @@ class Contest:
         return f"runs:/{self._run.mlflow_run}/{file}"
 
     def _settle(
-        self, challenger: Version, champion: Champion, verdict: Verdict, evidence: str, time: str
+        self, challenger: Version, champion: Champion, verdict: Verdict, evidence: str, held: Held
     ) -> None:
         """Move the alias if that is the verdict, and keep it with the version; twice is as good as once."""
-        number = challenger.version
-        if verdict.promote:
-            move = Move(
-                time=time,
-                version=number,
-                before=champion.number,
-                by=self._by,
-                why=verdict.reason,
-                best=number if verdict.best else champion.best,
-                evidence=evidence,
-            )
-            champion_history.move_champion(self._client, challenger.name, move)
-        note_verdict(self._client, challenger, time, f"{verdict.outcome}: {verdict.reason}")
+        number, time = challenger.version, champion_history.now()
+        move = Move(
+            time=time,
+            version=number,
+            before=champion.number,
+            by=self._by,
+            why=verdict.reason,
+            best=number if verdict.best else champion.best,
+            evidence=evidence,
+        )
+
+        def write() -> None:
+            if verdict.promote:
+                held.check()
+                champion_history.move_champion(self._client, challenger.name, move)
+            note_verdict(self._client, challenger, time, f"{verdict.outcome}: {verdict.reason}")
+
+        self._ask(write)
+
+
+def _documents(verdict: Verdict) -> int:
+    return len(verdict.scores)
 
 
 def _unmeasured(what: str, error: Exception) -> str:

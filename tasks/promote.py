@@ -37,7 +37,9 @@ def promote(
     It is a version, and `challenger`, before anybody asks whether it becomes champion: whatever the answer, it is not lost.
     """
     policy = config.registration
-    candidates = {label: evaluations[label].summary for label in models if label not in REFERENCES}
+    candidates = {
+        label: _figures(run, evaluations[label].summary) for label in models if label not in REFERENCES
+    }
     choice = choose_sound(run, config, models, candidates)
     run.tracking.log_figures(run.mlflow_run, {"registration.choice": choice.reason})
     if choice.label is None:
@@ -47,14 +49,14 @@ def promote(
     candidate = Candidate(
         label=choice.label,
         model=model,
-        figures=candidates[choice.label],
+        figures=evaluations[choice.label].summary,
         card=_card(run, config, choice, evaluations),
         reason=choice.reason,
         documents=documents.digest,
         trained_on=tuple(corpora_of(run.store, (model.digest, documents.digest))),
     )
     version = run.tracking.answer("the registration", lambda: register(run, policy.name, candidate))
-    contest = Contest(run, policy, config.evaluate, documents, held_out)
+    contest = Contest(run, policy, config.evaluate, documents, held_out, among=len(candidates))
     registered = contest.decide(version, evaluations[choice.label])
     figures = {
         "version": registered.version,
@@ -88,6 +90,16 @@ def choose_sound(
             model=models[TRAINED],
             served=models[choice.label],
         )
+
+
+def _figures(run: Run, evaluation: Summary) -> Summary:
+    """What `evaluate` measured of a model, and what the run's stages found, as `finetune.validation_loss`: all that has bounds."""
+    found = {
+        f"{label}.{name}": value
+        for label, result in run.results.items()
+        for name, value in result.summary.items()
+    }
+    return found | evaluation
 
 
 def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping[str, Artifact]) -> str:

@@ -217,6 +217,23 @@ def compare(
 
 
 @app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="Registered model.")] = "leanpipe",
+    to: Annotated[
+        str | None, typer.Option(help="Number of the version; without it the champion before this one.")
+    ] = None,
+    why: Annotated[str, typer.Option(help="Why, for whoever reads the champion's history.")] = "",
+) -> None:
+    """Make the champion of before champion again, or the version that you name; the one of now gets it back by hand only."""
+    home = _prepare()
+    from flows.rollback import said
+    from tasks.tracking.champion.back import roll_back, user
+
+    done = roll_back(home, name, to, f"{user()} (leanpipe rollback)", why)
+    console().print(said(done), soft_wrap=True)
+
+
+@app.command()
 @takes_quick_settings(SETTINGS["inspect-corpus"])
 def inspect(
     sample: Annotated[int | None, typer.Option(help="How many documents are looked at.")] = None,

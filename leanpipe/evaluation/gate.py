@@ -1,14 +1,15 @@
 """Which of a run's models is registered. Pure decisions, each with its reason and numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.core.stage import Summary
+from leanpipe.evaluation.decide.figures import Bound, Margin, breach, parse_bound, parse_margin
 
 
 class RegisterConfig(StageConfig):
@@ -35,11 +36,64 @@ class RegisterConfig(StageConfig):
     min_size_saving: float = Field(0.1, ge=0.0, le=1.0)
     """…and it is smaller on disk by at least this share."""
 
+    error_budget: float = Field(0.01, gt=0.0, le=0.5)
+    """Chance that, in a year, ever a model is promoted that is not as good as it has to be, however many challengers there are:
+    each look at the held-out text may spend a small part of it. Smaller asks for more documents."""
+
     confidence: float = Field(0.95, ge=0.5, le=0.9999)
-    """What is certain: the difference's interval at this level lies wholly on one side."""
+    """Certainty of the interval that is shown, and by which a challenger is turned away; promoting one asks for far more."""
+
+    unit: str = Field("document", min_length=1)
+    """What is drawn independently: `document`; `file` or `folder`, if documents of one are alike; or the path of a CSV file
+    with the columns `source` and `group`, such as each source's author."""
 
     min_documents: int = Field(5, ge=2, le=1_000_000)
-    """Decide nothing on fewer documents than this: what a few happen to say is not what the next would."""
+    """Decide nothing on fewer documents (or files, folders, groups: see unit) than this: what a few happen to say is not what
+    the next would."""
+
+    max_documents: int | None = Field(None, ge=2, le=1_000_000)
+    """If the documents of evaluate.text_bytes cannot tell, score as many more as would, up to so many in all; empty for none."""
+
+    margins: tuple[str, ...] = Field((), max_length=50)
+    """How much worse than the champion's other figures of the evaluation may be, as a share of it, as
+    `first_token_seconds=0.2`: certainly worse by less, by the errors that the evaluation states."""
+
+    bounds: tuple[str, ...] = Field((), max_length=50)
+    """What a model must have to be registered, as `peak_memory_bytes<=3e8`; of a stage, as
+    `finetune.forgotten_bits_per_byte<=0.05` or `clean.dropped_decontaminate<=0`."""
+
+    approval: bool = False
+    """Before a challenger becomes champion pause the run until a person says yes, on its page in Prefect."""
+
+    approval_hours: float = Field(24.0, gt=0.0, le=1_000.0)
+    """How long a person is waited for; then the champion stays."""
+
+    @field_validator("margins")
+    @classmethod
+    def _margins_are_known(cls, margins: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked(margins, parse_margin)
+
+    @field_validator("bounds")
+    @classmethod
+    def _bounds_are_known(cls, bounds: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked(bounds, parse_bound)
+
+    def parsed_margins(self) -> list[Margin]:
+        """The margins by the names of their figures."""
+        return [parse_margin(text) for text in self.margins]
+
+    def parsed_bounds(self) -> list[Bound]:
+        """The bounds by the names of their figures."""
+        return [parse_bound(text) for text in self.bounds]
+
+
+def _checked(texts: tuple[str, ...], parse: Callable[[str], object]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            parse(text)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+    return texts
 
 
 @dataclass(frozen=True)
@@ -64,7 +118,7 @@ def choose(
 ) -> Choice:
     """The candidate to register, of those that lose little against the best of them and are small enough.
 
-    Candidates are summaries of `evaluate`, by label. `faults` has a sentence, from `parity`, for each that does not answer
+    Candidates are summaries of `evaluate`, by label, with such figures of stages beside them as the policy bounds. `faults` has a sentence, from `parity`, for each that does not answer
     as it was trained: that is never registered, nor measured against. Raises UserError if there is none, if they were
     evaluated on different text, or if a figure is not finite.
     """
@@ -98,6 +152,8 @@ def _assess(summary: Summary, best: str, best_summary: Summary, policy: Register
     figures = f"has {_quality(summary)}, {loss:.2%} more bits than the best ({best})"
     if policy.max_size_mb is not None and size > policy.max_size_mb:
         return Assessment(False, f"{figures}, and is larger than the {policy.max_size_mb:g} MB allowed")
+    if out := breach(summary, policy.parsed_bounds()):
+        return Assessment(False, f"{figures}, and {out}")
     if loss > policy.max_quality_loss:
         return Assessment(False, f"{figures}, where {policy.max_quality_loss:.2%} is allowed")
     return Assessment(True, f"{figures}, within the {policy.max_quality_loss:.2%} allowed")

@@ -1,12 +1,17 @@
 """Whether a challenger becomes the champion: never because of chance, and never worse step by step."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from leanpipe.core.stage import Summary
+from leanpipe.evaluation.decide.error_budget import level_of
+from leanpipe.evaluation.decide.figures import Margin, loss
+from leanpipe.evaluation.decide.units import EACH_DOCUMENT, Units
 from leanpipe.evaluation.gate import RegisterConfig, check_figures
-from leanpipe.evaluation.paired import Difference, Evaluated, common_documents, paired_difference
+from leanpipe.evaluation.paired import Difference, Evaluated, common_documents, count_units, paired_difference
 
 
 class Outcome(StrEnum):
@@ -45,6 +50,8 @@ class Verdict:
     against_best: Difference | None = None
     scores: tuple[ScoredDocument, ...] = ()
     """What it was decided on."""
+    more_documents: int | None = None
+    """How many more documents would settle what is inconclusive; None if nothing is, or no number would."""
 
     @property
     def promote(self) -> bool:
@@ -68,6 +75,8 @@ class _Answer:
     yes: bool
     certain: bool
     text: str
+    more_documents: int | None = None
+    """How many more would settle it, if it is not certain; None if nobody can say."""
 
 
 def first_champion(challenger: Summary) -> Verdict:
@@ -78,6 +87,20 @@ def first_champion(challenger: Summary) -> Verdict:
     )
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a challenger is looked at: how sure a promotion must be, and what the units are."""
+
+    level: float
+    """Chance of a promotion by mistake that this look may take."""
+    units: Units = EACH_DOCUMENT
+
+    @classmethod
+    def first(cls, policy: RegisterConfig) -> "Look":
+        """The first look of a year, document by document."""
+        return cls(level_of((), "", policy.error_budget, datetime.now(UTC)))
+
+
 def judge(
     challenger: Evaluated,
     champion: Evaluated,
@@ -85,13 +108,17 @@ def judge(
     best: Evaluated | None = None,
     best_lost: str = "",
     left_out: LeftOut = LeftOut(),
+    look: Look | None = None,
 ) -> Verdict:
     """Decide whether `challenger` takes the place of `champion`, by their scores on the same documents.
 
-    It does if it is certainly better, or if it is smaller and certainly not worse by the policy's margin. `best` is the best
-    champion so far, if that is another: many steps, each of them within the margin, would lead anywhere. `best_lost` says why
-    it cannot be measured: then only a better one takes the place. Raises UserError if a figure is not finite.
+    It does if it is certainly better, or if it is smaller and certainly not worse by the policy's margin; and if no other
+    figure that has a margin is worse by more. `best` is the best champion so far, if that is another: many steps, each of
+    them within the margin, would lead anywhere. `best_lost` says why it cannot be measured: then only a better one takes the
+    place. `look` says how certain, by default as certain as the first look of a year. Raises UserError if a figure is not
+    finite.
     """
+    look = look or Look.first(policy)
     models = [challenger, champion, *([best] if best else [])]
     if len({model.summary["held_out_digest"] for model in models}) > 1:
         reason = "The champion was evaluated on other text: evaluate it on this one, then compare."
@@ -103,21 +130,19 @@ def judge(
         return Verdict(Outcome.KEEP, reason)
     documents = common_documents(*models, without=left_out.documents)
     remarks = " ".join(("", *_about(left_out, challenger), *left_out.remarks))
-    if len(documents) < policy.min_documents:
-        return Verdict(Outcome.INCONCLUSIVE, _too_few(len(documents), policy) + remarks)
-    against = paired_difference(challenger, champion, documents, policy.confidence)
-    against_best = paired_difference(challenger, best, documents, policy.confidence) if best else None
+    units = count_units(documents, look.units.groups)
+    if units < policy.min_documents:
+        return Verdict(Outcome.INCONCLUSIVE, _too_few(units, look.units.name, policy) + remarks)
+    how = (policy.confidence, look.units.groups, look.level)
+    against = paired_difference(challenger, champion, documents, *how)
+    against_best = paired_difference(challenger, best, documents, *how) if best else None
     better = _below(against, -policy.min_improvement, f"better by more than {policy.min_improvement:.2%}")
-    answers = [better]
     saving = 1 - challenger.summary["size_bytes"] / champion.summary["size_bytes"]
-    if saving > 0 and saving >= policy.min_size_saving:
-        answers.append(
-            _Answer(False, True, best_lost)
-            if best_lost
-            else _as_good(against, against_best, policy.non_inferiority_margin)
-        )
-    outcome = _outcome(answers)
-    reason = f"{_both(challenger, champion, against, saving)}: {'; '.join(one.text for one in answers)}."
+    answers = [better, *_as_good_and_smaller(saving, against, against_best, best_lost, policy)]
+    held = [_within(margin, challenger, champion, policy.confidence) for margin in policy.parsed_margins()]
+    outcome = _outcome(answers, held)
+    texts = "; ".join(one.text for one in (*answers, *held))
+    reason = f"{_both(challenger, champion, against, saving, look)}: {texts}."
     if outcome is Outcome.INCONCLUSIVE:
         reason = f"Inconclusive: {reason}"
     # Later ones are measured by it only if it is certainly the better one: luck would let them drift.
@@ -129,6 +154,7 @@ def judge(
         against,
         against_best,
         tuple(_scored(id, challenger, champion, best) for id in documents),
+        _most_wanted(answers, outcome),
     )
 
 
@@ -138,10 +164,47 @@ def _scored(id: str, challenger: Evaluated, champion: Evaluated, best: Evaluated
     return ScoredDocument(id, ours.bytes, ours.bits, theirs, of_best)
 
 
-def _outcome(answers: Sequence[_Answer]) -> Outcome:
+def _outcome(answers: Sequence[_Answer], held: Sequence[_Answer]) -> Outcome:
+    """One of `answers` must be yes, and all that must be `held`."""
+    if any(one.certain and not one.yes for one in held):
+        return Outcome.KEEP
     if any(answer.yes for answer in answers):
-        return Outcome.PROMOTE
+        return Outcome.PROMOTE if all(one.yes for one in held) else Outcome.INCONCLUSIVE
     return Outcome.KEEP if all(answer.certain for answer in answers) else Outcome.INCONCLUSIVE
+
+
+def _most_wanted(answers: Sequence[_Answer], outcome: Outcome) -> int | None:
+    """How many more documents may settle one of the answers; None if no number does, or nothing is open."""
+    wanted = [one.more_documents for one in answers if one.more_documents]
+    return min(wanted) if wanted and outcome is Outcome.INCONCLUSIVE else None
+
+
+def _within(margin: Margin, challenger: Evaluated, champion: Evaluated, confidence: float) -> _Answer:
+    """Answer whether another figure is certainly worse by less than its margin."""
+    found = loss(margin.name, challenger.summary, champion.summary, confidence)
+    figures = f"its {margin.name} is {found.ours:.4g} against {found.theirs:.4g}"
+    if found.high <= margin.share:
+        return _Answer(True, True, f"{figures}, within the {margin.share:.2%} that it may be worse")
+    if found.low > margin.share:
+        return _Answer(False, True, f"{figures}, more than the {margin.share:.2%} worse that is allowed")
+    return _Answer(
+        False, False, f"{figures}, and whether that is at most {margin.share:.2%} worse cannot be told"
+    )
+
+
+def _as_good_and_smaller(
+    saving: float,
+    against: Difference,
+    against_best: Difference | None,
+    best_lost: str,
+    policy: RegisterConfig,
+) -> list[_Answer]:
+    """Answer whether it is as good, if it is small enough for that to count."""
+    if saving <= 0 or saving < policy.min_size_saving:
+        return []
+    if best_lost:
+        return [_Answer(False, True, best_lost)]
+    return [_as_good(against, against_best, policy.non_inferiority_margin)]
 
 
 def _as_good(against: Difference, against_best: Difference | None, margin: float) -> _Answer:
@@ -161,22 +224,33 @@ def _as_good(against: Difference, against_best: Difference | None, margin: float
 def _below(difference: Difference, share: float, what: str) -> _Answer:
     """Answer whether the difference is certainly below this share of the other model's bits per byte, which is `what`."""
     bound = share * difference.theirs
-    if difference.high < bound:
+    if difference.most < bound:
         return _Answer(True, True, f"it is {what}")
     if difference.low > bound:
         return _Answer(False, True, f"it is not {what}")
     more = difference.more_documents(bound)
     how_many = f"about {more:,} more documents like these would" if more else "no number of documents may"
-    return _Answer(False, False, f"whether it is {what} cannot be told, {how_many} settle it")
+    looks = "it looks so, but " if difference.high < bound else ""
+    text = f"whether it is {what} cannot be told ({looks}{how_many} settle it)"
+    return _Answer(False, False, text, more)
 
 
-def _both(challenger: Evaluated, champion: Evaluated, against: Difference, saving: float) -> str:
+def _both(challenger: Evaluated, champion: Evaluated, against: Difference, saving: float, look: Look) -> str:
     low, high = against.share(against.low), against.share(against.high)
+    units = f" of {against.units} {look.units.name}" if look.units.groups else ""
     return (
         f"{against.ours:.4f} bits/byte at {_size(challenger.summary)} against the champion's {against.theirs:.4f} at "
-        f"{_size(champion.summary)} on the same {against.documents} documents, {_change(against.share(against.estimate))} "
-        f"(the difference is {low:+.2%} to {high:+.2%} with {100 * against.confidence:g}% confidence) and "
+        f"{_size(champion.summary)} on the same {against.documents} documents{units}, {_change(against.share(against.estimate))} "
+        f"(the difference is {low:+.2%} to {high:+.2%} with {100 * against.confidence:g}% confidence, {_at_most(against)}) and "
         f"{abs(saving):.1%} {'smaller' if saving >= 0 else 'larger'}"
+    )
+
+
+def _at_most(against: Difference) -> str:
+    if math.isinf(against.most):
+        return f"and not known at all as surely as promoting asks for ({against.level:.1e})"
+    return (
+        f"and below {against.share(against.most):+.2%} as surely as promoting asks for ({against.level:.1e})"
     )
 
 
@@ -187,9 +261,9 @@ def _about(left_out: LeftOut, challenger: Evaluated) -> list[str]:
     return [f"Left out of the comparison: {count} documents that one of the models learned from."]
 
 
-def _too_few(documents: int, policy: RegisterConfig) -> str:
+def _too_few(units: int, called: str, policy: RegisterConfig) -> str:
     return (
-        f"Inconclusive: {documents} documents are too few to decide on, and {policy.min_documents} are asked for "
+        f"Inconclusive: {units} {called} are too few to decide on, and {policy.min_documents} are asked for "
         "(registration.min_documents): raise evaluate.text_bytes, or hold out more."
     )
 

@@ -261,6 +261,30 @@ class PipelineConfig(
             )
         return self
 
+    @model_validator(mode="after")
+    def _bounds_must_be_of_stages(self) -> "PipelineConfig":
+        for bound in self.registration.parsed_bounds():
+            stage, dot, _ = bound.name.partition(".")
+            if dot and stage not in type(self).model_fields:
+                raise ValueError(
+                    f"registration.bounds: no stage is called {stage} ({bound.name}): write the name of a section of settings "
+                    "and of a figure of its stage, as finetune.forgotten_bits_per_byte"
+                )
+        return self
+
+
+class RollbackSettings(StageConfig):
+    """Which version is champion again, and who says so."""
+
+    name: str = Field("leanpipe", min_length=1, max_length=100)
+    """Name of the registered model."""
+    version: str = Field("", pattern=r"^[0-9]{0,9}$")
+    """Number of the version; if empty, the champion before this one."""
+    by: str = Field("", pattern=r"^[^\n]{0,100}$")
+    """Who wants it; if empty, the user who runs this."""
+    why: str = Field("", pattern=r"^[^\n]{0,1000}$")
+    """Why, for whoever reads the champion's history."""
+
 
 SETTINGS: dict[str, type[StageConfig]] = {
     "data-to-deployment": PipelineConfig,

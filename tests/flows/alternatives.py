@@ -392,8 +392,25 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "min_improvement": to(0.05),
         "non_inferiority_margin": to(0.001),
         "min_size_saving": to(0.5),
-        "confidence": to(0.99),
+        "error_budget": to(0.5),
+        "confidence": to(0.5),
         "min_documents": to(10),
+        "unit": shown_by("evaluation/decide/test_units.py::test_the_unit_is_what_a_person_says", "file"),
+        "max_documents": shown_by(
+            "tasks/test_contest.py::test_max_documents_are_scored_where_fewer_cannot_tell", 40
+        ),
+        "margins": to(
+            ("bits_per_byte=0.0001",),
+            ("nothing=0.1",),
+            refused={("nothing=0.1",): "no figure nothing"},
+        ),
+        "bounds": to(("parameters<=1",), ("size_bytes",), refused={("size_bytes",): "is no bound"}),
+        "approval": shown_by(
+            "flows/test_deployments.py::test_approval_is_asked_for_on_the_page_of_the_run", True
+        ),
+        "approval_hours": shown_by(
+            "flows/test_deployments.py::test_approval_is_waited_for_approval_hours", 1.0
+        ),
     },
 }
 MISSING = "/not/there"

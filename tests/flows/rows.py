@@ -1,4 +1,4 @@
-"""How a test of settings writes down another value of one of them."""
+"""How tests/flows/alternatives.py says which other values a setting has."""
 
 import dataclasses
 from typing import Any

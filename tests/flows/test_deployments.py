@@ -3,19 +3,27 @@
 Each test changes a deployment of its own.
 """
 
+import contextvars
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.deployments import NIGHTLY, POOL, deploy, deployments, version_of
+from leanpipe.evaluation.gate import RegisterConfig
+from leanpipe.evaluation.verdict import Outcome, Verdict
+from tasks.approval import approved
+from tasks.tracking.versions import Version
 
 NIGHTLY_RUN, FIRST_FORM, EXPERT = (f"data-to-deployment/{name}" for name in ("nightly", "default", "expert"))
 
@@ -118,3 +126,38 @@ def test_defaults_that_nobody_changed_become_those_of_now(client: SyncPrefectCli
     save(client, name, parameters=old, version=version_of(old))
     deploy()
     assert client.read_deployment_by_name(name).parameters == wanted
+
+
+@flow
+def asks(policy: RegisterConfig) -> Verdict:
+    """What becomes of a challenger that is to be promoted, if a person is asked."""
+    version = Version(name="asked", version="2", aliases=[], digest="", documents="")
+    return approved(Verdict(Outcome.PROMOTE, "It is better.", best=True), version, "1", policy)
+
+
+def answer(client: SyncPrefectClient, **given: Any) -> None:
+    """Resume the run that is paused, as a person does on its page."""
+    for _ in range(600):
+        paused = [one for one in client.read_flow_runs() if one.state and one.state.is_paused()]
+        if paused:
+            client.resume_flow_run(paused[0].id, run_input=given)
+            return
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("approve", "outcome"), [(True, Outcome.PROMOTE), (False, Outcome.KEEP)])
+def test_approval_is_asked_for_on_the_page_of_the_run(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, approve: bool, outcome: Outcome
+):
+    monkeypatch.setattr("tasks.approval._POLL", 1)
+    context = contextvars.copy_context()
+    given = {"approve": approve, "by": "Anna", "why": "I read its answers"}
+    Thread(target=lambda: context.run(answer, client, **given), daemon=True).start()
+    verdict = asks(RegisterConfig(approval=True))
+    assert verdict.outcome is outcome and verdict.best is approve
+    assert verdict.reason.startswith("Anna (I read its answers)") and "It is better." in verdict.reason
+
+
+def test_approval_is_waited_for_approval_hours(client: SyncPrefectClient):
+    verdict = asks(RegisterConfig(approval=True, approval_hours=0.0005))
+    assert verdict.outcome is Outcome.KEEP and "Nobody approved of it" in verdict.reason

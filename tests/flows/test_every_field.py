@@ -163,13 +163,14 @@ def registered(policy: RegisterConfig) -> tuple:
     candidates = {"adapted": figures(1.00, 160), "int8": figures(1.01, 100), "nf4": figures(1.04, 70)}
     champion = scored(1.00, 100)
     better, smaller = scored(0.97, 100), scored(1.00, 80)
-    few, noisy = scored(0.95, 100, documents=6), scored(0.987, 100, noise=0.025)
-    a_little_worse = scored(1.005, 80)
+    few, noisy = scored(0.95, 100, documents=9), scored(0.987, 100, noise=0.025)
+    a_little_worse, as_good = scored(1.005, 80), scored(1.0, 100, noise=0.005)
     card = model_card(
         name=policy.name, label="nf4", teacher="tiny", corpus="topics", stages={}, rows=candidates, reason="-"
     )
-    challengers = (better, smaller, few, noisy, a_little_worse)
-    verdicts = [judge(challenger, champion, policy).promote for challenger in challengers]
+    unsure = scored(0.987, 100, noise=0.008)
+    challengers = (better, smaller, few, noisy, a_little_worse, as_good, unsure)
+    verdicts = [judge(challenger, champion, policy).outcome for challenger in challengers]
     return choose(candidates, policy).label, verdicts, card
 
 

@@ -72,23 +72,29 @@ class World:
         return registry.register.fn(self.run, name, candidate)
 
     def decide(
-        self, name: str, model: str, config: EvaluateConfig = CONFIG, documents: Artifact | None = None
+        self,
+        name: str,
+        model: str,
+        config: EvaluateConfig = CONFIG,
+        documents: Artifact | None = None,
+        **policy: Any,
     ) -> Registered:
         """Register the model, and let it meet the champion."""
         version, documents = self.register(name, model), documents or self.documents
         evaluation = self.run.stage(
             evaluate, config, label=model, model=self.models[model], documents=documents
         )
-        contest = Contest(self.run, RegisterConfig(name=name), config, documents)
+        contest = Contest(self.run, RegisterConfig(name=name, **policy), config, documents)
         return contest.decide(version, evaluation)
 
     def champion(self, name: str) -> Champion:
         return champion_history.look(MlflowClient(), name, "a test")
 
-    def evidence(self, name: str) -> list[dict[str, Any]]:
-        """The scores that made the champion one."""
+    def evidence(self, name: str, version: str = "") -> list[dict[str, Any]]:
+        """The scores that made the champion one, or that this version was judged by against the first."""
         self.run.tracking.wait_until_sent("the test")
-        path = download_artifacts(self.champion(name).moves[-1].evidence)
+        file = f"runs:/{self.run.mlflow_run}/registration/version-{version}-against-1.json"
+        path = download_artifacts(file if version else self.champion(name).moves[-1].evidence)
         return json.loads(Path(path).read_text())["verdict"]["scores"]
 
     def verdicts(self, name: str, version: str) -> list[str]:
@@ -151,14 +157,58 @@ def test_each_move_is_kept_with_what_it_rests_on(world: World):
 
 def test_a_rerun_overwrites_nothing(world: World):
     """Neither the champion's own, nor that of the one that it replaced."""
-    before = MlflowClient().get_registered_model("kept").tags
+    before = moves_of("kept")
     verdicts = world.verdicts("kept", "2")
     assert world.decide("kept", "good").reason == "This is the champion itself."
     lost = world.decide("kept", "bad")
     assert not lost.champion and "it is not better" in lost.reason
-    assert MlflowClient().get_registered_model("kept").tags == before
+    assert moves_of("kept") == before
     assert world.verdicts("kept", "2")[: len(verdicts)] == verdicts
     assert [verdict.partition(":")[0] for verdict in world.verdicts("kept", "1")] == ["promote", "keep"]
+
+
+def test_max_documents_are_scored_where_fewer_cannot_tell(world: World):
+    """Six documents can settle nothing, and two dozen do; the same two models on more text are one look."""
+    few = CONFIG.model_copy(update={"text_bytes": 3_000})
+    world.decide("more", "bad", few)
+    short = world.decide("more", "better", few)
+    assert not short.champion and "more documents like these would settle it" in short.reason
+    assert world.decide("more", "better", few, max_documents=40).champion
+    assert len(world.evidence("more")) > 10
+    tags = MlflowClient().get_registered_model("more").tags
+    assert len([tag for tag in tags if tag.startswith("leanpipe.look.")]) == 1
+
+
+def test_evaluations_that_hold_nothing_are_one_sentence(world: World, tmp_path: Path):
+    world.decide("empty", "bad")
+    version = world.register("empty", "good")
+    contest = Contest(world.run, RegisterConfig(name="empty"), CONFIG, world.documents)
+    for content in ("", "{}", '{"documents": []}', '{"documents": [{"id": "1"}]}'):
+        (tmp_path / "evaluation.json").write_text(content)
+        ended = contest.decide(version, external("evaluate", tmp_path))
+        assert not ended.champion
+        assert ended.reason.startswith("The challenger cannot be judged: ") and "\n" not in ended.reason
+    assert world.champion("empty").number == "1"
+
+
+def test_runs_of_two_homes_that_end_together_leave_one_champion(world: World, tmp_path: Path):
+    """Their files' locks know nothing of each other; the registry they share is one."""
+    world.decide("homes", "bad")
+    home = Home(tmp_path / "other")
+    other = World(Untracked(home, world.run.tracking, world.run.mlflow_run), world.documents, world.models)
+    with ThreadPoolExecutor() as threads:
+        ended = [
+            threads.submit(one.decide, "homes", model) for one, model in ((world, "good"), (other, "better"))
+        ]
+    assert ended[1].result().champion
+    champion = world.champion("homes")
+    assert [move.before for move in champion.moves] == ["", *(move.version for move in champion.moves[:-1])]
+    assert MlflowClient().get_model_version("homes", champion.number).tags["leanpipe.label"] == "better"
+
+
+def moves_of(name: str) -> dict[str, str]:
+    tags = MlflowClient().get_registered_model(name).tags
+    return {tag: value for tag, value in tags.items() if tag.startswith("leanpipe.champion.")}
 
 
 def test_what_a_person_took_back_stays_taken_back(world: World):
@@ -288,6 +338,19 @@ def test_a_run_that_is_killed_while_it_moves_the_alias_leaves_a_true_history(wor
     ]
 
 
+def test_smaller_ones_are_measured_by_the_best_champion_so_far(world: World):
+    """A champion that is as good and smaller is not the mark for the next: that stays where it was."""
+    world.decide("drift", "large")
+    smaller = world.decide("drift", "good")
+    assert smaller.champion and "it is at most 1.00% worse" in smaller.reason
+    assert [(move.version, move.best) for move in world.champion("drift").moves] == [("1", "1"), ("2", "1")]
+    assert not world.decide("drift", "bad").champion
+    assert "evaluate-best" in world.run.results
+    MlflowClient().delete_model_version("drift", "1")
+    assert world.decide("drift", "better").champion
+    assert world.champion("drift").best == world.champion("drift").number
+
+
 def test_text_that_a_model_learned_from_is_no_evidence(world: World, tmp_path: Path):
     """The champion came from a corpus most of which another split puts into the text that all are measured on."""
     store = world.run.store
@@ -309,25 +372,12 @@ def test_text_that_a_model_learned_from_is_no_evidence(world: World, tmp_path: P
         world.documents = before
     learned = {*texts_of(few.path, "train").values(), *texts_of(few.path, "validation").values()}
     tested = texts_of(documents.path, "test")
-    counted = {one["id"] for one in world.evidence("learned")}
+    counted = {one["id"] for one in world.evidence("learned", "2")}
     assert counted
     assert not {id for id in counted if tested[id] in learned}
     left_out = world.run.results["better"].summary["held_out_documents"] - len(counted)
     assert f"Left out of the comparison: {left_out} documents that one of the models" in ended.reason
     assert "What the champion learned from" not in ended.reason
-
-
-def test_smaller_ones_are_measured_by_the_best_champion_so_far(world: World):
-    """A champion that is as good and smaller is not the mark for the next: that stays where it was."""
-    world.decide("drift", "large")
-    smaller = world.decide("drift", "good")
-    assert smaller.champion and "it is at most 1.00% worse" in smaller.reason
-    assert [(move.version, move.best) for move in world.champion("drift").moves] == [("1", "1"), ("2", "1")]
-    assert not world.decide("drift", "bad").champion
-    assert "evaluate-best" in world.run.results
-    MlflowClient().delete_model_version("drift", "1")
-    assert world.decide("drift", "better").champion
-    assert world.champion("drift").best == world.champion("drift").number
 
 
 def texts_of(documents: Path, split: str) -> dict[str, str]:

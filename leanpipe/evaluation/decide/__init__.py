@@ -1,0 +1,1 @@
+"""What may be concluded from an evaluation, and how often one may be wrong."""
