@@ -89,7 +89,7 @@ def prune(config: PruneConfig, inputs: PruneInputs, out: Path, report: Report) -
     import torch
 
     from leanpipe.models.count import read_config
-    from leanpipe.shrink.calibration import calibration_blocks
+    from leanpipe.shrink.teacher_blocks import calibration_blocks
 
     model = load_model(inputs.model, torch.float32)
     carried = {}

@@ -213,7 +213,7 @@ def make_student(
         most_important,
         random_student,
     )
-    from leanpipe.shrink.calibration import calibration_blocks
+    from leanpipe.shrink.teacher_blocks import calibration_blocks
     from leanpipe.shrink.importance import measure_importance
     from leanpipe.shrink.narrow import Cut, cut_model, narrow_config
 
