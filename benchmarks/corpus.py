@@ -72,6 +72,23 @@ def clean(corpus: Path, home: Path, base: Path | None = None, keep: bool = False
     return out
 
 
+def as_stored(folder: Path) -> None:
+    """Write the manifest that the store writes: a run adds to a result of which it says what belongs to it."""
+    from leanpipe.core.store import MANIFEST, Manifest, digest_files
+
+    nothing = {
+        "key": "",
+        "config": {},
+        "inputs": {},
+        "summary": {},
+        "versions": {},
+        "seconds": 0.0,
+        "peak_memory": 0,
+    }
+    manifest = Manifest(stage="clean", files=digest_files(folder), **nothing)
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+
+
 def report(cleaned: Path) -> float:
     """Seconds for the data card and its pictures."""
     from leanpipe.corpus.report.corpus_report import write_corpus_report
@@ -182,6 +199,7 @@ def new_files(work: Path) -> dict:
     started = time.perf_counter()
     base = clean(corpus, work / "first", keep=True)
     first = time.perf_counter() - started
+    as_stored(base)
     for number, path in enumerate(new):
         shutil.copyfile(path, corpus / f"new-{number}-{path.name}")
     (again,) = interleaved([lambda: clean(corpus, work / "again", base)], REPEATS)
