@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -43,7 +43,7 @@ class SearchConfig(BudgetConfig):
 
     depths: int = Field(5, ge=1, le=100)
     """How many numbers of layers are tried, from the fewest that use the size up to the teacher's; channels follow."""
-    kv_groups: tuple[int, ...] = Field((), max_length=20)
+    kv_groups: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field((), max_length=20)
     """Numbers of groups of attention heads that are tried beside all of them."""
     finalists: int = Field(3, ge=1, le=100)
     """How many of them learn before the best is chosen, each of another depth."""
@@ -55,7 +55,7 @@ class SearchConfig(BudgetConfig):
     """Tokens of held-out text that they are compared on."""
     calibration_tokens: int = Field(2_048, ge=1, le=10**9)
     """Tokens on which it is measured what is important, and how far each shape is from its teacher."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seed of the order in which they read."""
 
     @property

@@ -61,7 +61,7 @@ class ShrinkConfig(BudgetConfig):
     first and the last ones (two to one), or evenly spaced ones."""
     calibration_tokens: int = Field(4_096, ge=1, le=10**9)
     """Tokens of the training text on which it is measured what is important."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seed of new weights."""
 
     @property
