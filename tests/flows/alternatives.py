@@ -2,6 +2,7 @@
 
 from leanpipe.core import device
 from tests.flows.alternative_shapes import SHAPE_BASES, SHAPES
+from tests.flows.alternatives_written import WRITTEN
 from tests.flows.rows import Overrides, Row, shown_by, to
 
 BASES: dict[str, Overrides] = {
@@ -214,9 +215,6 @@ CLEAN = {
     "execution.slurm_hours": shown_by("corpus/test_incremental.py::test_what_is_asked_of_slurm", 3),
 }
 
-_SAMPLED = "teacher_text/test_write.py::test_every_setting_of_the_sampling_counts"
-_SAMPLING = {"temperature": 0.0, "top_p": 0.5, "opening_tokens": 4, "max_new_tokens": 6, "streams": 2}
-
 SECTIONS: dict[str, dict[str, Row]] = {
     **SHAPES,
     "clean": CLEAN,
@@ -243,9 +241,6 @@ SECTIONS: dict[str, dict[str, Row]] = {
     | {
         "tokens": to(512),
         "validation_tokens": to(32),
-        "written_share": shown_by(
-            "training/distill/test_distill.py::test_a_share_of_the_text_is_what_the_teacher_wrote", 0.5
-        ),
         "hidden_weight": to(1.0, teacher_logprobs="online"),
         "teacher_logprobs": to("online"),
         "divergence": to("reverse_kl", "jensen_shannon"),
@@ -301,14 +296,6 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "adapter": to("dora", "rslora"),
         "base": to("nf4"),
         "general_tokens": to(0, 40),
-        "kl_weight": shown_by(
-            "training/finetune/test_teacher_answers.py::test_with_its_teachers_predictions_a_model_comes_nearer_to_the_teacher",
-            0.5,
-        ),
-        "written_share": shown_by(
-            "training/finetune/test_teacher_answers.py::test_the_teachers_answers_are_learnt_and_what_is_held_out_stays_as_it_was_given",
-            0.5,
-        ),
         "rank": to(2),
         "alpha": to(64),
         "dropout": to(0.5),
@@ -318,23 +305,6 @@ SECTIONS: dict[str, dict[str, Row]] = {
             "training/finetune/test_template.py::test_thoughts_are_learnt_or_only_read", False
         ),
         "validation_share": to(0.5),
-    },
-    # Not among the bases: what it writes may differ in the last digits of a logit.
-    "write": {
-        **{name: shown_by(_SAMPLED, value) for name, value in _SAMPLING.items()},
-        "max_prompt_tokens": shown_by(
-            "teacher_text/test_write.py::test_answers_are_conversations_that_finetuning_reads", 40
-        ),
-        "min_tokens": shown_by("teacher_text/test_write.py::test_what_is_dropped_and_why", 8),
-        "engine": shown_by(
-            "teacher_text/test_write.py::test_the_same_settings_write_the_same_text_and_another_seed_another",
-            "llama_cpp",
-            "transformers",
-        ),
-        "seed": shown_by(
-            "teacher_text/test_write.py::test_the_same_settings_write_the_same_text_and_another_seed_another",
-            1,
-        ),
     },
     "describe_model": {"depth": to(1, 3)},
     "cut_vocabulary": {
@@ -413,6 +383,8 @@ SECTIONS: dict[str, dict[str, Row]] = {
         ),
     },
 }
+for _section, _rows in WRITTEN.items():
+    SECTIONS.setdefault(_section, {}).update({name: shown_by(*row) for name, row in _rows.items()})
 MISSING = "/not/there"
 GIVEN: dict[str, Row] = {
     name: to("other", MISSING, refused={MISSING: "/not/there"})
