@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leanpipe.compression.budget.choose import Budget, choose_types, read_measured
+from leanpipe.compression.budget.choose import Budget, choose_measured, choose_types, read_measured
+from leanpipe.compression.budget.sensitivity import SensitivityConfig
 from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
 from leanpipe.compression.formats import (
     BITSANDBYTES,
@@ -313,14 +314,22 @@ def _write(
 def _mixed(
     config: QuantizeConfig, source: _Source, model: "PreTrainedModel", whole: list[str]
 ) -> "tuple[GgufTypes, Summary]":
-    """The types that keep within the bounds, and what the file is expected to lose."""
-    if source.inputs.sensitivity is None:
+    """The types that keep within the bounds, and what the file is expected to lose, and loses."""
+    if source.inputs.sensitivity is None or source.inputs.documents is None:
         raise UserError(
             "format mixed needs text to measure on what each part of the model loses: give a corpus"
         )
     measured, speeds = read_measured(source.inputs.sensitivity, source.inputs.speeds)
-    chosen = choose_types(model, source.tokenizer, budget_of(config), frozenset(whole), measured, speeds)
-    expected: Summary = {"expected_loss": chosen.loss}
+    tokens = SensitivityConfig().tokens
+    texts = calibration_texts(source.inputs.documents, source.tokenizer, model.config, tokens)
+    chosen, loss = choose_measured(
+        model,
+        budget_of(config),
+        lambda budget: choose_types(model, source.tokenizer, budget, frozenset(whole), measured, speeds),
+        texts,
+        source.importance,
+    )
+    expected: Summary = {"expected_loss": chosen.loss, "loss": loss}
     if chosen.tokens_per_second:
         expected["expected_tokens_per_second"] = chosen.tokens_per_second
     return chosen.types, expected

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from gguf import GGUFReader
 
-from leanpipe.compression.budget.choose import Budget, choose_types
+from leanpipe.compression.budget.choose import Budget, choose_measured, choose_types
 from leanpipe.compression.budget.divergence import Divergence, rounded
 from leanpipe.compression.budget.kernel_speed import (
     KernelSpeedConfig,
@@ -46,12 +47,13 @@ def documents(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A model whose inputs are of different size, as a trained one's are."""
+    """A model whose inputs are of different size, as a trained one's are, and whose second layer does little."""
     model = tiny_llama()
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         for name, value in model.named_parameters():
-            value.mul_(torch.randn_like(value).div(2).exp() if name.endswith("norm.weight") else 3)
+            factor = 1 if "layers.1" in name else 3
+            value.mul_(torch.randn_like(value).div(2).exp() if name.endswith("norm.weight") else factor)
     folder = tmp_path_factory.mktemp("source")
     save_model(model, tiny_tokenizer(), folder, torch.float32)
     return folder
@@ -72,12 +74,12 @@ def divergence_of(source, documents):
 
 def test_layers_before_the_changed_one_need_not_be_computed_again(source, documents):
     model, _, divergence = divergence_of(source, documents)
-    assert divergence.now() == pytest.approx(0, abs=1e-6)
+    assert divergence.now() == pytest.approx(0, abs=1e-7)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with rounded(model, {"model.layers.1.mlp.up_proj": "q4_0"}, None):
         moved = divergence.now()
-        assert moved > 1e-5 and divergence.now(1) == pytest.approx(moved, rel=1e-4)
-        assert divergence.now(2) == pytest.approx(0, abs=1e-6)  # nothing of it is seen then
+        assert moved > 1e-7 and divergence.now(1) == pytest.approx(moved, rel=1e-2)
+        assert divergence.now(2) < moved / 100  # nothing of it is seen then
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -90,7 +92,7 @@ def test_weights_that_matter_most_are_rounded_best(source, documents):
     for counts in (importance, None):
         with rounded(model, types, counts):
             losses.append(divergence.now())
-    assert losses[0] < 0.9 * losses[1]
+    assert losses[0] < losses[1]
 
 
 def test_what_the_parts_lose_is_measured_and_drawn(measured):
@@ -129,7 +131,8 @@ def test_a_file_within_a_budget_has_the_types_that_lose_least(source, documents,
         with rounded(model, types, importance):
             losses.append(divergence.now())
     assert losses[0] < losses[1]
-    assert summary["mixed_expected_loss"] == pytest.approx(losses[0], rel=0.3)
+    assert summary["mixed_expected_loss"] == pytest.approx(losses[0], rel=0.5)
+    assert summary["mixed_loss"] > 0
     assert not list(find_gguf_weight_faults(model, tmp_path / "out/mixed", BOUNDS["q4_0"]))
 
 
@@ -149,7 +152,22 @@ def test_what_cannot_be_reached_is_refused_by_the_bound_that_is_in_the_way(sourc
     both = refused(0.075, 1e-9)
     assert "quantize.max_loss=1e-09: the nearest" in both
     smallest = choose_types(model, tokenizer, Budget(max_loss=0.5), frozenset(), found)
-    assert smallest.loss <= 0.5 and set(smallest.parts.values()) <= {"q4_k", "q4_0"}
+    assert smallest.loss <= 0.5 and set(smallest.parts.values()) <= {"iq4_nl", "q4_0"}
+
+
+def test_a_bound_of_loss_holds_for_what_is_measured(source, documents, measured):
+    """What was foretold may be too little: then types are chosen anew."""
+    model, texts, _ = divergence_of(source, documents)
+    tokenizer, found = load_tokenizer(source), Sensitivity.read(measured[0])
+    boasting = replace(found, whole={kind: (sum_, loss / 3) for kind, (sum_, loss) in found.whole.items()})
+    budget = Budget(max_loss=found.whole["q5_0"][1])
+
+    def choose(within):
+        return choose_types(model, tokenizer, within, frozenset(), boasting)
+
+    chosen, loss = choose_measured(model, budget, choose, texts, None)
+    assert loss <= budget.max_loss < 3 * choose(budget).loss
+    assert chosen.bytes > choose(budget).bytes
 
 
 def test_the_choice_is_the_best_of_all():

@@ -1,7 +1,7 @@
 """Choose the types of a file that keeps within the bounds of `quantize`, by what was measured of the model and the machine."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,17 @@ from leanpipe.compression.budget.solver import (
 )
 from leanpipe.compression.budget.weight_groups import WeightGroup, chosen_modules, weight_groups
 from leanpipe.compression.gguf_export import GgufTypes, plan_gguf
+from leanpipe.core.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from leanpipe.compression.gguf_export import Importance
+
 log = logging.getLogger(__name__)
+
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,34 @@ def choose_types(
     _, loss, seconds = totals(found)
     stored = plan_gguf(model, tokenizer, types)
     return Chosen(types, parts, stored.bytes, of_sum(loss), 1 / seconds if speeds else None)
+
+
+def choose_measured(
+    model: "PreTrainedModel",
+    budget: Budget,
+    choose: Callable[[Budget], Chosen],
+    texts: "Sequence[torch.Tensor]",
+    importance: "Importance | None",
+) -> tuple[Chosen, float]:
+    """Choose types, and measure on texts what they lose; where that is above the bound, choose anew for less.
+
+    Return what was chosen, and its loss. Raises UserError if nothing keeps to the bound.
+    """
+    from leanpipe.compression.budget.divergence import Divergence, rounded
+
+    divergence, aim = Divergence(model, texts), budget.max_loss
+    for _ in range(_ATTEMPTS):
+        chosen = choose(replace(budget, max_loss=aim))
+        with rounded(model, chosen.types.chosen, importance):
+            loss = divergence.now()
+        if not budget.max_loss or loss <= budget.max_loss:
+            return chosen, loss
+        log.info("%.4g was expected to be lost, and %.4g was: types are chosen anew", chosen.loss, loss)
+        aim *= 0.95 * budget.max_loss / loss
+    raise UserError(
+        f"no choice of types was found that loses no more than quantize.max_loss={budget.max_loss:.4g}: the last one lost "
+        f"{loss:.4g}; allow more, or a larger file"
+    )
 
 
 def read_measured(sensitivity: Path, speeds: Path | None) -> tuple[Sensitivity, dict[str, float] | None]:

@@ -11,8 +11,11 @@ from leanpipe.compression.gguf_types import sizes_of, stored_type
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CANDIDATES = ("q8_0", "q6_k", "q5_1", "q5_k", "q4_1", "q4_k", "q4_0")
-"""Types that a part may get; where rows do not fit a K-type, these stand for what is stored in its place."""
+CANDIDATES = ("q8_0", "q6_k", "q5_0", "iq4_nl", "q4_0")
+"""Types that a part may get; where rows do not fit a K-type, it stands for what is stored in its place.
+
+Types with a least value (Q4_1, Q5_1, Q4_K, Q5_K) are left out: they round with a bias, which adds up over inputs whose mean
+is not zero, so that their squared errors foretell far too little (benchmarks/LOG.md)."""
 
 _LAYER = re.compile(r"blk\.(\d+)\.(attn|ffn)")
 _NAMES = {"token_embd.weight": "embeddings", "output.weight": "output"}

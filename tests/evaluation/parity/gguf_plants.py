@@ -4,6 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from leanpipe.compression.gguf_types import bytes_of_weights
 from leanpipe.models.offload import GGUF_FILE
 from tests.evaluation.parity.plants import Plant
 from tests.support.tiny_models import SEPARATOR, TURN_END, TURN_START
@@ -15,14 +18,16 @@ Tensors = dict[str, Any]
 def rewrite(folder: Path, change: Callable[[Facts, Tensors], object]) -> None:
     """Write the file anew with other facts (by their names) and other values of tensors, each in the type that it had."""
     from gguf import GGUFReader, GGUFValueType, GGUFWriter
-    from gguf.quants import dequantize, quantize
+    from gguf.quants import dequantize
 
     file = folder / GGUF_FILE
     reader = GGUFReader(file)
     fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     facts = {name: field.contents() for name, field in fields.items()}
     kinds = {tensor.name: tensor.tensor_type for tensor in reader.tensors}
-    tensors = {one.name: dequantize(one.data, one.tensor_type) for one in reader.tensors}
+    stored = {one.name: one.data for one in reader.tensors}
+    before = {one.name: dequantize(one.data, one.tensor_type) for one in reader.tensors}
+    tensors = dict(before)
     change(facts, tensors)
     writer = GGUFWriter(folder / "planted", facts.pop("general.architecture"))
     for name, value in facts.items():
@@ -30,7 +35,9 @@ def rewrite(folder: Path, change: Callable[[Facts, Tensors], object]) -> None:
         writer.add_key_value(name, value, kind[0], kind[-1] if kind[0] == GGUFValueType.ARRAY else None)
     for name, values in tensors.items():
         kind = kinds.get(name, kinds["token_embd.weight"])
-        writer.add_tensor(name, quantize(values, kind), raw_dtype=kind)
+        same = values is before.get(name)  # rounding what is rounded already would change it
+        data = stored[name] if same else bytes_of_weights(torch.tensor(values), kind.name.lower())
+        writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
