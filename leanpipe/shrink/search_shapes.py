@@ -150,10 +150,10 @@ def _cut_all(
 ) -> list[Candidate]:
     """Score every shape, and write those that are to be recovered to folders by their numbers."""
     from leanpipe.models.student import layer_list_name, most_important
-    from leanpipe.shrink.teacher_blocks import calibration_blocks
     from leanpipe.shrink.candidates import Scorer, decode_seconds
     from leanpipe.shrink.importance import measure_importance
     from leanpipe.shrink.narrow import cut_model
+    from leanpipe.shrink.teacher_blocks import calibration_blocks
 
     teacher = load_for_inference(inputs.teacher)
     name, tokenizer = layer_list_name(teacher), load_tokenizer(inputs.teacher)

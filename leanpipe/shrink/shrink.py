@@ -213,9 +213,9 @@ def make_student(
         most_important,
         random_student,
     )
-    from leanpipe.shrink.teacher_blocks import calibration_blocks
     from leanpipe.shrink.importance import measure_importance
     from leanpipe.shrink.narrow import Cut, cut_model, narrow_config
+    from leanpipe.shrink.teacher_blocks import calibration_blocks
 
     described = read_config(inputs.teacher)
     if config.initialization == "random":
