@@ -33,7 +33,7 @@ def evaluate_models(config: CompareSettings = CompareSettings()) -> RunResult:
             corpus=config.corpus,
             models=config.models,
             evaluation_sets=config.evaluation_sets,
-            instructions=config.instructions or None,
+            instructions=config.instructions,
         )
         preflight(run, stages, config, given)
         return show(run, stages(run, config, given))

@@ -207,7 +207,7 @@ class ModelsInput(StageConfig):
 class AnswersInput(StageConfig):
     """The conversations that go in."""
 
-    instructions: str = ""
+    instructions: str | None = Field(None, min_length=1)
     """Conversations that none of the models learned from, to score their answers: a .json or .jsonl file or folder; empty for none."""
 
 

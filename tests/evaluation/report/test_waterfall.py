@@ -100,7 +100,8 @@ def test_a_stage_that_always_costs_something_is_not_named_against_an_earlier_run
         return {"teacher": scored(teacher)} | {label: scored(model) for label, model in forms.items()}
 
     here, there = run(1, True), run(10, False)
-    assert largest_loss(waterfall(here)).stage == "distill"
+    assert largest_loss(waterfall(there)).stage == "distill"
+    assert waterfall(here)[0].stage == "distill" and waterfall(here)[0].verdict == "lost"
     assert named_step(changed_steps(here, there)).stage == "quantize"
     assert named_step(changed_steps(there, there)) is None
 
