@@ -28,7 +28,7 @@ NOISE = 0.5
 def main() -> None:
     texts = [text[:600] for text in tiny_text() if len(text) > 200]
     champion = taught(tiny_text()[:5])
-    write("gate_models", [identical(champion, texts), planted(champion, texts)])
+    write("gate_models", [planted(champion, texts), identical(champion, texts)])
 
 
 def identical(champion, texts: list[str]) -> dict:

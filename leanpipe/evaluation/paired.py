@@ -201,7 +201,7 @@ def ratio_error(more_bits: "np.ndarray", bytes_: "np.ndarray") -> "np.ndarray":
 
 
 def with_unseen(more_bits: "np.ndarray", bytes_: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
-    """Add to the units (the last axis) one of mean length, twice as far from the rest as any, and against the challenger."""
+    """Add to units (the last axis) one of mean length, twice as far from the rest as any, and against the challenger."""
     ratio = more_bits.sum(-1, keepdims=True) / bytes_.sum(-1, keepdims=True)
     farthest = np.abs(more_bits - ratio * bytes_).max(-1, keepdims=True)
     size = bytes_.mean(-1, keepdims=True)

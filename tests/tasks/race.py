@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+import time
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,6 +14,11 @@ from tasks.tracking.champion.back import roll_back
 
 def main(home: Home, name: str, times: int) -> None:
     chance = random.Random(str(home.root))
+    MlflowClient().get_registered_model(name)  # all that it imports
+    home.root.mkdir(parents=True, exist_ok=True)
+    (home.root / "ready").touch()
+    while len(list(home.root.parent.glob("*/ready"))) < 2:  # the other is still importing
+        time.sleep(0.01)
     for _ in range(times):
         # Read without the lock, as a person does: whoever is champion when it is held gets another in his place.
         champion = MlflowClient().get_registered_model(name).aliases.get("champion")
