@@ -8,7 +8,7 @@ from flows import distill
 from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
 from flows.settings_page import show_settings
-from leanpipe.compression.quantize import quantize, with_formats
+from leanpipe.compression.quantize import QuantizeConfig, quantize, with_formats
 from leanpipe.evaluation.parity.parity import parity
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import PipelineConfig
@@ -16,6 +16,10 @@ from leanpipe.settings.presets import Preset
 from leanpipe.settings.quick import QuickSettings
 from leanpipe.training.finetune.finetune import finetune
 from leanpipe.training.on_policy.on_policy import on_policy
+from leanpipe.training.quantization_aware.quantization_aware import (
+    QuantizationAwareConfig,
+    quantization_aware,
+)
 from tasks.preflight import preflight
 from tasks.promote import promote
 from tasks.run import tracked_run
@@ -58,7 +62,7 @@ def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
         )
         preflight(run, stages, config, given)
         made = stages(run, config, given)
-        registered = promote(run, config, made.models, made.evaluations, made.documents)
+        registered = promote(run, config, made.models, made.evaluations, made.documents, made.trained)
         return show(run, made.evaluations, registered)
 
 
@@ -70,12 +74,14 @@ class Made(NamedTuple):
     """The teacher and every model that was made of it, by name."""
     evaluations: dict[str, Any]
     """By the same names."""
+    trained: dict[str, Any]
+    """By the name of a form, the model that it is a form of."""
 
 
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
     """Prepare the corpus, distil, finetune, quantise, see that what is served is what was trained, and evaluate every
     model on the same held-out text."""
-    documents, teacher, student = distill.stages(run, config, given)
+    documents, teacher, student, blocks = distill.stages(run, config, given)
     if config.on_policy.steps:
         student = run.stage(
             on_policy,
@@ -92,10 +98,48 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
         documents=documents,
     )
     chosen = with_formats(config.quantize, given.model, config.tokenize.tokenizer)
-    quantized = run.stage(quantize, chosen, model=adapted)
+    trained = dict.fromkeys(("adapted", *chosen.formats), adapted)
+    if config.quantization_aware.tokens and _ON_ITS_GRID in chosen.formats:
+        trained[_ON_ITS_GRID] = run.stage(
+            quantization_aware,
+            _aware(config),
+            model=adapted,
+            blocks=blocks,
+            instructions=given.instructions,
+        )
     models = {"teacher": given.model, "student": student, "adapted": adapted}
-    models |= {form: quantized.inside(form) for form in chosen.formats}
+    models |= _quantized(run, chosen, trained)
     if config.parity.models == "all":
-        for name in ("adapted", *chosen.formats):
-            run.stage(parity, config.parity, label=f"parity-{name}", model=adapted, served=models[name])
-    return Made(documents, models, evaluate_all(run, config, models, documents))
+        for name, model in trained.items():
+            run.stage(parity, config.parity, label=f"parity-{name}", model=model, served=models[name])
+    return Made(documents, models, evaluate_all(run, config, models, documents), trained)
+
+
+_ON_ITS_GRID = "q4_0"
+"""The format whose grid a model is trained on before it is stored there."""
+
+
+def _aware(config: PipelineConfig) -> QuantizationAwareConfig:
+    """How the model is trained that q4_0 is made of: by what it will be stored as, and not on what was held out of it."""
+    return QuantizationAwareConfig(
+        **dict(config.quantization_aware),
+        embeddings=config.quantize.embeddings,
+        keep=config.quantize.keep,
+        thoughts=config.finetune.thoughts,
+        validation_share=config.finetune.validation_share,
+        validation_seed=config.finetune.seed,
+    )
+
+
+def _quantized(run: StageRunner, chosen: QuantizeConfig, trained: dict[str, Any]) -> dict[str, Any]:
+    """Every format, in the order in which they were asked for, of the model that was trained for it."""
+    folders: dict[str, Any] = {}
+    alone = [form for form in chosen.formats if trained[form] is not trained["adapted"]]
+    together = tuple(form for form in chosen.formats if form not in alone)
+    parts = {"quantize": together} | {f"quantize-{form}": (form,) for form in alone}
+    for label, forms in parts.items():
+        if forms:
+            asked = chosen.model_copy(update={"formats": forms})
+            made = run.stage(quantize, asked, label=label, model=trained[forms[0]])
+            folders |= {form: made.inside(form) for form in forms}
+    return {form: folders[form] for form in chosen.formats}

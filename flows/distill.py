@@ -40,6 +40,7 @@ class Distilled(NamedTuple):
     teacher: Any
     """What the student learned from: of its vocabulary."""
     student: Any
+    blocks: Any
 
 
 def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Distilled:
@@ -63,4 +64,4 @@ def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Disti
     student = run.stage(
         distill, config.distill, teacher=teacher, blocks=blocks, teacher_logprobs=teacher_logprobs
     )
-    return Distilled(documents, teacher, student)
+    return Distilled(documents, teacher, student, blocks)

@@ -38,7 +38,7 @@ TRAINING = (
     ("losses",),
     ("trainer", "distributed"),
     ("distill", "finetune", "pretrain"),
-    ("on_policy",),
+    ("on_policy", "quantization_aware"),
 )
 TRAINER = {"trainer", "distributed"}
 

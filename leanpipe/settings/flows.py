@@ -16,6 +16,7 @@ from leanpipe.training.distill.teacher_cache import CacheSettings
 from leanpipe.training.finetune.finetune import FinetuneConfig
 from leanpipe.training.on_policy.on_policy import OnPolicyConfig
 from leanpipe.training.pretrain.pretrain import PretrainConfig
+from leanpipe.training.quantization_aware.quantization_aware import QuantizationAwareSettings
 from leanpipe.training.vocabulary.cut_vocabulary import CutVocabularyConfig
 
 
@@ -109,6 +110,13 @@ class InstructionSettings(InstructionsInput):
     """How the model learns to follow instructions."""
 
 
+class RoundingSettings(StageConfig):
+    """How a model learns on the grid that it will be stored on."""
+
+    quantization_aware: QuantizationAwareSettings = QuantizationAwareSettings()
+    """How the finetuned model goes on learning by weights of 4 bits, before q4_0 is made of it."""
+
+
 class QuantizeSettings(StageConfig):
     """How a model is made smaller."""
 
@@ -171,6 +179,7 @@ class PipelineConfig(
     EvaluateSettings,
     ParitySettings,
     QuantizeSettings,
+    RoundingSettings,
     InstructionSettings,
     OnPolicySettings,
     DistillSettings,

@@ -16,6 +16,7 @@ from leanpipe.training.distill.distill import DistillConfig
 from leanpipe.training.distill.teacher_cache import CacheSettings
 from leanpipe.training.finetune.finetune import FinetuneConfig
 from leanpipe.training.pretrain.pretrain import PretrainConfig
+from leanpipe.training.quantization_aware.quantization_aware import QuantizationAwareSettings
 
 
 class Preset(StrEnum):
@@ -163,6 +164,13 @@ def smoke() -> PipelineConfig:
             micro_batch=8,
             max_length=128,
             validation_tokens=2_048,
+            precision="fp32",
+        ),
+        quantization_aware=QuantizationAwareSettings(
+            tokens=8_192,
+            learning_rate=2e-3,
+            batch=8,
+            micro_batch=8,
             precision="fp32",
         ),
         parity=ParityConfig(max_new_tokens=8),

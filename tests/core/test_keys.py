@@ -27,6 +27,7 @@ LEFT_OUT = {
     "finetune": TRAINING,
     "pretrain": TRAINING,
     "on_policy": TRAINING - {"gradient_checkpointing"},
+    "quantization_aware": TRAINING,
     "parity": {"models"},
 }
 """The settings that are in no key, by stage. One more is a decision: look whether it really changes no result."""

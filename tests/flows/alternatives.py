@@ -67,6 +67,18 @@ BASES: dict[str, Overrides] = {
         "general_tokens": 200,
         "log_every_steps": 2,
     },
+    # Four steps of two blocks, half of them conversations.
+    "quantization_aware": {
+        "tokens": 256,
+        "batch": 2,
+        "micro_batch": 2,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "kl_weight": 0.5,
+        "validation_share": 0.3,
+        "validation_tokens": 64,
+        "log_every_steps": 2,
+    },
     "describe_model": {},
     "quantize": {},
     "evaluate": {
@@ -331,6 +343,13 @@ SECTIONS: dict[str, dict[str, Row]] = {
             "training/finetune/test_template.py::test_thoughts_are_learnt_or_only_read", False
         ),
         "validation_share": to(0.5),
+    },
+    "quantization_aware": TRAINING
+    | {
+        "tokens": to(512),
+        "validation_tokens": to(32),
+        "conversations": to(0, 1),
+        "kl_weight": to(0, 1),
     },
     "describe_model": {"depth": to(1, 3)},
     "cut_vocabulary": {

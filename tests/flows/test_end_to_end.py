@@ -25,7 +25,17 @@ from tests.flows.servers import Servers, free_port, leanpipe, pages, python, run
 
 pytestmark = pytest.mark.timeout(900)
 
-STAGES = ("clean", "cut_vocabulary", "tokenize", "cache_teacher", "distill", "finetune", "quantize")
+STAGES = (
+    "clean",
+    "cut_vocabulary",
+    "tokenize",
+    "cache_teacher",
+    "distill",
+    "finetune",
+    "quantization_aware",
+    "quantize",
+    "quantize-q4_0",
+)
 MODELS = ("teacher", "student", "adapted", "q8_0", "q4_0")
 PARITY = f"parity-{MODELS[-1]}"
 """Of the one model that is registered: the preset asks no more."""
@@ -38,7 +48,7 @@ UNTOUCHED_BY_RANK = (
     "evaluate-teacher",
     "evaluate-student",
 )
-FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-q8_0", "evaluate-q4_0", PARITY)
+FOLLOWS_RANK = (*STAGES[5:], "evaluate-adapted", "evaluate-q8_0", "evaluate-q4_0", PARITY)
 OWN_ANSWERS = (
     "on_policy.steps=2",
     "on_policy.max_new_tokens=4",
@@ -90,6 +100,13 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
     assert (parent.data.tags["leanpipe.preset"], parent.data.tags["leanpipe.chosen"]) == ("smoke", "nothing")
     assert {"summary.md", "size_against_quality.png"} <= set(files(mlflow, parent.info.run_id))
     assert {given.tags[0].value for given in parent.inputs.dataset_inputs} >= {"models.0", "instructions"}
+
+
+def test_what_is_served_is_compared_with_the_model_that_was_trained_on_its_grid(first_run, servers: Servers):
+    found = manifests(servers.home)
+    aware = {digest for digest, one in found.items() if one.stage == "quantization_aware"}
+    compared = {str(one.inputs["model"]) for one in found.values() if one.stage == "parity"}
+    assert aware and compared and compared <= aware  # q4_0 alone is registered here
 
 
 def test_the_champion_is_registered_with_a_card(first_run, servers: Servers):
@@ -295,17 +312,23 @@ def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(s
 def test_what_is_finetuned_is_the_student_that_learnt_from_its_own_answers(
     servers: Servers, scheduled_run: dict[str, Any]
 ):
-    manifests = [
-        Manifest.model_validate_json(path.read_text())
-        for path in (servers.home / "store").glob("*/*/manifest.json")
-    ]
-    found = {content_digest(one.files): one for one in manifests}
+    found = manifests(servers.home)
     [(digest, learnt)] = [(digest, one) for digest, one in found.items() if one.stage == "on_policy"]
     student = found[str(learnt.inputs["student"])]
     # The preset's teacher comes from stage distill, too.
     assert student.stage == "distill" and "teacher_logprobs" in student.inputs
     assert student.inputs["teacher"] == learnt.inputs["teacher"]
-    assert len([one for one in manifests if one.stage == "finetune" and one.inputs["model"] == digest]) == 1
+    assert (
+        len([one for one in found.values() if one.stage == "finetune" and one.inputs["model"] == digest]) == 1
+    )
+
+
+def manifests(home: Path) -> dict[str, Manifest]:
+    """Every result in a home's store, by the digest of what is in it."""
+    read = (
+        Manifest.model_validate_json(path.read_text()) for path in (home / "store").glob("*/*/manifest.json")
+    )
+    return {content_digest(one.files): one for one in read}
 
 
 def _first_scheduled(servers: Servers) -> str:

@@ -187,9 +187,11 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     plan = plan_of(PipelineConfig(), teacher)
     names = ("teacher", "student", "adapted", "q8_0", "q4_0")
     evaluations = [f"evaluate-{name}" for name in names]
-    first = ["cut_vocabulary", "cache_teacher", "distill", "finetune", "quantize"]
-    assert labels(plan) == [*first, *evaluations]
-    _, asked, distilled, finetuned, _, *evaluated = (one.estimate for one in plan.stages)
+    first = ["cut_vocabulary", "cache_teacher", "distill", "finetune"]
+    aware = ["quantization_aware", "quantize", "quantize-q4_0"]
+    assert labels(plan) == [*first, *aware, *evaluations]
+    _, asked, distilled, finetuned, rounded, _, _, *evaluated = (one.estimate for one in plan.stages)
+    assert rounded.parts["teacher"] > 0
     assert evaluated[0].disk == estimate(evaluate, EvaluateConfig(), "cpu", model=teacher).disk
     assert evaluated[0].peak > evaluated[1].peak
     assert asked.parts["weights"] > 0 == distilled.parts["teacher"] and finetuned.peak < distilled.peak
@@ -382,6 +384,41 @@ def test_a_step_is_told_to_another_process_by_names(tmp_path: Path):
         "teacher_logprobs": "cache_teacher",
     }
     assert told["evaluate-q8_0"].inputs == {"model": "quantize/q8_0", "documents": "clean"}
+
+
+def test_only_q4_0_is_made_of_the_model_that_was_trained_on_its_grid():
+    compared = PipelineConfig(parity=ParityConfig(models="all"))
+    told = {
+        one.label: one.portable() for one in steps_of(data_to_deployment.stages, compared, known(), "cpu")
+    }
+    aware = told["quantization_aware"]
+    assert aware.inputs == {"model": "finetune", "blocks": "tokenize", "instructions": "instructions"}
+    assert told["quantize"].inputs == {"model": "finetune"}
+    assert told["quantize-q4_0"].inputs == {"model": "quantization_aware"}
+    assert [told[label].config["formats"] for label in ("quantize", "quantize-q4_0")] == [["q8_0"], ["q4_0"]]
+    assert told["parity-q4_0"].inputs == {"model": "quantization_aware", "served": "quantize-q4_0/q4_0"}
+    assert told["parity-q8_0"].inputs == {"model": "finetune", "served": "quantize/q8_0"}
+
+
+def test_a_training_on_the_grid_knows_how_it_will_be_stored_and_what_was_held_out():
+    changed = PipelineConfig.model_validate(
+        {
+            "quantize": {"embeddings": "q5_0", "keep": ["down_proj"]},
+            "finetune": {"seed": 3, "validation_share": 0.2, "thoughts": False},
+        }
+    )
+    steps = {one.label: one for one in steps_of(data_to_deployment.stages, changed, known(), "cpu")}
+    told = steps["quantization_aware"].config
+    assert (told.embeddings, told.keep, told.thoughts) == ("q5_0", ("down_proj",), False)
+    assert (told.validation_seed, told.validation_share) == (3, 0.2)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"quantization_aware": {"tokens": 0}}, {"quantize": {"formats": ["q8_0", "nf4"]}}], ids=str
+)
+def test_nothing_is_trained_on_a_grid_that_is_not_asked_for(settings):
+    steps = steps_of(data_to_deployment.stages, PipelineConfig.model_validate(settings), known(), "cpu")
+    assert [one.label for one in steps if "quanti" in one.label] == ["quantize"]
 
 
 def test_a_result_of_other_settings_or_lost_inputs_corrects_nothing(tmp_path):

@@ -74,7 +74,9 @@ class FinetuneInputs:
 
 
 @dataclass(frozen=True)
-class _Examples:
+class Examples:
+    """Conversations as tokens, and what became of those that are not among them."""
+
     train: "list[Example]"
     validation: "list[Example]"
     conversations: int
@@ -156,7 +158,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
 
     check_finetune(config, {"model": Expected(inputs.model)})
     tokenizer = load_tokenizer(inputs.model)
-    examples = _examples(config, inputs.instructions, tokenizer)
+    examples = split_examples(config, inputs.instructions, tokenizer)
     _write_mask(examples, tokenizer, out)
     text = _training_data(config, examples, tokenizer)
     general = _general(config, inputs.documents, tokenizer)
@@ -200,14 +202,14 @@ def _check_learnable(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedT
     read = read_instructions(path).conversations
     some = read[:: len(read) // _CHECKED + 1]
     if len(encode_all(some, tokenizer, config.max_length, config.thoughts).conversations) < 2:
-        _examples(config, path, tokenizer)
+        split_examples(config, path, tokenizer)
 
 
 _CHECKED = 500
 
 
-def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> _Examples:
-    """Conversations as tokens, some of them held out. Those of which nothing would be learnt are skipped and counted."""
+def split_examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase") -> Examples:
+    """Read conversations as tokens, and hold some of them out. Those of which nothing would be learnt are skipped and counted."""
     from leanpipe.training.finetune.chat import encode_all
     from leanpipe.training.finetune.instructions import read_instructions
 
@@ -227,11 +229,11 @@ def _examples(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenize
     unread = f"{read.skipped:,} (no conversation that could be learnt)" if read.skipped else ""
     reasons = ", ".join(filter(None, (unread, encoded.describe()))) or "none"
     skipped = read.skipped + encoded.skipped
-    return _Examples(train, validation, len(usable), skipped, encoded.cut, read.describe(), reasons)
+    return Examples(train, validation, len(usable), skipped, encoded.cut, read.describe(), reasons)
 
 
 def _training_data(
-    config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase"
+    config: FinetuneConfig, examples: Examples, tokenizer: "PreTrainedTokenizerBase"
 ) -> "TrainingData":
     from leanpipe.training.finetune.packing import pack
     from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks
@@ -294,7 +296,7 @@ def _forgotten(before: float | None, after: float | None, report: Report) -> Sum
     return {"general_bits_per_byte_before": before, **figures}
 
 
-def _write_mask(examples: _Examples, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+def _write_mask(examples: Examples, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
     from leanpipe.training.finetune.chat import describe_mask
 
     path = out / "report" / "mask.md"
