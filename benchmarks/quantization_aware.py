@@ -122,7 +122,8 @@ def train(home: Path, seed: int, out: Path) -> tuple[Path, dict[str, Any]]:
     tokens = int(os.environ.get("LEANPIPE_BENCH_TOKENS", settings.tokens))
     config = QuantizationAwareConfig(**dict(settings) | {"seed": seed, "tokens": tokens})
     instructions = resolve_instructions(PipelineConfig().instructions, Home(home)).path
-    inputs = QuantizationAwareInputs(newest(home, "finetune"), newest(home, "tokenize"), instructions)
+    adapted, blocks, asked = (newest(home, stage) for stage in ("finetune", "tokenize", "cache_teacher"))
+    inputs = QuantizationAwareInputs(adapted, blocks, instructions, asked)
     out.mkdir()
     return out, quantization_aware.function(config, inputs, out, Silent())
 

@@ -81,12 +81,13 @@ class Made(NamedTuple):
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
     """Prepare the corpus, distil, finetune, quantise, see that what is served is what was trained, and evaluate every
     model on the same held-out text."""
-    documents, teacher, student, blocks = distill.stages(run, config, given)
+    distilled = distill.stages(run, config, given)
+    documents, student = distilled.documents, distilled.student
     if config.on_policy.steps:
         student = run.stage(
             on_policy,
             config.on_policy,
-            teacher=teacher,
+            teacher=distilled.teacher,
             student=student,
             instructions=given.instructions,
         )
@@ -104,8 +105,9 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
             quantization_aware,
             _aware(config),
             model=adapted,
-            blocks=blocks,
+            blocks=distilled.blocks,
             instructions=given.instructions,
+            teacher_logprobs=distilled.teacher_logprobs,
         )
     models = {"teacher": given.model, "student": student, "adapted": adapted}
     models |= _quantized(run, chosen, trained)

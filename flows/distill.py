@@ -41,6 +41,8 @@ class Distilled(NamedTuple):
     """What the student learned from: of its vocabulary."""
     student: Any
     blocks: Any
+    teacher_logprobs: Any
+    """None where the teacher is asked at every step."""
 
 
 def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Distilled:
@@ -64,4 +66,4 @@ def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Disti
     student = run.stage(
         distill, config.distill, teacher=teacher, blocks=blocks, teacher_logprobs=teacher_logprobs
     )
-    return Distilled(documents, teacher, student, blocks)
+    return Distilled(documents, teacher, student, blocks, teacher_logprobs)

@@ -11,7 +11,6 @@ import pytest
 from openai import OpenAI
 
 from leanpipe.core.config import flatten
-from leanpipe.core.store import Manifest, content_digest
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import smoke
 from leanpipe.settings.quick import QuickSettings
@@ -22,10 +21,11 @@ from tests.flows.outages import (
     test_no_stage_waits_for_a_prefect_that_says_nothing,  # noqa: F401
 )
 from tests.flows.servers import Servers, free_port, leanpipe, pages, python, running
+from tests.support.published_results import manifests
 
 pytestmark = pytest.mark.timeout(900)
 
-STAGES = (
+TRAINED = (
     "clean",
     "cut_vocabulary",
     "tokenize",
@@ -33,9 +33,8 @@ STAGES = (
     "distill",
     "finetune",
     "quantization_aware",
-    "quantize",
-    "quantize-q4_0",
 )
+STAGES = (*TRAINED, "quantize", "quantize-q4_0")
 MODELS = ("teacher", "student", "adapted", "q8_0", "q4_0")
 PARITY = f"parity-{MODELS[-1]}"
 """Of the one model that is registered: the preset asks no more."""
@@ -103,7 +102,7 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
 
 
 def test_what_is_served_is_compared_with_the_model_that_was_trained_on_its_grid(first_run, servers: Servers):
-    found = manifests(servers.home)
+    found = manifests(servers.home / "store")
     aware = {digest for digest, one in found.items() if one.stage == "quantization_aware"}
     compared = {str(one.inputs["model"]) for one in found.values() if one.stage == "parity"}
     assert aware and compared and compared <= aware  # q4_0 alone is registered here
@@ -312,7 +311,7 @@ def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(s
 def test_what_is_finetuned_is_the_student_that_learnt_from_its_own_answers(
     servers: Servers, scheduled_run: dict[str, Any]
 ):
-    found = manifests(servers.home)
+    found = manifests(servers.home / "store")
     [(digest, learnt)] = [(digest, one) for digest, one in found.items() if one.stage == "on_policy"]
     student = found[str(learnt.inputs["student"])]
     # The preset's teacher comes from stage distill, too.
@@ -321,14 +320,6 @@ def test_what_is_finetuned_is_the_student_that_learnt_from_its_own_answers(
     assert (
         len([one for one in found.values() if one.stage == "finetune" and one.inputs["model"] == digest]) == 1
     )
-
-
-def manifests(home: Path) -> dict[str, Manifest]:
-    """Every result in a home's store, by the digest of what is in it."""
-    read = (
-        Manifest.model_validate_json(path.read_text()) for path in (home / "store").glob("*/*/manifest.json")
-    )
-    return {content_digest(one.files): one for one in read}
 
 
 def _first_scheduled(servers: Servers) -> str:

@@ -1,12 +1,13 @@
 """Stage `quantization_aware`: train a model on the grid of Q4_0, so that storing it there costs it less.
 
-Quantisation-aware training with the model itself, whole, as the teacher (Gemma Team 2025, "Gemma 3 Technical Report",
-section 2.3, https://arxiv.org/abs/2503.19786, does so from checkpoints of its own).
+Quantisation-aware distillation: of conversations the model learns what it predicts itself, whole; of text what its first
+teacher predicts, where that was asked before, else what it predicts itself, too. The idea is that of the Gemma Team 2025, "Gemma 3 Technical
+Report", section 2.3, https://arxiv.org/abs/2503.19786.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from leanpipe.training.trainer.data import TrainingData
+    from leanpipe.training.losses.objectives import Objective
+    from leanpipe.training.trainer.data import BlockDataset, TrainingData
 
 
 class QuantizationAwareSettings(TrainingConfig):
@@ -48,8 +50,9 @@ class QuantizationAwareSettings(TrainingConfig):
     """How many tokens of held-out text, and of held-out conversations, are measured (fewer if there are no more)."""
     conversations: float = Field(0.5, ge=0, le=1)
     """Share of the training that is conversations; the rest is text. So neither is forgotten."""
-    kl_weight: float = Field(1.0, ge=0, le=1)
-    """1 learns what the model itself predicts unrounded, 0 the text and the answers alone (then no teacher is run)."""
+    kl_weight: float = Field(0.9, ge=0, le=1)
+    """1 learns what teachers predict, 0 the text and the answers alone (then none is run). Of conversations the teacher is
+    the model itself, unrounded; of text the first teacher, if its predictions were kept (distill.teacher_logprobs)."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -59,7 +62,7 @@ class QuantizationAwareSettings(TrainingConfig):
 
 
 class QuantizationAwareConfig(QuantizationAwareSettings):
-    """The same, with what other stages are told: how the model will be stored, and which conversations were held out."""
+    """How a model learns on its grid, with what other stages are told: how the model will be stored, and which conversations were held out."""
 
     embeddings: Literal["q8_0", "q5_0", "q4_0"] = "q8_0"
     """What embeddings and output layer will be stored as. They are not trained."""
@@ -80,6 +83,8 @@ class QuantizationAwareInputs:
     model: Path
     blocks: Path
     instructions: Path
+    teacher_logprobs: Path | None = None
+    """The output folder of the cache_teacher stage, if the teacher was asked before."""
 
 
 def check_quantization_aware(config: QuantizationAwareConfig, inputs: ExpectedInputs) -> None:
@@ -202,15 +207,22 @@ def _measure(
     return _Measured(text.bits_per_byte(nats), of_answers)
 
 
-def _objective(config: QuantizationAwareConfig, inputs: QuantizationAwareInputs, vocabulary: int):
-    from leanpipe.training.distill.distillation_objectives import Distillation
+def _objective(
+    config: QuantizationAwareConfig, inputs: QuantizationAwareInputs, vocabulary: int
+) -> "Objective":
+    from leanpipe.training.distill.distillation_objectives import CachedDistillation, Distillation
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs
     from leanpipe.training.losses.divergences import DistillationLoss
     from leanpipe.training.losses.objectives import CrossEntropy
+    from leanpipe.training.quantization_aware.teachers import ByKind
 
     if config.kl_weight == 0:
         return CrossEntropy()
-    teacher = load_for_inference(inputs.model)
-    return Distillation(teacher, DistillationLoss(kl_weight=config.kl_weight), vocabulary)
+    loss = DistillationLoss(kl_weight=config.kl_weight)
+    itself = Distillation(load_for_inference(inputs.model), loss, vocabulary)
+    if inputs.teacher_logprobs is None:
+        return itself
+    return ByKind(CachedDistillation(TeacherLogprobs(inputs.teacher_logprobs).format, loss), itself)
 
 
 def _training_data(
@@ -222,7 +234,7 @@ def _training_data(
     from leanpipe.tokens.blocks import Blocks
     from leanpipe.training.finetune.finetune import FinetuneConfig, split_examples
     from leanpipe.training.finetune.packing import pack
-    from leanpipe.training.trainer.data import Subset, TrainingData, evenly_spaced_blocks, scored_bytes
+    from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks, scored_bytes
 
     train, validation = Blocks(inputs.blocks, "train"), Blocks(inputs.blocks, "validation")
     asked = FinetuneConfig(
@@ -236,14 +248,36 @@ def _training_data(
     learnt, held_out = (
         pack(some, train.block_length, padding) for some in (examples.train, examples.validation)
     )
-    spoken = round(config.conversations * config.tokens)
-    parts = [
-        Subset(blocks, tokens)
-        for blocks, tokens in ((train, config.tokens - spoken), (learnt, spoken))
-        if tokens
-    ]
     text = evenly_spaced_blocks(validation, config.validation_tokens)
     return (
-        TrainingData(ConcatDataset(parts), text, scored_bytes(text, tokenizer)),
+        TrainingData(
+            ConcatDataset(_learnt(config, inputs, train, learnt)), text, scored_bytes(text, tokenizer)
+        ),
         evenly_spaced_blocks(held_out, config.validation_tokens),
     )
+
+
+def _learnt(
+    config: QuantizationAwareConfig,
+    inputs: QuantizationAwareInputs,
+    text: "BlockDataset",
+    spoken: "BlockDataset",
+) -> "list[Any]":
+    """What is learnt of the blocks of text and of conversations, by their shares, with what the teacher said of the text."""
+    from leanpipe.training.distill.teacher_logprobs import TeacherLogprobs, WithTeacherLogprobs
+    from leanpipe.training.quantization_aware.teachers import ToldOrNot
+    from leanpipe.training.trainer.data import Subset
+
+    answers = round(config.conversations * config.tokens)
+    read = config.tokens - answers
+    parts: list[Any] = [Subset(spoken, answers)] if answers else []
+    if inputs.teacher_logprobs is None or config.kl_weight == 0:
+        return [*parts, Subset(text, read)] if read else parts
+    kept = TeacherLogprobs(inputs.teacher_logprobs)
+    size = kept.format.record_bytes
+    parts = [ToldOrNot(part, size, told=False) for part in parts]
+    if read:
+        # Of more text than the teacher was asked of, what it was asked of is read again.
+        asked = Subset(text, min(read, len(kept) * len(text[0]["input_ids"])))
+        parts.append(ToldOrNot(WithTeacherLogprobs(asked, kept), size, told=True))
+    return parts

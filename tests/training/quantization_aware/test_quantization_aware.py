@@ -12,6 +12,8 @@ from leanpipe.core.estimate import Expected
 from leanpipe.engines.gguf_logits import GgufLogits
 from leanpipe.models.load import load_model, save_model
 from leanpipe.tokens.blocks import Blocks
+from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
+from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.quantization_aware.fake_quantize import fake_quantize
 from leanpipe.training.quantization_aware.quantization_aware import (
     QuantizationAwareConfig,
@@ -19,8 +21,9 @@ from leanpipe.training.quantization_aware.quantization_aware import (
     check_quantization_aware,
     quantization_aware,
 )
+from leanpipe.training.quantization_aware.teachers import ByKind, ToldOrNot
 from leanpipe.training.trainer.data import scored_bytes
-from tests.support.tiny_models import tiny_llama, tiny_tokenizer
+from tests.support.tiny_models import tiny_llama, tiny_model, tiny_tokenizer
 from tests.training.blocks import Recorder, write_blocks
 from tests.training.finetune.test_finetune import write_instructions
 from tests.training.test_what_is_kept import saved_nats, validation_of
@@ -28,13 +31,14 @@ from tests.training.test_what_is_kept import saved_nats, validation_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def run(tmp_path, model, report=None, **settings):
+def run(tmp_path, model, report=None, teacher_logprobs=None, **settings):
     base = {"tokens": 60 * 128, "batch": 2, "learning_rate": 3e-4, "validation_tokens": 128}
     base |= {"precision": "fp32", "validation_share": 0.2}
     out, report = tmp_path / "out", report or Recorder()
     out.mkdir(parents=True, exist_ok=True)
     blocks = write_blocks(tmp_path / "blocks", length=64)
-    inputs = QuantizationAwareInputs(model, blocks, write_instructions(tmp_path / "colours.jsonl"))
+    told = write_instructions(tmp_path / "colours.jsonl")
+    inputs = QuantizationAwareInputs(model, blocks, told, teacher_logprobs)
     config = QuantizationAwareConfig(**{**base, **settings})
     return quantization_aware.function(config, inputs, out, report), out, report
 
@@ -126,6 +130,43 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(model, tmp_path):
     _, resumed, _ = run(tmp_path / "stopped", model, **few)
     names = ("model.safetensors",)
     assert all((straight / name).read_bytes() == (resumed / name).read_bytes() for name in names)
+
+
+def test_text_is_learnt_from_the_first_teacher_and_conversations_from_the_model_itself(model, tmp_path):
+    """Where its predictions were kept; by them a model goes on learning, and its teacher is not loaded again."""
+    teacher, kept = tiny_model(tmp_path / "teacher", seed=5), tmp_path / "kept"
+    blocks = write_blocks(tmp_path / "blocks", length=64)
+    kept.mkdir()
+    asked = cache_config(CacheSettings(top_k=32, tail_samples=8), Expected(blocks), 8 * 64)
+    cache_teacher.function(asked, CacheInputs(teacher, blocks), kept, Recorder())
+    few = {"tokens": 12 * 128, "validations": 2, "log_every_steps": 1}
+    far = {}
+    for conversations in (0, 1):
+        place = tmp_path / f"{conversations}"
+        _, _, report = run(place, model, teacher_logprobs=kept, conversations=conversations, **few)
+        far[conversations] = report.series("kl")[1]
+    # Rounding moves predictions by a tenth of a nat; another model of random weights is further away.
+    assert far[1] < 0.3 < 0.6 < far[0]
+    _, out, report = run(tmp_path / "both", model, teacher_logprobs=kept, **few)
+    assert len(report.series("kl")) == 12 and (out / "model.safetensors").exists()
+
+
+def test_sums_of_blocks_of_either_kind_are_those_of_each_alone():
+    model, (text, answers) = (
+        tiny_llama(layers=1),
+        [{name: values[None] for name, values in block.items()} for block in two_blocks()],
+    )
+    both = {name: torch.cat([text[name], answers[name]]) for name in text}
+    plain, doubled = CrossEntropy(), lambda *given: {"loss": 2 * CrossEntropy()(*given)["loss"]}
+    made = ByKind(plain, doubled)(model, both)["loss"]
+    expected = plain(model, text)["loss"] + doubled(model, answers)["loss"]
+    torch.testing.assert_close(made, expected)
+
+
+def two_blocks():
+    tokens = torch.arange(3, 19).view(2, 8)
+    blocks = [{"input_ids": row, "position_ids": torch.arange(8), "labels": row} for row in tokens]
+    return ToldOrNot(blocks[:1], 5, told=True)[0], ToldOrNot(blocks[1:], 5, told=False)[0]
 
 
 def test_shards_are_refused():
