@@ -78,7 +78,7 @@ def _stages(colors: Colors) -> Iterator[str]:
         ("cache_teacher", "ask the teacher once,", "keep what it predicts"),
         ("distill", "a smaller student", "learns from that"),
         ("finetune", "LoRA on instructions,", "merged"),
-        ("quantize", "8 and 4 bits", ""),
+        ("quantize", "8 bits; 4, after a", "training on their grid"),
     )
     for column, (name, *lines) in enumerate(names):
         yield _box(colors, column, 1, name, lines, colors.stage, colors.stage_edge)

@@ -48,7 +48,9 @@ def stages(run: StageRunner, config: CompressSettings, given: RunInputs) -> None
     quantize_measured(run, with_formats(config.quantize, given.model), given.model, documents)
 
 
-def quantize_measured(run: StageRunner, config: QuantizeConfig, model: Any, documents: Any) -> Any:
+def quantize_measured(
+    run: StageRunner, config: QuantizeConfig, model: Any, documents: Any, label: str | None = None
+) -> Any:
     """Quantise a model; for the format `mixed` measure before what its bounds need."""
     measured: dict[str, Any] = {"documents": documents}
     if MIXED in config.formats and documents is not None:
@@ -56,4 +58,4 @@ def quantize_measured(run: StageRunner, config: QuantizeConfig, model: Any, docu
         measured["sensitivity"] = run.stage(sensitivity, asked, model=model, documents=documents)
         if config.min_tokens_per_second:
             measured["speeds"] = run.stage(kernel_speed, KernelSpeedConfig(), model=model)
-    return run.stage(quantize, config, model=model, **measured)
+    return run.stage(quantize, config, label=label, model=model, **measured)

@@ -9,10 +9,15 @@ from flows.compress import quantize_measured
 from flows.evaluate import evaluate_all
 from flows.results import RunResult, show
 from flows.settings_page import show_settings
-from leanpipe.compression.quantize import with_formats
+from leanpipe.compression.quantize import QuantizeConfig, with_formats
+from leanpipe.compression.quantize_gguf import gguf_types
 from leanpipe.evaluation.decide.units import check_unit
 from leanpipe.evaluation.parity.parity import parity
 from leanpipe.planning.steps import RunInputs, StageRunner
+from leanpipe.quantization_aware.quantization_aware import (
+    QuantizationAwareConfig,
+    quantization_aware,
+)
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import Preset
 from leanpipe.settings.quick import QuickSettings
@@ -64,7 +69,9 @@ def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
         )
         preflight(run, stages, config, given)
         made = stages(run, config, given)
-        registered = promote(run, config, made.models, made.evaluations, made.documents, made.held_out)
+        registered = promote(
+            run, config, made.models, made.evaluations, made.documents, made.held_out, made.trained
+        )
         return show(run, made.evaluations, registered)
 
 
@@ -76,6 +83,8 @@ class Made(NamedTuple):
     """The teacher and every model that was made of it, by name."""
     evaluations: dict[str, Any]
     """By the same names."""
+    trained: dict[str, Any]
+    """By the name of a form, the model that it is a form of."""
     held_out: Any = None
     """Conversations that nothing learned from."""
 
@@ -83,23 +92,33 @@ class Made(NamedTuple):
 def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
     """Prepare the corpus, distil, finetune, quantise, see that what is served is what was trained, and evaluate every
     model on the same held-out text."""
-    documents, teacher, student = distill.stages(run, config, given)
+    distilled = distill.stages(run, config, given)
+    documents, student = distilled.documents, distilled.student
     if config.on_policy.steps:
         student = run.stage(
             on_policy,
             config.on_policy,
-            teacher=teacher,
+            teacher=distilled.teacher,
             student=student,
             instructions=given.instructions,
         )
-    adapted = _finetuned(run, config, given, student, teacher, documents)
+    adapted = _finetuned(run, config, given, student, distilled.teacher, documents)
     chosen = with_formats(config.quantize, given.model, config.tokenize.tokenizer)
-    quantized = quantize_measured(run, chosen, adapted, documents)
+    trained = dict.fromkeys(("adapted", *chosen.formats), adapted)
+    if config.quantization_aware.tokens and _ON_ITS_GRID in chosen.formats:
+        trained[_ON_ITS_GRID] = run.stage(
+            quantization_aware,
+            _aware(config),
+            model=adapted,
+            blocks=distilled.blocks,
+            instructions=given.instructions,
+            teacher_logprobs=distilled.teacher_logprobs,
+        )
     models = {"teacher": given.model, "student": student, "adapted": adapted}
-    models |= {form: quantized.inside(form) for form in chosen.formats}
+    models |= _quantized(run, chosen, trained, documents)
     if config.parity.models == "all":
-        for name in ("adapted", *chosen.formats):
-            run.stage(parity, config.parity, label=f"parity-{name}", model=adapted, served=models[name])
+        for name, model in trained.items():
+            run.stage(parity, config.parity, label=f"parity-{name}", model=model, served=models[name])
     held_out = None
     if config.evaluate.conversations:
         asked = HoldOutConfig.of(config.finetune)
@@ -108,7 +127,7 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
         )
         held_out = held.inside(HELD_OUT)
     evaluations = evaluate_all(run, config, models, documents, held_out)
-    return Made(documents, models, evaluations, held_out)
+    return Made(documents, models, evaluations, trained, held_out)
 
 
 def _finetuned(
@@ -131,3 +150,35 @@ def _finetuned(
         teacher=teacher if settings.kl_weight else None,
         written=written,
     )
+
+
+_ON_ITS_GRID = "q4_0"
+"""The format whose grid a model is trained on before it is stored there."""
+
+
+def _aware(config: PipelineConfig) -> QuantizationAwareConfig:
+    """How the model is trained that q4_0 is made of: by what it will be stored as, and not on what was held out of it."""
+    return QuantizationAwareConfig(
+        **dict(config.quantization_aware),
+        embeddings=gguf_types(_ON_ITS_GRID, config.quantize.embeddings, ()).embeddings,
+        keep=config.quantize.keep,
+        thoughts=config.finetune.thoughts,
+        validation_share=config.finetune.validation_share,
+        validation_seed=config.finetune.seed,
+    )
+
+
+def _quantized(
+    run: StageRunner, chosen: QuantizeConfig, trained: dict[str, Any], documents: Any
+) -> dict[str, Any]:
+    """Every format, in the order in which they were asked for, of the model that was trained for it."""
+    folders: dict[str, Any] = {}
+    alone = [form for form in chosen.formats if trained[form] is not trained["adapted"]]
+    together = tuple(form for form in chosen.formats if form not in alone)
+    parts = {"quantize": together} | {f"quantize-{form}": (form,) for form in alone}
+    for label, forms in parts.items():
+        if forms:
+            asked = chosen.model_copy(update={"formats": forms})
+            made = quantize_measured(run, asked, trained[forms[0]], documents, label)
+            folders |= {form: made.inside(form) for form in forms}
+    return {form: folders[form] for form in chosen.formats}

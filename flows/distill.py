@@ -40,6 +40,9 @@ class Distilled(NamedTuple):
     teacher: Any
     """What the student learned from: of its vocabulary."""
     student: Any
+    blocks: Any
+    teacher_logprobs: Any
+    """None where the teacher is asked at every step."""
 
 
 def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Distilled:
@@ -54,18 +57,19 @@ def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Disti
         written = run.stage(
             tokenize, config.tokenize, label="tokenize-written", documents=text, teacher=teacher
         )
+    teacher_logprobs = _asked(run, config, teacher, blocks, config.distill.corpus_tokens)
     student = run.stage(
         distill,
         config.distill,
         teacher=teacher,
         blocks=blocks,
-        teacher_logprobs=_asked(run, config, teacher, blocks, config.distill.corpus_tokens),
+        teacher_logprobs=teacher_logprobs,
         written=written,
         written_logprobs=written
         and _asked(run, config, teacher, written, config.distill.written_tokens, "cache-written"),
         student=begun,
     )
-    return Distilled(documents, teacher, student)
+    return Distilled(documents, teacher, student, blocks, teacher_logprobs)
 
 
 def _asked(

@@ -20,7 +20,7 @@ log = logging.getLogger("leanpipe.registry")
 
 REFERENCES = ("teacher", "student")  # measured to compare with, never registered
 TRAINED = "adapted"
-"""Of which all that may be registered are forms."""
+"""Of which all that may be registered are forms, but for those of which it is said otherwise."""
 
 
 def promote(
@@ -30,9 +30,10 @@ def promote(
     evaluations: Mapping[str, Artifact],
     documents: Artifact,
     held_out: Artifact | None = None,
+    trained: Mapping[str, Artifact] | None = None,
 ) -> Registered | None:
     """Register the best model that meets the policy and answers as it was trained; None if none does. The reason is in
-    the run's tags.
+    the run's tags. `trained` has, by label, the model that a form was made of.
 
     It is a version, and `challenger`, before anybody asks whether it becomes champion: whatever the answer, it is not lost.
     """
@@ -40,7 +41,7 @@ def promote(
     candidates = {
         label: _figures(run, evaluations[label].summary) for label in models if label not in REFERENCES
     }
-    choice = choose_sound(run, config, models, candidates)
+    choice = choose_sound(run, config, models, candidates, trained or {})
     run.tracking.log_figures(run.mlflow_run, {"registration.choice": choice.reason})
     if choice.label is None:
         log.warning("%s", choice.reason)
@@ -70,7 +71,11 @@ def promote(
 
 
 def choose_sound(
-    run: Run, config: PipelineConfig, models: Mapping[str, Artifact], candidates: Mapping[str, Summary]
+    run: Run,
+    config: PipelineConfig,
+    models: Mapping[str, Artifact],
+    candidates: Mapping[str, Summary],
+    trained: Mapping[str, Artifact],
 ) -> Choice:
     """Choose, and choose again without those whose served form does not answer as the trained model does."""
     known = {
@@ -87,7 +92,7 @@ def choose_sound(
             parity,
             config.parity,
             label=f"parity-{choice.label}",
-            model=models[TRAINED],
+            model=trained.get(choice.label, models[TRAINED]),
             served=models[choice.label],
         )
 

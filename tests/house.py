@@ -24,6 +24,7 @@ ORDER = (
     "leanpipe.engines",
     "leanpipe.export",
     "leanpipe.compression",
+    "leanpipe.quantization_aware",
     "leanpipe.teacher_text",
     "leanpipe.serving",
     "leanpipe.evaluation",

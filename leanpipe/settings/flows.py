@@ -11,6 +11,7 @@ from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.describe_model import DescribeModelConfig
+from leanpipe.quantization_aware.quantization_aware import QuantizationAwareSettings
 from leanpipe.shrink.prune import PruneConfig
 from leanpipe.shrink.search_shapes import SearchConfig
 from leanpipe.shrink.shrink import ShrinkConfig
@@ -148,6 +149,13 @@ class InstructionSettings(InstructionsInput):
     """How the model learns to follow instructions."""
 
 
+class RoundingSettings(StageConfig):
+    """How a model learns on the grid that it will be stored on."""
+
+    quantization_aware: QuantizationAwareSettings = QuantizationAwareSettings()
+    """How the finetuned model goes on learning by weights of 4 bits, before q4_0 is made of it."""
+
+
 class QuantizeSettings(StageConfig):
     """How a model is made smaller."""
 
@@ -234,6 +242,7 @@ class PipelineConfig(
     EvaluateSettings,
     ParitySettings,
     QuantizeSettings,
+    RoundingSettings,
     InstructionSettings,
     OnPolicySettings,
     DistillSettings,

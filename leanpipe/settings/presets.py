@@ -10,6 +10,7 @@ from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.split import SplitConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
+from leanpipe.quantization_aware.quantization_aware import QuantizationAwareSettings
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.tokens.tokenize import TokenizeConfig
@@ -174,6 +175,13 @@ def smoke() -> PipelineConfig:
             micro_batch=8,
             max_length=128,
             validation_tokens=2_048,
+            precision="fp32",
+        ),
+        quantization_aware=QuantizationAwareSettings(
+            tokens=8_192,
+            learning_rate=2e-3,
+            batch=8,
+            micro_batch=8,
             precision="fp32",
         ),
         parity=ParityConfig(max_new_tokens=8),

@@ -7,6 +7,7 @@
 - finetune: instructions by low-rank adapters
 - pretrain: a decoder from nothing, sized by its depth
 - on_policy: a student on its own answers, through TRL
+- quantization_aware: a model on the grid of 4 bits that it will be stored on
 
-distill, finetune and pretrain do not know each other; on_policy knows distill and finetune.
+distill, finetune and pretrain do not know each other; on_policy and quantization_aware know distill and finetune.
 """

@@ -11,7 +11,8 @@ from leanpipe.core.report import Silent
 from leanpipe.evaluation.answer_scores import held_out_answers, score_answers
 from leanpipe.evaluation.compare import comparison, to_markdown
 from leanpipe.evaluation.evaluate import EvaluateInputs, evaluate
-from leanpipe.training.finetune.finetune import FinetuneConfig, _examples
+from leanpipe.training.finetune.conversations import split_examples
+from leanpipe.training.finetune.finetune import FinetuneConfig
 from leanpipe.training.finetune.hold_out import FOLDER, HoldOutConfig, HoldOutInputs, hold_out_instructions
 from tests.evaluation.test_evaluate import CONFIG, write_documents
 from tests.support.tiny_models import tiny_llama, tiny_model, tiny_text, tiny_tokenizer
@@ -44,7 +45,7 @@ def test_what_is_held_out_is_what_finetuning_does_not_learn(instructions, model,
     held_out = {
         one.conversation.messages[-1]["content"] for one in held_out_answers(tmp_path / FOLDER, 1_000)
     }
-    examples = _examples(config, instructions, tiny_tokenizer())
+    examples = split_examples(config, instructions, tiny_tokenizer())
     learnt, validation = (
         {tiny_tokenizer().decode([one for one in example.labels if one >= 0]) for example in some}
         for some in (examples.train, examples.validation)

@@ -1,9 +1,8 @@
 """For every setting another value, in settings under which it matters, on the inputs of tests/flows/workshop.py."""
 
-from leanpipe.core import device
 from tests.flows.alternative_shapes import SHAPE_BASES, SHAPES
 from tests.flows.alternatives_written import WRITTEN
-from tests.flows.rows import Overrides, Row, shown_by, to
+from tests.flows.rows import TRAINING, Overrides, Row, shown_by, to
 
 BASES: dict[str, Overrides] = {
     **SHAPE_BASES,
@@ -65,6 +64,18 @@ BASES: dict[str, Overrides] = {
         "general_tokens": 200,
         "log_every_steps": 2,
     },
+    # Four steps of two blocks, half of them conversations.
+    "quantization_aware": {
+        "tokens": 256,
+        "batch": 2,
+        "micro_batch": 2,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "kl_weight": 0.5,
+        "validation_share": 0.3,
+        "validation_tokens": 64,
+        "log_every_steps": 2,
+    },
     "describe_model": {},
     "quantize": {},
     "evaluate": {
@@ -81,52 +92,6 @@ BASES: dict[str, Overrides] = {
 }
 """The settings that each section is first run with."""
 
-
-TRAINING = {
-    "learning_rate": to(5e-4),
-    "schedule": to("linear", "wsd", "constant"),
-    "warmup": to(0.5),
-    "batch": to(4),
-    "micro_batch": to(1),
-    "processes": shown_by("training/trainer/test_processes.py::test_several_processes_train_as_one_does", 2),
-    "sharding": shown_by(
-        "training/trainer/test_processes.py::test_processes_train_one_model_in_shards", "full"
-    ),
-    "optimizer": to(
-        "adamw_8bit",
-        "adafactor",
-        "muon",
-        "adamw_8bit_paged",
-        refused={"adamw_8bit_paged": "adamw_8bit_paged needs a GPU"} if device.name() == "cpu" else {},
-    ),
-    "weight_decay": to(1.0),
-    "max_grad_norm": to(1e-3),
-    "precision": to("bf16", "fp16", refused={"fp16": "fp16 needs a GPU"} if device.name() == "cpu" else {}),
-    "gradient_checkpointing": to(True),
-    "compile": shown_by("training/trainer/test_kernels.py::test_compile_calls_the_compiled_model", True),
-    "attention_kernel": shown_by(
-        "training/trainer/test_kernels.py::test_the_attention_kernel_that_is_asked_for_is_used",
-        "sdpa",
-        "flex_attention",
-    ),
-    "fused_kernels": shown_by(
-        "training/trainer/test_kernels.py::test_fused_kernels_are_put_in_where_they_are", False
-    ),
-    "on_divergence": shown_by(
-        "training/trainer/test_guards.py::test_going_back_leaves_out_the_batch_and_reads_the_next", "rewind"
-    ),
-    "rewinds": shown_by("training/trainer/test_guards.py::test_it_goes_back_only_so_often", 2),
-    "spike": shown_by(
-        "training/trainer/test_guards.py::test_an_explosion_is_three_steps_far_above_what_was_usual", 6
-    ),
-    "patience": shown_by(
-        "training/trainer/test_guards.py::test_patience_stops_early_with_the_best_weights", 3
-    ),
-    "validations": to(3),
-    "checkpoint_every_steps": to(1),
-    "log_every_steps": to(1),
-    "seed": to(1),
-}
 
 BIGBIRD = {"attention.pattern": "bigbird"}
 C4 = {"c4.enabled": True}
@@ -305,6 +270,13 @@ SECTIONS: dict[str, dict[str, Row]] = {
             "training/finetune/test_template.py::test_thoughts_are_learnt_or_only_read", False
         ),
         "validation_share": to(0.5),
+    },
+    "quantization_aware": TRAINING
+    | {
+        "tokens": to(512),
+        "validation_tokens": to(32),
+        "conversations": to(0, 1),
+        "kl_weight": to(0, 1),
     },
     "describe_model": {"depth": to(1, 3)},
     "cut_vocabulary": {

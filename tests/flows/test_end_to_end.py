@@ -11,7 +11,6 @@ import pytest
 from openai import OpenAI
 
 from leanpipe.core.config import flatten
-from leanpipe.core.store import Manifest, content_digest
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import smoke
 from leanpipe.settings.quick import QuickSettings
@@ -22,35 +21,18 @@ from tests.flows.outages import (
     test_no_stage_waits_for_a_prefect_that_says_nothing,  # noqa: F401
 )
 from tests.flows.servers import Servers, free_port, leanpipe, pages, python, running
+from tests.support.published_results import manifests
 
 pytestmark = pytest.mark.timeout(900)
 
-STAGES = (
-    "clean",
-    "cut_vocabulary",
-    "tokenize",
-    "shrink",
-    "cache_teacher",
-    "distill",
-    "finetune",
-    "quantize",
-    "hold-out",
-)
+PREPARED = ("clean", "cut_vocabulary", "tokenize", "shrink", "cache_teacher", "distill")
+CHANGED = ("finetune", "quantization_aware", "quantize", "quantize-q4_0")
+STAGES = (*PREPARED, *CHANGED, "hold-out")
 MODELS = ("teacher", "student", "adapted", "q8_0", "q4_0")
 PARITY = f"parity-{MODELS[-1]}"
 """Of the one model that is registered: the preset asks no more."""
-UNTOUCHED_BY_RANK = (
-    "hold-out",
-    "clean",
-    "cut_vocabulary",
-    "tokenize",
-    "shrink",
-    "cache_teacher",
-    "distill",
-    "evaluate-teacher",
-    "evaluate-student",
-)
-FOLLOWS_RANK = ("finetune", "quantize", "evaluate-adapted", "evaluate-q8_0", "evaluate-q4_0", PARITY)
+UNTOUCHED_BY_RANK = (*PREPARED, "hold-out", "evaluate-teacher", "evaluate-student")
+FOLLOWS_RANK = (*CHANGED, "evaluate-adapted", "evaluate-q8_0", "evaluate-q4_0", PARITY)
 OWN_ANSWERS = (
     "on_policy.steps=2",
     "on_policy.max_new_tokens=4",
@@ -102,6 +84,13 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
     assert (parent.data.tags["leanpipe.preset"], parent.data.tags["leanpipe.chosen"]) == ("smoke", "nothing")
     assert {"summary.md", "size_against_quality.png"} <= set(files(mlflow, parent.info.run_id))
     assert {given.tags[0].value for given in parent.inputs.dataset_inputs} >= {"models.0", "instructions"}
+
+
+def test_what_is_served_is_compared_with_the_model_that_was_trained_on_its_grid(first_run, servers: Servers):
+    found = manifests(servers.home / "store")
+    aware = {digest for digest, one in found.items() if one.stage == "quantization_aware"}
+    compared = {str(one.inputs["model"]) for one in found.values() if one.stage == "parity"}
+    assert aware and compared and compared <= aware  # q4_0 alone is registered here
 
 
 def test_the_champion_is_registered_with_a_card(first_run, servers: Servers):
@@ -307,17 +296,15 @@ def test_a_schedule_that_is_switched_on_creates_runs_that_the_worker_completes(s
 def test_what_is_finetuned_is_the_student_that_learnt_from_its_own_answers(
     servers: Servers, scheduled_run: dict[str, Any]
 ):
-    manifests = [
-        Manifest.model_validate_json(path.read_text())
-        for path in (servers.home / "store").glob("*/*/manifest.json")
-    ]
-    found = {content_digest(one.files): one for one in manifests}
+    found = manifests(servers.home / "store")
     [(digest, learnt)] = [(digest, one) for digest, one in found.items() if one.stage == "on_policy"]
     student = found[str(learnt.inputs["student"])]
     # The preset's teacher comes from stage distill, too.
     assert student.stage == "distill" and "teacher_logprobs" in student.inputs
     assert student.inputs["teacher"] == learnt.inputs["teacher"]
-    assert len([one for one in manifests if one.stage == "finetune" and one.inputs["model"] == digest]) == 1
+    assert (
+        len([one for one in found.values() if one.stage == "finetune" and one.inputs["model"] == digest]) == 1
+    )
 
 
 def _first_scheduled(servers: Servers) -> str:

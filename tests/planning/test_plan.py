@@ -191,9 +191,11 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     plan = plan_of(PipelineConfig(), teacher)
     names = ("teacher", "student", "adapted", "q8_0", "q4_0")
     evaluations = [f"evaluate-{name}" for name in names]
-    first = ["cut_vocabulary", "shrink", "cache_teacher", "distill", "finetune", "quantize"]
-    assert labels(plan) == [*first, *evaluations]
-    _, shrunk, asked, distilled, finetuned, _, *evaluated = (one.estimate for one in plan.stages)
+    first = ["cut_vocabulary", "shrink", "cache_teacher", "distill", "finetune"]
+    aware = ["quantization_aware", "quantize", "quantize-q4_0"]
+    assert labels(plan) == [*first, *aware, *evaluations]
+    _, shrunk, asked, distilled, finetuned, rounded, _, _, *evaluated = (one.estimate for one in plan.stages)
+    assert rounded.parts["teacher"] > 0
     assert evaluated[0].disk == estimate(evaluate, EvaluateConfig(), "cpu", model=teacher).disk
     assert evaluated[0].peak > evaluated[1].peak
     assert asked.parts["weights"] > 0 == distilled.parts["teacher"] and finetuned.peak < distilled.peak

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leanpipe.core.store import Artifact, Store
+from leanpipe.core.store import Artifact, Manifest, Store, content_digest
 
 
 def publish(
@@ -35,3 +35,9 @@ def next_partial(store: Store, stage: str) -> Path:
 
 def next_key(store: Store, stage: str) -> str:
     return f"{stage}-{sum(1 for _ in store.root.glob('[!.]*/*'))}"
+
+
+def manifests(store: Path) -> dict[str, Manifest]:
+    """Every result in the folder of a store, by the digest of what is in it."""
+    read = (Manifest.model_validate_json(path.read_text()) for path in store.glob("*/*/manifest.json"))
+    return {content_digest(one.files): one for one in read}

@@ -82,7 +82,7 @@ def tonight(home, documents):
 def test_the_next_best_is_taken_where_the_smallest_does_not_answer_as_trained(tonight, models):
     one = tonight("sound", models)
     summaries = {label: found.summary for label, found in one.evaluations.items()}
-    choice = choose_sound(one.run, one.config, one.models, summaries)
+    choice = choose_sound(one.run, one.config, one.models, summaries, {})
     assert choice.label == "adapted"  # though nf4 is smaller, and as good
     assert "nf4 does not answer as it was trained: conversation 1 begins with the BOS" in choice.reason
     passed = {label: one.run.results[f"parity-{label}"].summary["passed"] for label in models}

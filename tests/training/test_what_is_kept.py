@@ -84,7 +84,9 @@ def test_an_adapted_model_is_measured_merged_and_what_it_was_before_too(tmp_path
     )
     summary = finetune.function(config, FinetuneInputs(model, told, documents), out, Recorder())
     tokenizer = load_tokenizer(model)
-    held_out = finetuning._training_data(config, finetuning._examples(config, told, tokenizer), tokenizer)
+    held_out = finetuning._training_data(
+        config, finetuning.split_examples(config, told, tokenizer), tokenizer
+    )
     general = general_text(documents, tokenizer, 256, 64)
     for folder, loss, bits in (
         (model, "initial_validation_loss", "general_bits_per_byte_before"),

@@ -1,9 +1,8 @@
 """Teach a model to follow instructions with low-rank adapters, and merge them into it."""
 
-import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -29,19 +28,15 @@ from leanpipe.models.load import (
     save_model,
     vocabulary_size,
 )
+from leanpipe.training.finetune.conversations import Examples, split_examples
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from leanpipe.training.finetune.chat import Encoded, Example
     from leanpipe.training.finetune.forgetting import GeneralText
-    from leanpipe.training.finetune.hold_out import HoldOutConfig
-    from leanpipe.training.finetune.instructions import Conversation, Instructions
     from leanpipe.training.losses.objectives import Objective
     from leanpipe.training.trainer.data import TrainingData
-
-_T = TypeVar("_T")
 
 
 class FinetuneConfig(TrainingConfig):
@@ -103,18 +98,6 @@ class FinetuneInputs:
     """For `kl_weight` above 0."""
     written: Path | None = None
     """What stage `write` made of the instructions, for `written_share` above 0."""
-
-
-@dataclass(frozen=True)
-class _Examples:
-    train: "list[Example]"
-    validation: "list[Example]"
-    conversations: int
-    skipped: int
-    cut: int
-    shapes: str
-    reasons: str
-    """Why conversations were left out."""
 
 
 def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
@@ -200,7 +183,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
 
     check_finetune(config, _expected(inputs))
     tokenizer = load_tokenizer(inputs.model)
-    examples = _examples(config, inputs.instructions, tokenizer, inputs.written)
+    examples = split_examples(config, inputs.instructions, tokenizer, inputs.written)
     _write_mask(examples, tokenizer, out)
     text = _training_data(config, examples, tokenizer)
     general = _general(config, inputs.documents, tokenizer)
@@ -277,78 +260,14 @@ def _check_learnable(config: FinetuneConfig, path: Path, tokenizer: "PreTrainedT
     read = read_instructions(path).conversations
     some = read[:: len(read) // _CHECKED + 1]
     if len(encode_all(some, tokenizer, config.max_length, config.thoughts).conversations) < 2:
-        _examples(config, path, tokenizer)
+        split_examples(config, path, tokenizer)
 
 
 _CHECKED = 500
 
 
-class ConversationSplit(NamedTuple):
-    """Conversations that are learnt, and others that are held out to measure on."""
-
-    train: "list[Conversation]"
-    held_out: "list[Conversation]"
-
-
-def split_conversations(
-    config: "FinetuneConfig | HoldOutConfig", path: Path, tokenizer: "PreTrainedTokenizerBase"
-) -> ConversationSplit:
-    """Say which of the conversations `finetune` learns from, and which it holds out. Raises UserError if there are too few."""
-    encoded, _ = _encoded(config, path, tokenizer)
-    kept, held_out = _shuffled(config, encoded.kept)
-    return ConversationSplit(kept[held_out:], kept[:held_out])
-
-
-def _encoded(
-    config: "FinetuneConfig | HoldOutConfig", path: Path, tokenizer: "PreTrainedTokenizerBase"
-) -> "tuple[Encoded, Instructions]":
-    from leanpipe.training.finetune.chat import encode_all
-    from leanpipe.training.finetune.instructions import read_instructions
-
-    read = read_instructions(path)
-    encoded = encode_all(read.conversations, tokenizer, config.max_length, config.thoughts)
-    usable = len(encoded.conversations)
-    if usable < 2:
-        left_out = f"; left out were {encoded.describe()}" if encoded.refused else ""
-        raise UserError(
-            f"{path} has {usable} usable instructions: at least 2 are needed, one to learn, one to check{left_out}"
-        )
-    return encoded, read
-
-
-def _shuffled(config: "FinetuneConfig | HoldOutConfig", conversations: list[_T]) -> tuple[list[_T], int]:
-    """In the order of the seed, with how many of the first are held out. It depends on nothing but how many there are."""
-    shuffled = [*conversations]
-    random.Random(config.seed).shuffle(shuffled)
-    share = round(config.validation_share * len(shuffled))
-    return shuffled, min(len(shuffled) - 1, max(1, share))
-
-
-def _examples(
-    config: FinetuneConfig, path: Path, tokenizer: "PreTrainedTokenizerBase", written: Path | None = None
-) -> _Examples:
-    """Conversations as tokens, some of them held out. Those of which nothing would be learnt are skipped and counted.
-
-    What is held out has the given answers, whoever `written` others.
-    """
-    from leanpipe.training.finetune.instruction_files import ANSWERS
-    from leanpipe.training.finetune.teacher_answers import mix_answers, read_answers
-
-    encoded, read = _encoded(config, path, tokenizer)
-    usable, held_out = _shuffled(config, encoded.conversations)
-    apart, learned = usable[:held_out], usable[held_out:]
-    if written and config.written_share:
-        answers = read_answers(written / ANSWERS, tokenizer, config.max_length, apart)
-        learned = mix_answers(learned, answers, config.written_share)
-    validation, train = ([one for some in part for one in some] for part in (apart, learned))
-    unread = f"{read.skipped:,} (no conversation that could be learnt)" if read.skipped else ""
-    reasons = ", ".join(filter(None, (unread, encoded.describe()))) or "none"
-    skipped = read.skipped + encoded.skipped
-    return _Examples(train, validation, len(usable), skipped, encoded.cut, read.describe(), reasons)
-
-
 def _training_data(
-    config: FinetuneConfig, examples: _Examples, tokenizer: "PreTrainedTokenizerBase"
+    config: FinetuneConfig, examples: Examples, tokenizer: "PreTrainedTokenizerBase"
 ) -> "TrainingData":
     from leanpipe.training.finetune.packing import pack
     from leanpipe.training.trainer.data import TrainingData, evenly_spaced_blocks
@@ -411,7 +330,7 @@ def _forgotten(before: float | None, after: float | None, report: Report) -> Sum
     return {"general_bits_per_byte_before": before, **figures}
 
 
-def _write_mask(examples: _Examples, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+def _write_mask(examples: Examples, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
     from leanpipe.training.finetune.chat import describe_mask
 
     path = out / "report" / "mask.md"

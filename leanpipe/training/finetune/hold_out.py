@@ -12,7 +12,8 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT
 from leanpipe.models.load import load_tokenizer
-from leanpipe.training.finetune.finetune import FinetuneConfig, split_conversations
+from leanpipe.training.finetune.conversations import split_conversations
+from leanpipe.training.finetune.finetune import FinetuneConfig
 
 FOLDER = "conversations"
 """Where in the result they lie."""
