@@ -113,7 +113,8 @@ def test_a_sweep_shows_every_form_side_by_side_and_which_are_worth_having(evalua
     mlflow = client(servers)
     run = parents(mlflow)[0]
     forms = ("q4_0-q8_0", "q4_0-q4_0")
-    assert set(children(mlflow, run)) == {"evaluate-full", *(f"{stage}-{form}" for stage in ("quantize", "evaluate") for form in forms)}  # fmt: skip
+    made = {f"{stage}-{form}" for stage in ("quantize", "evaluate") for form in forms}
+    assert made <= set(children(mlflow, run))  # the whole model was measured before
     sizes = [run.data.metrics[f"serve/size_bytes/{form}"] for form in ("full", *forms)]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     assert {"sweep.md", "pareto.png", "summary.md"} <= set(files(mlflow, run.info.run_id))
