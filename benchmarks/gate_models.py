@@ -2,7 +2,7 @@
 
 Two-layer models that have learned from some text, scored on documents drawn anew each time. The same weights in another file must
 never be promoted, in 200 of 200 evaluations; a model of which one layer's weights are noised must be turned away for certain, in 20
-of 20 seeds, though it comes a tenth smaller, so that being as good would do.
+of 20 seeds, though it comes a fifth smaller, so that being as good would do.
 """
 
 import os
@@ -21,8 +21,8 @@ from leanpipe.evaluation.verdict import Outcome, judge
 from tests.support.tiny_models import tiny_llama, tiny_text, tiny_tokenizer
 
 EVALUATIONS, SEEDS, DOCUMENTS = 200, 20, 30
-NOISE = 0.5
-"""Of the spread of each of the layer's weights."""
+NOISE = 20.0
+"""Times the spread of the layer's weights: in so small and so little trained a model less does no harm."""
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def planted(champion, texts: list[str]) -> dict:
         drawn = np.random.default_rng(seed).choice(len(texts), DOCUMENTS, replace=False)
         sample = [texts[one] for one in drawn]
         verdict = judge(
-            scored(damaged, sample, "new", 90), scored(champion, sample, "old", 100), RegisterConfig()
+            scored(damaged, sample, "new", 80), scored(champion, sample, "old", 100), RegisterConfig()
         )
         print(f"   seed {seed}: {verdict.outcome}, {verdict.reason[:160]}", flush=True)
         caught += verdict.outcome is Outcome.KEEP
