@@ -18,7 +18,6 @@ from leanpipe.corpus.passes.execution import ExecutionConfig
 from leanpipe.corpus.sources.file_index import index_corpus
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
-from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.models.count import count_parameters, empty_model, read_config
 from leanpipe.planning.history import History
 from leanpipe.planning.machine import Machine, machine
@@ -205,15 +204,6 @@ def test_a_flow_is_planned_stage_by_stage_with_the_student_that_will_be_made():
     assert plan.seconds == sum(one.seconds for one in plan.stages) > 0
     page = plan.markdown()
     assert "| distill |" in page and "a box" in page and "Does not fit" not in page
-
-
-def test_the_models_that_may_be_registered_are_compared_or_only_the_chosen_one():
-    """`parity.models`: the chosen one is known only after the evaluations, so the plan has none of them."""
-    everything, chosen = (
-        plan_of(PipelineConfig(parity=ParityConfig(models=models))) for models in ("all", "chosen")
-    )
-    assert sum(label.startswith("parity-") for label in labels(everything)) == 3
-    assert not [label for label in labels(chosen) if label.startswith("parity-")]
 
 
 def test_a_teacher_that_is_asked_at_every_step_is_in_memory():

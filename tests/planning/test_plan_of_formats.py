@@ -6,7 +6,7 @@ from flows import data_to_deployment
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.planning.steps import steps_of
 from leanpipe.settings.flows import PipelineConfig
-from tests.planning.test_plan import known
+from tests.planning.test_plan import known, labels, plan_of
 
 
 def test_only_q4_0_is_made_of_the_model_that_was_trained_on_its_grid():
@@ -43,3 +43,12 @@ def test_a_training_on_the_grid_knows_how_it_will_be_stored_and_what_was_held_ou
 def test_nothing_is_trained_on_a_grid_that_is_not_asked_for(settings):
     steps = steps_of(data_to_deployment.stages, PipelineConfig.model_validate(settings), known(), "cpu")
     assert [one.label for one in steps if "quanti" in one.label] == ["quantize"]
+
+
+def test_the_models_that_may_be_registered_are_compared_or_only_the_chosen_one():
+    """`parity.models`: the chosen one is known only after the evaluations, so the plan has none of them."""
+    everything, chosen = (
+        plan_of(PipelineConfig(parity=ParityConfig(models=models))) for models in ("all", "chosen")
+    )
+    assert sum(label.startswith("parity-") for label in labels(everything)) == 3
+    assert not [label for label in labels(chosen) if label.startswith("parity-")]
