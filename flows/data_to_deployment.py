@@ -179,6 +179,8 @@ def _quantized(
     for label, forms in parts.items():
         if forms:
             asked = chosen.model_copy(update={"formats": forms})
-            made = quantize_measured(run, asked, trained[forms[0]], documents, label)
+            # What lies on its grid already is not rounded, so it need not be measured how.
+            text = documents if label == "quantize" else None
+            made = quantize_measured(run, asked, trained[forms[0]], text, label)
             folders |= {form: made.inside(form) for form in forms}
     return {form: folders[form] for form in chosen.formats}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 BLOCK = 32
+_BFLOAT16 = 2**-8
+"""As a share of a weight, more than rounding it to bfloat16 changes it."""
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 """What the 16 numbers of IQ4 stand for: near zero, where most weights are, they lie closer together."""
 FINE = (0.93, 0.97, 1.01, 1.06, 1.12, 1.2, 1.3, 1.45)
@@ -32,8 +34,20 @@ Round = Callable[["torch.Tensor"], "torch.Tensor"]
 
 def quantize_q4_0(x: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     """Pack blocks [n, 32], of which each number's error counts as in `weight`, into bytes [n, 18]."""
-    d, values = scale_and_round(x, weight, _whole(-8, 7), -8.0, _COARSE)
+    d, values = _kept_on_grid(x, *scale_and_round(x, weight, _whole(-8, 7), -8.0, _COARSE))
     return _packed(d, _nibbles((values + 8).byte()))
+
+
+def _kept_on_grid(
+    x: "torch.Tensor", d: "torch.Tensor", values: "torch.Tensor"
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Keep blocks where they are that lie on Q4_0's grid but for bfloat16's rounding: a training put them there."""
+    import torch
+
+    plain = (x.gather(-1, x.abs().argmax(-1, keepdim=True)) / -8).half()
+    numbers = _whole(-8, 7)(x * inverse(plain.float()))
+    there = ((x - numbers * plain.float()).abs() <= x.abs() * _BFLOAT16).all(-1, keepdim=True)
+    return torch.where(there, plain, d), torch.where(there, numbers, values)
 
 
 def quantize_q5_0(x: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
@@ -48,7 +62,7 @@ def quantize_q8_0(x: "torch.Tensor", _weight: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     scale = x.abs().amax(-1, keepdim=True) / 127
-    values = torch.where(scale > 0, x / scale.clamp_min(1e-30), torch.zeros_like(x))
+    values = x * inverse(scale)
     rounded = (values.abs() + 0.5).floor() * values.sign()
     return _packed(scale.half(), rounded.to(torch.int8).view(torch.uint8))
 

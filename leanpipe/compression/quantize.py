@@ -343,7 +343,10 @@ def _importance(
     formats: Sequence[Format],
 ) -> "Importance | None":
     """How much the errors of each layer's weights count, on the training text; None without text, or where it is not needed."""
-    if inputs.documents is None or not config.calibration_tokens or not any(form in GGUF for form in formats):
+    rounded = [
+        form for form in formats if form in GGUF and form != "q8_0"
+    ]  # whose steps are too fine to choose
+    if inputs.documents is None or not config.calibration_tokens or not rounded:
         return None
     texts = calibration_texts(inputs.documents, tokenizer, full.config, config.calibration_tokens)
     return measure_importance_matrix(full, texts)

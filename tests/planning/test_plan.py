@@ -380,7 +380,8 @@ def test_a_step_is_told_to_another_process_by_names(tmp_path: Path):
         "teacher_logprobs": "cache_teacher",
         "student": "shrink",
     }
-    assert told["evaluate-q8_0"].inputs == {"model": "quantize/q8_0", "documents": "clean"}
+    measured_on = {"documents": "clean", "instructions": "hold-out/conversations"}
+    assert told["evaluate-q8_0"].inputs == {"model": "quantize/q8_0", **measured_on}
 
 
 def test_a_result_of_other_settings_or_lost_inputs_corrects_nothing(tmp_path):

@@ -17,7 +17,7 @@ def test_only_q4_0_is_made_of_the_model_that_was_trained_on_its_grid():
     aware = told["quantization_aware"]
     text = {"blocks": "tokenize", "teacher_logprobs": "cache_teacher"}
     assert aware.inputs == {"model": "finetune", "instructions": "instructions", **text}
-    assert told["quantize"].inputs == {"model": "finetune"}
+    assert told["quantize"].inputs == {"model": "finetune", "documents": "clean"}
     assert told["quantize-q4_0"].inputs == {"model": "quantization_aware"}
     assert [told[label].config["formats"] for label in ("quantize", "quantize-q4_0")] == [["q8_0"], ["q4_0"]]
     assert told["parity-q4_0"].inputs == {"model": "quantization_aware", "served": "quantize-q4_0/q4_0"}
