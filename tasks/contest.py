@@ -137,7 +137,7 @@ class Contest:
             label=label,
             model=model,
             documents=self._documents,
-            instructions=self._instructions,
+            **({"instructions": self._instructions} if self._instructions else {}),
         )
         return self._contestant(called, version, model.digest, Evaluated.of(found))
 
