@@ -204,7 +204,7 @@ class Contest:
             label=label,
             model=model,
             documents=self._documents,
-            instructions=self._instructions,
+            **({"instructions": self._instructions} if self._instructions else {}),
         )
 
     def _contestant(self, called: str, version: Version, digest: str, evaluated: Evaluated) -> "_Contestant":
