@@ -9,6 +9,7 @@ from leanpipe.corpus.document import Document
 from leanpipe.corpus.filters import DocumentStatistics, repetition_faults
 from leanpipe.corpus.rules import DocumentRules
 from leanpipe.teacher_text.writers import Written
+from leanpipe.tokens.text_tokens import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,10 +48,7 @@ class Keeper:
             return "unfinished", ""  # whoever learns it learns to stop in the middle
         if not written.text.strip():
             return "empty", ""
-        if (
-            not answers
-            and len(self.tokenizer.encode(written.text, add_special_tokens=False)) < self.min_tokens
-        ):
+        if not answers and len(encode_text(self.tokenizer, written.text)) < self.min_tokens:
             return "short", ""
         words = " ".join(_WORDS.findall(written.text.lower()))
         if words in self._seen:

@@ -34,6 +34,7 @@ from leanpipe.corpus.config import CleanConfig
 from leanpipe.corpus.filters import QualityConfig, RepetitionConfig
 from leanpipe.corpus.pii import RedactConfig
 from leanpipe.models.load import load_tokenizer
+from leanpipe.tokens.text_tokens import encode_text
 from leanpipe.training.finetune.instruction_files import ANSWERS
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def _fits_llama_cpp(teacher: Path) -> bool:
 
 def _length(tokenizer, written: "Written", text: str) -> int:
     """Tokens of a text with what it goes on from; a document's text begins with that."""
-    tokens = len(tokenizer.encode(text, add_special_tokens=False))
+    tokens = len(encode_text(tokenizer, text))
     return tokens if written.prompt.conversation is None else tokens + len(written.prompt.tokens)
 
 

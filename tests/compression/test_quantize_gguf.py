@@ -67,10 +67,10 @@ def test_what_is_stored_is_told_by_its_types_and_not_by_its_label(result):
 
 
 def test_embeddings_and_kept_modules_are_stored_as_asked(source, tmp_path):
-    config = QuantizeConfig(formats=("q4_0",), embeddings="q5_0", keep=("down_proj",))
+    config = QuantizeConfig(formats=("q4_0",), embeddings="q5_1", keep=("down_proj",))
     quantize.function(config, QuantizeInputs(source), tmp_path, Silent())
     kinds = {one.name: one.tensor_type.name for one in GGUFReader(tmp_path / "q4_0" / GGUF_FILE).tensors}
-    assert kinds["token_embd.weight"] == "Q5_0" and kinds["blk.1.ffn_down.weight"] == "BF16"
+    assert kinds["token_embd.weight"] == "Q5_1" and kinds["blk.1.ffn_down.weight"] == "BF16"
     assert kinds["blk.1.ffn_up.weight"] == "Q4_0"
 
 

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from leanpipe.compression import quantize
+from leanpipe.compression.quantize_report import write_report
 from leanpipe.core import plots
 from leanpipe.evaluation import compare
 
@@ -74,7 +74,7 @@ def test_the_end_of_a_long_name_is_shown(tmp_path: Path):
 def test_the_numbers_of_bars_stay_clear_of_each_other_and_of_the_frame(tmp_path: Path, drawn: list[Axes]):
     forms = ("int8", "nf4", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
     sizes = {"full": 162_842_416} | dict(zip(forms, range(90_000_000, 84_000_000, -1_000_000), strict=True))
-    quantize._write_report(sizes, [], [], {}, tmp_path)
+    write_report(sizes, [], [], {}, tmp_path)
     named = boxes(drawn[0])
     frame = drawn[0].get_window_extent()
     for one, other in itertools.combinations(named, 2):

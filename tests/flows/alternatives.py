@@ -1,5 +1,8 @@
 """For every setting another value, in settings under which it matters, on the inputs of tests/flows/workshop.py."""
 
+from typing import get_args
+
+from leanpipe.compression.gguf_types import GgufType
 from tests.flows.alternative_shapes import SHAPE_BASES, SHAPES
 from tests.flows.alternatives_written import WRITTEN
 from tests.flows.rows import TRAINING, Overrides, Row, shown_by, to
@@ -180,6 +183,7 @@ CLEAN = {
     "execution.slurm_hours": shown_by("corpus/test_incremental.py::test_what_is_asked_of_slurm", 3),
 }
 
+_BUDGET = "compression/test_budget.py"
 SECTIONS: dict[str, dict[str, Row]] = {
     **SHAPES,
     "clean": CLEAN,
@@ -287,7 +291,16 @@ SECTIONS: dict[str, dict[str, Row]] = {
     },
     "quantize": {
         "formats": to(("nf4",), ("int8",), ("q5_0",)),
-        "embeddings": to("q5_0", "q4_0", formats=("q4_0",)),
+        "embeddings": shown_by(
+            "compression/test_quantize_gguf.py::test_embeddings_and_kept_modules_are_stored_as_asked",
+            *get_args(GgufType),
+        ),
+        "calibration_tokens": shown_by(f"{_BUDGET}::test_weights_that_matter_most_are_rounded_best", 0),
+        "max_mb": shown_by(f"{_BUDGET}::test_a_file_within_a_budget_has_the_types_that_lose_least", 1.0),
+        "max_loss": shown_by(f"{_BUDGET}::test_a_bound_of_loss_holds_for_what_is_measured", 0.1),
+        "min_tokens_per_second": shown_by(
+            f"{_BUDGET}::test_what_cannot_be_reached_is_refused_by_the_bound_that_is_in_the_way", 1.0
+        ),
         "double_quantization": to(False, formats=("nf4",)),
         "outlier_threshold": to(0.5, formats=("int8",)),
         "keep": to(("down_proj",), ("nothing",), refused={("nothing",): "no linear layer"}),
@@ -300,7 +313,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
     # Not among the bases: each run of it starts a server.
     "parity": {
         "models": shown_by(
-            "planning/test_plan.py::test_the_models_that_may_be_registered_are_compared_or_only_the_chosen_one",
+            "planning/test_plan_of_formats.py::test_the_models_that_may_be_registered_are_compared_or_only_the_chosen_one",
             "all",
         ),
         "prompts": shown_by(

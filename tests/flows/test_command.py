@@ -73,13 +73,16 @@ def test_a_file_that_changes_nothing_is_said_to(tmp_path: Path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("leanpipe co", ["config", "compare"]),
-        ("leanpipe run --preset ", ["cpu", "8gb", "24gb", "80gb", "smoke"]),
+        ("leanpipe co", ["config", "compress", "compare"]),
+        ("leanpipe run --preset ", ["cpu", "hour", "8gb", "24gb", "80gb", "smoke"]),
         ("leanpipe plan --preset 8", ["8gb", "80gb"]),
         ("leanpipe run ", list(SETTINGS)),
         ("leanpipe config pre", ["prepare-corpus", "pretrain"]),
         ("leanpipe run --student", ["--student-size"]),
-        ("leanpipe run --quantize-formats q", ["q8_0", "q5_0", "q4_0"]),
+        (
+            "leanpipe run --quantize-formats q",
+            ["q8_0", "q6_k", "q5_1", "q5_k", "q5_0", "q4_1", "q4_k", "q4_0"],
+        ),
         ("leanpipe run --teacher t", ["tiny", "text.gguf"]),
         ("leanpipe run --corpus folder/d", ["folder/deep/"]),
     ],

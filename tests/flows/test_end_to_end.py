@@ -260,7 +260,7 @@ def test_mlflow_compares_the_two_runs(servers: Servers, browser, run_from_form: 
     rank.first.wait_for()
     assert {str(RANK), str(smoke().finetune.rank)} <= set(rank.first.inner_text().split())
     # MLflow draws only the first rows of a long table; the others appear as one scrolls.
-    for name in ("text/clean/documents_dropped", "data/clean/documents_kept"):
+    for name in ("eval/bits_per_byte/adapted", "eval/bits_per_byte/student"):
         shown = [run.data.metrics[name] for run in (runs[-1], ours)]
         # The axis of a chart may stand on the same line.
         figures = figures_beside(page, name)

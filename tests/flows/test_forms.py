@@ -159,7 +159,7 @@ def test_the_first_form_asks_for_a_dozen_of_plain_types():
     fields = dict(leaves(form(DEPLOYMENTS["data-to-deployment/default"])))
     assert len(fields) <= 12
     assert {field["type"] for field in fields.values()} <= {"array", "string", "number", "integer"}
-    assert fields["config.preset"]["enum"] == ["cpu", "8gb", "24gb", "80gb", "smoke"]
+    assert fields["config.preset"]["enum"] == ["cpu", "hour", "8gb", "24gb", "80gb", "smoke"]
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ def test_every_combination_that_makes_another_model_is_made_once(tmp_path):
 
     formats = {"formats": ["q8_0", "q4_0", "nf4", "q4_0"]}
     assert made(quantize=formats, sweep={"embeddings": ["q8_0", "q4_0", "q4_0"]}) == [
-        ("q8_0", "q8_0", "q8_0"),
+        ("q8_0", "q8_0", "auto"),
         ("q4_0-q8_0", "q4_0", "q8_0"),
         ("q4_0-q4_0", "q4_0", "q4_0"),
-        ("nf4", "nf4", "q8_0"),
+        ("nf4", "nf4", "auto"),
     ]
     assert [name for name, *_ in made(sweep={"embeddings": ["q5_0"]})] == ["q8_0", "q4_0-q5_0"]
 

@@ -32,6 +32,7 @@ MAY_ENCODE = {
     "tokens/encode.py",
     "training/finetune/chat.py",
     "training/finetune/template.py",
+    "export/modelfile.py",
     "serving/requests.py",
 }
 ASK_ABOUT_IT = {

@@ -187,7 +187,11 @@ def test_a_share_of_the_text_is_what_the_teacher_wrote(tmp_path, teacher, teache
             cache_teacher.function(cached, CacheInputs(teacher, source), paths[-1], Recorder())
         taught = paths if asked.uses_cache else [None, None]
         inputs = DistillInputs(
-            teacher, blocks, taught[0], written if share else None, taught[1] if share else None
+            teacher,
+            blocks,
+            taught[0],
+            written=written if share else None,
+            written_logprobs=taught[1] if share else None,
         )
         distill.function(asked, inputs, out, Recorder())
         with torch.no_grad():
