@@ -70,7 +70,7 @@ bench-corpus: .venv/installed-bench
 bench-training: .venv/installed-bench
 	for part in distillation students training finetuning plan attention; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
-# The curve takes two hours on two quiet cores; each PART of it may be run by itself, on different days.
+# The curve takes long, and nobody has run it whole yet; each PART of it may be run by itself, on different days.
 .PHONY: bench-student
 bench-student: .venv/installed-bench
 	$(BIN)/python -m benchmarks.student curve 8_192 25_600 100_000 400_000 1_600_000 --seeds 3

@@ -170,7 +170,7 @@ def _note(paths: list[Path], into: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.chaos)])
 def test_every_executor_gives_the_same_documents(executor: str, tmp_path: Path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()

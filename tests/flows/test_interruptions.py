@@ -82,6 +82,7 @@ def test_a_run_that_is_killed_too_often_has_crashed_and_says_why(machine: Machin
     wait_for(lambda: not machine.processes(run), 30)
 
 
+@pytest.mark.chaos
 def test_a_run_that_outlived_its_worker_can_be_cancelled(machine: Machine):
     machine.forget_result()
     run = machine.create_run()

@@ -92,7 +92,7 @@ def a_stage_runs(home: Path) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.chaos), signal.SIGKILL])
 def test_nothing_that_a_run_started_outlives_it(tmp_path: Path, number: signal.Signals):
     command = start(tmp_path / "home", "-m", "flows.cli.main", "run", "distill", "--preset", "smoke")
     try:

@@ -103,6 +103,7 @@ def test_the_addresses_that_are_printed_show_the_runs(evaluated: Evaluated):
     assert f"/#/experiments/{experiment}\n" not in said and "View experiment" not in said
 
 
+@pytest.mark.chaos
 def test_a_sweep_shows_every_form_side_by_side_and_which_are_worth_having(evaluated: Evaluated):
     """Each form is made and measured by a run of its own; table and picture are in MLflow and in Prefect."""
     servers = evaluated.servers

@@ -155,6 +155,7 @@ def test_processes_train_one_model_in_shards(tmp_path: Path, model: Artifact):
     assert_the_same_files(one, two)
 
 
+@pytest.mark.chaos
 def test_adapters_are_trained_on_a_base_in_shards(tmp_path: Path, taught, adapted):
     """And not again, if all is killed between training and saving."""
     (one, alone), together, afterwards = adapted, Recorder(), Recorder()
@@ -182,6 +183,7 @@ def test_adapters_are_trained_on_a_base_in_shards(tmp_path: Path, taught, adapte
     assert_the_same_files(one, two)
 
 
+@pytest.mark.chaos
 def test_shards_go_back_to_the_weights_that_they_began_with(tmp_path: Path, model: Artifact):
     """With a learning rate that makes every validation worse, the best weights are the first, whoever trains them."""
     blocks = external("blocks", write_blocks(tmp_path / "blocks", LENGTH))
