@@ -39,6 +39,7 @@ CONFIG = EvaluateConfig(
     text_bytes=12_000,
     document_bytes=600,
     context=64,
+    stride=64,
     prompts=("What is a list?",),
     max_new_tokens=2,
     prefill_tokens=8,
