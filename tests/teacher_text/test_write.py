@@ -81,7 +81,9 @@ def test_every_setting_of_the_sampling_counts(tmp_path, teacher, documents):
     assert len(texts("short", max_new_tokens=6)[0]) < len(first[0])
     assert not texts("opening", opening_tokens=4)[0].startswith(first[0][: len(first[0]) // 2])
     one, two = (texts(f"{streams}", engine="llama_cpp", streams=streams, tokens=200) for streams in (1, 2))
-    assert [text[:5] for text in one] == [text[:5] for text in two]
+    # Of the same openings, in their order; what follows may differ in a token, and so may how many fill the budget.
+    shared = min(len(one), len(two))
+    assert shared > 1 and [text[:5] for text in one[:shared]] == [text[:5] for text in two[:shared]]
 
 
 def test_what_a_killed_computation_wrote_is_not_written_again(tmp_path, teacher, documents):
