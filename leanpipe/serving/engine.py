@@ -78,14 +78,14 @@ def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> F
 
         served = requests.Served(name, tokenizer, context)
         return build_app(served, TransformersEngine(name, kind, dtype), {})
-    from leanpipe.serving.gguf_engine import SLOTS, GgufEngine
+    from leanpipe.serving.exported_engine import SLOTS, ExportedEngine
 
     check_engine_of(folder)  # so that its code does not count as the model's memory
     before = device.resident_peak()
     most = measured or _MOST_TOKENS
     longest = min(context or most, most)
     remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
-    engine = GgufEngine(folder, name, remembered, keeps_prompts=not measured)
+    engine = ExportedEngine(folder, name, remembered, keeps_prompts=not measured)
     served = requests.Served(name, tokenizer, longest, tools=False)
     return build_app(served, engine, {"memory_before_model": before, "threads": engine.threads})
 

@@ -34,7 +34,7 @@ _TOP_K = 50
 """Of the likeliest tokens so many are drawn from, where the model names no number: transformers' default."""
 
 
-class GgufEngine:
+class ExportedEngine:
     """The GGUF or ONNX file in a model folder, loaded for good; `context` tokens of all requests together are remembered.
 
     `keeps_prompts` lets a request begin where an earlier one with the same beginning ended.
