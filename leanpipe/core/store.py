@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from leanpipe.core.files import publish_folder
+from leanpipe.core.files import exclusive, publish_folder, remove_partials
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +197,7 @@ class Store:
     def publish(self, stage: str, key: str, **facts: Any) -> Artifact:
         """Give the partial result its manifest and its place, in one rename that survives a power cut."""
         partial, final = self.partial(stage, key), self.path(stage, key)
+        remove_partials(partial)
         if (partial / CHECKPOINTS).exists():
             (partial / CHECKPOINTS).rename(_checkpoints_of(partial))
         (partial / MANIFEST).unlink(
@@ -234,10 +235,7 @@ class Store:
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold the lock `name`; the kernel releases it if the process dies."""
-        path = self.root / ".locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with exclusive(self.root / ".locks" / name):
             yield
 
     def is_locked(self, name: str) -> bool:

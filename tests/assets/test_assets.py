@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,16 @@ def test_python_s_own_help_is_a_corpus_on_every_machine(tmp_path: Path):
     texts = [path.read_text() for path in corpus.glob("*.txt")]
     assert len(texts) > 50 and sum(map(len, texts)) > 300_000
     assert python_topics(tmp_path) == corpus
+
+
+def test_several_runs_that_want_a_corpus_at_once_get_it_whole(tmp_path: Path):
+    """It was made under one name by all of them, and whoever came second met files that were gone."""
+    (tmp_path / "python-topics.part").mkdir()
+    (tmp_path / "python-topics.part" / "half.txt").write_text("of a process that was killed")
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(python_topics, [tmp_path] * 6))
+    names = {path.name for path in found[0].iterdir()}
+    assert len(set(found)) == 1 and len(names) > 50 and "half.txt" not in names
 
 
 def test_python_s_docstrings_are_instructions(tmp_path: Path):

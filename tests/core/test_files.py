@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from leanpipe.core.files import link_or_copy, publish_folder, write_text, written_whole
+from leanpipe.core.files import link_or_copy, publish_folder, remove_partials, write_text, written_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path):
@@ -40,6 +41,23 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[2])
     assert done.returncode == -signal.SIGKILL and path.read_text() == "one"
+    remove_partials(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_two_that_write_the_same_file_at_once_do_not_disturb_each_other(tmp_path: Path):
+    path = tmp_path / "state.json"
+    with written_whole(path) as first, written_whole(path) as second:
+        first.write_text("one")
+        second.write_text("two")
+    assert path.read_text() == "one" and [one.name for one in tmp_path.iterdir()] == ["state.json"]
+
+    def write(number: int) -> None:
+        write_text(path, str(number) * 1_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(set(path.read_text())) == 1 and len(path.read_text()) == 1_000
 
 
 def test_a_folder_appears_at_once_with_its_parents(tmp_path: Path):

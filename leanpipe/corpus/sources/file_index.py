@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SkipValidation
 
 from leanpipe.core.allowed_paths import Roots, local_path
 from leanpipe.core.errors import UserError
+from leanpipe.core.files import write_text
 from leanpipe.core.store import Artifact
 from leanpipe.corpus.sources.content_kind import kind_of_content, says_nothing
 from leanpipe.corpus.sources.digest_cache import DigestCache
@@ -80,7 +81,7 @@ class FileIndex(BaseModel):
     def save(self, path: Path) -> None:
         """Write the index to `path`, as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.model_dump(), indent=1))  # escapes what is no UTF-8
+        write_text(path, json.dumps(self.model_dump(), indent=1))  # escapes what is no UTF-8
 
     @classmethod
     def load(cls, path: Path) -> "FileIndex":
