@@ -13,10 +13,11 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.files import expanded
 from leanpipe.core.home import Home
 from leanpipe.core.stage import Runner
-from leanpipe.core.store import Artifact, external
+from leanpipe.core.store import Artifact, digest_file, digest_json, external
 from leanpipe.corpus.sources.file_index import check_corpus, index_corpus
 from leanpipe.corpus.sources.optional_kinds import say_what_needs_extra
 from leanpipe.corpus.sources.read_log import ReadLog
+from leanpipe.evaluation.task_scores.task_files import data_file
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,20 @@ def resolve_corpus(
 def resolve_evaluation_sets(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
     """Files of evaluation sets. Raises UserError if one does not exist."""
     return tuple(external(*_text(reference, {}, "evaluation_sets", home)) for reference in references)
+
+
+def resolve_tasks(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
+    """Files of tasks, each named by its content and that of its items. Raises UserError if one of them does not exist."""
+    found = []
+    for reference in references:
+        name, path = _text(reference, {}, "tasks", home)
+        if not path.is_file():
+            raise UserError(f"tasks: {reference} is no file: give the YAML file of a task")
+        items = data_file(path)
+        Roots.from_environment().check("tasks", str(items))
+        digest = digest_json([digest_file(path), digest_file(items)])
+        found.append(Artifact(name=name, path=path.resolve(), digest=digest))
+    return tuple(found)
 
 
 def resolve_instructions(reference: str, home: Home) -> Artifact:
