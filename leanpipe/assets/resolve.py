@@ -7,6 +7,7 @@ from pathlib import Path
 from leanpipe.assets import samples
 from leanpipe.assets.gguf import ImportGgufConfig, import_gguf
 from leanpipe.assets.packages import fetch
+from leanpipe.assets.sample_tasks import TASKS
 from leanpipe.assets.tiny import train_tiny
 from leanpipe.core.allowed_paths import Roots, local_path
 from leanpipe.core.errors import UserError
@@ -17,7 +18,7 @@ from leanpipe.core.store import Artifact, digest_file, digest_json, external
 from leanpipe.corpus.sources.file_index import check_corpus, index_corpus
 from leanpipe.corpus.sources.optional_kinds import say_what_needs_extra
 from leanpipe.corpus.sources.read_log import ReadLog
-from leanpipe.evaluation.task_scores.task_files import data_file
+from leanpipe.evaluation.task_scores.task_files import data_files
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,13 @@ def resolve_tasks(references: tuple[str, ...], home: Home) -> tuple[Artifact, ..
     """Files of tasks, each named by its content and that of its items. Raises UserError if one of them does not exist."""
     found = []
     for reference in references:
-        name, path = _text(reference, {}, "tasks", home)
+        name, path = _text(reference, TASKS, "tasks", home)
         if not path.is_file():
             raise UserError(f"tasks: {reference} is no file: give the YAML file of a task")
-        items = data_file(path)
-        Roots.from_environment().check("tasks", str(items))
-        digest = digest_json([digest_file(path), digest_file(items)])
+        items = data_files(path)
+        for one in items if reference not in TASKS else ():
+            Roots.from_environment().check("tasks", str(one))
+        digest = digest_json([digest_file(path), *map(digest_file, items)])
         found.append(Artifact(name=name, path=path.resolve(), digest=digest))
     return tuple(found)
 

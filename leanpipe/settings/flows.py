@@ -182,7 +182,8 @@ class TaskSettings(StageConfig):
     """Tasks with known answers, and how models are asked them."""
 
     tasks: tuple[str, ...] = Field((), max_length=100)
-    """Files of tasks with known answers that every model is asked: YAML files, as docs/evaluation.md shows; empty for none."""
+    """Tasks with known answers that every model is asked: YAML files, as docs/evaluation.md shows, or `python-docstrings` or
+    `mmlu-sample`, which need no files; empty for none."""
     score_tasks: ScoreTasksConfig = ScoreTasksConfig()
     """How models are asked, if there are `tasks`, or tasks of lm-eval's (score_tasks.names)."""
 

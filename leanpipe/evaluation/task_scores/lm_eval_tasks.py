@@ -1,5 +1,6 @@
 """Tasks as lm-eval runs them: made of a person's own, or taken from those that it knows by name."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.tasks import TaskManager
 
 from leanpipe.core.errors import UserError, reason
+from leanpipe.evaluation.task_scores.lm_eval_files import LmEvalTask
 from leanpipe.evaluation.task_scores.task_files import CHOSEN, OwnTask
 from leanpipe.evaluation.task_scores.text_metrics import ROUGE, macro_f1, rouge
 
@@ -22,9 +24,12 @@ _METRICS: dict[str, tuple[str, ...]] = {
 _AGGREGATED = {"bleu": "bleu", "chrf": "chrf"}
 
 
-def lm_eval_tasks(own: Sequence[OwnTask], names: Sequence[str]) -> dict[str, Task]:
+def lm_eval_tasks(
+    own: Sequence[OwnTask], others: Sequence[LmEvalTask], names: Sequence[str]
+) -> dict[str, Task]:
     """Make the tasks, by name. Raises UserError for a name that lm-eval does not know, or whose data cannot be reached."""
     tasks: dict[str, Task] = {one.name: ConfigurableTask(config=_config(one)) for one in own}
+    tasks |= {one.name: _made(one) for one in others}
     for name, task in _named(names).items():
         if name in tasks:
             raise UserError(
@@ -63,6 +68,36 @@ def _named(names: Sequence[str]) -> dict[str, Task]:
                 f"score_tasks.names: {name} runs code that a model writes, or shows it pictures: leave it out"
             )
     return found
+
+
+def _made(task: LmEvalTask) -> Task:
+    """Make a task of what a person wrote for lm-eval. Raises UserError if it cannot be made, or an item has no answer."""
+    try:
+        made = ConfigurableTask(config=copy.deepcopy(dict(task.config)))
+        answers = [_answer_of(made, item) for item in made.eval_docs]
+    except Exception as error:  # whatever is wrong with its fields, templates, metrics or files
+        raise UserError(
+            f"the task {task.file}: lm-eval cannot make it ({type(error).__name__}: {reason(error)}): mend it"
+        ) from error
+    if len(answers) < 2 or "" in answers:
+        line = (
+            f"item {answers.index('') + 1} has no answer" if "" in answers else f"it has {len(answers)} items"
+        )
+        raise UserError(
+            f"the task {task.file}: {line}: at least 2 items are needed, each with an answer (doc_to_target)"
+        )
+    return made
+
+
+def _answer_of(task: Task, item: dict[str, Any]) -> str:
+    """The answer as text; nothing if there is none, or none among the choices."""
+    answer = task.doc_to_target(item)
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(item)
+        some = answer if isinstance(answer, list) else [answer]
+        known = all(one in choices or (isinstance(one, int) and 0 <= one < len(choices)) for one in some)
+        return str(answer) if some and known else ""
+    return "" if answer is None else str(answer).strip()
 
 
 def _config(task: OwnTask) -> dict[str, Any]:

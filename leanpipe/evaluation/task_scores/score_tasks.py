@@ -30,6 +30,7 @@ from leanpipe.core.lineage import MEASURES, NOTHING
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.core.store import CHECKPOINTS, digest_json
+from leanpipe.evaluation.task_scores.lm_eval_files import LmEvalTask
 from leanpipe.evaluation.task_scores.task_figures import TaskFigure, figure_of
 from leanpipe.evaluation.task_scores.task_files import CHOSEN, OwnTask, read_tasks
 from leanpipe.evaluation.task_scores.task_results import PAGE, TaskResult, summary_of, write_results
@@ -83,12 +84,12 @@ def check_score_tasks(config: ScoreTasksConfig, inputs: ExpectedInputs) -> None:
             f"tasks are scored by lm-eval, and {missing[0]} is not installed: run pip install 'leanpipe[tasks]', or leave tasks "
             "and score_tasks.names empty"
         )
-    own = read_tasks([one.path for one in _given(inputs) if one.path])
-    if config.names:
+    own, others = read_tasks([one.path for one in _given(inputs) if one.path])
+    if config.names or others:
         from leanpipe.evaluation.task_scores.lm_eval_tasks import lm_eval_tasks
 
         with redirect_stderr(io.StringIO()):
-            lm_eval_tasks(own, config.names)
+            lm_eval_tasks(own, others, config.names)
     for task in own:
         if task.spec.kind not in CHOSEN:
             asked = f"max_new_tokens of the task {task.name}, and a token of its prompt,"
@@ -116,12 +117,13 @@ def estimate_score_tasks(config: ScoreTasksConfig, inputs: ExpectedInputs, kind:
     }
     peak = max(sum(parts.values()), process_bytes(kind) + loading_bytes(model, size.parameters, kind))
     read, written = 0.0, 0.0
-    for task in read_tasks([one.path for one in _given(inputs) if one.path]):
+    own, others = read_tasks([one.path for one in _given(inputs) if one.path])
+    for task in own:
         items = min(config.items, len(task.items))
         answers = len(task.items[0].choices) if task.spec.kind in CHOSEN else 1
         read += items * answers * (task.spec.shots + 1) * _PROMPT
         written += 0 if task.spec.kind in CHOSEN else items * task.spec.max_new_tokens
-    read += len(config.names) * min(config.items, _ITEMS_OF_NAMED) * 4 * _PROMPT
+    read += (len(others) + len(config.names)) * min(config.items, _ITEMS_OF_NAMED) * 4 * _PROMPT
     shape: dict[str, Any] = {"length": _PROMPT, "arithmetic": read_arithmetic()}
     repeated = (Repeated("read", model, read, **shape), Repeated("write", model, written, **shape))
     work = 2.0 * size.parameters * (read + written)
@@ -148,17 +150,17 @@ def score_tasks(config: ScoreTasksConfig, inputs: ScoreTasksInputs, out: Path, r
     """
     given = {"model": Expected(inputs.model), "tasks": tuple(map(Expected, inputs.tasks))}
     check_score_tasks(config, given)
-    own = read_tasks(inputs.tasks)
+    own, others = read_tasks(inputs.tasks)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it says at length what it was told
     from leanpipe.evaluation.task_scores.lm_eval_tasks import lm_eval_tasks
 
     with redirect_stderr(io.StringIO()):  # its progress bars
-        tasks = lm_eval_tasks(own, config.names)
+        tasks = lm_eval_tasks(own, others, config.names)
         found = _asked(config, inputs.model, tasks, out / CHECKPOINTS, report)
     results = [
         result
         for name, task in tasks.items()
-        for result in _results(name, task, found["samples"][name], config, own)
+        for result in _results(name, task, found["samples"][name], _asked_how(name, config, own, others))
     ]
     summary = summary_of(results)
     report.metrics({name: float(value) for name, value in summary.items()})
@@ -188,17 +190,23 @@ def _asked(
     )
 
 
+def _asked_how(
+    name: str, config: ScoreTasksConfig, own: Sequence[OwnTask], others: Sequence[LmEvalTask]
+) -> list[Any]:
+    """All but the items that decides what a task's figures mean."""
+    ours = (one.spec.model_dump(mode="json", exclude={"file"}) for one in own if one.name == name)
+    theirs = ({**one.config, "dataset_kwargs": ""} for one in others if one.name == name)
+    return [config.chat_template, next(ours, None) or next(theirs, name)]
+
+
 def _results(
     name: str,
     task: "Task",
     samples: Sequence[Mapping[str, Any]],
-    config: ScoreTasksConfig,
-    own: Sequence[OwnTask],
+    asked: Sequence[Any],
 ) -> list[TaskResult]:
     """Every figure of a task: one result for each way in which answers are read. Raises UserError if one is no number."""
     check_answers(name, samples)
-    spec = next((one.spec for one in own if one.name == name), None)
-    asked = [config.chat_template, spec.model_dump(mode="json", exclude={"file"}) if spec else name]
     results = []
     for reading in dict.fromkeys(sample["filter"] for sample in samples):
         some = [sample for sample in samples if sample["filter"] == reading]

@@ -12,6 +12,7 @@ answer: answer
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError, reason
 from leanpipe.core.store import digest_json
+from leanpipe.evaluation.task_scores.lm_eval_files import (
+    LmEvalTask,
+    is_lm_eval_task,
+    lm_eval_data,
+    read_lm_eval_task,
+)
 
 Kind = Literal["classification", "multiple_choice", "exact_match", "translation", "summary"]
 CHOSEN: tuple[Kind, ...] = ("classification", "multiple_choice")
@@ -97,29 +104,38 @@ class OwnTask:
     items: tuple[Item, ...]
 
 
-def data_file(task: Path) -> Path:
+def data_files(task: Path) -> list[Path]:
     """Return where the items of the task in a YAML file lie. Raises UserError if the file is none of a task, or they do not exist."""
-    data = task.parent / Path(_spec(task).file).expanduser()
-    if not data.is_file():
-        raise UserError(
-            f"the task {task}: its file {data} does not exist: give a path from where the task lies"
-        )
-    return data
+    content = _content(task)
+    files = lm_eval_data(content, task) if is_lm_eval_task(content) else [_spec(content, task).file]
+    found = [task.parent / Path(file).expanduser() for file in files]
+    for data in found:
+        if not data.is_file():
+            raise UserError(
+                f"the task {task}: its file {data} does not exist: give a path from where the task lies"
+            )
+    return found
 
 
-def read_tasks(files: Sequence[Path]) -> list[OwnTask]:
-    """Read tasks with all of their items. Raises UserError for what is wrong with any of them, with its line."""
-    tasks = [_read_task(file) for file in files]
-    names = [task.name for task in tasks]
-    for name, file in zip(names, files, strict=True):
+def read_tasks(files: Sequence[Path]) -> tuple[list[OwnTask], list[LmEvalTask]]:
+    """Read tasks with all of their items, and those that lm-eval reads. Raises UserError for what is wrong, with its line."""
+    own, others = [], []
+    for file in files:
+        content = _content(file)
+        if is_lm_eval_task(content):
+            data_files(file)
+            others.append(read_lm_eval_task(content, file, name_of(file)))
+        else:
+            own.append(_read_task(_spec(content, file), file))
+    names = [task.name for task in (*own, *others)]
+    for name in names:
         if names.count(name) > 1:
-            raise UserError(f"tasks: two are called {name}: give one of them another name (task: in {file})")
-    return tasks
+            raise UserError(f"tasks: two are called {name}: give one of them another name (task:)")
+    return own, others
 
 
-def _read_task(file: Path) -> OwnTask:
-    spec = _spec(file)
-    data = data_file(file)
+def _read_task(spec: TaskSpec, file: Path) -> OwnTask:
+    (data,) = data_files(file)
     rows = _rows(data)
     labels = _labels(spec, rows, data)
     items = tuple(_item(spec, row, labels, f"{data}, line {line}") for line, row in rows)
@@ -128,32 +144,38 @@ def _read_task(file: Path) -> OwnTask:
             f"{spec.shots + 1} for {spec.shots} shots" if spec.shots else "2 to say how certain a figure is"
         )
         raise UserError(f"{data} holds {len(items)} items of a task: at least {needed} are needed; add some")
-    return OwnTask(_name(spec, file), spec, items)
+    return OwnTask(spec.task or name_of(file), spec, items)
 
 
-def _spec(file: Path) -> TaskSpec:
+_DO = "write kind, file, prompt and answer, as docs/evaluation.md shows"
+
+
+def _content(file: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    do = "write kind, file, prompt and answer, as docs/evaluation.md shows"
     try:
         content = YAML(typ="safe", pure=True).load(file.read_text())
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"the task {file} cannot be read as YAML ({reason(error)}): {do}") from error
+    except (OSError, ValueError, RecursionError, YAMLError) as error:
+        raise UserError(f"the task {file} cannot be read as YAML ({reason(error)}): {_DO}") from error
     if not isinstance(content, dict):
-        raise UserError(f"the task {file} says nothing by name: {do}")
+        raise UserError(f"the task {file} says nothing by name: {_DO}")
+    return content
+
+
+def _spec(content: Mapping[str, Any], file: Path) -> TaskSpec:
     try:
         return TaskSpec.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         said = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"the task {file}: {f'{where}: ' if where else ''}{said}: {do}") from error
+        raise UserError(f"the task {file}: {f'{where}: ' if where else ''}{said}: {_DO}") from error
 
 
-def _name(spec: TaskSpec, file: Path) -> str:
-    plain = "".join(sign if sign.isalnum() or sign in "_-" else "-" for sign in file.stem)
-    return spec.task or plain[:60]
+def name_of(file: Path) -> str:
+    """Make the name of a task of that of its file."""
+    return "".join(sign if sign.isalnum() or sign in "_-" else "-" for sign in file.stem)[:60]
 
 
 def _rows(data: Path) -> list[tuple[int, Mapping[str, Any]]]:
@@ -183,11 +205,9 @@ def _rows(data: Path) -> list[tuple[int, Mapping[str, Any]]]:
 
 
 def _item(spec: TaskSpec, row: Mapping[str, Any], labels: tuple[str, ...], where: str) -> Item:
-    from jinja2 import TemplateError
-
     try:
-        prompt = _template(spec.prompt).render(**row)
-    except (TemplateError, TypeError) as error:
+        prompt = _template(spec.prompt).render(row)
+    except Exception as error:  # whatever a template divides or adds
         raise UserError(
             f"{where}: the prompt cannot be filled in ({reason(error)}); the item has {_fields(row)}"
         ) from error
@@ -258,6 +278,7 @@ def _fields(row: Mapping[str, Any]) -> str:
     return ", ".join(names[:_SHOWN_FIELDS]) + (", …" if len(names) > _SHOWN_FIELDS else "") or "no fields"
 
 
+@cache
 def _template(text: str) -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment

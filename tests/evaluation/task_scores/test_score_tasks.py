@@ -11,6 +11,7 @@ from leanpipe.core import device
 from leanpipe.core.report import Silent
 from leanpipe.core.store import Store, external
 from leanpipe.evaluation.task_scores.score_tasks import ScoreTasksConfig, score_tasks
+from leanpipe.evaluation.task_scores.task_files import read_tasks
 from leanpipe.processes.run_stage import run_stage
 from tests.evaluation.parity.trained import write_form
 
@@ -43,15 +44,39 @@ def items(artifact, task):
     return [one for one in map(json.loads, lines) if one["task"] == task]
 
 
-def of_lm_eval(name, data, **more):
-    """A task as lm-eval's own YAML files write it."""
-    return {
-        "task": name,
+def written_for_lm_eval(folder, data, prompt):
+    """Two of the tasks as lm-eval's own YAML files are written."""
+    import yaml
+
+    both = {
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(data)}},
         "test_split": "test",
-        **more,
     }
+    choice = {
+        "fewshot_split": "test",
+        "num_fewshot": 1,
+        "output_type": "multiple_choice",
+        "doc_to_text": "Q: {{ question }}\nA:",
+        "doc_to_choice": "options",
+        "doc_to_target": "answer",
+        "metric_list": metrics(acc="mean", acc_norm="mean"),
+    }
+    translation = {
+        "output_type": "generate_until",
+        "doc_to_text": prompt,
+        "doc_to_target": "said",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 30, "do_sample": False},
+        "filter_list": [
+            {"name": "none", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
+        ],
+        "metric_list": metrics(bleu="bleu", chrf="chrf"),
+    }
+    files = []
+    for name, config in (("choice", choice), ("translation", translation)):
+        files.append(folder / f"{name}.yaml")
+        files[-1].write_text(yaml.safe_dump({"task": name, **both, **config}))
+    return files
 
 
 def metrics(**aggregations):
@@ -62,36 +87,10 @@ def metrics(**aggregations):
 
 def test_lm_evals_own_runner_gives_the_same_scores_to_the_last_digit(tmp_path, model, tasks, all_scored):
     import lm_eval
-    import yaml
     from lm_eval.tasks import TaskManager
 
-    data = tasks["choice"].parent / "items.jsonl"
-    choice = of_lm_eval(
-        "choice",
-        data,
-        fewshot_split="test",
-        num_fewshot=1,
-        output_type="multiple_choice",
-        doc_to_text="Q: {{ question }}\nA:",
-        doc_to_choice="options",
-        doc_to_target="answer",
-        metric_list=metrics(acc="mean", acc_norm="mean"),
-    )
-    strip = [{"function": "remove_whitespace"}, {"function": "take_first"}]
-    translation = of_lm_eval(
-        "translation",
-        data,
-        output_type="generate_until",
-        doc_to_text=yaml.safe_load(tasks["translation"].read_text())["prompt"],
-        doc_to_target="said",
-        generation_kwargs={"until": ["\n"], "max_gen_toks": 30, "do_sample": False},
-        filter_list=[{"name": "none", "filter": strip}],
-        metric_list=metrics(bleu="bleu", chrf="chrf"),
-    )
-    files = []
-    for config in (choice, translation):
-        files.append(tmp_path / f"{config['task']}.yaml")
-        files[-1].write_text(yaml.safe_dump(config))
+    (ours,), _ = read_tasks([tasks["translation"]])
+    files = written_for_lm_eval(tmp_path, tasks["choice"].parent / "items.jsonl", ours.spec.prompt)
     arithmetic = {"dtype": str(device.compute_dtype()).removeprefix("torch."), "softmax_dtype": "float32"}
     found = lm_eval.simple_evaluate(
         model="hf",
@@ -102,16 +101,19 @@ def test_lm_evals_own_runner_gives_the_same_scores_to_the_last_digit(tmp_path, m
         bootstrap_iters=0,
         task_manager=TaskManager(include_defaults=False),
     )["results"]
-    assert 0 < found["choice"]["acc,none"] < 1 < found["translation"]["bleu,none"] < 99, (
-        "else nothing is seen"
-    )
-    for task, metric in (
-        ("choice", "acc"),
-        ("choice", "acc_norm"),
-        ("translation", "bleu"),
-        ("translation", "chrf"),
-    ):
-        assert all_scored.summary[f"tasks/{task}/{metric}"] == found[task][f"{metric},none"], metric
+    theirs = {
+        f"tasks/{task}/{metric}": found[task][f"{metric},none"]
+        for task, metric in (
+            ("choice", "acc"),
+            ("choice", "acc_norm"),
+            ("translation", "bleu"),
+            ("translation", "chrf"),
+        )
+    }
+    assert 0 < theirs["tasks/choice/acc"] < 1 < theirs["tasks/translation/bleu"] < 99, "else nothing is seen"
+    assert {name: all_scored.summary[name] for name in theirs} == theirs
+    again = scored(tmp_path / "store", model, files)  # lm-eval's own files, by our stage
+    assert {name: again.summary[name] for name in theirs} == theirs
 
 
 def test_bleu_chrf_rouge_exact_match_and_f1_are_the_libraries(all_scored):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from leanpipe.assets.resolve import resolve_tasks
+from leanpipe.assets.sample_tasks import TASKS
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Expected
 from leanpipe.core.home import Home
@@ -62,6 +63,20 @@ BAD = {
 }  # fmt: skip
 
 
+THEIRS = (
+    "dataset_path: json\ndataset_kwargs: {data_files: {test: items.jsonl}}\ntest_split: test\noutput_type: multiple_choice\n"
+    "doc_to_text: '{{ question }}'\ndoc_to_choice: options\ndoc_to_target: answer\n"
+)
+BAD |= {
+    "theirs elsewhere": (THEIRS.replace("json\n", "allenai/arc\n", 1), lines(GOOD), "does not name its files"),
+    "theirs no file": (THEIRS.replace("items.", "others."), lines(GOOD), "others.jsonl does not exist"),
+    "theirs with code": (THEIRS + "process_docs: !function utils.docs\n", lines(GOOD), "cannot be read as YAML"),
+    "theirs no answer": (THEIRS, lines(GOOD, {**GOOD, "answer": 5}), "item 2 has no answer"),
+    "theirs malformed": (THEIRS, lines(GOOD, "{"), "lm-eval cannot make it"),
+    "theirs unknown metric": (THEIRS + "metric_list: [{}]\n", lines(GOOD, GOOD), "lm-eval cannot make it"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_asked_is_said_in_one_sentence(tmp_path, case):
     spec, items, says = BAD[case]
@@ -74,11 +89,11 @@ def test_what_cannot_be_asked_is_said_in_one_sentence(tmp_path, case):
 
 def test_answers_are_texts_or_places(tmp_path):
     rows = [GOOD, {**GOOD, "answer": "a"}, {**GOOD, "options": [3, 7], "answer": 7}]
-    task = read_tasks([write(tmp_path, items=lines(*rows))])[0]
+    task = read_tasks([write(tmp_path, items=lines(*rows))])[0][0]
     assert [one.answer for one in task.items] == ["b", "a", "7"]
     assert task.name == "mine" and task.items[2].choices == ("3", "7")
     labelled = [GOOD, {**GOOD, "label": "no"}, {**GOOD, "label": True}]
-    classes = read_tasks([write(tmp_path, CLASSES, lines(*labelled))])[0]
+    classes = read_tasks([write(tmp_path, CLASSES, lines(*labelled))])[0][0]
     assert classes.items[0].choices == ("no", "true", "yes")
 
 
@@ -139,3 +154,13 @@ def test_names_that_lm_eval_does_not_know_or_whose_data_is_out_of_reach_are_said
     ):
         with pytest.raises(UserError, match=says):
             check_score_tasks(ScoreTasksConfig(names=(name,)), {"model": Expected()})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tasks_that_need_no_files_can_be_asked(tmp_path, name):
+    (task,) = resolve_tasks((name,), Home(tmp_path))
+    check_score_tasks(ScoreTasksConfig(), {"model": Expected(), "tasks": (Expected(task.path),)})
+    ((own,), _) = read_tasks([task.path])
+    assert own.name == name and len(own.items) > 200
+    assert all(len(item.choices) == 4 for item in own.items)
+    assert len({item.choices.index(item.answer) for item in own.items}) == 4, "no place is always right"
