@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows import distill
 from flows.compress import quantize_measured
-from flows.evaluate import evaluate_all
+from flows.evaluate import evaluate_all, score_all
 from flows.results import RunResult, show
 from flows.settings_page import show_settings
 from leanpipe.compression.quantize import QuantizeConfig, with_formats
@@ -66,6 +66,7 @@ def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
             models=(config.teacher,),
             evaluation_sets=config.evaluation_sets,
             instructions=config.instructions,
+            tasks=config.tasks,
         )
         preflight(run, stages, config, given)
         made = stages(run, config, given)
@@ -127,6 +128,7 @@ def stages(run: StageRunner, config: PipelineConfig, given: RunInputs) -> Made:
         )
         held_out = held.inside(HELD_OUT)
     evaluations = evaluate_all(run, config, models, documents, held_out)
+    score_all(run, config, models, given.tasks)
     return Made(documents, models, evaluations, trained, held_out)
 
 

@@ -11,6 +11,7 @@ from prefect import flow
 from flows.results import RunResult, show
 from leanpipe.corpus.clean import clean
 from leanpipe.evaluation.evaluate import evaluate
+from leanpipe.evaluation.task_scores.score_tasks import score_tasks
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import CompareSettings
 from tasks.preflight import preflight
@@ -34,6 +35,7 @@ def evaluate_models(config: CompareSettings = CompareSettings()) -> RunResult:
             models=config.models,
             evaluation_sets=config.evaluation_sets,
             instructions=config.instructions,
+            tasks=config.tasks,
         )
         preflight(run, stages, config, given)
         return show(run, stages(run, config, given))
@@ -43,7 +45,9 @@ def stages(run: StageRunner, config: CompareSettings, given: RunInputs) -> Mappi
     """Clean the corpus, and evaluate each model on what was held out of it: the evaluations by the models' names."""
     documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
     models = {model.name: model for model in given.models}
-    return evaluate_all(run, config, models, documents, given.instructions)
+    evaluations = evaluate_all(run, config, models, documents, given.instructions)
+    score_all(run, config, models, given.tasks)
+    return evaluations
 
 
 def evaluate_all(
@@ -62,6 +66,14 @@ def evaluate_all(
         )
         for label, (name, model) in zip(labels, models.items(), strict=True)
     }
+
+
+def score_all(run: StageRunner, config: Any, models: Mapping[str, Any], tasks: tuple[Any, ...]) -> None:
+    """Score each of `models` on the same tasks, if there are any."""
+    if not tasks and not config.score_tasks.names:
+        return
+    for name, model in zip(identifiers(models), models.values(), strict=True):
+        run.stage(score_tasks, config.score_tasks, label=f"score_tasks-{name}", model=model, tasks=tasks)
 
 
 def identifiers(names: Iterable[str]) -> list[str]:

@@ -23,7 +23,12 @@ def preflight(run: Run, story: Story, settings: StageConfig, given: RunInputs) -
         story, settings, given, machine("this", run.store.root), run.store, run.compute_untracked
     )
     steps = tuple(step.portable() for step in plan.steps)
-    several = {"corpus": given.corpus, "models": given.models, "evaluation_sets": given.evaluation_sets}
+    several = {
+        "corpus": given.corpus,
+        "models": given.models,
+        "evaluation_sets": given.evaluation_sets,
+        "tasks": given.tasks,
+    }
     inputs = {name: value for name, value in several.items() if value}
     inputs |= {"instructions": given.instructions} if given.instructions else {}
     run.compute_untracked(check, CheckConfig(device=device.name(), steps=steps), inputs)

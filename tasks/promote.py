@@ -9,6 +9,7 @@ from leanpipe.evaluation.gate import Choice, choose
 from leanpipe.evaluation.model_card import model_card
 from leanpipe.evaluation.parity.parity import parity
 from leanpipe.evaluation.report.waterfall import waterfall, waterfall_markdown
+from leanpipe.evaluation.task_scores.score_tasks import score_tasks
 from leanpipe.settings.flows import PipelineConfig
 from tasks.contest import Contest
 from tasks.report import read_generations, read_scores
@@ -39,7 +40,7 @@ def promote(
     """
     policy = config.registration
     candidates = {
-        label: _figures(run, evaluations[label].summary) for label in models if label not in REFERENCES
+        label: _figures(run, label, evaluations[label].summary) for label in models if label not in REFERENCES
     }
     choice = choose_sound(run, config, models, candidates, trained or {})
     run.tracking.log_figures(run.mlflow_run, {"registration.choice": choice.reason})
@@ -97,14 +98,16 @@ def choose_sound(
         )
 
 
-def _figures(run: Run, evaluation: Summary) -> Summary:
-    """What `evaluate` measured of a model, and what the run's stages found, as `finetune.validation_loss`: all that has bounds."""
+def _figures(run: Run, label: str, evaluation: Summary) -> Summary:
+    """What `evaluate` and `score_tasks` measured of a model, and what the run's stages found, as `finetune.validation_loss`: all
+    that has bounds."""
     found = {
         f"{label}.{name}": value
         for label, result in run.results.items()
         for name, value in result.summary.items()
     }
-    return found | evaluation
+    scored = run.results.get(f"{score_tasks.name}-{label}")
+    return found | (scored.summary if scored else {}) | evaluation
 
 
 def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping[str, Artifact]) -> str:

@@ -13,10 +13,12 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.stage import Summary
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, read_manifest
 from leanpipe.corpus.report.data_card import for_a_page
+from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.report.run_difference import RunDifference, run_difference
 from leanpipe.evaluation.report.run_report import NAME, SIZES, RunFacts, write_run_report
 from leanpipe.evaluation.report.stored_scores import FILE, ModelScores, from_json, to_json
+from leanpipe.evaluation.task_scores.score_tasks import score_tasks
 from tasks.run import Run
 from tasks.tracking.runs import read_run_file
 
@@ -28,16 +30,27 @@ REPORT_FILE = f"{FOLDER}/{NAME}.html"
 SCORES_FILE = f"{FOLDER}/{FILE}"
 
 
-def read_scores(evaluations: Mapping[str, Artifact]) -> dict[str, ModelScores]:
-    """Every document's score of each model, by its label."""
-    return {label: ModelScores.of(artifact) for label, artifact in evaluations.items()}
+def read_scores(
+    evaluations: Mapping[str, Artifact], results: Mapping[str, Artifact] = {}
+) -> dict[str, ModelScores]:
+    """Every document's score of each model, by its label, and of each item of a task that `results` have."""
+    labels = {one.digest: label for label, one in results.items() if one.name == evaluate.name}
+    return {
+        label: ModelScores.of(one, results.get(_scored_as(labels.get(one.digest, ""))))
+        for label, one in evaluations.items()
+    }
+
+
+def _scored_as(evaluated: str) -> str:
+    """The label under which a model is asked tasks that is evaluated under another."""
+    return f"{score_tasks.name}-{evaluated.removeprefix(f'{evaluate.name}-')}"
 
 
 def write_report(
     run: Run, evaluations: Mapping[str, Artifact], verdict: str, stages: str, link: str | None
 ) -> None:
     """Write the report of a run, and send it to MLflow. A run that has made its models does not fail by it."""
-    scores = read_scores(evaluations)
+    scores = read_scores(evaluations, run.results)
     with TemporaryDirectory() as folder:
         try:
             facts = _facts(run, evaluations, scores, verdict, stages, link)

@@ -10,6 +10,7 @@ from leanpipe.assets.resolve import (
     resolve_evaluation_sets,
     resolve_instructions,
     resolve_model,
+    resolve_tasks,
 )
 from leanpipe.planning.steps import RunInputs
 from tasks.run import Run
@@ -26,6 +27,7 @@ def resolve(
     models: tuple[str, ...] = (),
     instructions: str | None = None,
     evaluation_sets: tuple[str, ...] = (),
+    tasks: tuple[str, ...] = (),
 ) -> RunInputs:
     """Find or fetch everything that a run is given. Raises UserError naming what is not there."""
     given = RunInputs(
@@ -33,6 +35,7 @@ def resolve(
         tuple(resolve_model(reference, run.home, run.compute_untracked) for reference in models),
         resolve_instructions(instructions, run.home) if instructions else None,
         resolve_evaluation_sets(evaluation_sets, run.home),
+        resolve_tasks(tasks, run.home),
     )
     run.tracking.log_inputs(run.mlflow_run, given.named())
     return given

@@ -1,5 +1,7 @@
 """What `leanpipe compare` prints."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,6 +9,7 @@ from leanpipe.evaluation.paired import Difference
 from leanpipe.evaluation.report.run_difference import ModelDifference, named_step
 from leanpipe.evaluation.report.stored_scores import METRICS
 from leanpipe.evaluation.report.waterfall import Step
+from leanpipe.evaluation.task_scores.task_figures import TaskDifference
 from tasks.report import ComparedRuns
 
 
@@ -24,6 +27,8 @@ def print_comparison(compared: ComparedRuns, console: Console) -> None:
             else "No stage certainly costs more than it did.",
             soft_wrap=True,
         )
+    if found.tasks:
+        console.print(_tasks(compared, found.tasks))
     for remark in found.remarks:
         console.print(f"{remark}.", soft_wrap=True, markup=False)
 
@@ -45,19 +50,26 @@ def _steps(steps: list[Step]) -> Table:
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
+def _tasks(compared: ComparedRuns, tasks: Mapping[tuple[str, str, str], TaskDifference]) -> Table:
+    table = _table(f"Tasks: {compared.name} against {compared.other}", "model", "task", of="items")
+    for (label, task, metric), one in tasks.items():
+        table.add_row(label, f"{task}: {metric}", *_cells(one), one.verdict)
+    return table
+
+
+def _table(title: str, *columns: str, of: str = "documents") -> Table:
     table = Table(*columns, title=title, title_justify="left")
-    for name in ("here", "there", "difference", "95% interval", "documents"):
+    for name in ("here", "there", "difference", "95% interval", of):
         table.add_column(name, justify="right", no_wrap=name != "95% interval")
     table.add_column("")
     return table
 
 
-def _cells(difference: Difference) -> tuple[str, ...]:
+def _cells(difference: Difference | TaskDifference) -> tuple[str, ...]:
     return (
         f"{difference.ours:.4f}",
         f"{difference.theirs:.4f}",
         f"{difference.estimate:+.4f}",
         f"{difference.low:+.4f} to {difference.high:+.4f}",
-        f"{difference.documents:,}",
+        f"{difference.items if isinstance(difference, TaskDifference) else difference.documents:,}",
     )

@@ -7,16 +7,18 @@ from pathlib import Path
 from leanpipe.assets import samples
 from leanpipe.assets.gguf import ImportGgufConfig, import_gguf
 from leanpipe.assets.packages import fetch
+from leanpipe.assets.sample_tasks import TASKS
 from leanpipe.assets.tiny import train_tiny
 from leanpipe.core.allowed_paths import Roots, local_path
 from leanpipe.core.errors import UserError
 from leanpipe.core.files import expanded
 from leanpipe.core.home import Home
 from leanpipe.core.stage import Runner
-from leanpipe.core.store import Artifact, external
+from leanpipe.core.store import Artifact, digest_file, digest_json, external
 from leanpipe.corpus.sources.file_index import check_corpus, index_corpus
 from leanpipe.corpus.sources.optional_kinds import say_what_needs_extra
 from leanpipe.corpus.sources.read_log import ReadLog
+from leanpipe.evaluation.task_scores.task_files import data_files
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,21 @@ def resolve_corpus(
 def resolve_evaluation_sets(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
     """Files of evaluation sets. Raises UserError if one does not exist."""
     return tuple(external(*_text(reference, {}, "evaluation_sets", home)) for reference in references)
+
+
+def resolve_tasks(references: tuple[str, ...], home: Home) -> tuple[Artifact, ...]:
+    """Files of tasks, each named by its content and that of its items. Raises UserError if one of them does not exist."""
+    found = []
+    for reference in references:
+        name, path = _text(reference, TASKS, "tasks", home)
+        if not path.is_file():
+            raise UserError(f"tasks: {reference} is no file: give the YAML file of a task")
+        items = data_files(path)
+        for one in items if reference not in TASKS else ():
+            Roots.from_environment().check("tasks", str(one))
+        digest = digest_json([digest_file(path), *map(digest_file, items)])
+        found.append(Artifact(name=name, path=path.resolve(), digest=digest))
+    return tuple(found)
 
 
 def resolve_instructions(reference: str, home: Home) -> Artifact:

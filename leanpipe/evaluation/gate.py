@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from leanpipe.core.config import StageConfig
 from leanpipe.core.errors import UserError
 from leanpipe.core.stage import Summary
-from leanpipe.evaluation.decide.figures import Bound, Margin, breach, parse_bound, parse_margin
+from leanpipe.evaluation.decide.figures import TASKS, Bound, Margin, breach, parse_bound, parse_margin
 
 
 class RegisterConfig(StageConfig):
@@ -164,7 +164,8 @@ def check_figures(candidates: Mapping[str, Summary]) -> None:
     if not candidates:
         raise UserError("there is no model to choose from: evaluate at least one")
     for label, summary in candidates.items():
-        for name in ("bits_per_byte", "bits_per_byte_error", "size_bytes"):
+        of_tasks = (name for name in summary if name.startswith(f"{TASKS}/"))
+        for name in ("bits_per_byte", "bits_per_byte_error", "size_bytes", *of_tasks):
             if not math.isfinite(summary[name]):
                 raise UserError(f"{name} of {label} is {summary[name]}: nothing can be decided on it")
         if summary["size_bytes"] <= 0:

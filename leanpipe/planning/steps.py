@@ -25,6 +25,7 @@ class RunInputs:
     models: tuple[Any, ...] = ()
     instructions: Any = None
     evaluation_sets: tuple[Any, ...] = ()
+    tasks: tuple[Any, ...] = ()
 
     @property
     def model(self) -> Any:
@@ -33,7 +34,12 @@ class RunInputs:
 
     def named(self) -> dict[str, Any]:
         """Each of them by a name of its own: `corpus.0`, `models.0`, `instructions`."""
-        several = {"corpus": self.corpus, "models": self.models, "evaluation_sets": self.evaluation_sets}
+        several = {
+            "corpus": self.corpus,
+            "models": self.models,
+            "evaluation_sets": self.evaluation_sets,
+            "tasks": self.tasks,
+        }
         named = {f"{name}.{number}": one for name, all_ in several.items() for number, one in enumerate(all_)}
         return named | ({"instructions": self.instructions} if self.instructions else {})
 

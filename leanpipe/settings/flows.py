@@ -10,6 +10,7 @@ from leanpipe.corpus.dry_run import SampleConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
+from leanpipe.evaluation.task_scores.score_tasks import ScoreTasksConfig
 from leanpipe.models.describe_model import DescribeModelConfig
 from leanpipe.quantization_aware.quantization_aware import QuantizationAwareSettings
 from leanpipe.shrink.prune import PruneConfig
@@ -177,6 +178,16 @@ class EvaluateSettings(StageConfig):
     """How every model is measured, all on the same held-out text."""
 
 
+class TaskSettings(StageConfig):
+    """Tasks with known answers, and how models are asked them."""
+
+    tasks: tuple[str, ...] = Field((), max_length=100)
+    """Tasks with known answers that every model is asked: YAML files, as docs/evaluation.md shows, or `python-docstrings` or
+    `mmlu-sample`, which need no files; empty for none."""
+    score_tasks: ScoreTasksConfig = ScoreTasksConfig()
+    """How models are asked, if there are `tasks`, or tasks of lm-eval's (score_tasks.names)."""
+
+
 class RegisterSettings(StageConfig):
     """What is registered."""
 
@@ -219,7 +230,7 @@ class AnswersInput(StageConfig):
     """Conversations that none of the models learned from, to score their answers: a .json or .jsonl file or folder; empty for none."""
 
 
-class CompareSettings(EvaluateSettings, CorpusSettings, AnswersInput, ModelsInput):
+class CompareSettings(TaskSettings, EvaluateSettings, CorpusSettings, AnswersInput, ModelsInput):
     """Models, and the text and the answers they are measured on."""
 
 
@@ -239,6 +250,7 @@ class SweepSettings(EvaluateSettings, QuantizeSettings, CorpusSettings, ModelSet
 
 class PipelineConfig(
     RegisterSettings,
+    TaskSettings,
     EvaluateSettings,
     ParitySettings,
     QuantizeSettings,

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "quantization_aware": TRAINING,
     "parity": {"models"},
     "write": {"streams"},
+    "score_tasks": {"batch"},
 }
 """The settings that are in no key, by stage. One more is a decision: look whether it really changes no result."""
 WITHOUT_DEVICE = {"clean", "inspect", "tokenize", "describe_model", "seed_model", "import_gguf"}

@@ -184,6 +184,8 @@ CLEAN = {
 }
 
 _BUDGET = "compression/test_budget.py"
+_TASKS = "evaluation/task_scores"
+_ASKED = f"{_TASKS}/test_score_tasks.py::test_settings_say_what_is_asked_and_how"
 SECTIONS: dict[str, dict[str, Row]] = {
     **SHAPES,
     "clean": CLEAN,
@@ -339,6 +341,15 @@ SECTIONS: dict[str, dict[str, Row]] = {
             "models/test_load.py::test_a_model_on_disk_is_evaluated_as_if_it_fitted", 2.5
         ),
     },
+    "score_tasks": {
+        "names": shown_by(
+            f"{_TASKS}/test_task_files.py::test_names_that_lm_eval_does_not_know_or_whose_data_is_out_of_reach_are_said",
+            ("arc_easy",),
+        ),
+        "items": shown_by(_ASKED, 2),
+        "chat_template": shown_by(_ASKED, True),
+        "batch": shown_by(_ASKED, 1),
+    },
     "registration": {
         "name": to("another", "no name", refused={"no name": "name"}),
         "max_quality_loss": to(0.03),
@@ -373,7 +384,7 @@ for _section, _rows in WRITTEN.items():
 MISSING = "/not/there"
 GIVEN: dict[str, Row] = {
     name: to("other", MISSING, refused={MISSING: "/not/there"})
-    for name in ("corpus", "evaluation_sets", "teacher", "instructions", "model", "models")
+    for name in ("corpus", "evaluation_sets", "teacher", "instructions", "model", "models", "tasks")
 }
 """What goes in, named by a place: the test makes one called `other`; where nothing is, it is refused."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.flows.bad_tasks import write_bad_tasks
 from tests.support.tiny_models import tiny_model
 
 LONG = "a" * 5_000
@@ -348,6 +349,15 @@ def instructions(folder: Path) -> dict[str, Case]:
     }
 
 
+def tasks(folder: Path) -> dict[str, Case]:
+    """Tasks with known answers."""
+    chosen = [f"models=['{folder / 'models' / 'good'}']", f"corpus=['{folder / 'corpora' / 'good'}']"]
+    return {
+        f"task-{name}": Case(_run("evaluate", *chosen, f"tasks=['{folder / 'tasks' / name}']"), says)
+        for name, says in write_bad_tasks(folder / "tasks").items()
+    }
+
+
 def served(folder: Path, taken: int) -> dict[str, Case]:
     """Servers: what is served, and where."""
     place, port = folder / "models", ["--port", str(taken)]
@@ -371,5 +381,12 @@ def served(folder: Path, taken: int) -> dict[str, Case]:
 
 def in_one_process(folder: Path, taken: int) -> dict[str, Case]:
     """Every case that needs no process of its own, by name."""
-    groups = (typed(), yaml_files(folder), models(folder), corpora(folder), instructions(folder))
+    groups = (
+        typed(),
+        yaml_files(folder),
+        models(folder),
+        corpora(folder),
+        instructions(folder),
+        tasks(folder),
+    )
     return {name: case for group in (*groups, served(folder, taken)) for name, case in group.items()}

@@ -16,6 +16,7 @@ from leanpipe.assets.resolve import (
     resolve_evaluation_sets,
     resolve_instructions,
     resolve_model,
+    resolve_tasks,
 )
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.errors import UserError
@@ -133,6 +134,9 @@ def make_given(name: str, path: Path, size: int) -> Path:
         (path / "text.txt").write_text("text " * size)
     elif name in ("instructions", "evaluation_sets"):
         path.write_text('{"prompt": "a", "completion": "b"}\n' * size)
+    elif name == "tasks":
+        path.write_text("kind: exact_match\nfile: items.jsonl\nprompt: 'a'\n" + "shots: 1\n" * (size - 1))
+        (path.parent / "items.jsonl").write_text('{"answer": "b"}\n')
     else:
         tiny_model(path, layers=size)
     return path
@@ -141,13 +145,15 @@ def make_given(name: str, path: Path, size: int) -> Path:
 def given_digests(name: str, place: str, root: Path) -> list[str]:
     """What a flow's setting `name` with this value stands for."""
     kind = next(kind for kind in SETTINGS if name in kind.model_fields)
-    value = (place,) if name in ("corpus", "evaluation_sets", "models") else place
+    value = (place,) if name in ("corpus", "evaluation_sets", "models", "tasks") else place
     given = getattr(kind(**{name: value}), name)
     home = Home(root)
     if name == "corpus":
         return [one.digest for one in resolve_corpus(given, home)]
     if name == "evaluation_sets":
         return [one.digest for one in resolve_evaluation_sets(given, home)]
+    if name == "tasks":
+        return [one.digest for one in resolve_tasks(given, home)]
     if name == "instructions":
         return [resolve_instructions(given, home).digest]
     references = given if name == "models" else (given,)

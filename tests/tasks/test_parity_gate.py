@@ -1,5 +1,6 @@
 """What does not answer as it was trained is not registered: real models, a real registry, and the server that would serve them."""
 
+import math
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
-from leanpipe.core.store import external
+from leanpipe.core.store import Artifact, external
 from leanpipe.corpus.clean import CleanConfig
 from leanpipe.evaluation.evaluate import evaluate
 from leanpipe.evaluation.parity.parity import ParityConfig
@@ -100,3 +102,23 @@ def test_where_none_does_nothing_is_registered(tonight, models, tmp_path, caplog
     assert reason in caplog.text
     assert "adapted does not answer as it was trained: no answer ends where the chat template ends" in reason
     assert not MlflowClient().search_model_versions("name='none'")
+
+
+def test_nothing_is_registered_on_a_tasks_figure_that_is_no_number_or_out_of_bounds(tonight, models):
+    one = tonight("tasked", {"adapted": models["adapted"]})
+
+    def scored(value: float) -> None:
+        figures = {"tasks/capitals/acc": value}
+        place = models["adapted"]
+        one.run.results["score_tasks-adapted"] = Artifact(
+            name="score_tasks", path=place, digest="d", summary=figures
+        )
+
+    scored(math.nan)
+    with pytest.raises(UserError, match="tasks/capitals/acc of adapted is nan"):
+        promote(one.run, one.config, one.models, one.evaluations, one.documents)
+    scored(0.25)
+    policy = one.config.registration.model_copy(update={"bounds": ("tasks/capitals/acc>=0.5",)})
+    config = one.config.model_copy(update={"registration": policy})
+    assert promote(one.run, config, one.models, one.evaluations, one.documents) is None
+    assert not MlflowClient().search_model_versions("name='tasked'")

@@ -20,6 +20,8 @@ _HIGHER = (
     *("distinct_1", "distinct_2", "distinct_3", "end_of_turn_rate", "top_1_agreement"),
 )
 _ERROR = "_error"
+TASKS = "tasks"
+"""What the name of a task's figure begins with: `tasks/capitals/acc`."""
 
 
 class Bound(NamedTuple):

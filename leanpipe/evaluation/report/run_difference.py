@@ -6,6 +6,8 @@ from typing import NamedTuple
 from leanpipe.evaluation.paired import Difference, common_documents, paired_difference
 from leanpipe.evaluation.report.stored_scores import METRICS, ModelScores
 from leanpipe.evaluation.report.waterfall import CONFIDENCE, Step, changed_steps, verdict_of
+from leanpipe.evaluation.task_scores.task_figures import TaskDifference
+from leanpipe.evaluation.task_scores.task_results import differences
 
 
 class ModelDifference(NamedTuple):
@@ -30,6 +32,8 @@ class RunDifference(NamedTuple):
     """What a stage cost in the one beyond what it cost in the other."""
     remarks: list[str]
     """Why models that both runs have were not compared."""
+    tasks: dict[tuple[str, str, str], TaskDifference]
+    """By model, task and metric."""
 
 
 def run_difference(
@@ -46,15 +50,21 @@ def run_difference(
                 "compare: evaluate both with the same"
             )
             continue
-        differences = list(_differences(label, ours[label], theirs[label], confidence))
-        if not differences:
+        compared = list(_differences(label, ours[label], theirs[label], confidence))
+        if not compared:
             remarks.append(
                 f"{label} was scored on other documents in each run: there is nothing to compare it by"
             )
-        comparable[label] = bool(differences)
-        found += differences
+        comparable[label] = bool(compared)
+        found += compared
     kept = [{label: one for label, one in run.items() if comparable.get(label)} for run in (ours, theirs)]
-    return RunDifference(found, changed_steps(kept[0], kept[1], confidence), remarks)
+    tasks = {
+        (label, *name): one
+        for label in ours
+        if label in theirs
+        for name, one in differences(ours[label].tasks, theirs[label].tasks).items()
+    }
+    return RunDifference(found, changed_steps(kept[0], kept[1], confidence), remarks, tasks)
 
 
 def named_step(steps: list[Step]) -> Step | None:

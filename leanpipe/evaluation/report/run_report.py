@@ -11,13 +11,18 @@ from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.report.generation_rates import rates_markdown
 from leanpipe.evaluation.report.one_file import html_page
 from leanpipe.evaluation.report.stored_scores import ModelScores
-from leanpipe.evaluation.report.waterfall import draw_waterfall, waterfall, waterfall_markdown
+from leanpipe.evaluation.report.waterfall import draw_waterfall, links, waterfall, waterfall_markdown
+from leanpipe.evaluation.task_scores.task_results import differences, side_by_side
 
 NAME = "report"
 """Of the files, without their ending."""
 WATERFALL, SIZES = "waterfall.png", "size_against_quality.png"
 _LONGEST_ANSWER = 400  # characters
 _MOST_COLLECTIONS = 12
+_TASKS_MEASURED = (
+    "Each figure with its 95% interval; items are the units. The intervals of two models say little of their difference, "
+    "which is that of the same items: it stands below for each step."
+)
 _EFFICIENCY = (
     "parameters, M",
     "size, MB",
@@ -99,10 +104,33 @@ def _sections(facts: RunFacts, pictures: Mapping[str, Path]) -> Iterator[tuple[s
         yield "Quality", _how_measured(rows) + to_markdown(quality) + "\n" + drawn
         yield "Quality by collection", _by_collection(facts.collections)
         yield "Size and speed", to_markdown(table[[name for name in _EFFICIENCY if name in table]])
+    yield "Tasks", _tasks(facts.models)
     yield "Answers side by side", answers_side_by_side(facts.generations)
     yield "Stages", facts.stages
     yield "Where it comes from", _lineage(facts.lineage)
     yield "Data card", _data_card(facts.data_card)
+
+
+def _tasks(models: Mapping[str, ModelScores]) -> str:
+    """What each model scored, and how certainly each differs from the one that it was made of."""
+    scored = {label: one.tasks for label, one in models.items() if one.tasks}
+    if not scored:
+        return ""
+    rows = [
+        (
+            f"{before} → {after}",
+            f"{task}: {metric}",
+            f"{one.estimate:+.3g}",
+            f"{one.low:+.3g} to {one.high:+.3g}",
+            one.verdict,
+            f"{one.items:,}",
+        )
+        for _, before, after in links(list(scored))
+        for (task, metric), one in differences(scored[after], scored[before]).items()
+    ]
+    header = ("step", "task", "difference", "95% interval", "", "items")
+    steps = markdown.table(header, rows, "llrrlr") if rows else ""
+    return f"{_TASKS_MEASURED}\n\n{side_by_side(scored)}\n{steps}"
 
 
 def answers_side_by_side(generations: Mapping[str, Sequence[Generation]]) -> str:

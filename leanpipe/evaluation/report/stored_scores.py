@@ -10,6 +10,7 @@ from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.paired import Evaluated
 from leanpipe.evaluation.perplexity import Score
+from leanpipe.evaluation.task_scores.task_results import TaskResult, read_results
 
 FILE = "scores.json"
 """The file's name among those of a run."""
@@ -25,10 +26,12 @@ class ModelScores:
     scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     windows: Mapping[str, int] = field(default_factory=dict)
     """Of how many tokens they are, and how far one begins after another: scores of other windows do not compare."""
+    tasks: tuple[TaskResult, ...] = ()
+    """What `score_tasks` found of it, if it was asked."""
 
     @classmethod
-    def of(cls, evaluation: Artifact) -> "ModelScores":
-        """Read a result of `evaluate`."""
+    def of(cls, evaluation: Artifact, tasks: Artifact | None = None) -> "ModelScores":
+        """Read a result of `evaluate`, and of `score_tasks` if there is one."""
         found = json.loads((evaluation.path / "evaluation.json").read_text())
         lists = {"bits_per_byte": found["documents"], "answer_bits_per_byte": found.get("answers", [])}
         scores = {
@@ -38,7 +41,8 @@ class ModelScores:
             for metric, some in lists.items()
         }
         known = {metric: some for metric, some in scores.items() if some}
-        return cls(evaluation.summary, known, found.get("windows", {}))
+        scored = read_results(tasks) if tasks else ()
+        return cls(evaluation.summary, known, found.get("windows", {}), scored)
 
     def by(self, metric: str) -> Evaluated:
         """Return what is compared by one metric."""
@@ -56,6 +60,7 @@ def to_json(models: Mapping[str, ModelScores]) -> str:
                     metric: {id: [score.nats, score.tokens, score.bytes] for id, score in some.items()}
                     for metric, some in one.scores.items()
                 },
+                "tasks": [task.portable() for task in one.tasks],
             }
             for label, one in models.items()
         }
@@ -74,6 +79,7 @@ def from_json(text: str, where: str) -> dict[str, ModelScores]:
                     for metric, some in one["scores"].items()
                 },
                 one["windows"],
+                tuple(TaskResult.of(task) for task in one.get("tasks", ())),
             )
             for label, one in found.items()
         }
