@@ -33,9 +33,10 @@ class CheckInputs:
     models: tuple[Path, ...] = ()
     instructions: Path | None = None
     evaluation_sets: tuple[Path, ...] = ()
+    prompt_set: Path | None = None
 
 
-_ROLES = ("corpus", "models", "model", "instructions", "evaluation_sets")
+_ROLES = ("corpus", "models", "model", "instructions", "evaluation_sets", "prompt_set")
 
 
 @stage(version=3, uses_device=True, reads=dict.fromkeys(_ROLES, NOTHING))
@@ -50,6 +51,7 @@ def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -
         known(inputs.models),
         inputs.instructions and Expected(inputs.instructions),
         known(inputs.evaluation_sets),
+        inputs.prompt_set and Expected(inputs.prompt_set),
     )
     for model in inputs.models:
         check_tokenizer(model)

@@ -25,6 +25,7 @@ class RunInputs:
     models: tuple[Any, ...] = ()
     instructions: Any = None
     evaluation_sets: tuple[Any, ...] = ()
+    prompt_set: Any = None
 
     @property
     def model(self) -> Any:
@@ -35,7 +36,8 @@ class RunInputs:
         """Each of them by a name of its own: `corpus.0`, `models.0`, `instructions`."""
         several = {"corpus": self.corpus, "models": self.models, "evaluation_sets": self.evaluation_sets}
         named = {f"{name}.{number}": one for name, all_ in several.items() for number, one in enumerate(all_)}
-        return named | ({"instructions": self.instructions} if self.instructions else {})
+        alone = {"instructions": self.instructions, "prompt_set": self.prompt_set}
+        return named | {name: one for name, one in alone.items() if one}
 
     def expected(self) -> "RunInputs":
         """What is known of each."""
