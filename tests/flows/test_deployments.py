@@ -37,7 +37,7 @@ NIGHTLY_RUN, FIRST_FORM, EXPERT = (f"data-to-deployment/{name}" for name in ("ni
 @pytest.fixture(scope="module")
 def client() -> Iterator[SyncPrefectClient]:
     """Of a server of its own, on which everything was deployed once."""
-    with prefect_test_harness(server_startup_timeout=540), get_client(sync_client=True) as client:
+    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as client:
         deploy()
         yield client
 

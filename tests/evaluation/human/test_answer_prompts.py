@@ -6,6 +6,7 @@ from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, quanti
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Expected
 from leanpipe.core.report import Silent
+from leanpipe.core.store import external
 from leanpipe.evaluation.generate import Generation, generate
 from leanpipe.evaluation.human.answer_prompts import (
     AnswerPromptsConfig,
@@ -17,6 +18,8 @@ from leanpipe.evaluation.human.answer_prompts import (
 )
 from leanpipe.evaluation.human.prompt_set import read_prompts
 from leanpipe.models.load import load_for_inference, load_tokenizer
+from tasks.report import read_generations
+from tests.evaluation.human.sheets import answered
 from tests.support.tiny_models import tiny_model
 
 PROMPTS = ("What is a list?", "What is a number?")
@@ -57,6 +60,13 @@ def test_what_is_longer_than_the_model_reads_is_refused_before_any_work(model, t
     with pytest.raises(UserError, match=r"answer_prompts.max_new_tokens .* reads 512 at most"):
         check_answer_prompts(AnswerPromptsConfig(max_new_tokens=5), inputs)
     assert estimate_answer_prompts(AnswerPromptsConfig(), {"model": Expected(model)}, "cpu").is_known
+
+
+def test_lines_of_any_kind_in_an_answer_are_no_ends_of_records(tmp_path):
+    """Neither of those that people compare, nor of those in a run's report."""
+    folder = answered(tmp_path / "answers", ["a\u2028b\u0085c\nd"])
+    for read in (read_answers(folder), read_generations(external("evaluate", folder))):
+        assert [one.text for one in read] == ["a\u2028b\u0085c\nd"]
 
 
 @pytest.mark.parametrize(

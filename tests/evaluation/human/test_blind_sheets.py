@@ -72,8 +72,3 @@ def test_no_spreadsheet_computes_what_a_model_wrote(tmp_path, cell):
 def test_a_sheets_name_is_of_what_it_shows_and_no_spreadsheet_takes_it_for_a_number(tmp_path):
     names = [numbered(tmp_path / str(number), number).sheet for number in range(1, 6)]
     assert len(set(names)) == 5 and all(re.fullmatch(r"sheet-[0-9a-f]{10}", name) for name in names)
-
-
-def test_lines_of_any_kind_in_an_answer_are_no_ends_of_records(tmp_path):
-    key = SheetKey.read(blinded(tmp_path, ["a\u2028b\u0085c\nd"], ["e"]).path)
-    assert key.items[0].first == "a\u2028b\u0085c\nd"
