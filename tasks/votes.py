@@ -53,12 +53,23 @@ def show_sheets(run: Run, sheets: Artifact) -> None:
             shutil.copyfile(sheets.path / REPORT / name, copy)
     places = [_copy(run, sheets, name) for name in (SHEET_PAGE, SHEET_TABLE)]
     say(f"  For raters: {places[0]}, or {places[1]}")
-    url = run.tracking.url(run.mlflow_run)
+    url = _address(run)
     show_page(
         _sheets_page(sheets, places, url), "sheets", "What raters are given, and how their votes come back"
     )
     if url:
         show_link(_download(url, SHEET_PAGE), "The sheet for raters, as a page", "sheet")
+
+
+def _address(run: Run) -> str | None:
+    """The page of the run in MLflow, once the sheets are there: whoever opens them must find them."""
+    if url := run.tracking.url(run.mlflow_run):
+        try:
+            run.tracking.wait_until_sent("the sheets")
+        except UserError as error:  # they lie on this machine too
+            log.warning("the sheets are not in MLflow yet: %s", error)
+            return None
+    return url
 
 
 def _copy(run: Run, sheets: Artifact, name: str) -> Path:

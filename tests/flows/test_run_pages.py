@@ -2,10 +2,7 @@
 
 import getpass
 import json
-import re
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +11,9 @@ import pytest
 
 from leanpipe.corpus.clean import clean
 from leanpipe.evaluation.evaluate import evaluate
-from leanpipe.evaluation.human.blind_sheets import SheetKey
 from leanpipe.settings.overrides import write_override
 from tests.flows.mlflow_runs import children, client, files, parents
-from tests.flows.servers import Servers, leanpipe, running, up
+from tests.flows.servers import Servers, leanpipe, up
 from tests.support.tiny_models import tiny_model
 
 pytestmark = pytest.mark.timeout(900)
@@ -128,69 +124,3 @@ def test_a_sweep_shows_every_form_side_by_side_and_which_are_worth_having(evalua
     shown = {one["key"]: one for one in servers.api("artifacts/filter", asked)}
     assert shown["pareto"]["type"] == "image" and shown["pareto"]["data"].startswith("data:image/png;base64,")
     assert [row["form"] for row in json.loads(shown["sweep-table"]["data"])] == ["full", *forms]
-
-
-def _paused(servers: Servers) -> str:
-    """The id of the flow run that waits for a person."""
-    asked = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}}
-    deadline = time.monotonic() + 240
-    while not (paused := servers.api("flow_runs/filter", asked)):
-        assert time.monotonic() < deadline, (servers.home / "run.out").read_text()
-        time.sleep(0.5)
-    return paused[0]["id"]
-
-
-def _vote(browser: Any, page: Path, rater: str, keys: str) -> str:
-    """Open the page for raters as a file, vote by keys, and return the table that is downloaded."""
-    sheet = browser.new_context(accept_downloads=True).new_page()
-    sheet.goto(page.as_uri())
-    sheet.locator("#rater").fill(rater)
-    sheet.locator("h1").click()
-    for key in keys:
-        sheet.keyboard.press(key)
-    sheet.reload()  # what was voted is kept in the browser
-    with sheet.expect_download() as download:
-        sheet.locator("#save").click()
-    return Path(download.value.path()).read_text(encoding="utf-8-sig")
-
-
-@pytest.mark.browser
-def test_people_vote_on_a_page_and_resume_the_run_with_their_votes(
-    evaluated: Evaluated, browser, tmp_path: Path
-):
-    """The page comes from MLflow and knows no names; two tables go into Prefect's form; what they say is in both."""
-    servers = evaluated.servers
-    models = [
-        tiny_model(tmp_path / name, seed=seed, tied=False) for seed, name in enumerate(("base", "tuned"))
-    ]
-    chosen = {"models": list(map(str, models)), "answer_prompts.max_new_tokens": 4}
-    sets = [part for name, value in chosen.items() for part in ("--set", write_override(name, value))]
-    with running(servers.home, "run", "human-evaluation", *sets) as process:
-        run = _paused(servers)
-        shown = {"artifacts": {"flow_run_id": {"any_": [run]}, "key": {"any_": ["sheet"]}}}
-        (link,) = servers.api("artifacts/filter", shown)
-        address = re.findall(r"\((http[^)]+)\)", link["data"])[0]
-        page = tmp_path / "sheet.html"
-        page.write_bytes(urllib.request.urlopen(address, timeout=60).read())
-        assert not re.search("base|tuned", page.read_text())
-        tables = [_vote(browser, page, "Anna", "123"), _vote(browser, page, "Ben", "124")]
-        form = browser.new_page(viewport={"width": 1400, "height": 1000})
-        form.goto(f"{servers.prefect}/runs/flow-run/{run}")
-        form.get_by_role("button", name="Resume").first.click()
-        for table in tables:
-            form.get_by_role("button", name="Add item").click()
-            form.locator("textarea").last.fill(table)
-        form.screenshot(path=servers.home / "votes.png")
-        form.get_by_role("button", name="Submit").click()
-        assert process.wait(timeout=120) == 0, (servers.home / "run.out").read_text()
-    mlflow = client(servers)
-    counted = next(one for one in parents(mlflow) if one.data.tags["leanpipe.flow_run"] == run)
-    (folder,) = (servers.home / "store" / "blind_sheets").iterdir()
-    one, other, _ = SheetKey.read(folder).items
-    worth = [one.preferred("left") == "second", other.preferred("right") == "second", 0.5]
-    assert counted.data.metrics["eval/votes/preference"] == pytest.approx(sum(worth) / 3)
-    assert "cannot be told which of base and tuned" in (servers.home / "run.out").read_text()
-    assert {"sheet.html", "sheet.csv", "human_evaluation.html", "preference.png"} <= set(
-        files(mlflow, counted.info.run_id)
-    )
-    assert not [name for name in files(mlflow, counted.info.run_id) if "key" in name]
