@@ -8,7 +8,6 @@ from flows import distill
 from flows.compress import quantize_measured
 from flows.evaluate import evaluate_all, score_all
 from flows.results import RunResult, show
-from flows.settings_page import show_settings
 from leanpipe.compression.quantize import QuantizeConfig, with_formats
 from leanpipe.compression.quantize_gguf import gguf_types
 from leanpipe.evaluation.decide.units import check_unit
@@ -32,6 +31,7 @@ from tasks.run import tracked_run
 from tasks.run_inputs import resolve
 from tasks.tracking.elsewhere import check_champion
 from tasks.tracking.patience import ask_aside
+from tasks.tracking.settings_page import show_settings
 
 
 @flow(name="data-to-deployment")

@@ -25,6 +25,7 @@ from flows.data_to_deployment import data_to_deployment, data_to_deployment_expe
 from flows.distill import distill_student
 from flows.evaluate import evaluate_models
 from flows.finetune import finetune_model
+from flows.human_evaluation import evaluate_by_people
 from flows.inspect_corpus import inspect_corpus
 from flows.prepare_corpus import prepare_corpus
 from flows.pretrain import pretrain_model
@@ -53,6 +54,7 @@ STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
     "compress": compress_model,
     "evaluate": evaluate_models,
     "sweep": sweep_formats,
+    "human-evaluation": evaluate_by_people,
 }
 FLOWS: dict[str, Flow[Any, Any]] = {"data-to-deployment": data_to_deployment, **STAGE_FLOWS}
 

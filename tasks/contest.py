@@ -126,7 +126,7 @@ class Contest:
             return None
         wanted = min(scored + verdict.more_documents, most)
         largest = EvaluateConfig.model_fields["text_bytes"].metadata[1].le
-        bytes_ = min(math.ceil(1.1 * self._config.text_bytes * wanted / scored), largest)
+        bytes_ = min(math.ceil(1.1 * self._config.text_bytes * wanted / max(1, scored)), largest)
         return self._config.model_copy(update={"text_bytes": bytes_})
 
     def _judge(self, challenger: Version, evaluation: Artifact, champion: Champion) -> Verdict:

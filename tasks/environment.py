@@ -47,7 +47,16 @@ def check_home(home: Home) -> None:
         ) from error
     except ValueError as error:
         raise UserError(f"LEANPIPE_HOME is {str(home.root)!r}, which is no path ({error}): {do}") from error
-    folders = (home.root, home.store, home.assets, home.prefect, home.runs, home.spool, home.listings)
+    folders = (
+        home.root,
+        home.store,
+        home.assets,
+        home.prefect,
+        home.runs,
+        home.spool,
+        home.listings,
+        home.votes,
+    )
     for place in (*folders, home.mlflow_database, home.mlflow_artifacts, home.digests):
         if place.exists() and not os.access(place, os.W_OK):
             raise UserError(f"{place} cannot be written: {do}")

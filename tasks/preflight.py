@@ -30,7 +30,8 @@ def preflight(run: Run, story: Story, settings: StageConfig, given: RunInputs) -
         "tasks": given.tasks,
     }
     inputs = {name: value for name, value in several.items() if value}
-    inputs |= {"instructions": given.instructions} if given.instructions else {}
+    alone = {"instructions": given.instructions, "prompt_set": given.prompt_set}
+    inputs |= {name: one for name, one in alone.items() if one}
     run.compute_untracked(check, CheckConfig(device=device.name(), steps=steps), inputs)
     markdown = plan.markdown()
     show_page(markdown, "plan", "Memory, disk and time that this run will take")

@@ -109,8 +109,9 @@ def compare_runs(run: str, other: str) -> ComparedRuns:
 
 def read_generations(evaluation: Artifact) -> list[Generation]:
     """What the model answered when it was evaluated."""
-    lines = (evaluation.path / "generations.jsonl").read_text().splitlines()
-    return [Generation(**json.loads(line)) for line in lines]
+    # Not splitlines: a model may write U+2028, at which that breaks a line and JSON does not.
+    lines = (evaluation.path / "generations.jsonl").read_text().split("\n")
+    return [Generation(**json.loads(line)) for line in lines if line]
 
 
 def _evaluation(artifact: Artifact) -> dict[str, Any]:

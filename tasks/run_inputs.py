@@ -10,11 +10,14 @@ from leanpipe.assets.resolve import (
     resolve_evaluation_sets,
     resolve_instructions,
     resolve_model,
+    resolve_prompts,
     resolve_tasks,
 )
+from leanpipe.core.store import Artifact
 from leanpipe.planning.steps import RunInputs
 from tasks.run import Run
 from tasks.tracking.progress import say
+from tasks.tracking.registry import find_registered
 
 log = logging.getLogger("leanpipe.run")
 
@@ -28,17 +31,24 @@ def resolve(
     instructions: str | None = None,
     evaluation_sets: tuple[str, ...] = (),
     tasks: tuple[str, ...] = (),
+    prompt_set: str | None = None,
 ) -> RunInputs:
     """Find or fetch everything that a run is given. Raises UserError naming what is not there."""
     given = RunInputs(
         resolve_corpus(corpus, run.home, _warn) if corpus else (),
-        tuple(resolve_model(reference, run.home, run.compute_untracked) for reference in models),
+        tuple(_model(run, reference) for reference in models),
         resolve_instructions(instructions, run.home) if instructions else None,
         resolve_evaluation_sets(evaluation_sets, run.home),
         resolve_tasks(tasks, run.home),
+        resolve_prompts(prompt_set, run.home) if prompt_set else None,
     )
     run.tracking.log_inputs(run.mlflow_run, given.named())
     return given
+
+
+def _model(run: Run, reference: str) -> Artifact:
+    """A registered model, as NAME@ALIAS or NAME@VERSION, or one that lies somewhere."""
+    return find_registered(reference) or resolve_model(reference, run.home, run.compute_untracked)
 
 
 def _warn(sentence: str) -> None:

@@ -24,8 +24,20 @@ def print_plan(flow: str, settings: StageConfig, device: str, home: Home) -> Non
         return fork_server.run(stage, config, inputs, store, Silent())
 
     try:
-        planned = plan_on(device, story, settings, expected_inputs(settings), store, run)
+        planned = plan_on(device, story, settings, expected_inputs(with_folders(settings)), store, run)
     finally:
         fork_server.stop()
     console().print(Markdown(planned.markdown()))
     planned.check()
+
+
+def with_folders(settings: StageConfig) -> StageConfig:
+    """Settings in which a registered model (NAME@ALIAS) is the folder that it lies in."""
+    models = getattr(settings, "models", ())
+    if not any("@" in model for model in models):
+        return settings  # MLflow takes seconds to import
+    from tasks.tracking.registry import find_registered
+
+    found = [(model, find_registered(model)) for model in models]
+    folders = tuple(str(one.path) if one else model for model, one in found)
+    return settings.model_copy(update={"models": folders})

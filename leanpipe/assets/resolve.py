@@ -68,6 +68,11 @@ def resolve_instructions(reference: str, home: Home) -> Artifact:
     return external(*_text(reference, INSTRUCTIONS, "instructions", home))
 
 
+def resolve_prompts(reference: str, home: Home) -> Artifact:
+    """The file of prompts. Raises UserError if it does not exist."""
+    return external(*_text(reference, {}, "prompt_set", home))
+
+
 def resolve_model(reference: str, home: Home, run: Runner) -> Artifact:
     """A model folder: a named one, a folder, a GGUF file or a hub id. Raises UserError if it is none of these.
 

@@ -36,6 +36,11 @@ class Home:
         return self.root / "listings"
 
     @property
+    def votes(self) -> Path:
+        """Sheets for raters, and what they voted."""
+        return self.root / "votes"
+
+    @property
     def prefect(self) -> Path:
         """Prefect's database, results and logs."""
         return self.root / "prefect"

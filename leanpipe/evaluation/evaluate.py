@@ -140,10 +140,13 @@ class EvaluateInputs:
 
 
 def check_evaluate(config: EvaluateConfig, inputs: ExpectedInputs) -> None:
-    """Raise UserError for what is longer than the model can read: windows, the text for its speed, prompts and answers."""
+    """Raise UserError for conversations that cannot be read, and for what is longer than the model can read: windows, the text
+    for its speed, prompts and answers."""
     from leanpipe.models.count import check_context, tokenizer_folder
 
     model = inputs["model"]
+    if config.conversations and "instructions" in inputs and (file := inputs["instructions"].path):
+        held_out_answers(file, config.conversations)
     check_context(model, config.context, "evaluate.context")
     speed = config.prefill_tokens + config.decode_tokens
     check_context(model, speed, "evaluate.prefill_tokens + evaluate.decode_tokens")

@@ -61,6 +61,15 @@ def measure_served(folder: Path, tokenizer: "PreTrainedTokenizerBase", work: Wor
         return Served(speed, generations, device.resident_peak(process.pid) - before)
 
 
+def generate_served(
+    folder: Path, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], max_new_tokens: int
+) -> list[Generation]:
+    """Serve the model in `folder`, and ask it each prompt: greedily, with at most `max_new_tokens` tokens."""
+    longest = max(encode_prompt(tokenizer, prompt).shape[1] for prompt in prompts) + max_new_tokens
+    with running_server(folder, port=free_port(), measured=longest + _SPARE) as (url, _):
+        return [_generation(url, tokenizer, prompt, max_new_tokens) for prompt in prompts]
+
+
 def _speed(url: str, tokenizer: "PreTrainedTokenizerBase", text: str, work: Workload) -> Speed:
     ends = {document_separator(tokenizer), tokenizer.eos_token_id} - {None}
     going_on = {"logit_bias": {str(token): _NEVER for token in ends}}

@@ -131,8 +131,11 @@ def judge(
     documents = common_documents(*models, without=left_out.documents)
     remarks = " ".join(("", *_about(left_out, challenger), *left_out.remarks))
     units = count_units(documents, look.units.groups)
+    scores = tuple(_scored(id, challenger, champion, best) for id in documents)
     if units < policy.min_documents:
-        return Verdict(Outcome.INCONCLUSIVE, _too_few(units, look.units.name, policy) + remarks)
+        reason = _too_few(units, look.units.name, policy) + remarks
+        missing = (policy.min_documents - units) * max(1, len(documents)) / max(1, units)
+        return Verdict(Outcome.INCONCLUSIVE, reason, scores=scores, more_documents=math.ceil(missing))
     how = (policy.confidence, look.units.groups, look.level)
     against = paired_difference(challenger, champion, documents, *how)
     against_best = paired_difference(challenger, best, documents, *how) if best else None
@@ -153,7 +156,7 @@ def judge(
         outcome is Outcome.PROMOTE and leads,
         against,
         against_best,
-        tuple(_scored(id, challenger, champion, best) for id in documents),
+        scores,
         _most_wanted(answers, outcome),
     )
 

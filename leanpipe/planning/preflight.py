@@ -34,9 +34,10 @@ class CheckInputs:
     instructions: Path | None = None
     evaluation_sets: tuple[Path, ...] = ()
     tasks: tuple[Path, ...] = ()
+    prompt_set: Path | None = None
 
 
-_ROLES = ("corpus", "models", "model", "instructions", "evaluation_sets", "tasks")
+_ROLES = ("corpus", "models", "model", "instructions", "evaluation_sets", "tasks", "prompt_set")
 
 
 @stage(version=3, uses_device=True, reads=dict.fromkeys(_ROLES, NOTHING))
@@ -52,6 +53,7 @@ def check(config: CheckConfig, inputs: CheckInputs, out: Path, report: Report) -
         inputs.instructions and Expected(inputs.instructions),
         known(inputs.evaluation_sets),
         known(inputs.tasks),
+        inputs.prompt_set and Expected(inputs.prompt_set),
     )
     for model in inputs.models:
         check_tokenizer(model)

@@ -24,6 +24,9 @@ def expected_inputs(settings: Any) -> RunInputs:
         corpus=(corpus,),
         models=tuple(Expected(facts={"model": describe_model(one)}, name=one) for one in models),
         instructions=Expected() if hasattr(settings, "instructions") else None,
+        prompt_set=Expected(expanded(prompts))
+        if (prompts := getattr(settings, "prompt_set", None))
+        else None,
     )
 
 

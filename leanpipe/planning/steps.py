@@ -26,6 +26,7 @@ class RunInputs:
     instructions: Any = None
     evaluation_sets: tuple[Any, ...] = ()
     tasks: tuple[Any, ...] = ()
+    prompt_set: Any = None
 
     @property
     def model(self) -> Any:
@@ -41,7 +42,8 @@ class RunInputs:
             "tasks": self.tasks,
         }
         named = {f"{name}.{number}": one for name, all_ in several.items() for number, one in enumerate(all_)}
-        return named | ({"instructions": self.instructions} if self.instructions else {})
+        alone = {"instructions": self.instructions, "prompt_set": self.prompt_set}
+        return named | {name: one for name, one in alone.items() if one}
 
     def expected(self) -> "RunInputs":
         """What is known of each."""

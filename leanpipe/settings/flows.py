@@ -9,6 +9,8 @@ from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.dry_run import SampleConfig
 from leanpipe.evaluation.evaluate import EvaluateConfig
 from leanpipe.evaluation.gate import RegisterConfig
+from leanpipe.evaluation.human.answer_prompts import AnswerPromptsConfig
+from leanpipe.evaluation.human.blind_sheets import BlindSheetsConfig
 from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.evaluation.task_scores.score_tasks import ScoreTasksConfig
 from leanpipe.models.describe_model import DescribeModelConfig
@@ -234,6 +236,24 @@ class CompareSettings(TaskSettings, EvaluateSettings, CorpusSettings, AnswersInp
     """Models, and the text and the answers they are measured on."""
 
 
+class HumanEvaluationSettings(StageConfig):
+    """Two models, what they are asked, and people's votes on their answers."""
+
+    models: tuple[str, ...] = Field(("leanpipe@champion", "leanpipe@challenger"), min_length=2, max_length=2)
+    """Two models, of which the second is asked whether it is preferred: folders, .gguf files, hub ids, registered models as
+    NAME@ALIAS or NAME@VERSION, or `smollm2-135m-instruct` or `tiny`."""
+    prompt_set: str | None = Field(None, min_length=1)
+    """What they are asked: a .txt file with a prompt in each line, or .json, .jsonl or .csv; empty for answer_prompts.prompts."""
+    votes: tuple[str, ...] = Field((), max_length=1_000)
+    """Filled sheets, each a path or its text; empty to pause, and to ask for them on the run's page in Prefect."""
+    wait_hours: float = Field(24.0, ge=0.0, le=1_000.0)
+    """How long the run waits for votes, and holds its worker; 0 ends it when the sheets are there: give them as votes later."""
+    answer_prompts: AnswerPromptsConfig = AnswerPromptsConfig()
+    """How the models answer."""
+    blind_sheets: BlindSheetsConfig = BlindSheetsConfig()
+    """How their answers are mixed."""
+
+
 class SweepConfig(StageConfig):
     """Which settings are tried with each of `quantize.formats`."""
 
@@ -319,6 +339,7 @@ SETTINGS: dict[str, type[StageConfig]] = {
     "compress": CompressSettings,
     "evaluate": CompareSettings,
     "sweep": SweepSettings,
+    "human-evaluation": HumanEvaluationSettings,
 }
 """What each flow is told, by its name: known without loading a flow, so that a misspelt setting is refused at once."""
 CORPUS_FLOWS = ("inspect-corpus", "prepare-corpus")

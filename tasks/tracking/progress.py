@@ -80,4 +80,6 @@ class TerminalProgress:
 def say(text: str, faint: str = "") -> None:
     """One line for the person at the terminal, if there is one; it ends in what is `faint`. Brackets are no markup."""
     if os.environ.get(TERMINAL):
-        Console(stderr=True, highlight=False, markup=False).print(Text.assemble(text, (faint, "dim")))
+        Console(stderr=True, highlight=False, markup=False).print(
+            Text.assemble(text, (faint, "dim")), soft_wrap=True
+        )

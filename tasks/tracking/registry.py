@@ -1,5 +1,6 @@
 """The MLflow model registry: versions, their files, and the alias `challenger`. `champion_history` moves the other one."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def model_of(name: str, number: str) -> Artifact:
     if digest := version.tags.get(DIGEST):
         return Artifact(name=called, path=folder, digest=digest)
     return external(called, folder)
+
+
+def find_registered(reference: str) -> Artifact | None:
+    """The model folder of a version that is named NAME@ALIAS or NAME@VERSION, under that name; None for anything else.
+
+    Raises UserError if no such model is registered, or if its files are out of reach.
+    """
+    if not re.fullmatch(r"[\w. -]+@[\w.-]+", reference) or Path(reference).exists():
+        return None
+    name, _, which = reference.partition("@")
+    version = _needed(name, which)
+    return model_of(name, str(version.version)).model_copy(update={"name": reference})
 
 
 def model_folder(name: str, alias_or_version: str) -> Path:

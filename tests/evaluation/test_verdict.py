@@ -157,3 +157,5 @@ def test_too_few_documents_that_no_model_learned_from_decide_nothing():
     verdict = judge(evaluated(scaled(0.5)), champion(), POLICY, left_out=left_out)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "3 documents are too few" in verdict.reason and "27 documents that one" in verdict.reason
+    # So many more are asked for, and `registration.max_documents` may have them scored.
+    assert verdict.more_documents == POLICY.min_documents - 3 and len(verdict.scores) == 3

@@ -4,6 +4,7 @@ from typing import get_args
 
 from leanpipe.compression.gguf_types import GgufType
 from tests.flows.alternative_shapes import SHAPE_BASES, SHAPES
+from tests.flows.alternatives_human import HUMAN, VOTED
 from tests.flows.alternatives_written import WRITTEN
 from tests.flows.rows import TRAINING, Overrides, Row, shown_by, to
 
@@ -379,13 +380,23 @@ SECTIONS: dict[str, dict[str, Row]] = {
         ),
     },
 }
-for _section, _rows in WRITTEN.items():
+for _section, _rows in (WRITTEN | HUMAN).items():
     SECTIONS.setdefault(_section, {}).update({name: shown_by(*row) for name, row in _rows.items()})
 MISSING = "/not/there"
 GIVEN: dict[str, Row] = {
     name: to("other", MISSING, refused={MISSING: "/not/there"})
-    for name in ("corpus", "evaluation_sets", "teacher", "instructions", "model", "models", "tasks")
+    for name in (
+        "corpus",
+        "evaluation_sets",
+        "teacher",
+        "instructions",
+        "model",
+        "models",
+        "prompt_set",
+        "tasks",
+    )
 }
 """What goes in, named by a place: the test makes one called `other`; where nothing is, it is refused."""
 
-ROWS = GIVEN | {f"{section}.{name}": row for section, rows in SECTIONS.items() for name, row in rows.items()}
+ROWS = GIVEN | {name: shown_by(*row) for name, row in VOTED.items()}
+ROWS |= {f"{section}.{name}": row for section, rows in SECTIONS.items() for name, row in rows.items()}

@@ -20,10 +20,16 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.deployments import NIGHTLY, POOL, deploy, deployments, version_of
+from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.core.store import Artifact
 from leanpipe.evaluation.gate import RegisterConfig
+from leanpipe.evaluation.human.blind_sheets import SheetKey
 from leanpipe.evaluation.verdict import Outcome, Verdict
 from tasks.approval import approved
 from tasks.tracking.versions import Version
+from tasks.votes import gather_votes
+from tests.evaluation.human.sheets import blinded
 
 NIGHTLY_RUN, FIRST_FORM, EXPERT = (f"data-to-deployment/{name}" for name in ("nightly", "default", "expert"))
 
@@ -135,14 +141,16 @@ def asks(policy: RegisterConfig) -> Verdict:
     return approved(Verdict(Outcome.PROMOTE, "It is better.", best=True), version, "1", policy)
 
 
-def answer(client: SyncPrefectClient, **given: Any) -> None:
-    """Resume the run that is paused, as a person does on its page."""
+def answer(client: SyncPrefectClient, **given: Any) -> str:
+    """Resume the run that is paused, as a person does on its page, and return what is said there."""
     for _ in range(600):
         paused = [one for one in client.read_flow_runs() if one.state and one.state.is_paused()]
-        if paused:
+        if paused and paused[0].state and (keys := paused[0].state.state_details.run_input_keyset):
+            said = client.read_flow_run_input(paused[0].id, keys["description"])
             client.resume_flow_run(paused[0].id, run_input=given)
-            return
+            return said
         time.sleep(0.1)
+    return ""
 
 
 @pytest.mark.parametrize(("approve", "outcome"), [(True, Outcome.PROMOTE), (False, Outcome.KEEP)])
@@ -161,3 +169,57 @@ def test_approval_is_asked_for_on_the_page_of_the_run(
 def test_approval_is_waited_for_approval_hours(client: SyncPrefectClient):
     verdict = asks(RegisterConfig(approval=True, approval_hours=0.0005))
     assert verdict.outcome is Outcome.KEEP and "Nobody approved of it" in verdict.reason
+
+
+@flow
+def votes(
+    home: Home, sheets: Artifact, given: tuple[str, ...] = (), wait_hours: float = 0.1
+) -> Artifact | None:
+    """What is voted on the sheets, if a person is asked."""
+    return gather_votes(home, sheets, given, wait_hours)
+
+
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Those of two models with three answers each."""
+    return blinded(tmp_path_factory.mktemp("sheets"), ["a", "b", "c"], ["d", "e", "f"])
+
+
+def filled(sheets: Artifact, vote: str = "left") -> str:
+    sheet = SheetKey.read(sheets.path).sheet
+    return f"sheet,item,vote,rater\n{sheet},1,{vote},Anna\n{sheet},2,tie,Anna\n"
+
+
+def test_votes_are_asked_for_on_the_page_of_the_run_until_they_can_be_read(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sheets: Artifact
+):
+    """The first that are given have a slip: the page says which, and the run goes on with the next."""
+    monkeypatch.setattr("tasks.votes._POLL", 1)
+    (tmp_path / "ben.csv").write_text(filled(sheets).replace("Anna", "Ben"))
+    asked: list[str] = []
+
+    def resume() -> None:
+        for given in ([filled(sheets, "lefft")], [filled(sheets), str(tmp_path / "ben.csv")]):
+            asked.append(answer(client, sheets=given))
+
+    context = contextvars.copy_context()
+    Thread(target=lambda: context.run(resume), daemon=True).start()
+    kept = votes(Home(tmp_path), sheets)
+    assert kept is not None and kept.path.parent == Home(tmp_path).votes
+    assert "Not taken" not in asked[0] and "row 2 of the pasted sheet 1 says 'lefft'" in asked[1]
+    assert kept.path.read_text().count("Anna") == kept.path.read_text().count("Ben") == 2
+
+
+def test_votes_are_waited_for_wait_hours(client: SyncPrefectClient, tmp_path: Path, sheets: Artifact):
+    with pytest.raises(
+        UserError, match=r"nobody gave votes within 0\.0005 hours \(wait_hours\): have the sheets filled in"
+    ):
+        votes(Home(tmp_path), sheets, wait_hours=0.0005)
+    assert votes(Home(tmp_path), sheets, wait_hours=0) is None
+
+
+def test_votes_that_are_given_are_not_asked_for(client: SyncPrefectClient, tmp_path: Path, sheets: Artifact):
+    kept = votes(Home(tmp_path), sheets, given=(filled(sheets),))
+    assert kept is not None and "Anna" in kept.path.read_text()
+    with pytest.raises(UserError, match="'lefft', which is no vote"):
+        votes(Home(tmp_path), sheets, given=(filled(sheets, "lefft"),))

@@ -16,6 +16,7 @@ from leanpipe.assets.resolve import (
     resolve_evaluation_sets,
     resolve_instructions,
     resolve_model,
+    resolve_prompts,
     resolve_tasks,
 )
 from leanpipe.core.config import StageConfig, flatten
@@ -132,7 +133,7 @@ def make_given(name: str, path: Path, size: int) -> Path:
     if name == "corpus":
         path.mkdir()
         (path / "text.txt").write_text("text " * size)
-    elif name in ("instructions", "evaluation_sets"):
+    elif name in ("instructions", "evaluation_sets", "prompt_set"):
         path.write_text('{"prompt": "a", "completion": "b"}\n' * size)
     elif name == "tasks":
         path.write_text("kind: exact_match\nfile: items.jsonl\nprompt: 'a'\n" + "shots: 1\n" * (size - 1))
@@ -145,7 +146,13 @@ def make_given(name: str, path: Path, size: int) -> Path:
 def given_digests(name: str, place: str, root: Path) -> list[str]:
     """What a flow's setting `name` with this value stands for."""
     kind = next(kind for kind in SETTINGS if name in kind.model_fields)
-    value = (place,) if name in ("corpus", "evaluation_sets", "models", "tasks") else place
+    value = (
+        (place,)
+        if name in ("corpus", "evaluation_sets", "tasks")
+        else (place, place)
+        if name == "models"
+        else place
+    )
     given = getattr(kind(**{name: value}), name)
     home = Home(root)
     if name == "corpus":
@@ -156,6 +163,8 @@ def given_digests(name: str, place: str, root: Path) -> list[str]:
         return [one.digest for one in resolve_tasks(given, home)]
     if name == "instructions":
         return [resolve_instructions(given, home).digest]
+    if name == "prompt_set":
+        return [resolve_prompts(given, home).digest]
     references = given if name == "models" else (given,)
     return [resolve_model(reference, home, no_stage).digest for reference in references]
 

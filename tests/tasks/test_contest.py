@@ -180,6 +180,13 @@ def test_max_documents_are_scored_where_fewer_cannot_tell(world: World):
     assert len([tag for tag in tags if tag.startswith("leanpipe.look.")]) == 1
 
 
+def test_max_documents_are_scored_where_there_are_too_few_to_decide_on(world: World):
+    few = CONFIG.model_copy(update={"text_bytes": 3_000})
+    world.decide("few", "bad", few)
+    assert "are too few to decide on" in world.decide("few", "better", few, min_documents=12).reason
+    assert world.decide("few", "better", few, min_documents=12, max_documents=40).champion
+
+
 def test_evaluations_that_hold_nothing_are_one_sentence(world: World, tmp_path: Path):
     world.decide("empty", "bad")
     version = world.register("empty", "good")

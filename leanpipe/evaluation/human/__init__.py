@@ -1,0 +1,1 @@
+"""People compare two models' answers without knowing which is whose."""
