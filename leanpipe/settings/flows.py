@@ -265,11 +265,11 @@ class PipelineConfig(
     """Every setting of the pipeline: what goes in, and one section for each stage."""
 
     @model_validator(mode="after")
-    def _adapters_fill_zeros(self) -> "PipelineConfig":
-        if self.prune.sparsity:
+    def _adapters_keep_zeros(self) -> "PipelineConfig":
+        if self.prune.sparsity and (self.finetune.adapter == "dora" or self.finetune.base != "full"):
             raise ValueError(
-                f"prune.sparsity={self.prune.sparsity:g} would be undone: the adapters of finetuning are added to every weight, "
-                "zero or not; run the flow distill, which ends before them, or set prune.sparsity=0"
+                f"prune.sparsity={self.prune.sparsity:g} sets weights to zero, and zeros are only kept by adapters on weights in full "
+                "that are plain sums: set finetune.adapter to lora or rslora and finetune.base=full, or prune.sparsity=0"
             )
         return self
 

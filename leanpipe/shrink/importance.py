@@ -150,7 +150,7 @@ def norms(
 
 @contextmanager
 def hooked(watched: Sequence[tuple["torch.nn.Module", Callable[..., None]]]) -> Iterator[None]:
-    """Let each module tell what goes in and comes out, in a context."""
+    """Have each module call a function with what goes in and comes out, in a context."""
     handles = [module.register_forward_hook(look) for module, look in watched]
     try:
         yield
@@ -160,7 +160,7 @@ def hooked(watched: Sequence[tuple["torch.nn.Module", Callable[..., None]]]) -> 
 
 
 def read_blocks(model: "PreTrainedModel", blocks: Sequence[Any]) -> None:
-    """Let the model read the blocks, one after the other, for what its hooks see."""
+    """Run the model over the blocks, one after the other, for what its hooks see."""
     import torch
 
     with torch.no_grad():

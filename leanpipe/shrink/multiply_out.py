@@ -13,7 +13,7 @@ from leanpipe.models.student import SHAPE
 
 
 class MultiplyOutConfig(StageConfig):
-    """There is nothing to choose."""
+    """Nothing can be chosen."""
 
 
 @dataclass(frozen=True)
