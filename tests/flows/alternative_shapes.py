@@ -54,5 +54,6 @@ SHAPES: dict[str, dict[str, Row]] = {
             name: shown_by(f"{_SEARCH}_the_best_shape_is_found_after_learning_and_is_told_as_settings", 2)
             for name in ("finalists", "calibration_tokens")
         },
+        "max_cost": shown_by(f"{_SEARCH}_a_search_that_would_take_too_long_is_refused_before_any_work", 1.5),
     },
 }
