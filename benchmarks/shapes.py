@@ -38,7 +38,8 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def main() -> None:
     if sys.argv[1:] == ["cost"]:
-        return cost()
+        cost()
+        return
     teacher, blocks = material()
     with tempfile.TemporaryDirectory() as folder:
         rows = quarter(teacher, blocks, Path(folder)) + search(teacher, blocks, Path(folder))
