@@ -76,6 +76,13 @@ bench-student: .venv/installed-bench
 	$(BIN)/python -m benchmarks.student curve 8_192 25_600 100_000 400_000 1_600_000 --seeds 3
 	$(BIN)/python -m benchmarks.student fit
 	$(BIN)/python -m benchmarks.student answers --seeds 3
+	$(BIN)/python -m benchmarks.prunings
+
+# Three seeds of a quarter fewer parameters, and a search over shapes beside one distillation: hours on two cores, less with
+# LEANPIPE_BENCH_TOKENS=25_600 LEANPIPE_BENCH_REPEATS=1; ARGS=cost counts what the search takes and runs nothing.
+.PHONY: bench-shapes
+bench-shapes: .venv/installed-bench
+	$(BIN)/python -m benchmarks.shapes $(ARGS)
 
 # CASES=FILE measures on texts with their spans too (see benchmarks/personal_data.py).
 .PHONY: bench-personal-data

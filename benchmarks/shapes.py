@@ -1,10 +1,11 @@
-"""`python -m benchmarks.shapes`: what a quarter fewer parameters cost, and what a search over shapes costs and finds.
+"""`python -m benchmarks.shapes [cost]`: what a quarter fewer parameters cost, and what a search over shapes costs and finds.
 
 SmolLM2-135M-Instruct without a quarter of its parameters outside embeddings learns from its cached predictions, for each of
 three seeds; beside it the same shape from the teacher's parts but taught by the text alone, and with new weights. The goals:
 at most 8 % more bits per byte of held-out text than the teacher, lower than both peers in every seed, and decoding at least
 1.2 times as fast as the teacher. Then `search_shapes` at 60 % of the parameters, which may take twice as long as one
-distillation of the default length, and its winner beside the shape that `shrink` chooses by itself, after that length.
+distillation of the default length, and its winner beside the shape that `shrink` chooses by itself, after that length. `cost` only
+counts what the search takes, in products with weights, and runs nothing.
 
 `LEANPIPE_BENCH_TOKENS` (400,000) and `LEANPIPE_BENCH_REPEATS` (3 seeds) make it shorter. Speeds need a quiet machine.
 """
@@ -12,6 +13,7 @@ distillation of the default length, and its winner beside the shape that `shrink
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +26,6 @@ from benchmarks.report import claim, write
 
 TOKENS = int(os.environ.get("LEANPIPE_BENCH_TOKENS", 400_000))
 SEEDS = range(int(os.environ.get("LEANPIPE_BENCH_REPEATS", 3)))
-DEFAULT_TOKENS = min(25_600, TOKENS)
 KEPT = 0.75
 TEXT: dict[str, Any] = {"kl_weight": 0.0}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -36,10 +37,26 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def main() -> None:
+    if sys.argv[1:] == ["cost"]:
+        cost()
+        return
     teacher, blocks = material()
     with tempfile.TemporaryDirectory() as folder:
         rows = quarter(teacher, blocks, Path(folder)) + search(teacher, blocks, Path(folder))
     write("shapes", rows)
+
+
+def cost() -> None:
+    """How many default distillations a search by the default settings takes, of the teacher as it is: counted, not run."""
+    from leanpipe.models.count import read_config
+    from leanpipe.shrink.candidates import enumerate_shapes
+    from leanpipe.shrink.search_cost import distillation_work, search_work
+    from leanpipe.shrink.search_shapes import SearchConfig
+
+    config, teacher = SearchConfig(), read_config(material()[0])
+    shapes = enumerate_shapes(teacher, config, config.depths, config.kv_groups)
+    work = search_work(config, teacher, shapes), distillation_work(teacher, shapes)
+    claim("search, against one distillation, counted", *work, "FLOP", config.max_cost, at_most=True)
 
 
 def quarter(teacher: Path, blocks: Path, folder: Path) -> list[dict[str, Any]]:
@@ -131,10 +148,12 @@ def search(teacher: Path, blocks: Path, folder: Path) -> list[dict[str, Any]]:
     from leanpipe.core.report import Silent
     from leanpipe.settings.yaml_text import read_yaml
     from leanpipe.shrink.search_shapes import SearchConfig, SearchInputs, search_shapes
+    from leanpipe.training.distill.distill import DistillConfig
 
-    cached, out = ask(teacher, blocks, folder / "default-cache", DEFAULT_TOKENS), folder / "search"
+    tokens = min(DistillConfig().tokens, TOKENS)
+    cached, out = ask(teacher, blocks, folder / "default-cache", tokens), folder / "search"
     out.mkdir()
-    config = {"tokens": DEFAULT_TOKENS}
+    config = {"tokens": tokens}
     plain = learned(config, teacher, blocks, cached, shrunk({}, teacher, blocks, folder / "default"))
     started = time.perf_counter()
     settings = SearchConfig(tokens=min(SearchConfig().tokens, TOKENS))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from prefect import flow
 
 from flows.results import RunResult, show
-from flows.shrink import prepare, student_of
+from flows.shrink import as_saved, prepare, student_of
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import DistillSettings
 from leanpipe.teacher_text.write import write, write_config
@@ -69,7 +69,7 @@ def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Disti
         and _asked(run, config, teacher, written, config.distill.written_tokens, "cache-written"),
         student=begun,
     )
-    return Distilled(documents, teacher, student, blocks, teacher_logprobs)
+    return Distilled(documents, teacher, as_saved(run, config, student), blocks, teacher_logprobs)
 
 
 def _asked(

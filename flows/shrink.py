@@ -8,6 +8,8 @@ from flows.results import RunResult, show
 from leanpipe.corpus.clean import clean
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import ShrinkSettings, VocabularySettings
+from leanpipe.shrink.low_rank import low_rank
+from leanpipe.shrink.multiply_out import MultiplyOutConfig, multiply_out
 from leanpipe.shrink.prune import prune
 from leanpipe.shrink.shrink import shrink
 from leanpipe.tokens.tokenize import tokenize
@@ -60,13 +62,22 @@ def prepare(run: StageRunner, config: VocabularySettings, given: RunInputs) -> P
 
 
 def student_of(run: StageRunner, config: ShrinkSettings, prepared: Prepared) -> Any:
-    """Cut the teacher to the student's shape, and set some of its connections to zero if that is asked for."""
+    """Cut the teacher to the student's shape, and make its matrices sparse, or of low rank, if that is asked for."""
     student = run.stage(shrink, config.shrink, teacher=prepared.teacher, blocks=prepared.blocks)
     if config.prune.sparsity:
         student = run.stage(prune, config.prune, model=student, blocks=prepared.blocks)
+    if not config.low_rank.is_whole:
+        student = run.stage(low_rank, config.low_rank, model=student, blocks=prepared.blocks)
     return student
+
+
+def as_saved(run: StageRunner, config: ShrinkSettings, student: Any) -> Any:
+    """Multiply out the student's factors, once they have learned, if it has some and is to be a plain model."""
+    if config.low_rank.is_whole or config.low_rank.saved == "factored":
+        return student
+    return run.stage(multiply_out, MultiplyOutConfig(), model=student)
 
 
 def stages(run: StageRunner, config: ShrinkSettings, given: RunInputs) -> None:
     """Prepare the corpus, and cut the teacher's vocabulary to what it needs, and then its shape."""
-    student_of(run, config, prepare(run, config, given))
+    as_saved(run, config, student_of(run, config, prepare(run, config, given)))

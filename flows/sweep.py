@@ -14,7 +14,7 @@ from leanpipe.compression.quantize import QuantizeConfig, quantize, with_formats
 from leanpipe.core.stage import Summary
 from leanpipe.corpus.clean import clean
 from leanpipe.evaluation.compare import comparison, to_markdown
-from leanpipe.evaluation.pareto import draw_pareto, worth_having
+from leanpipe.evaluation.pareto import dominated_by, draw_pareto, worth_having
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import SweepSettings
 from tasks.preflight import preflight
@@ -66,13 +66,13 @@ def settings_of(config: SweepSettings, given: RunInputs) -> Iterator[tuple[str, 
 
 def _show_pareto(run: Run, rows: Mapping[str, Summary]) -> None:
     """Put the table, the picture, and the names of what is worth having, into MLflow and on the page in Prefect."""
-    table, front = comparison(rows), worth_having(rows)
-    names = ", ".join(front)
-    page = f"# Sweep\n\nNo other form is at once as small, as fast and as good as one of these: **{names}**.\n\n{to_markdown(table)}"
+    table, front, better = comparison(rows), worth_having(rows), dominated_by(rows)
+    names, compared = ", ".join(front), to_markdown(table, {"dominated by": better})
+    page = f"# Sweep\n\nNo other form is at once as small, as fast and as good as one of these: **{names}**.\n\n{compared}"
     run.tracking.log_text(run.mlflow_run, page, "sweep.md")
     run.tracking.log_figures(run.mlflow_run, {"sweep.worth_having": names})
     shown = [
-        {"form": str(label), "worth having": label in front, **row}
+        {"form": str(label), "worth having": label in front, "dominated by": better[str(label)], **row}
         for label, row in table.to_dict("index").items()
     ]
     show_table(shown, "sweep-table", "Every form by size, speed and quality")

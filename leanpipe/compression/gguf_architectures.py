@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core.errors import UserError
+from leanpipe.models.count import unless_multiplied_out
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +73,7 @@ def check_architecture(config: "PretrainedConfig") -> None:
     if config.model_type not in FAMILIES:
         raise UserError(
             f"a model of type {config.model_type} cannot be written as GGUF here, only {', '.join(FAMILIES)} can: take "
-            "the GGUF formats out of quantize.formats (int8 and nf4 quantise it)"
+            f"the GGUF formats out of quantize.formats (int8 and nf4 quantise it){unless_multiplied_out(config)}"
         )
     if reason := _difference(config, FAMILIES[config.model_type]):
         raise UserError(

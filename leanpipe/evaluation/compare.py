@@ -27,12 +27,22 @@ def comparison(rows: Mapping[str, Summary]) -> "DataFrame":
     return table
 
 
-def to_markdown(table: "DataFrame") -> str:
-    """Return the table of `comparison` in GitHub's Markdown, each figure with as many digits as mean something."""
+def to_markdown(table: "DataFrame", words: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """Return the table of `comparison` in GitHub's Markdown, each figure with as many digits as mean something.
+
+    `words` are further columns at its end, by their headings: what is said of each model.
+    """
+    said = words or {}
     rows = (
-        (label, *(formatted(name, row[name]) for name in table.columns)) for label, row in table.iterrows()
+        (
+            label,
+            *(formatted(name, row[name]) for name in table.columns),
+            *(of[str(label)] for of in said.values()),
+        )
+        for label, row in table.iterrows()
     )
-    return markdown.table((str(table.index.name or ""), *table.columns), rows, "l" + "r" * len(table.columns))
+    header = (str(table.index.name or ""), *table.columns, *said)
+    return markdown.table(header, rows, "l" + "r" * len(table.columns) + "l" * len(said))
 
 
 def formatted(column: str, value: float) -> str:

@@ -11,15 +11,25 @@ _MB = 1_000_000
 
 def worth_having(rows: Mapping[str, Summary]) -> list[str]:
     """Name the models that no other beats or equals in size, speed and bits per byte together (the Pareto front)."""
-    places = {label: _place(summary) for label, summary in rows.items()}
-    return [
-        label
-        for label, place in places.items()
-        if not any(
-            other != place and all(one <= two for one, two in zip(other, place, strict=True))
-            for other in places.values()
-        )
-    ]
+    return [label for label, better in dominated_by(rows).items() if not better]
+
+
+def dominated_by(rows: Mapping[str, Summary], speed: bool = True) -> dict[str, str]:
+    """Name, for each model, the one of fewest bits that is as good or better in all of size, speed and bits, and better in one.
+
+    It is empty for a model that none dominates. Without `speed` only size and bits count, for figures that were not measured on a
+    quiet machine.
+    """
+    places = {label: _place(summary, speed) for label, summary in rows.items()}
+    found = {}
+    for label, place in places.items():
+        better = [
+            other
+            for other, theirs in places.items()
+            if theirs != place and all(one <= two for one, two in zip(theirs, place, strict=True))
+        ]
+        found[label] = min(better, key=lambda other: places[other][0], default="")
+    return found
 
 
 def draw_pareto(rows: Mapping[str, Summary], path: Path) -> None:
@@ -45,6 +55,7 @@ _ACROSS = {
 }
 
 
-def _place(summary: Summary) -> tuple[float, float, float]:
+def _place(summary: Summary, speed: bool) -> tuple[float, ...]:
     """Less is better of each."""
-    return summary["size_bytes"], -summary["decode_tokens_per_second"], summary["bits_per_byte"]
+    place = (summary["bits_per_byte"], summary["size_bytes"])
+    return (*place, -summary["decode_tokens_per_second"]) if speed else place

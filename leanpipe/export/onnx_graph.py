@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leanpipe.core.errors import UserError
-from leanpipe.models.count import longest_text
+from leanpipe.models.count import longest_text, unless_multiplied_out
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, ValueInfoProto
@@ -39,7 +39,7 @@ def check_onnx_architecture(config: "PretrainedConfig") -> None:
     if config.model_type not in FAMILIES:
         raise UserError(
             f"a model of type {config.model_type} cannot be written as ONNX here, only {', '.join(FAMILIES)} can: take the "
-            "onnx formats out of quantize.formats"
+            f"onnx formats out of quantize.formats{unless_multiplied_out(config)}"
         )
     if reason := _difference(config):
         raise UserError(

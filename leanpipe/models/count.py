@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,28 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
+def know_classes(path: Path) -> None:
+    """Import our own classes if the model folder `path` needs some: they are registered with transformers by that."""
+    if str(read_object(path / "config.json").get("model_type")).startswith(FACTORED):
+        importlib.import_module("leanpipe.models.factored")
+
+
+FACTORED = "low_rank_"
+"""How the `model_type` of models with pairs of factors begins (see `leanpipe.models.factored`)."""
+
+
+def unless_multiplied_out(config: "PretrainedConfig") -> str:
+    """Say what else helps where an engine refuses a model for its pairs of factors; nothing for any other model."""
+    if not config.model_type.startswith(FACTORED):
+        return ""
+    return ", or multiply its factors out, which the flow distill does with low_rank.saved=dense"
+
+
 def read_config(path: Path) -> "PretrainedConfig":
     """Read the config of the model folder `path`. Raises UserError if there is none."""
     from transformers import AutoConfig
 
+    know_classes(path)
     try:
         with refused_if_unreadable(f"the config.json of {path}", "give the folder of a language model"):
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)

@@ -58,7 +58,7 @@ def _silus() -> type:
 
 
 def _is_same(module: Any, fused: Callable[..., torch.Tensor]) -> bool:
-    weight = module.weight if fused is _norm else module.gate_proj.weight
+    weight = next(module.parameters() if fused is _norm else module.gate_proj.parameters())
     offloaded = hasattr(module, "_hf_hook")  # accelerate's hook has the forward pass already
     if offloaded or weight.device.type != "cpu" or not weight.dtype.is_floating_point:
         return False

@@ -36,6 +36,8 @@ def _is_plain(module: Any) -> bool:
 
     if type(module) is not Linear or type(module.base_layer) is not torch.nn.Linear:
         return False
+    if "forward" in vars(module):  # has one of its own, as where zeros are kept
+        return False
     if len(module.active_adapters) != 1 or module.fan_in_fan_out:
         return False
     (name,) = module.active_adapters

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError, reason, refused_if_unreadable
-from leanpipe.models.count import brings_code, read_config, refuse_code
+from leanpipe.models.count import brings_code, know_classes, read_config, refuse_code
 from leanpipe.models.offload import (
     GIGABYTE,
     check_fits,
@@ -150,6 +150,7 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     """Load the tokenizer in the folder `path`. Raises UserError if there is none."""
     from transformers import AutoTokenizer
 
+    know_classes(path)
     with _refused(path, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         tokenizer("a")  # of some damaged files each half is well

@@ -3,6 +3,7 @@
 The models are of the run's shapes and have random weights, which are as fast as any others: nothing is read or fetched.
 """
 
+import importlib
 import json
 import logging
 import time
@@ -119,8 +120,10 @@ def _model(work: PaceConfig, dtype: "torch.dtype") -> "PreTrainedModel":
     import torch
     from transformers import AutoConfig
 
-    from leanpipe.models.count import empty_model
+    from leanpipe.models.count import FACTORED, empty_model
 
+    if work.model["model_type"].startswith(FACTORED):
+        importlib.import_module("leanpipe.models.factored")
     kind = {name: value for name, value in work.model.items() if name not in ("model_type", "dtype")}
     model = empty_model(AutoConfig.for_model(work.model["model_type"], **kind))
     model = model.to(dtype).to_empty(device=device.name())

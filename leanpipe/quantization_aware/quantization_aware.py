@@ -25,6 +25,7 @@ from leanpipe.core.estimate import (
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model, vocabulary_size
+from leanpipe.models.zeros import check_zeros_stay, hold_zeros, pass_on_mark, pruned_input
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def estimate_quantization_aware(
     uses_device=True,
     check=check_quantization_aware,
     estimate=estimate_quantization_aware,
+    marks=pruned_input("model"),
     groups=dict.fromkeys(("tokens", "rounded_layers", "peak_memory"), NOT_COMPARED),
 )
 def quantization_aware(
@@ -157,12 +159,14 @@ def quantization_aware(
     check_quantization_aware(
         config, {"model": Expected(inputs.model), "blocks": expected_blocks(inputs.blocks)}
     )
+    check_zeros_stay(inputs.model, "quantization_aware", config.optimizer, config.sharding)
     tokenizer = load_tokenizer(inputs.model)
     text, answers = _training_data(config, inputs, tokenizer)
     before = _measure(inputs.model, text, answers, config)
     report.metrics({"unrounded_bits_per_byte": before.bits_per_byte, "unrounded_answer_loss": before.answers})
     torch.manual_seed(config.seed)
     model = load_model(inputs.model, torch.float32)
+    hold_zeros(model, inputs.model)
     grid = choose_grid(model, config.keep)
     embeddings = freeze_embeddings(model, config.embeddings)
     objective = _objective(config, inputs, vocabulary_size(tokenizer))
@@ -172,6 +176,7 @@ def quantization_aware(
     round_layers(model, grid)
     embeddings.restore()
     save_model(model, tokenizer, out)
+    pass_on_mark(inputs.model, out)
     del model
     after = _measure(out, text, answers, config)
     return {

@@ -15,6 +15,7 @@ from leanpipe.evaluation.parity.parity import ParityConfig
 from leanpipe.evaluation.task_scores.score_tasks import ScoreTasksConfig
 from leanpipe.models.describe_model import DescribeModelConfig
 from leanpipe.quantization_aware.quantization_aware import QuantizationAwareSettings
+from leanpipe.shrink.low_rank import LowRankConfig
 from leanpipe.shrink.prune import PruneConfig
 from leanpipe.shrink.search_shapes import SearchConfig
 from leanpipe.shrink.shrink import ShrinkConfig
@@ -87,6 +88,17 @@ class ShrinkSettings(VocabularySettings):
     """How large the student is, and which layers and widths of its teacher it has."""
     prune: PruneConfig = PruneConfig()
     """Which connections of the student are set to zero; left out unless prune.sparsity is set."""
+    low_rank: LowRankConfig = LowRankConfig()
+    """How large the student is whose matrices become factors of low rank; left out unless low_rank has a budget."""
+
+    @model_validator(mode="after")
+    def _factors_have_no_zeros(self) -> "ShrinkSettings":
+        if self.prune.sparsity and not self.low_rank.is_whole:
+            raise ValueError(
+                f"prune.sparsity={self.prune.sparsity:g} and a budget of low_rank are both set, but factors of a matrix have none "
+                "of its zeros: set prune.sparsity=0, or low_rank.size=1"
+            )
+        return self
 
 
 class DistillSettings(ShrinkSettings):
@@ -285,11 +297,20 @@ class PipelineConfig(
     """Every setting of the pipeline: what goes in, and one section for each stage."""
 
     @model_validator(mode="after")
-    def _adapters_fill_zeros(self) -> "PipelineConfig":
-        if self.prune.sparsity:
+    def _adapters_keep_zeros(self) -> "PipelineConfig":
+        if self.prune.sparsity and (self.finetune.adapter == "dora" or self.finetune.base != "full"):
             raise ValueError(
-                f"prune.sparsity={self.prune.sparsity:g} would be undone: the adapters of finetuning are added to every weight, "
-                "zero or not; run the flow distill, which ends before them, or set prune.sparsity=0"
+                f"prune.sparsity={self.prune.sparsity:g} sets weights to zero, and zeros are only kept by adapters on weights in full "
+                "that are plain sums: set finetune.adapter to lora or rslora and finetune.base=full, or prune.sparsity=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _factors_load_here_alone(self) -> "PipelineConfig":
+        if not self.low_rank.is_whole and self.low_rank.saved == "factored":
+            raise ValueError(
+                "low_rank.saved=factored makes a model that leanpipe alone loads, and not llama.cpp, ONNX and MLflow, which serve and "
+                "keep what this flow makes: set low_rank.saved=dense, or run the flow distill, which ends before them"
             )
         return self
 

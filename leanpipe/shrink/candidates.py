@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _LEAST_CHANNELS = 0.25
 """A share of the teacher's channels; shapes with fewer are never good."""
-_DECODED = 12  # tokens by which the speed of a shape is told
+DECODED = 12
+"""Tokens by which the speed of a shape is told."""
 _CHUNK = 512  # tokens whose logits are held at once
 
 
@@ -105,7 +106,7 @@ def decode_seconds(model: "PreTrainedModel") -> float:
 
     token, cache, taken = torch.zeros(1, 1, dtype=torch.long, device=model.device), None, []
     with torch.inference_mode():
-        for _ in range(_DECODED):
+        for _ in range(DECODED):
             started = time.perf_counter()
             out = model(input_ids=token, past_key_values=cache, use_cache=True)
             token, cache = out.logits[:, -1:].argmax(-1), out.past_key_values

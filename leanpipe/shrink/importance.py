@@ -51,8 +51,8 @@ def layer_influence(
 
         return look
 
-    with _hooked([(layer, watch(index)) for index, layer in enumerate(layers)]):
-        _read(model, blocks)
+    with hooked([(layer, watch(index)) for index, layer in enumerate(layers)]):
+        read_blocks(model, blocks)
     return influence_L
 
 
@@ -84,7 +84,7 @@ def measure_importance(
             (layer.get_submodule("self_attn.o_proj"), _watch_heads(found, index))
             for index, layer in enumerate(layers)
         ]
-    with _hooked(watched):
+    with hooked(watched):
         found.influence_L = layer_influence(model, layers, blocks)
     check_finite(found)
     return found
@@ -149,7 +149,8 @@ def norms(
 
 
 @contextmanager
-def _hooked(watched: Sequence[tuple["torch.nn.Module", Callable[..., None]]]) -> Iterator[None]:
+def hooked(watched: Sequence[tuple["torch.nn.Module", Callable[..., None]]]) -> Iterator[None]:
+    """Have each module call a function with what goes in and comes out, in a context."""
     handles = [module.register_forward_hook(look) for module, look in watched]
     try:
         yield
@@ -158,7 +159,8 @@ def _hooked(watched: Sequence[tuple["torch.nn.Module", Callable[..., None]]]) ->
             handle.remove()
 
 
-def _read(model: "PreTrainedModel", blocks: Sequence[Any]) -> None:
+def read_blocks(model: "PreTrainedModel", blocks: Sequence[Any]) -> None:
+    """Run the model over the blocks, one after the other, for what its hooks see."""
     import torch
 
     with torch.no_grad():

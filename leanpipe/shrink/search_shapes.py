@@ -20,6 +20,7 @@ from pydantic import Field
 from leanpipe.core import device
 from leanpipe.core.device import Kind
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs
+from leanpipe.core.keys import NotInKey
 from leanpipe.core.markdown import table
 from leanpipe.core.report import Report, Silent
 from leanpipe.core.stage import Page, Summary, stage
@@ -28,6 +29,7 @@ from leanpipe.models.load import load_for_inference, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE
 from leanpipe.shrink.budget import BudgetConfig
 from leanpipe.shrink.candidates import Candidate, enumerate_shapes, finalists
+from leanpipe.shrink.search_cost import check_cost
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill, estimate_distill
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ class SearchConfig(BudgetConfig):
     """Tokens on which it is measured what is important, and how far each shape is from its teacher."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seed of the order in which they read."""
+    max_cost: Annotated[float, NotInKey("what is refused, not what is found")] = Field(2.0, gt=0, le=10**6)
+    """The most that the search may take, in distillations of the default length of a student of this size. More is refused
+    before any work."""
 
     @property
     def recovery(self) -> DistillConfig:
@@ -90,7 +95,8 @@ def check_search(config: SearchConfig, inputs: ExpectedInputs) -> None:
     check_cuttable(
         empty_model(teacher), ["layers", "mlp_channels"], "the search (set shrink.{part} yourself)"
     )
-    _candidates(config, teacher)
+    cost = check_cost(config, teacher, _candidates(config, teacher))
+    log.info("the search takes %.1f times what one distillation of the default length does", cost)
 
 
 def _candidates(config: SearchConfig, teacher: "PretrainedConfig") -> list[Candidate]:

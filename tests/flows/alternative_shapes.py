@@ -3,11 +3,13 @@
 from tests.flows.rows import Overrides, Row, shown_by, to
 
 _BUDGET = "shrink/test_budget.py::test_a_number_of_parameters_and_of_megabytes"
+_LOW_RANK = "shrink/test_low_rank.py::test"
 _SEARCH = "shrink/test_search_shapes.py::test"
 
 SHAPE_BASES: dict[str, Overrides] = {
     "shrink": {},
     "prune": {"sparsity": 0.5},
+    "low_rank": {"size": 0.8},
 }
 SHAPES: dict[str, dict[str, Row]] = {
     "shrink": {
@@ -30,6 +32,13 @@ SHAPES: dict[str, dict[str, Row]] = {
         "pattern": to("2:4"),
         "calibration_tokens": to(32),
     },
+    "low_rank": {
+        "size": to(0.9, 0.1, refused={0.1: "no ranks bring this"}),
+        "parameters": to(100_000),
+        "megabytes": to(0.2),
+        "saved": shown_by(f"{_LOW_RANK}_a_dense_student_is_multiplied_out_after_it_was_factored", "dense"),
+        "calibration_tokens": to(32),
+    },
     # Not among the bases: each run of it trains several students.
     "search_shapes": {
         **{name: shown_by(f"{_BUDGET}_are_budgets_too", 1) for name in ("size", "parameters", "megabytes")},
@@ -45,5 +54,6 @@ SHAPES: dict[str, dict[str, Row]] = {
             name: shown_by(f"{_SEARCH}_the_best_shape_is_found_after_learning_and_is_told_as_settings", 2)
             for name in ("finalists", "calibration_tokens")
         },
+        "max_cost": shown_by(f"{_SEARCH}_a_search_that_would_take_too_long_is_refused_before_any_work", 1.5),
     },
 }

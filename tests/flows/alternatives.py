@@ -291,6 +291,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "min_occurrences": to(20),
         "coverage": to(0.9),
         "counted_bytes": to(1_000),
+        "max_unseen": shown_by(
+            "training/vocabulary/test_cut_vocabulary.py::test_a_corpus_too_small_to_count_on_is_refused", 1.0
+        ),
     },
     "quantize": {
         "formats": to(("nf4",), ("int8",), ("q5_0",)),

@@ -123,4 +123,6 @@ def test_a_sweep_shows_every_form_side_by_side_and_which_are_worth_having(evalua
     asked = {"artifacts": {"flow_run_id": {"any_": [run.data.tags["leanpipe.flow_run"]]}}}
     shown = {one["key"]: one for one in servers.api("artifacts/filter", asked)}
     assert shown["pareto"]["type"] == "image" and shown["pareto"]["data"].startswith("data:image/png;base64,")
-    assert [row["form"] for row in json.loads(shown["sweep-table"]["data"])] == ["full", *forms]
+    rows = json.loads(shown["sweep-table"]["data"])
+    assert [row["form"] for row in rows] == ["full", *forms]
+    assert all(row["worth having"] == (not row["dominated by"]) for row in rows)

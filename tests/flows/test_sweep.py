@@ -2,7 +2,7 @@
 
 from flows.sweep import settings_of
 from leanpipe.core.estimate import Expected
-from leanpipe.evaluation.pareto import draw_pareto, worth_having
+from leanpipe.evaluation.pareto import dominated_by, draw_pareto, worth_having
 from leanpipe.planning.steps import RunInputs
 from leanpipe.settings.flows import SweepSettings
 from tests.support.tiny_models import tiny_model
@@ -45,5 +45,9 @@ def test_what_another_beats_in_all_three_is_not_worth_having(tmp_path):
         "its equal": summary(30, 30, 1.04),
     }
     assert worth_having(rows) == ["full", "small", "slower, better", "its equal"]
+    assert [label for label, by in dominated_by(rows).items() if by] == ["slow"]
+    assert dominated_by(rows)["slow"] == "slower, better"  # of those that beat it the one of fewest bits
+    by_size = dominated_by({**rows, "fast": summary(110, 90, 1.00)}, speed=False)
+    assert by_size["fast"] == "full" and by_size["small"] == ""
     draw_pareto(rows, tmp_path / "pareto.png")
     assert (tmp_path / "pareto.png").stat().st_size > 5_000

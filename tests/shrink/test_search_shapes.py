@@ -1,17 +1,22 @@
 """Shapes of one size are compared after they have learnt a little: the table, the winner and what it costs."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Expected
+from leanpipe.models.count import parameters_of, read_config
 from leanpipe.models.load import save_model
 from leanpipe.settings.yaml_text import read_yaml
 from leanpipe.shrink.budget import BudgetConfig, Shape
 from leanpipe.shrink.candidates import Candidate, Scorer, enumerate_shapes, finalists
 from leanpipe.shrink.narrow import Widths
+from leanpipe.shrink.search_cost import search_work
 from leanpipe.shrink.search_shapes import SearchConfig, SearchInputs, check_search, pareto, search_shapes
 from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
@@ -41,7 +46,12 @@ def test_the_best_shape_is_found_after_learning_and_is_told_as_settings(tmp_path
         validation_tokens=64,
         calibration_tokens=64,
     )
-    summary = search_shapes.function(config, SearchInputs(teacher, blocks, told), out, Recorder())
+    with work_of_models() as done:
+        summary = search_shapes.function(config, SearchInputs(teacher, blocks, told), out, Recorder())
+    known = read_config(teacher)
+    shapes = enumerate_shapes(known, config, config.depths, config.kv_groups)
+    expected = search_work(config, known, shapes) - 2 * parameters_of(known) * config.tokens  # of the cache
+    assert 0.75 * expected < sum(done) <= expected
     tried = json.loads((out / "shapes.json").read_text())
     assert len(tried) == summary["shapes"] > 2 and all(one["kl"] > 0 for one in tried)
     learnt = [one for one in tried if one["bits_per_byte"]]
@@ -51,6 +61,47 @@ def test_the_best_shape_is_found_after_learning_and_is_told_as_settings(tmp_path
     page = (out / "report" / "shapes.md").read_text()
     assert page.count("\n| ") >= len(tried) and "**" in page
     assert (out / "report" / "shapes.png").exists()
+
+
+@contextmanager
+def work_of_models():
+    """What every Llama computes meanwhile, in products with weights: 2 for a token that is read, 6 for one that is learnt."""
+    done = []
+
+    def see(module, arguments, made):
+        if isinstance(module, LlamaModel):
+            learnt = torch.is_grad_enabled() and module.training
+            size = sum(one.numel() for one in module.parameters())
+            done.append((6 if learnt else 2) * size * made.last_hidden_state[..., 0].numel())
+
+    hook = torch.nn.modules.module.register_module_forward_hook(see)
+    try:
+        yield done
+    finally:
+        hook.remove()
+
+
+def test_a_search_that_would_take_too_long_is_refused_before_any_work():
+    """By the defaults it takes less than twice one distillation, of the teacher of the default run; what does not fit is said."""
+    teacher = LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1_536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+    )
+    known = {"teacher": Expected(facts={"model": teacher})}
+    check_search(SearchConfig(), known)
+    with pytest.raises(
+        UserError, match=r"takes \d\.\d times.*lower search_shapes\.finalists.*max_cost="
+    ) as refused:
+        check_search(SearchConfig(finalists=5, tokens=40_960), known)
+    told = float(str(refused.value).rpartition("max_cost=")[2])
+    check_search(SearchConfig(finalists=5, tokens=40_960, max_cost=told), known)
+    with pytest.raises(UserError, match=r"max_cost allows 0\.1"):
+        check_search(SearchConfig(max_cost=0.1), known)
 
 
 def test_shapes_of_one_size_are_all_of_that_size():

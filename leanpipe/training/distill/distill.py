@@ -1,7 +1,6 @@
 """Train a student that is smaller than its teacher to predict what the teacher predicts."""
 
 import copy
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
@@ -183,7 +182,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
 
     from leanpipe.models.count import count_parameters, read_config, whole_parameters
     from leanpipe.models.student import change_vocabulary
-    from leanpipe.models.zeros import PRUNED, hold_zeros
+    from leanpipe.models.zeros import check_zeros_stay, hold_zeros, pass_on_mark
     from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.trainer.outcome import saved_loss
     from leanpipe.training.trainer.trainer import train
@@ -193,8 +192,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     check_distill(config, {**known, "blocks": expected_blocks(inputs.blocks)})
     if config.kl_weight > 0:
         _check_tokens(inputs)
-    if (begun / PRUNED).exists():
-        _check_zeros(config)
+    check_zeros_stay(begun, "distill", config.optimizer, config.sharding)
     tokenizer = load_tokenizer(inputs.blocks / "tokenizer")
     text = _training_data(config, inputs, tokenizer)
     objective = _objective(config, inputs, vocabulary_size(tokenizer), len(text.train[0]["input_ids"]))
@@ -203,12 +201,10 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     student = load_model(begun, torch.float32)
     if tokenizer.get_vocab() != (old := load_tokenizer(begun)).get_vocab():
         change_vocabulary(student, old, tokenizer)
-    if (begun / PRUNED).exists():
-        hold_zeros(student)
+    hold_zeros(student, begun)
     outcome = train(student, objective, text, config, out, report)
     save_model(student, tokenizer, out)
-    if (begun / PRUNED).exists():
-        shutil.copyfile(begun / PRUNED, out / PRUNED)
+    pass_on_mark(begun, out)
     parameters, layers = count_parameters(student), student.config.num_hidden_layers
     del student, objective
     return {
@@ -240,15 +236,6 @@ def _check_tokens(inputs: DistillInputs) -> None:
     for model in {inputs.teacher, inputs.student or inputs.teacher}:
         for blocks in filter(None, (inputs.blocks, inputs.written)):
             check_same_tokens(model, blocks)
-
-
-def _check_zeros(config: DistillConfig) -> None:
-    """Zeros stay zero where each weight is stepped by its own gradient."""
-    if config.optimizer == "muon" or config.sharding != "none":
-        raise UserError(
-            "the student was pruned, and its zeros would not stay zero with distill.optimizer=muon, which mixes the weights of "
-            "a matrix, or in shards: set distill.optimizer=adamw and distill.sharding=none, or prune.sparsity=0"
-        )
 
 
 def _objective(config: DistillConfig, inputs: DistillInputs, vocabulary: int, block: int) -> "Objective":

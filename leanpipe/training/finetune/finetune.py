@@ -28,6 +28,7 @@ from leanpipe.models.load import (
     save_model,
     vocabulary_size,
 )
+from leanpipe.models.zeros import pass_on_mark, pruned_input
 from leanpipe.training.finetune.conversations import Examples, split_examples
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
@@ -105,6 +106,7 @@ def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
     from leanpipe.models.count import check_context, expected_config, tokenizer_folder
     from leanpipe.training.finetune.instructions import read_instructions
     from leanpipe.training.finetune.lora import check_targets
+    from leanpipe.training.finetune.masked_lora import check_masked
     from leanpipe.training.finetune.template import check_template
 
     check_training(config)
@@ -113,6 +115,8 @@ def check_finetune(config: FinetuneConfig, inputs: ExpectedInputs) -> None:
         if reader in inputs:
             check_context(inputs[reader], config.max_length, "finetune.max_length")
     check_targets(expected_config(model), config.target_modules, model.path or "the student")
+    if model.path:
+        check_masked(model.path, config.adapter, config.base)
     instructions = inputs["instructions"].path if "instructions" in inputs else None
     if folder := tokenizer_folder(model):
         tokenizer = load_tokenizer(folder)
@@ -171,6 +175,7 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
     uses_device=True,
     check=check_finetune,
     estimate=estimate_finetune,
+    marks=pruned_input("model"),
     reads={"documents": VALIDATED_ON},
     groups=dict.fromkeys(
         ("conversations", "examples", "tokens", "assistant_tokens", "peak_memory"), NOT_COMPARED
@@ -198,6 +203,7 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     if before.general is not None:
         report.metrics({"general_bits_per_byte_before": before.general})
     save_model(merge(inputs.model, out / "adapter"), tokenizer, out)
+    pass_on_mark(inputs.model, out)
     after = _measure(config, out, text, general)
     forgotten = _forgotten(before.general, after.general, report)
     return {
@@ -285,12 +291,15 @@ def _with_adapters(config: FinetuneConfig, path: Path) -> "PreTrainedModel":
     from peft import get_peft_model
 
     from leanpipe.training.finetune.lora import load_nf4, lora_config
+    from leanpipe.training.finetune.masked_lora import mask_adapters
 
     torch.manual_seed(config.seed)
     dtype = device.dtype_of(config.arithmetic)
     adapters = lora_config(config.rank, config.alpha, config.dropout, config.target_modules, config.adapter)
     base = load_nf4(path, dtype) if config.base == "nf4" else load_model(path, dtype)
-    return get_peft_model(base, adapters)
+    adapted = get_peft_model(base, adapters)
+    mask_adapters(adapted, path)
+    return adapted
 
 
 class _Measured(NamedTuple):

@@ -112,10 +112,15 @@ def merge(base: Path, adapter: Path) -> "PreTrainedModel":
     from peft import PeftModel
 
     from leanpipe.models.load import load_model
+    from leanpipe.training.finetune.masked_lora import mask_adapters, set_zeros, zeros_of
 
-    adapted = PeftModel.from_pretrained(load_model(base, torch.float32), adapter)
+    whole = load_model(base, torch.float32)
+    zeros = zeros_of(whole, base)
+    adapted = PeftModel.from_pretrained(whole, adapter)
+    mask_adapters(adapted, base)
     before = sample_logits(adapted)
     merged = adapted.merge_and_unload()
+    set_zeros(merged, zeros)
     check_same_predictions(before, sample_logits(merged))
     return merged
 

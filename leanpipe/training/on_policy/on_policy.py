@@ -24,6 +24,7 @@ from leanpipe.core.keys import ByDevice, NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.models.zeros import hold_zeros, pass_on_mark, pruned_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -161,6 +162,7 @@ def estimate_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs, kind: Kin
     uses_device=True,
     check=check_on_policy,
     estimate=estimate_on_policy,
+    marks=pruned_input("student"),
     groups=dict.fromkeys(("conversations", "tokens", "peak_memory"), NOT_COMPARED),
 )
 def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
@@ -177,9 +179,11 @@ def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report:
     tokenizer = load_tokenizer(inputs.student)
     turns = read_turns(config, inputs.instructions, tokenizer)
     student, teacher = load_model(inputs.student, torch.float32), load_model(inputs.teacher)
+    hold_zeros(student, inputs.student)
     outcome = train_on_policy(student, teacher, tokenizer, turns, config, out, report)
     # TRL may give its tokenizer another padding token.
     save_model(student, load_tokenizer(inputs.student), out)
+    pass_on_mark(inputs.student, out)
     return {
         "initial_divergence": outcome.initial.divergence,
         "divergence": outcome.final.divergence,

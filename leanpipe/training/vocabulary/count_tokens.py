@@ -1,5 +1,6 @@
 """How often a model's texts use each token of its vocabulary."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from leanpipe.training.finetune.instructions import Message, read_instructions
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
+
+
+log = logging.getLogger(__name__)
 
 
 def count_tokens(tokenizer: "PreTrainedTokenizerBase", size: int, texts: Iterable[str]) -> "np.ndarray":
@@ -41,6 +45,29 @@ def spelt_out(folder: Path) -> str:
     """What a chat template writes between the turns, with all else in it: the template itself."""
     template = load_tokenizer(folder).chat_template or ""
     return template if isinstance(template, str) else "\n".join(template.values())
+
+
+def spelt_turns(folder: Path) -> list[str]:
+    """What a chat template makes of conversations that say nothing: the names of who speaks, with what stands around them.
+
+    A template of one that cannot begin or end so refuses it, which leaves that one out.
+    """
+    tokenizer, found = load_tokenizer(folder), []
+    for roles in _TURNS if tokenizer.chat_template else ():
+        turns = [{"role": role, "content": ""} for role in roles]
+        try:
+            found.append(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # noqa: BLE001
+            log.debug("the chat template of %s refuses turns of %s: %s", folder, roles, error)
+    return [one for one in found if isinstance(one, str)]
+
+
+_TURNS = (
+    ("user",),
+    ("user", "assistant", "user"),
+    ("system", "user", "assistant", "user"),
+    ("system", "user", "assistant", "tool"),
+)
 
 
 def _texts(message: Message) -> Iterator[str]:

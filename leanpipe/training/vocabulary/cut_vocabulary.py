@@ -13,7 +13,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from leanpipe.core.estimate import (
     host_bytes,
     process_bytes,
 )
+from leanpipe.core.keys import NotInKey
 from leanpipe.core.lineage import NOTHING, PREPARED_FROM
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
@@ -35,7 +36,7 @@ from leanpipe.core.store import MANIFEST, REPORT, Artifact, Store
 from leanpipe.models.load import load_for_inference, load_tokenizer
 from leanpipe.models.offload import is_quantized
 from leanpipe.tokens.text_tokens import encode_text
-from leanpipe.training.vocabulary.count_tokens import count_tokens, spelt_out, texts_to_serve
+from leanpipe.training.vocabulary.count_tokens import count_tokens, spelt_out, spelt_turns, texts_to_serve
 from leanpipe.training.vocabulary.cut_model import KEPT, write_cut_model
 from leanpipe.training.vocabulary.cut_tokenizer import CutTokenizer, read_cut_tokenizer
 
@@ -66,6 +67,9 @@ class CutVocabularyConfig(StageConfig):
     """The most frequent tokens stay that make up this share of the text."""
     counted_bytes: int = Field(100_000_000, ge=1_000, le=1_000_000_000_000)
     """Tokens are counted on so many bytes of the training text, taken from all of it evenly."""
+    max_unseen: Annotated[float, NotInKey("what is refused, not what is kept")] = Field(0.3, gt=0, le=1)
+    """The share of further text like this whose tokens may have gone, as the tokens tell that came up only once. A corpus that is so
+    small that it would be more is refused."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _expected_config(whole: "PretrainedConfig", text_bytes: int) -> "PretrainedC
 
 
 @stage(
-    version=1,
+    version=2,
     uses_device=True,
     check=check_cut_vocabulary,
     estimate=estimate_cut_vocabulary,
@@ -172,10 +176,12 @@ def cut_vocabulary(
         inputs.documents, config.counted_bytes, inputs.instructions, inputs.evaluation_sets
     )
     counts_V = count_tokens(loaded, tokenizer.size, texts)
+    check_counted(counts_V, config.max_unseen)
     always = tokenizer.always(spelt_out(inputs.teacher))
-    always |= set(count_tokens(loaded, tokenizer.size, [spelt_out(inputs.teacher)]).nonzero()[0].tolist())
+    of_template = [spelt_out(inputs.teacher), *spelt_turns(inputs.teacher)]
+    always |= set(count_tokens(loaded, tokenizer.size, of_template).nonzero()[0].tolist())
     wanted = choose_tokens(counts_V, config.min_occurrences, config.coverage) | always
-    earlier = next((one for one in inputs.earlier if _covers(one, counts_V, wanted)), None)
+    earlier = next((one for one in inputs.earlier if _covers(one, counts_V, wanted, always)), None)
     if earlier:
         log.info("the vocabulary of an earlier corpus has what this one needs: it stays")
         _copy(earlier, out)
@@ -195,6 +201,21 @@ def cut_vocabulary(
     _write_report(counts_V, kept, out / REPORT)
     report.metrics({name: float(value) for name, value in summary.items()})
     return summary
+
+
+def check_counted(counts_V: "np.ndarray", max_unseen: float) -> None:
+    """Raise UserError for a text that is too small to say which tokens others like it need.
+
+    The share of tokens that came up once estimates the share of further text that is of tokens that never did (Good 1953, "The
+    Population Frequencies of Species and the Estimation of Population Parameters").
+    """
+    once, total = int((counts_V == 1).sum()), int(counts_V.sum())
+    if once > max_unseen * total:
+        raise UserError(
+            f"the corpus is too small to count a vocabulary on: of its {total:,} tokens {once:,} come up only once, so about "
+            f"{once / total:.0%} of other text like it would be of tokens that are cut: give more text, or set "
+            "cut_vocabulary.keep=all"
+        )
 
 
 def choose_tokens(counts_V: "np.ndarray", min_occurrences: int, coverage: float) -> set[int]:
@@ -243,11 +264,11 @@ def mass_kept(inputs: CutVocabularyInputs, cut: Path, kept: list[int]) -> float:
     return float(torch.cat(masses).mean())
 
 
-def _covers(earlier: Path, counts_V: "np.ndarray", wanted: set[int]) -> bool:
-    """Whether an earlier vocabulary has nearly all of the text that the wanted tokens make up."""
-    ids = sorted(wanted)
-    there = sorted(wanted & set(json.loads((earlier / KEPT).read_text())))
-    return bool(counts_V[there].sum() >= _COVERED * counts_V[ids].sum())
+def _covers(earlier: Path, counts_V: "np.ndarray", wanted: set[int], always: set[int]) -> bool:
+    """Whether an earlier vocabulary has nearly all of the text that the wanted tokens make up, and what always stays."""
+    ids, had = sorted(wanted), set(json.loads((earlier / KEPT).read_text()))
+    there = sorted(wanted & had)
+    return always <= had and bool(counts_V[there].sum() >= _COVERED * counts_V[ids].sum())
 
 
 def _copy(earlier: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Inputs
 from leanpipe.core.store import Artifact, Store, external
@@ -47,7 +48,8 @@ def documents(path: Path, *texts: str) -> Artifact:
 
 
 def cut(store: Store, inputs: Inputs, **settings) -> Artifact:
-    config = CutVocabularyConfig(**settings)
+    # A topic is too short to count on, and enough for what is shown here.
+    config = CutVocabularyConfig(**{"max_unseen": 1.0} | settings)
     return run_stage(
         cut_vocabulary, config, cut_vocabulary.with_earlier_results(store, config, inputs), store, Silent()
     )
@@ -154,6 +156,30 @@ def test_text_that_needs_no_more_uses_an_earlier_vocabulary(tmp_path):
     more = cut_for("more", TEXT, *tiny_text()[4:30])
     assert more.digest != first.digest and more.summary["tokens_kept"] > first.summary["tokens_kept"]
     assert cut_for("first", TEXT).summary["tokens_kept"] == first.summary["tokens_kept"]
+
+
+def test_a_corpus_too_small_to_count_on_is_refused(tmp_path):
+    """Most of its tokens come up once: it says nothing of what other text needs. Before the teacher is read."""
+    teacher = external("teacher", write_teacher(tmp_path / "teacher", True))
+    inputs = {"teacher": teacher, "documents": documents(tmp_path / "documents", TEXT[:200])}
+    with pytest.raises(UserError, match=r"too small to count a vocabulary on.*set cut_vocabulary\.keep=all"):
+        cut(Store(tmp_path / "store"), inputs, max_unseen=CutVocabularyConfig().max_unseen)
+    assert cut(Store(tmp_path / "store"), inputs, max_unseen=1.0)
+
+
+def test_the_chat_template_keeps_its_tokens_whatever_is_cut(tmp_path):
+    """With settings that leave nothing of the text, a conversation is written in as many tokens around its words as before."""
+    teacher = external("teacher", write_teacher(tmp_path / "teacher", True))
+    inputs = {"teacher": teacher, "documents": documents(tmp_path / "documents", TEXT)}
+    made = cut(Store(tmp_path / "store"), inputs, min_occurrences=1_000_000, coverage=0.01)
+    before, after = load_tokenizer(teacher.path), load_tokenizer(made.path)
+    old = json.loads((made.path / KEPT).read_text())
+    turns = [{"role": role, "content": ""} for role in ("system", "user", "assistant")]
+    then, now = (
+        one.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        for one in (before, after)
+    )
+    assert [old[index] for index in now] == then
 
 
 def test_frequent_tokens_are_chosen():
