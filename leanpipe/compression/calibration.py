@@ -59,6 +59,17 @@ def calibration_texts(
     return [torch.tensor([ids], device=device.name()) for ids in chosen]
 
 
+def calibration_blocks(
+    documents: Path, tokenizer: "PreTrainedTokenizerBase", config: Any, tokens: int
+) -> list["torch.Tensor"]:
+    """Read about so many tokens as `calibration_texts` does, put behind each other and cut into texts [1, T] of one length."""
+    import torch
+
+    together = torch.cat(calibration_texts(documents, tokenizer, config, tokens), dim=1).cpu()
+    length = min(_LENGTH, longest_text(config) or _LENGTH, together.shape[1])
+    return list(together[:, : together.shape[1] // length * length].split(length, dim=1))
+
+
 def measure_importance_matrix(model: "PreTrainedModel", texts: list["torch.Tensor"]) -> "Importance":
     """Return the mean square of each input [inputs] of every linear layer on the texts, in float32, by module.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from leanpipe.compression.gguf_export import check_gguf
 from leanpipe.compression.gguf_types import GgufType
+from leanpipe.compression.quantize_transformers import WEIGHT_ONLY, WeightOnly
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.export.onnx_export import OnnxFormat
@@ -26,6 +27,8 @@ MIXED: Literal["mixed"] = "mixed"
 Format = Literal[
     "int8",
     "nf4",
+    "torchao_int8",
+    "auto_round_int4",
     "q8_0",
     "q6_k",
     "q5_1",
@@ -42,6 +45,7 @@ Format = Literal[
 ]
 
 BITSANDBYTES: tuple[BitsAndBytes, ...] = get_args(BitsAndBytes)
+TRANSFORMERS: tuple[BitsAndBytes | WeightOnly, ...] = (*BITSANDBYTES, *WEIGHT_ONLY)
 GGUF: tuple[Format, ...] = (*get_args(GgufType), MIXED)
 ONNX: tuple[OnnxFormat, ...] = get_args(OnnxFormat)
 

@@ -1,4 +1,4 @@
-"""Stage `quantize`: a model in 8 to 4 bits, as model folders: GGUF files for llama.cpp, and what bitsandbytes makes.
+"""Stage `quantize`: a model in 8 to 4 bits, as model folders: GGUF files for llama.cpp, and what transformers runs.
 
 q8_0 to q4_0 are GGUF's types of blocks of 32 weights (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). int8 is
 LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339); nf4 and double quantisation are those of QLoRA
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from leanpipe.compression.budget.choose import Budget, choose_measured, choose_types, read_measured
+from leanpipe.compression.budget.choose import choose_measured, choose_types, read_measured
 from leanpipe.compression.budget.sensitivity import SensitivityConfig
-from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
+from leanpipe.compression.calibration import (
+    calibration_blocks,
+    calibration_texts,
+    measure_importance_matrix,
+)
 from leanpipe.compression.formats import (
     BITSANDBYTES,
     GGUF,
@@ -26,9 +28,8 @@ from leanpipe.compression.formats import (
     has_gguf_tokenizer,
 )
 from leanpipe.compression.gguf_export import check_gguf
-from leanpipe.compression.gguf_types import EmbeddingsType
 from leanpipe.compression.logits_error import folder_logits, model_logits, probe_tokens, relative_error
-from leanpipe.compression.quantize_bitsandbytes import write_quantized
+from leanpipe.compression.quantize_config import BYTES_A_WEIGHT, QuantizeConfig, budget_of
 from leanpipe.compression.quantize_gguf import (
     described,
     gguf_types,
@@ -36,9 +37,18 @@ from leanpipe.compression.quantize_gguf import (
     write_folder,
 )
 from leanpipe.compression.quantize_report import write_report, write_stored
+from leanpipe.compression.quantize_transformers import (
+    CALIBRATED,
+    WEIGHT_ONLY,
+    Rounding,
+    check_weight_only,
+    quantization_config,
+    write_auto_round_int4,
+    write_quantized,
+    write_torchao_int8,
+)
 from leanpipe.compression.shapes import split_modules
 from leanpipe.core import device
-from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, host_bytes, process_bytes
@@ -51,67 +61,18 @@ from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
 from leanpipe.models.offload import is_quantized
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from leanpipe.compression.gguf_export import GgufPlan, GgufTypes, Importance
 
 log = logging.getLogger(__name__)
 
+_NO_TEXT = (
+    f"format {CALIBRATED} learns how to round from text: give a corpus, and do not set quantize.calibration_tokens to 0, "
+    f"or take {CALIBRATED} out of quantize.formats"
+)
 _BITSANDBYTES = 195_000_000
 """Bytes of bitsandbytes' code on a processor. Measured on two models of different shape."""
-_BYTES_A_WEIGHT = {
-    "int8": 1,
-    "nf4": 0.6,
-    "q8_0": 1.07,
-    "q6_k": 0.95,
-    "q5_1": 0.76,
-    "q5_k": 0.7,
-    "q5_0": 0.7,
-    "q4_1": 0.64,
-    "q4_k": 0.58,
-    "iq4_nl": 0.58,
-    "q4_0": 0.58,
-    "onnx": 4,
-    "onnx_int8": 1.13,
-    "onnx_int4": 0.63,
-    "mixed": 0.95,
-}
-
-
-class QuantizeConfig(StageConfig):
-    """Which quantised models to make of a model, and what to leave in full precision."""
-
-    formats: tuple[Format, ...] = Field((), max_length=len(_BYTES_A_WEIGHT))
-    """The models to make: q8_0 to q4_0 are GGUF, which llama.cpp runs; int8 and nf4 are bitsandbytes', which QLoRA and GPUs
-    want; the three of ONNX are for onnxruntime (float32, 8 bits, 4 bits; pip install 'leanpipe[onnx]'). By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU: in 8 bits almost nothing is lost, in 4 some."""
-
-    calibration_tokens: int = Field(4_096, ge=0, le=10_000_000)
-    """GGUF alone: tokens of the training text on which it is measured which weights matter most, so that these are rounded
-    best; 0 leaves that out, and so does a run without text."""
-
-    embeddings: EmbeddingsType = "auto"
-    """GGUF alone: what embeddings and output layer become, which are up to a third of a small model: by default q5_0 in the
-    formats of 4 bits, and q8_0 in the others."""
-
-    double_quantization: bool = True
-    """nf4 alone: quantise its scales too, which saves about 0.4 bits per weight at no loss that can be measured."""
-
-    outlier_threshold: float = Field(6.0, ge=0.0, le=100.0)
-    """int8 alone: activations larger than this are multiplied in full precision; 0 quantises all of them."""
-
-    max_mb: float = Field(0.0, ge=0.0, le=1e9)
-    """Bound for the format `mixed`, whose weights each get the type by which the file loses least: its size; 0 for none."""
-
-    max_loss: float = Field(0.0, ge=0.0, le=100.0)
-    """Bound for `mixed`: how far its predictions may be from the full model's, as the mean KL divergence in nats per token
-    on the training text; 0 for none. With this alone, or with speed, the smallest file is made."""
-
-    min_tokens_per_second: float = Field(0.0, ge=0.0, le=1e6)
-    """Bound for `mixed`: how fast it writes on this machine, which is measured once for a model's shape; 0 for none."""
-
-    keep: tuple[str, ...] = Field((), max_length=1000)
-    """Modules to leave in full precision, by name or by the end or start of it: `down_proj`, `model.layers.0`. The
-    output layer always stays with bitsandbytes, and is as `embeddings` says in GGUF."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +102,12 @@ def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
     formats = chosen_formats(config.formats, device.name(), found, folder)
     _check_budget(config, formats)
     check_formats(formats)
+    if CALIBRATED in formats and not ("documents" in inputs and config.calibration_tokens):
+        raise UserError(_NO_TEXT)
     model = empty_model(found)
     kept, quantized = split_modules(model, config.keep)
     for form in formats:
-        _unfit(form, model, quantized)
+        _unfit(form, model, quantized, config.group_size)
         if form in GGUF and form != MIXED and folder:
             types = gguf_types(form, config.embeddings, kept)
             plan = plan_folder(found, load_tokenizer(folder), types)
@@ -161,11 +124,6 @@ def _check_budget(config: QuantizeConfig, formats: Sequence[Format]) -> None:
         raise UserError(
             "quantize.max_mb, max_loss and min_tokens_per_second are bounds of the format mixed: add it to quantize.formats"
         )
-
-
-def budget_of(config: QuantizeConfig) -> Budget:
-    """The bounds of the format `mixed`."""
-    return Budget(config.max_mb, config.max_loss, config.min_tokens_per_second)
 
 
 def with_formats(
@@ -190,7 +148,7 @@ def with_formats(
     return config.model_copy(update={"formats": formats})
 
 
-def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str]) -> list[str]:
+def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str], group_size: int) -> list[str]:
     """Layers that stay as they are for their shape. Raises UserError if the format cannot hold the model at all."""
     from leanpipe.compression.shapes import fitting
 
@@ -200,7 +158,7 @@ def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str]) -> list
     if form in ONNX:
         check_onnx(model.config)
         return unfit_modules(model, OnnxTypes(form))
-    fitted = set(fitting(form, model, quantized))
+    fitted = set(fitting(form, model, quantized, group_size))
     return [name for name in quantized if name not in fitted]
 
 
@@ -214,13 +172,13 @@ def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind
     formats = chosen_formats(config.formats, kind, model, folder)
     size = size_of(model)
     code = _BITSANDBYTES if kind == "cpu" and any(form in BITSANDBYTES for form in formats) else 0
-    held = 5.3 if any(form in (*GGUF, *ONNX) for form in formats) else 3.2
+    held = 5.3 if any(form in (*GGUF, *ONNX, CALIBRATED) for form in formats) else 3.2
     parts = {
         "process": process_bytes(kind) + code,
         "weights": max(round(held * size.parameters), loading_bytes(model, size.parameters, kind)),
     }
     peak = sum(parts.values())
-    disk = sum(_BYTES_A_WEIGHT[form] * size.parameters + size.head for form in formats)
+    disk = sum(BYTES_A_WEIGHT[form] * size.parameters + size.head for form in formats)
     work = 4.0 * size.parameters * 64
     result = {"model": model, "tokenizer": folder}
     return Estimate(peak, host_bytes(kind, peak), round(disk), work, parts, result=result)
@@ -257,7 +215,7 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     tokenizer = load_tokenizer(inputs.model)
     full = load_model(inputs.model)
     kept, quantized = split_modules(full, config.keep)
-    unfit = {form: _unfit(form, full, quantized) for form in formats}
+    unfit = {form: _unfit(form, full, quantized, config.group_size) for form in formats}
     probe = probe_tokens(tokenizer, full)
     expected = model_logits(full, probe)
     source = _Source(inputs, tokenizer, _importance(config, inputs, full, tokenizer, formats))
@@ -300,6 +258,9 @@ def _write(
         model = load_model(folder, torch.float32)
         write_onnx_folder(model, target, OnnxTypes(form, frozenset(whole)), tokenizer)
         return None, {}
+    if form in WEIGHT_ONLY:
+        _write_weight_only(form, config, source, target, whole)
+        return None, {}
     if form not in GGUF:
         write_quantized(folder, target, quantization_config(form, config, whole), tokenizer)
         return None, {}
@@ -309,6 +270,23 @@ def _write(
     else:
         types = gguf_types(form, config.embeddings, whole)
     return write_folder(model, target, types, tokenizer, source.importance), expected
+
+
+def _write_weight_only(
+    form: str, config: QuantizeConfig, source: _Source, target: Path, whole: list[str]
+) -> None:
+    import torch
+
+    tokenizer, folder, documents = source.tokenizer, source.inputs.model, source.inputs.documents
+    if form != CALIBRATED:
+        write_torchao_int8(folder, target, whole, tokenizer)
+        return
+    if documents is None or not config.calibration_tokens:
+        raise UserError(_NO_TEXT)
+    model = load_model(folder, torch.bfloat16)
+    texts = calibration_blocks(documents, tokenizer, model.config, config.calibration_tokens)
+    rounding = Rounding(config.group_size, config.rounding_steps)
+    write_auto_round_int4(model, target, whole, tokenizer, texts, rounding)
 
 
 def _mixed(
@@ -363,28 +341,13 @@ def check_formats(formats: Sequence[Format]) -> None:
     for form in formats:
         if form in (*GGUF, *ONNX):
             check_engine("llama.cpp" if form in GGUF else "onnxruntime")
-        elif reason := why_not(form, Shape(64, 64)):
+            continue
+        if form in WEIGHT_ONLY:
+            check_weight_only(form)
+        if reason := why_not(form, Shape(128, 128)):
             raise UserError(
                 f"format {form} cannot run on {device.name()} here: {reason}; take {form} out of quantize.formats"
             )
-
-
-def quantization_config(form: str, config: QuantizeConfig, kept: list[str]) -> "BitsAndBytesConfig":
-    """Return transformers' settings to quantise to `form` and, saved in the folder, to reload it."""
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if form == "int8":
-        return BitsAndBytesConfig(
-            load_in_8bit=True, llm_int8_threshold=config.outlier_threshold, llm_int8_skip_modules=kept
-        )
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=config.double_quantization,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=kept,
-    )
 
 
 def _check_full_precision(model: Path) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from leanpipe.compression.quantize_transformers import CALIBRATED, GROUPS, why_no_kernel
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 
@@ -64,7 +65,7 @@ def _matches(pattern: str, name: str) -> bool:
     return f".{pattern}." in f".{name}."
 
 
-def fitting(form: str, model: "PreTrainedModel", names: list[str]) -> list[str]:
+def fitting(form: str, model: "PreTrainedModel", names: list[str], group_size: int = GROUPS[-1]) -> list[str]:
     """Return those of the layers `names` that fit the format; that others stay as they are is logged.
 
     Each shape is tried on a layer of it, so nothing is assumed of the kernels. Raises UserError if none fits.
@@ -74,7 +75,7 @@ def fitting(form: str, model: "PreTrainedModel", names: list[str]) -> list[str]:
         shape = shape_of(model.get_submodule(name))
         assert shape is not None, f"{name} is a linear layer"
         of_shape[shape].append(name)
-    reasons = {shape: reason for shape in of_shape if (reason := why_not(form, shape))}
+    reasons = {shape: reason for shape in of_shape if (reason := why_not(form, shape, group_size))}
     unfit = {name for shape in reasons for name in of_shape[shape]}
     if reasons:
         said = ", ".join(f"{shape.inputs} x {shape.outputs} ({reason})" for shape, reason in reasons.items())
@@ -94,9 +95,12 @@ def fitting(form: str, model: "PreTrainedModel", names: list[str]) -> list[str]:
 
 
 @functools.cache
-def why_not(form: str, shape: Shape) -> str:
+def why_not(form: str, shape: Shape, group_size: int = GROUPS[-1]) -> str:
     """Say why a layer of that shape cannot be quantised and run on this device; empty if it can."""
     import torch
+
+    if form == CALIBRATED:
+        return why_no_kernel(*shape, group_size)
 
     try:
         layer = _layer(form, shape).to(device.name()).eval().requires_grad_(False)
@@ -120,6 +124,12 @@ def _layer(form: str, shape: Shape) -> "torch.nn.Module":
     import bitsandbytes
     import torch
 
+    if form == "torchao_int8":
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        layer = torch.nn.Sequential(torch.nn.Linear(*shape, bias=False, dtype=torch.bfloat16))
+        quantize_(layer, Int8WeightOnlyConfig())
+        return layer
     if form == "int8":
         return bitsandbytes.nn.Linear8bitLt(*shape, bias=False, has_fp16_weights=False, threshold=6.0)
     return bitsandbytes.nn.Linear4bit(*shape, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)

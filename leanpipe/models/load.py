@@ -25,6 +25,7 @@ from leanpipe.models.offload import (
     room,
     weight_files,
 )
+from leanpipe.models.quantizers import check_quantizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -125,6 +126,7 @@ def weights_of(path: Path) -> Iterator[None]:
 
     To be used with `weights_only=True`: what else a pickle holds may be a program.
     """
+    check_quantizer_of(path)
     try:
         with _refused(path, "causal language model"):
             yield

@@ -187,6 +187,7 @@ CLEAN = {
 _BUDGET = "compression/test_budget.py"
 _TASKS = "evaluation/task_scores"
 _ASKED = f"{_TASKS}/test_score_tasks.py::test_settings_say_what_is_asked_and_how"
+_WEIGHT_ONLY = "evaluation/parity/test_parity_weight_only.py"
 SECTIONS: dict[str, dict[str, Row]] = {
     **SHAPES,
     "clean": CLEAN,
@@ -306,6 +307,12 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "max_loss": shown_by(f"{_BUDGET}::test_a_bound_of_loss_holds_for_what_is_measured", 0.1),
         "min_tokens_per_second": shown_by(
             f"{_BUDGET}::test_what_cannot_be_reached_is_refused_by_the_bound_that_is_in_the_way", 1.0
+        ),
+        "group_size": shown_by(
+            f"{_WEIGHT_ONLY}::test_layers_whose_rows_hold_no_whole_groups_are_named_before_any_work", 32, 128
+        ),
+        "rounding_steps": shown_by(
+            f"{_WEIGHT_ONLY}::test_folders_are_smaller_and_near_and_keep_what_is_asked_for", 2
         ),
         "double_quantization": to(False, formats=("nf4",)),
         "outlier_threshold": to(0.5, formats=("int8",)),

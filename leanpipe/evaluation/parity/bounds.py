@@ -8,14 +8,16 @@ import json
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from leanpipe.compression.formats import BitsAndBytes
 from leanpipe.compression.gguf_types import GgufType
+from leanpipe.compression.quantize_transformers import WeightOnly
 from leanpipe.core.errors import UserError
 from leanpipe.evaluation.parity.gguf_file import read_gguf
 from leanpipe.evaluation.parity.onnx_file import read_onnx
 from leanpipe.export.onnx_export import OnnxFormat
 from leanpipe.models.offload import is_gguf, is_onnx
 
-Form = Literal["safetensors", "int8", "nf4", GgufType, OnnxFormat]
+Form = Literal["safetensors", BitsAndBytes, WeightOnly, GgufType, OnnxFormat]
 
 
 class Bounds(NamedTuple):
@@ -33,6 +35,8 @@ BOUNDS: dict[Form, Bounds] = {
     "safetensors": Bounds(tensors=0.003, kl=0.002, margin=0.3),
     "int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "nf4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
+    "torchao_int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),
+    "auto_round_int4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "q8_0": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "q6_k": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "q5_1": Bounds(tensors=0.003, kl=0.3, margin=2.0),
@@ -66,6 +70,10 @@ def form_of(folder: Path) -> Form:
         return "int8"
     if quantization.get("load_in_4bit") and quantization.get("bnb_4bit_quant_type") == "nf4":
         return "nf4"
+    if quantization.get("quant_method") == "torchao" and "Int8WeightOnlyConfig" in json.dumps(quantization):
+        return "torchao_int8"
+    if quantization.get("quant_method") == "auto-round" and quantization.get("bits") == 4:
+        return "auto_round_int4"
     raise UserError(
         f"{folder} is quantised by {quantization.get('quant_method')}, of which no bounds of parity are known: register "
         f"one of {', '.join(BOUNDS)}"

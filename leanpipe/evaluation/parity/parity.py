@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from leanpipe.compression.quantize_transformers import CALIBRATED
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
@@ -25,6 +26,7 @@ from leanpipe.core.keys import NotInKey
 from leanpipe.core.lineage import MEASURES
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
+from leanpipe.evaluation.parity.auto_round_file import read_grids
 from leanpipe.evaluation.parity.bounds import BOUNDS, ENGINE_MARGIN, Bounds, Fault, form_of
 from leanpipe.evaluation.parity.config_faults import find_config_faults
 from leanpipe.evaluation.parity.gguf_faults import (
@@ -228,7 +230,8 @@ def _compare_in_process(task: _Task) -> _InProcess:
         find = find_gguf_weight_faults if is_gguf(folder) else find_onnx_weight_faults
         faults = list(find(trained, folder, task.bounds))
     else:
-        faults = list(find_weight_faults(trained, served, task.bounds))
+        grids = read_grids(folder) if form_of(folder) == CALIBRATED else None
+        faults = list(find_weight_faults(trained, served, task.bounds, grids))
     if faults:
         return _InProcess(faults)
     first = predict(trained, task.trained, task.read, task.questions, task.tokens)

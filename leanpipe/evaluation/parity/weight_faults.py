@@ -5,15 +5,18 @@ and the weights of a neighbouring training step, which differ by less than 4 bit
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from leanpipe.evaluation.parity.auto_round_file import Grid
 from leanpipe.evaluation.parity.bounds import Bounds, Fault
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+_QUANTIZED = ("Params4bit", "Int8Params", "Int8Tensor")
+"""Classes of weights of bitsandbytes and torchao."""
 _FURTHEST = 8
 """Rows by which a vocabulary's are looked for elsewhere."""
 RESTORE = "export the model again from the trained folder"
@@ -36,12 +39,17 @@ class Wrong(NamedTuple):
 
 
 def find_weight_faults(
-    trained: "PreTrainedModel", served: "PreTrainedModel", bounds: Bounds
+    trained: "PreTrainedModel",
+    served: "PreTrainedModel",
+    bounds: Bounds,
+    grids: Mapping[str, Grid] | None = None,
 ) -> Iterator[Fault]:
     """Yield what is wrong with the served weights, named by where they differ. To be asked before either model reads.
 
-    Weights that were not loaded into memory (`load_for_inference`) are passed over.
+    Weights that were not loaded into memory (`load_for_inference`) are passed over. `grids` are the layers that are no longer
+    in memory as they were stored (`auto_round_file`).
     """
+    grids = grids or {}
     theirs = dict(served.named_parameters())
     embedding = _embedding_name(trained)
     wrong, compared = [], 0
@@ -49,7 +57,12 @@ def find_weight_faults(
         if parameter.is_meta:
             continue
         compared += 1
-        if name not in theirs:
+        if (module := name.removesuffix(".weight")) in grids:
+            expected = grids[module].admissible(parameter.detach().cpu().bfloat16().float())
+            error = relative_error(expected, grids[module].values())
+            if not error <= bounds.tensors:
+                wrong.append(Wrong(name, expected.dim(), error, None))
+        elif name not in theirs:
             yield Fault("tensor_missing", f"the served model has no tensor {name}: {RESTORE}")
         elif not theirs[name].is_meta:
             expected, found = _pair(name, trained, served)
@@ -78,11 +91,13 @@ def _pair(
 
     was, now = trained.get_parameter(name).detach(), served.get_parameter(name)
     kind = type(now).__name__
-    if kind not in ("Params4bit", "Int8Params"):
+    if kind not in _QUANTIZED:
         return was.bfloat16().float(), now.detach().to(was.device).bfloat16().float()
     place = name.rpartition(".")[0]
     if isinstance(trained.get_submodule(place), Conv1D):
         was = was.T.contiguous()  # GPT-2 keeps its layers the other way round
+    if kind == "Int8Tensor":
+        return _torchao_int8(was).to(now.device), now.detach().dequantize().float()
     if kind == "Params4bit":
         state = now.quant_state
         data, anew = bnb.quantize_4bit(
@@ -99,6 +114,19 @@ def _pair(
     return data.float() * scales.view(-1, 1) / 127, now.data.float() * scales_now.float().view(-1, 1) / 127
 
 
+def _torchao_int8(weight: "torch.Tensor") -> "torch.Tensor":
+    """The weight as torchao stores it, read back."""
+    import torch
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    layer = torch.nn.Sequential(
+        torch.nn.Linear(*weight.T.shape, bias=False, dtype=torch.bfloat16, device="meta")
+    )
+    layer[0].weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+    quantize_(layer, Int8WeightOnlyConfig())
+    return layer[0].weight.detach().dequantize().float()
+
+
 def _embedding_name(model: "PreTrainedModel") -> str:
     embedding = model.get_input_embeddings().weight
     return next((name for name, parameter in model.named_parameters() if parameter is embedding), "")
@@ -110,7 +138,7 @@ def _head(trained: "PreTrainedModel", served: "PreTrainedModel", bounds: Bounds)
     tied = trained.get_output_embeddings() is not None and trained.get_output_embeddings().weight is was
     if not tied or head is None or head.weight is served.get_input_embeddings().weight or was.is_meta:
         return
-    if type(head.weight).__name__ in ("Params4bit", "Int8Params") or head.weight.is_meta:
+    if type(head.weight).__name__ in _QUANTIZED or head.weight.is_meta:
         return
     expected, found = was.detach().float(), head.weight.detach().float().to(was.device)
     if not relative_error(expected, found) <= bounds.tensors:

@@ -170,9 +170,12 @@ def _template(folder: Path, template: str) -> None:
 
 
 def _tensor(folder: Path, name: str, change: Callable) -> None:
+    from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
     file = folder / "model.safetensors"
     tensors = load_file(file)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
     tensors[name] = change(tensors[name]).to(tensors[name].dtype).contiguous()
-    save_file(tensors, file, metadata={"format": "pt"})
+    save_file(tensors, file, metadata=metadata)

@@ -11,6 +11,11 @@ from leanpipe.compression.quantize import (
     write_quantized,
 )
 from leanpipe.compression.quantize_gguf import gguf_types, write_folder
+from leanpipe.compression.quantize_transformers import (
+    Rounding,
+    write_auto_round_int4,
+    write_torchao_int8,
+)
 from leanpipe.export.onnx_export import OnnxTypes, write_onnx_folder
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from tests.support.tiny_models import SEPARATOR, tiny_llama, tiny_text, tiny_tokenizer
@@ -70,6 +75,11 @@ def train(model, tokenizer, steps: int):
     return model.eval()
 
 
+def passages(length: int) -> list[list[int]]:
+    """Eight passages of real text, of so many tokens."""
+    return [tokenizer_with_bos()(text)["input_ids"][:length] for text in tiny_text()[:8]]
+
+
 def write_trained(path: Path, steps: int = 100, seed: int = 0, **shape) -> Path:
     """Write a trained tiny model, and return its folder; `shape` is that of `tiny_llama`."""
     import torch
@@ -95,6 +105,14 @@ def write_form(form: str, source: Path, target: Path) -> Path:
         return target
     if form in ONNX:
         write_onnx_folder(load_model(source, torch.float32), target, OnnxTypes(form), load_tokenizer(source))
+        return target
+    if form == "torchao_int8":
+        write_torchao_int8(source, target, ["lm_head"], load_tokenizer(source))
+        return target
+    if form == "auto_round_int4":
+        texts = [torch.tensor([row]) for row in passages(32)]
+        model, rounding = load_model(source, torch.bfloat16), Rounding(group_size=32, steps=3)
+        write_auto_round_int4(model, target, ["lm_head"], load_tokenizer(source), texts, rounding)
         return target
     model, config = load_model(source), QuantizeConfig()
     kept, _ = split_modules(model, ())
