@@ -15,7 +15,11 @@ from pydantic import Field
 
 from leanpipe.compression.budget.choose import Budget, choose_measured, choose_types, read_measured
 from leanpipe.compression.budget.sensitivity import SensitivityConfig
-from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
+from leanpipe.compression.calibration import (
+    calibration_texts,
+    measure_importance_matrix,
+    validation_texts,
+)
 from leanpipe.compression.formats import (
     BITSANDBYTES,
     GGUF,
@@ -320,8 +324,8 @@ def _mixed(
             "format mixed needs text to measure on what each part of the model loses: give a corpus"
         )
     measured, speeds = read_measured(source.inputs.sensitivity, source.inputs.speeds)
-    tokens = SensitivityConfig().tokens
-    texts = calibration_texts(source.inputs.documents, source.tokenizer, model.config, tokens)
+    tokens = SensitivityConfig().whole_tokens
+    texts = validation_texts(source.inputs.documents, source.tokenizer, model.config, tokens)
     chosen, loss = choose_measured(
         model,
         budget_of(config),
