@@ -142,7 +142,7 @@ def estimate_quantization_aware(
 
 
 @stage(
-    version=1,
+    version=2,
     uses_device=True,
     check=check_quantization_aware,
     estimate=estimate_quantization_aware,
