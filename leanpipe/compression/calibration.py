@@ -30,6 +30,8 @@ _LENGTH = 256
 """Tokens of a text."""
 _BYTES_A_TOKEN = 40
 """Bytes of text that are looked at for each token that is taken: texts are only read at their beginning."""
+_SHORTEST = 32
+"""Tokens at the end of a document that are still a text of their own."""
 
 
 def calibration_texts(
@@ -68,6 +70,33 @@ def calibration_blocks(
     together = torch.cat(calibration_texts(documents, tokenizer, config, tokens), dim=1).cpu()
     length = min(_LENGTH, longest_text(config) or _LENGTH, together.shape[1])
     return list(together[:, : together.shape[1] // length * length].split(length, dim=1))
+
+
+def validation_texts(
+    documents: Path, tokenizer: "PreTrainedTokenizerBase", config: Any, tokens: int, split: str = "validation"
+) -> list["torch.Tensor"]:
+    """Cut about so many tokens of the validation split, evenly from all of it, into texts [1, T] of one length.
+
+    Neither the model nor the importance matrix was fitted to them, so what is lost on them is what will be lost on others.
+    Where the split has fewer, training text makes up for it. Raises UserError if there is none of that either.
+    """
+    import torch
+
+    length = min(_LENGTH, longest_text(config) or _LENGTH)
+    first, texts = document_start(tokenizer), []
+    for text in TrainingTextSample(documents, max(_BYTES_A_TOKEN * tokens, 1_000_000), split):
+        ids = encode_text(tokenizer, text)
+        cut = ([first, *ids[at : at + length - 1]] for at in range(0, len(ids), length - 1))
+        texts += [ids for ids in cut if len(ids) >= min(_SHORTEST, length)]
+    wanted = max(1, tokens // length)
+    chosen = (
+        [texts[index * len(texts) // wanted] for index in range(wanted)] if len(texts) > wanted else texts
+    )
+    found = [torch.tensor([ids], device=device.name()) for ids in chosen]
+    missing = tokens - sum(map(len, chosen))
+    if missing >= length or not found:
+        found += calibration_texts(documents, tokenizer, config, max(missing, length))
+    return found
 
 
 def measure_importance_matrix(model: "PreTrainedModel", texts: list["torch.Tensor"]) -> "Importance":

@@ -132,7 +132,7 @@ def write_gguf(
     The error of a weight counts as much as `importance` says of its input.
     """
     counts = importance or {}
-    return _write(
+    return write_tensors(
         model,
         tokenizer,
         types,
@@ -148,10 +148,10 @@ def write_zeros(
     """Write a file as `write_gguf` would of an empty model: all weights are zero, which is as fast as any others."""
     import numpy as np
 
-    return _write(model, tokenizer, types, path, lambda _, one: np.zeros(one.bytes, np.uint8))
+    return write_tensors(model, tokenizer, types, path, lambda _, one: np.zeros(one.bytes, np.uint8))
 
 
-def _write(
+def write_tensors(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     types: GgufTypes,
@@ -159,6 +159,7 @@ def _write(
     data: "Callable[[Tensor, Stored], np.ndarray]",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> GgufPlan:
+    """Write a file as `write_gguf` does, of bytes that `data` makes of each weight."""
     tensors = tuple(tensors_of(model))
     stored = [_stored(one, types) for one in tensors]
     with written_whole(path) as half:

@@ -66,10 +66,9 @@ def bytes_of_weights(
     block, size = sizes_of(kind)
     width = values.shape[-1]
     rows = values.reshape(-1, width)
-    shared = None if importance is None else (importance / importance.mean().clamp_min(1e-30)).clamp_min(1e-6)
     done = []
     for part in rows.split(max(1, _CHUNK // width)):
-        weight = _weight(part, shared)
+        weight = error_weights(part, importance)
         done.append(_QUANTIZERS[kind](part.reshape(-1, block), weight.reshape(-1, block)))
     return torch.cat(done).view(rows.shape[0], width // block * size).numpy()
 
@@ -86,7 +85,12 @@ def rounded_weights(
     return torch.from_numpy(read).view(values.shape)
 
 
-def _weight(rows: "torch.Tensor", importance: "torch.Tensor | None") -> "torch.Tensor":
-    """How much the error of each weight counts: more for large ones, by which a layer does most, as llama.cpp has it."""
+def error_weights(rows: "torch.Tensor", importance: "torch.Tensor | None" = None) -> "torch.Tensor":
+    """How much the error of each weight of rows [outputs, inputs] counts: more for large ones, by which a layer does most.
+
+    That is llama.cpp's rule. `importance` is as in `bytes_of_weights`.
+    """
     size = (rows.square() + rows.square().mean(-1, keepdim=True)).sqrt()
-    return size if importance is None else size * importance
+    if importance is None:
+        return size
+    return size * (importance / importance.mean().clamp_min(1e-30)).clamp_min(1e-6)

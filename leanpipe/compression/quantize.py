@@ -17,6 +17,7 @@ from leanpipe.compression.calibration import (
     calibration_blocks,
     calibration_texts,
     measure_importance_matrix,
+    validation_texts,
 )
 from leanpipe.compression.formats import (
     BITSANDBYTES,
@@ -298,8 +299,8 @@ def _mixed(
             "format mixed needs text to measure on what each part of the model loses: give a corpus"
         )
     measured, speeds = read_measured(source.inputs.sensitivity, source.inputs.speeds)
-    tokens = SensitivityConfig().tokens
-    texts = calibration_texts(source.inputs.documents, source.tokenizer, model.config, tokens)
+    tokens = SensitivityConfig().whole_tokens
+    texts = validation_texts(source.inputs.documents, source.tokenizer, model.config, tokens)
     chosen, loss = choose_measured(
         model,
         budget_of(config),

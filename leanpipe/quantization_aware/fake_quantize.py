@@ -50,15 +50,20 @@ def _round(whole_BW: torch.Tensor, share_B1: torch.Tensor | float, out_BW: torch
     out_BW.copy_(steps_BW.mul_(scale_B1.half().bfloat16().float()))
 
 
-def best_shares(weight: torch.Tensor) -> torch.Tensor:
-    """Find for each block of 32 weights the share of its greatest one at which rounding costs the least, (B, 1)."""
-    parts = []
-    for part_BW in weight.detach().reshape(-1, BLOCK).split(_BLOCKS[weight.device.type]):
+def best_shares(weight: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+    """Find for each block of 32 weights the share of its greatest one at which rounding costs the least, (B, 1).
+
+    `counts` has the size of the weight, and says how much the error of each number counts; without it, all count the same.
+    """
+    parts, size = [], _BLOCKS[weight.device.type]
+    all_BW = None if counts is None else counts.reshape(-1, BLOCK).split(size)
+    for index, part_BW in enumerate(weight.detach().reshape(-1, BLOCK).split(size)):
         whole_BW, rounded_BW = part_BW.float(), torch.empty(part_BW.shape, device=part_BW.device)
         errors = []
         for share in _SHARES:
             _round(whole_BW, share, rounded_BW)
-            errors.append(rounded_BW.sub_(whole_BW).square_().sum(-1))
+            squares_BW = rounded_BW.sub_(whole_BW).square_()
+            errors.append((squares_BW if all_BW is None else squares_BW.mul_(all_BW[index])).sum(-1))
         parts.append(torch.stack(errors).argmin(0))
     return torch.tensor(_SHARES, device=weight.device)[torch.cat(parts)][:, None]
 

@@ -2,13 +2,16 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from leanpipe.compression.gguf_types import GgufType, rounded_weights
+from leanpipe.compression.gguf_types import GgufType, error_weights, rounded_weights
 from leanpipe.quantization_aware.fake_quantize import BLOCK, best_shares, rows_of
+
+if TYPE_CHECKING:
+    from leanpipe.compression.gguf_export import Importance
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +19,10 @@ Grid = dict[str, torch.Tensor]
 """By the name of each rounded layer, which share of each block's greatest weight is -8 times its scale, (B, 1)."""
 
 
-def choose_grid(model: Any, keep: tuple[str, ...] = ()) -> Grid:
+def choose_grid(model: Any, keep: tuple[str, ...] = (), importance: "Importance | None" = None) -> Grid:
     """Choose the grid on which the layers of a model lose the least, but of those that `keep` names.
+
+    With `importance`, errors of weights count as they do when a GGUF file is written with it.
 
     Embeddings, the output layer and layers of other lengths than multiples of 32 are not among them, as in its GGUF file.
     """
@@ -30,7 +35,7 @@ def choose_grid(model: Any, keep: tuple[str, ...] = ()) -> Grid:
         and not any(f".{one}." in f".{name}." for one in keep)
     }
     grid = {
-        name: best_shares(rows_of(module))
+        name: best_shares(rows_of(module), _counts(rows_of(module), (importance or {}).get(name)))
         for name, module in layers.items()
         if rows_of(module).shape[1] % BLOCK == 0
     }
@@ -39,6 +44,10 @@ def choose_grid(model: Any, keep: tuple[str, ...] = ()) -> Grid:
             "%d layers stay unrounded, for their rows are no multiple of %d", len(layers) - len(grid), BLOCK
         )
     return grid
+
+
+def _counts(rows: torch.Tensor, importance: torch.Tensor | None) -> torch.Tensor | None:
+    return None if importance is None else error_weights(rows.detach().float(), importance.to(rows.device))
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from leanpipe.training.trainer.config import TrainingConfig, check_training
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from leanpipe.compression.gguf_export import Importance
     from leanpipe.training.losses.objectives import Objective
     from leanpipe.training.trainer.data import BlockDataset, TrainingData
 
@@ -55,6 +56,10 @@ class QuantizationAwareSettings(TrainingConfig):
     kl_weight: float = Field(0.9, ge=0, le=1)
     """1 learns what teachers predict, 0 the text and the answers alone (then none is run). Of conversations the teacher is
     the model itself, unrounded; of text the first teacher, if its predictions were kept (distill.teacher_logprobs)."""
+
+    calibration_tokens: int = Field(2_048, ge=0, le=10**9)
+    """How many of the tokens to learn are read first, half of them conversations, to see which weights matter most; the grid of
+    each block is chosen by that. With 0 all count the same."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -138,7 +143,7 @@ def estimate_quantization_aware(
 
 
 @stage(
-    version=1,
+    version=2,
     uses_device=True,
     check=check_quantization_aware,
     estimate=estimate_quantization_aware,
@@ -168,6 +173,7 @@ def quantization_aware(
     model = load_model(inputs.model, torch.float32)
     hold_zeros(model, inputs.model)
     grid = choose_grid(model, config.keep)
+    grid = choose_grid(model, config.keep, _importance(model, text.train, config))
     embeddings = freeze_embeddings(model, config.embeddings)
     objective = _objective(config, inputs, vocabulary_size(tokenizer))
     with rounded_layers(model, grid):
@@ -191,6 +197,19 @@ def quantization_aware(
         "final_loss": outcome.loss,
         "peak_memory": device.peak_memory(),
     }
+
+
+def _importance(
+    model: "PreTrainedModel", learnt: "BlockDataset", config: QuantizationAwareConfig
+) -> "Importance | None":
+    """How much the errors of each layer's weights count, on some of what will be learnt."""
+    from leanpipe.compression.calibration import measure_importance_matrix
+    from leanpipe.training.trainer.data import evenly_spaced_blocks
+
+    if not config.calibration_tokens:
+        return None
+    blocks = evenly_spaced_blocks(learnt, config.calibration_tokens)
+    return measure_importance_matrix(model, [block["input_ids"][None].to(model.device) for block in blocks])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Text to train a tokenizer on: read again for every pass, never all in memory."""
+"""Text to train a tokenizer on, or to calibrate by: read again for every pass, never all in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,29 +10,32 @@ from leanpipe.tokens.encode import split_long_texts
 
 @dataclass(frozen=True)
 class TrainingTextSample:
-    """Yields about `limit` bytes of the training text of `documents`, evenly from all of it. Can be iterated again.
+    """Yields about `limit` bytes of a split of `documents`, by default the training text, evenly from all of it.
+
+    Can be iterated again.
 
     Very long texts come in parts, for a tokenizer needs many times a text's size to take it in.
     """
 
     documents: Path
     limit: int
+    split: str = "train"
 
     def __iter__(self) -> Iterator[str]:
-        share = self.limit / max(1, _text_bytes(self.documents))
+        share = self.limit / max(1, _text_bytes(self.documents, self.split))
         taken = seen = 0
-        for part in split_long_texts(read_texts(self.documents, "train")):
+        for part in split_long_texts(read_texts(self.documents, self.split)):
             if share >= 1 or taken <= share * seen:
                 taken += len(part.text)
                 yield part.text
             seen += len(part.text)
 
 
-def _text_bytes(documents: Path) -> int:
-    """Size of the training text as Parquet's footers tell it."""
+def _text_bytes(documents: Path, split: str) -> int:
+    """Size of the text of a split as Parquet's footers tell it."""
     import pyarrow.parquet
 
-    footers = (pyarrow.parquet.read_metadata(path) for path in split_files(documents, "train"))
+    footers = (pyarrow.parquet.read_metadata(path) for path in split_files(documents, split))
     columns = (
         footer.row_group(group).column(index)
         for footer in footers

@@ -63,6 +63,17 @@ def test_a_searched_grid_is_nearer_to_the_weights():
     assert searched < 0.95 * plain
 
 
+def test_a_grid_is_chosen_by_the_errors_that_count():
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(64, 256, generator=generator)
+    counts = torch.randn(256, generator=generator).square().expand(64, 256)
+    all_the_same, counted = (
+        float(((fake_quantize(weight, shares) - weight).square() * counts).sum())
+        for shares in (best_shares(weight), best_shares(weight, counts))
+    )
+    assert counted < 0.97 * all_the_same
+
+
 def test_the_gradient_goes_through_as_if_nothing_were_rounded():
     model = tiny_llama(layers=1)
     layer, name = model.model.layers[0].mlp.up_proj, "model.layers.0.mlp.up_proj"

@@ -68,6 +68,24 @@ def test_a_rounded_model_learns_to_predict_what_it_did_whole(trained):
     assert (out / "report" / "loss.png").exists()
 
 
+def test_weights_that_matter_most_lie_nearest_to_the_grid(tmp_path):
+    """Where inputs are of different size, as a trained model's are, less is lost before anything is learnt."""
+    whole = tiny_llama()
+    with torch.no_grad():
+        torch.manual_seed(1)
+        for name, value in whole.named_parameters():
+            value.mul_(torch.randn_like(value).exp() if name.endswith("norm.weight") else 4)
+    save_model(whole, tiny_tokenizer(), tmp_path / "model", torch.float32)
+    few = {"tokens": 128, "conversations": 1, "learning_rate": 1e-9, "kl_weight": 1, "log_every_steps": 1}
+    lost = {}
+    for calibration in (0, 1_024):
+        _, _, report = run(
+            tmp_path / f"{calibration}", tmp_path / "model", calibration_tokens=calibration, **few
+        )
+        lost[calibration] = report.series("kl")[1]
+    assert lost[1_024] < 0.97 * lost[0]
+
+
 def test_its_q4_0_is_the_grid_it_was_trained_on(trained, tmp_path):
     """Saved in bfloat16 and quantised again: every weight as it was, to the bit."""
     _, out, _ = trained

@@ -133,7 +133,7 @@ def _choices(
             group.name,
             kind,
             group.bytes(kind),
-            measured[group.name].loss * measured[group.name].errors[kind],
+            measured[group.name].losses[kind],
             seconds_of(group, kind, speeds, total) if speeds else 0.0,
         )
         for group in groups

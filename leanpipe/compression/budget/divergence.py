@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 class Divergence:
     """A model and texts on which it is compared with itself as it was at the beginning."""
 
-    def __init__(self, model: "PreTrainedModel", texts: Sequence["torch.Tensor"]):
-        """Read the texts once with the whole model, and remember what each layer gives out and what is predicted."""
+    def __init__(self, model: "PreTrainedModel", texts: Sequence["torch.Tensor"], layers: bool = True):
+        """Read the texts once with the whole model, and remember what is predicted, and with `layers` what each gives out."""
         self._model, self._texts = model, texts
         self._layers = list(model.get_submodule(layer_list_name(model)))  # type: ignore[arg-type]
         self._outputs: list[list[Any]] = [[] for _ in self._layers]
         hooks = [
             layer.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output))
             for layer, kept in zip(self._layers, self._outputs, strict=True)
+            if layers
         ]
         try:
             self._expected = [self._logprobs(text) for text in texts]

@@ -1,8 +1,8 @@
-"""Stage `sensitivity`: how far a model's predictions move when one part of it alone is stored in four bits.
+"""Stage `sensitivity`: how far a model's predictions move when one part of it alone is stored in few bits.
 
-For small errors the KL divergence grows with their squares and those of several parts nearly add up, so this, and the
-squared error of each part in each other type, foretell what any choice of types loses. How nearly is measured: as a whole
-the model is stored in some types, and that is laid beside the sum of its parts.
+For small errors the KL divergence grows with their squares and those of several parts nearly add up, so this foretells what
+any choice of types loses. How nearly is measured: all layers, the embeddings and the whole model are stored in each type, on
+more text, and what their parts lose is scaled to that. The text is the split `validation`, to which nothing was fitted.
 """
 
 import json
@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leanpipe.compression.budget.weight_groups import WeightGroup, chosen_modules, weight_groups
-from leanpipe.compression.calibration import calibration_texts, measure_importance_matrix
+from leanpipe.compression.budget.weight_groups import CANDIDATES, WeightGroup, chosen_modules, weight_groups
+from leanpipe.compression.calibration import (
+    calibration_texts,
+    measure_importance_matrix,
+    validation_texts,
+)
 from leanpipe.compression.shapes import split_modules
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
@@ -27,15 +31,15 @@ from leanpipe.core.stage import Summary, stage
 from leanpipe.core.store import REPORT
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
-    from leanpipe.compression.budget.divergence import Divergence
     from leanpipe.compression.gguf_export import Importance
 
 BASE = "q4_0"
-"""The type that a part is stored in to see what that costs."""
-WHOLE_IN = ("q8_0", "q5_0", "iq4_nl", "q4_0")
-"""Types that the whole model is stored in, to see how the losses of its parts add up."""
+"""The type in which parts are laid beside each other, in the table and the picture."""
+MEASURED = ("q4_0", "iq4_nl", "q5_0")
+"""Types that each part is stored in. What it loses in finer ones follows from the last of these and the squared errors of its weights."""
 FILE = "sensitivity.json"
 _ROWS = 128
 """Of each weight, by which the squared errors of other types are told."""
@@ -44,8 +48,10 @@ _ROWS = 128
 class SensitivityConfig(StageConfig):
     """How much text it is measured on which parts of a model are sensitive."""
 
-    tokens: int = Field(2_048, ge=64, le=1_000_000)
-    """Tokens of the training text on which the model is compared with itself, once for each part of it."""
+    tokens: int = Field(1_024, ge=64, le=1_000_000)
+    """Tokens of text on which the model is compared with itself, once for each part of it in each of some types."""
+    whole_tokens: int = Field(4_096, ge=64, le=1_000_000)
+    """Tokens on which it is measured what all parts together lose, a few times, and what the types that were chosen lose."""
     calibration_tokens: int = Field(4_096, ge=0, le=10_000_000)
     """Tokens on which it is measured which weights matter most, as `quantize.calibration_tokens`."""
     keep: tuple[str, ...] = Field((), max_length=1_000)
@@ -65,10 +71,10 @@ class Part:
     """What was measured of one group of weights."""
 
     name: str
-    loss: float
-    """Nats per token, if it alone is stored in `BASE`."""
-    errors: Mapping[str, float]
-    """Squared error in each type, where that in `BASE` is 1."""
+    losses: Mapping[str, float]
+    """Nats per token by type, scaled so that all layers together, or the embeddings, lose what was measured."""
+    alone: float
+    """Nats per token on less text, if it alone is stored in `BASE`."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +93,30 @@ class Sensitivity:
 
 
 def estimate_sensitivity(config: SensitivityConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
-    """What `sensitivity` takes: the model in FP32, what its layers give out, and half a pass for each part."""
+    """What `sensitivity` takes: the model in FP32, what its layers give out, and half a pass for each part and type."""
     from leanpipe.models.count import expected_config
     from leanpipe.training.trainer.memory import size_of
 
     model = expected_config(inputs["model"])
     size, text = size_of(model), model.get_text_config()
+    layers = config.tokens * text.hidden_size * text.num_hidden_layers
     parts = {
         "process": process_bytes(kind),
-        "weights": 6 * size.parameters,
-        "activations": 4 * config.tokens * (text.hidden_size * text.num_hidden_layers + 3 * text.vocab_size),
+        "weights": 8 * size.parameters,
+        "activations": 4 * (layers + (config.tokens + config.whole_tokens) * text.vocab_size),
     }
     peak = sum(parts.values())
-    work = 2.0 * size.parameters * (config.tokens * (text.num_hidden_layers + 6) + config.calibration_tokens)
+    passes = config.tokens * text.num_hidden_layers * len(MEASURED)
+    passes += config.whole_tokens * (3 * len(MEASURED) + 2) + config.calibration_tokens
+    work = 2.0 * size.parameters * passes
     return Estimate(peak, host_bytes(kind, peak), 1_000_000, work, parts)
 
 
-@stage(version=1, uses_device=True, estimate=estimate_sensitivity, reads={"documents": PREPARED_FROM})
+@stage(version=2, uses_device=True, estimate=estimate_sensitivity, reads={"documents": PREPARED_FROM})
 def sensitivity(config: SensitivityConfig, inputs: SensitivityInputs, out: Path, report: Report) -> Summary:
-    """Measure how far predictions move when one part of a model alone is stored in four bits, and draw it."""
+    """Measure how far predictions move when one part of a model alone is stored in few bits, and draw it."""
     import torch
 
-    from leanpipe.compression.budget.divergence import Divergence
     from leanpipe.models.load import load_model, load_tokenizer
 
     model, tokenizer = load_model(inputs.model, torch.float32), load_tokenizer(inputs.model)
@@ -118,40 +126,53 @@ def sensitivity(config: SensitivityConfig, inputs: SensitivityInputs, out: Path,
     if config.calibration_tokens:
         texts = calibration_texts(inputs.documents, tokenizer, model.config, config.calibration_tokens)
         importance = measure_importance_matrix(model, texts)
-    divergence = Divergence(
-        model, calibration_texts(inputs.documents, tokenizer, model.config, config.tokens)
+    some, more = (
+        validation_texts(inputs.documents, tokenizer, model.config, tokens)
+        for tokens in (config.tokens, config.whole_tokens)
     )
-    parts = []
-    for done, group in enumerate(groups):
-        report.progress(done, len(groups), "parts of the model")
-        parts.append(_part(model, group, divergence, importance))
-    whole = _whole(model, groups, parts, divergence, importance)
-    report.progress(len(groups), len(groups), "parts of the model")
-    found = Sensitivity(tuple(parts), whole)
+    alone = _alone(model, groups, some, importance, report)
+    found = scaled_to_whole(model, groups, alone, more, importance)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / FILE, json.dumps(asdict(found), indent=1))
-    _write_report(groups, parts, out / REPORT)
-    most = max(parts, key=lambda part: part.loss)
+    _write_report(groups, found.parts, out / REPORT)
+    most = max(found.parts, key=lambda part: part.alone)
     return {
-        "parts": len(parts),
+        "parts": len(found.parts),
         "most_sensitive": most.name,
-        "most_sensitive_loss": most.loss,
-        "loss_in_four_bits": whole[BASE][1],
-        "sum_of_parts": whole[BASE][0],
+        "most_sensitive_loss": most.alone,
+        "loss_in_four_bits": found.whole[BASE][1],
+        "sum_of_parts": found.whole[BASE][0],
     }
 
 
-def _part(
-    model: "PreTrainedModel", group: WeightGroup, divergence: "Divergence", importance: "Importance | None"
-) -> Part:
-    from leanpipe.compression.budget.divergence import rounded
+Losses = dict[str, dict[str, float]]
+"""Nats per token, by part and by type."""
 
-    with rounded(model, dict.fromkeys(group.modules, BASE), importance):
-        loss = divergence.now(group.layer or 0)
-    base = squared_error(model, group, BASE, importance)
-    kinds = dict.fromkeys((*group.types(), *WHOLE_IN))
-    errors = {kind: squared_error(model, group, kind, importance) / base for kind in kinds if kind != BASE}
-    return Part(group.name, loss, errors | {BASE: 1.0})
+
+def _alone(
+    model: "PreTrainedModel",
+    groups: Sequence[WeightGroup],
+    texts: "Sequence[torch.Tensor]",
+    importance: "Importance | None",
+    report: Report,
+) -> Losses:
+    """What each part loses if it alone is stored in each type."""
+    from leanpipe.compression.budget.divergence import Divergence, rounded
+
+    divergence, found = Divergence(model, texts), Losses()
+    for done, group in enumerate(groups):
+        report.progress(done, len(groups), "parts of the model")
+        losses = found[group.name] = {}
+        for kind in MEASURED:
+            with rounded(model, dict.fromkeys(group.modules, kind), importance):
+                losses[kind] = max(divergence.now(group.layer or 0), 0.0)
+        finer = [kind for kind in group.types() if kind not in MEASURED]
+        base = squared_error(model, group, MEASURED[-1], importance)
+        for kind in finer:
+            error = squared_error(model, group, kind, importance)
+            losses[kind] = losses[MEASURED[-1]] * error / max(base, 1e-30)
+    report.progress(len(groups), len(groups), "parts of the model")
+    return found
 
 
 def squared_error(
@@ -171,29 +192,58 @@ def squared_error(
     return total
 
 
-def _whole(
+def scaled_to_whole(
     model: "PreTrainedModel",
     groups: Sequence[WeightGroup],
-    parts: Sequence[Part],
-    divergence: "Divergence",
+    alone: Losses,
+    texts: "Sequence[torch.Tensor]",
     importance: "Importance | None",
-) -> dict[str, tuple[float, float]]:
-    from leanpipe.compression.budget.divergence import rounded
+) -> Sensitivity:
+    """Scale what parts lose alone to what all layers together lose, and the embeddings, in each type, on other texts.
 
-    found = {}
-    for kind in WHOLE_IN:
-        with rounded(model, chosen_modules(groups, {group.name: kind for group in groups}), importance):
-            found[kind] = (sum(part.loss * part.errors[kind] for part in parts), divergence.now())
-    return found
+    What the whole model then loses is measured too.
+    """
+    from leanpipe.compression.budget.divergence import Divergence, rounded
+
+    divergence = Divergence(model, texts, layers=False)
+    layers = [group for group in groups if group.layer is not None]
+    vocabulary = [group for group in groups if group.layer is None]
+    scaled: Losses = {name: dict(losses) for name, losses in alone.items()}
+    whole: dict[str, tuple[float, float]] = {}
+
+    def fit(some: Sequence[WeightGroup], kind: str, loss: float) -> None:
+        total = sum(alone[group.name][kind] for group in some)
+        for group in some if total > 0 else ():
+            scaled[group.name][kind] = alone[group.name][kind] * loss / total
+
+    for kind in (*MEASURED, CANDIDATES[0]):
+        both = [chosen_modules(some, {one.name: kind for one in some}) for some in (layers, vocabulary)]
+        if kind in MEASURED:
+            with rounded(model, both[1], importance):
+                fit(vocabulary, kind, divergence.now())
+        with rounded(model, both[0], importance):
+            if kind in MEASURED:
+                fit(layers, kind, divergence.now())
+            with rounded(model, both[1], importance):
+                loss = divergence.now()
+        if kind not in MEASURED:
+            fit(groups, kind, loss)
+        whole[kind] = sum(losses[kind] for losses in scaled.values()), loss
+    for group in groups:  # types between those that were measured and the finest
+        first, mine, theirs = MEASURED[-1], scaled[group.name], alone[group.name]
+        for kind in set(mine) - set(whole):
+            mine[kind] = theirs[kind] * mine[first] / max(theirs[first], 1e-30)
+    parts = (Part(group.name, scaled[group.name], alone[group.name][BASE]) for group in groups)
+    return Sensitivity(tuple(parts), whole)
 
 
 def _write_report(groups: Sequence[WeightGroup], parts: Sequence[Part], folder: Path) -> None:
     """List and draw what each part loses."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f'"{part.name}",{part.loss:.8f}' for part in parts]
+    lines = [f'"{part.name}",{part.alone:.8f}' for part in parts]
     (folder / "sensitivity.csv").write_text("\n".join([f"part,nats per token in {BASE}", *lines]) + "\n")
     layers = sorted({group.layer for group in groups if group.layer is not None})
-    losses = {part.name: part.loss for part in parts}
+    losses = {part.name: part.alone for part in parts}
     with picture(folder / "sensitivity.png") as axes:
         for kind, offset, color in (("attention", -0.2, "C0"), ("MLP", 0.2, "C1")):
             heights = [losses.get(f"layer {layer}, {kind}", 0.0) for layer in layers]
