@@ -182,6 +182,7 @@ def _chooser(fields: Mapping[str, Any], prompt: list[int]) -> "Callable[[np.ndar
         chain.append(steps.TemperatureLogitsWarper(temperature))
         chain += [steps.TopKLogitsWarper(int(k))] if (k := fields.get("top_k")) else []
         chain += [steps.TopPLogitsWarper(float(p))] if (p := fields.get("top_p") or 1.0) < 1 else []
+        chain += [steps.MinPLogitsWarper(float(p))] if (p := fields.get("min_p")) else []
     random = torch.Generator()
     random.manual_seed(int(fields["seed"])) if "seed" in fields else random.seed()
     seen = list(prompt)

@@ -1,11 +1,12 @@
 """Stage `evaluate`: how good, how large and how fast a model is, on the same held-out text as every other model."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from leanpipe.compression.formats import GGUF, ONNX
 from leanpipe.core import device
@@ -35,9 +36,9 @@ from leanpipe.evaluation.answer_scores import (
     held_out_answers,
     score_answers,
 )
-from leanpipe.evaluation.efficiency import measure_speed
+from leanpipe.evaluation.efficiency import batch_figure, measure_speed, measure_together, timed
 from leanpipe.evaluation.evaluation_files import write_evaluation
-from leanpipe.evaluation.generate import encode_prompt, generate
+from leanpipe.evaluation.generate import TOGETHER, encode_prompt, generate
 from leanpipe.evaluation.held_out import Passage, held_out, text_digest
 from leanpipe.evaluation.perplexity import (
     Score,
@@ -47,6 +48,8 @@ from leanpipe.evaluation.perplexity import (
     score_documents,
 )
 from leanpipe.evaluation.served import Served, Workload, measure_served
+from leanpipe.evaluation.usage.generation_rates import rate_figures
+from leanpipe.evaluation.usage.sampling import GREEDY, parse_samplings
 from leanpipe.models.count import parameters_of, read_config
 from leanpipe.models.load import (
     document_separator,
@@ -66,6 +69,8 @@ _PLOTTING = 60_000_000
 """Bytes of matplotlib's and pandas' code on a processor. Measured on two models of different shape."""
 _CONVERSATION = 150
 """Tokens of a conversation, about."""
+_MOST_TOGETHER = 256
+"""Requests at once, of which a speed is told."""
 _PICTURES = 200_000
 """Bytes of one evaluation's report."""
 
@@ -98,7 +103,11 @@ class EvaluateConfig(StageConfig):
         min_length=1,
         max_length=100,
     )
-    """What the model is asked, through its chat template if it has one; the answers are shown, not scored."""
+    """What the model is asked, through its chat template if it has one; the answers are shown, and how it writes is counted."""
+
+    sampling: tuple[str, ...] = Field((GREEDY, "top_p=0.9"), min_length=1, max_length=10)
+    """How the answers to the prompts are drawn, each way by itself: greedy, or any of temperature=0.8 top_k=40 top_p=0.9
+    min_p=0.1 with spaces between them."""
 
     max_new_tokens: int = Field(40, ge=1, le=100_000)
     """Longest answer to a prompt, in tokens."""
@@ -112,6 +121,9 @@ class EvaluateConfig(StageConfig):
     repeats: int = Field(2, ge=1, le=1_000)
     """Speed: how often each is measured; the median counts, and one more goes before to warm up."""
 
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=_MOST_TOGETHER)], ...] = Field((4,), max_length=10)
+    """Speed: how many requests come at once, where it is measured how many tokens all of them write together."""
+
     model_memory: float = Field(0, ge=0, le=100_000)
     """Memory of the device that a model's weights may take, in gigabytes; the rest of them lie in the host's memory and on
     disk, which is slower and gives the same quality. 0 is what is free."""
@@ -123,6 +135,12 @@ class EvaluateConfig(StageConfig):
                 f"stride ({self.stride}) is more than context ({self.context}): what lies between two windows would not be scored"
             )
         return self
+
+    @field_validator("sampling")
+    @classmethod
+    def _sampling_is_known(cls, sampling: tuple[str, ...]) -> tuple[str, ...]:
+        parse_samplings(sampling)
+        return sampling
 
     @property
     def step(self) -> int:
@@ -186,7 +204,8 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
     conversations = _CONVERSATION * config.conversations if "instructions" in inputs else 0
     read_tokens = config.text_bytes / BYTES_PER_TOKEN * again + conversations
     read_tokens += (config.repeats + 1) * config.prefill_tokens
-    written = (len(config.prompts) * config.max_new_tokens) + (config.repeats + 1) * config.decode_tokens
+    steps = math.ceil(len(config.prompts) / TOGETHER) * len(config.sampling) * config.max_new_tokens
+    written = steps + (config.repeats + 1 + len(config.batch_sizes)) * config.decode_tokens
     work = 2.0 * size.parameters * (read_tokens + written)
     disk = _PICTURES + config.text_bytes
     shape: dict[str, Any] = {"length": config.prefill_tokens, "arithmetic": read_arithmetic()}
@@ -206,7 +225,7 @@ def _exported_form(model: Expected) -> str:
 
 
 @stage(
-    version=2,
+    version=3,
     uses_device=True,
     depends_on=SPEED,
     check=check_evaluate,
@@ -217,13 +236,16 @@ def _exported_form(model: Expected) -> str:
         "answers_scored": NOT_COMPARED,
         **dict.fromkeys(("parameters", "size_bytes", "peak_memory_bytes", "first_token_seconds"), "serve"),
         **dict.fromkeys(("prefill_tokens_per_second", "decode_tokens_per_second"), "serve"),
+        **dict.fromkeys(("prefill_p95_tokens_per_second", "decode_p95_tokens_per_second"), "serve"),
+        **dict.fromkeys(("first_token_p95_seconds", "load_seconds", "joules_per_token"), "serve"),
+        **{batch_figure(size): "serve" for size in range(1, _MOST_TOGETHER + 1)},
     },
 )
 def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: Report) -> Summary:
     """Write `evaluation.json` (every figure, each document's score), `generations.jsonl`, and pictures and answers for people.
 
     Sizes and memory are in bytes. `peak_memory_bytes` is what the process needed on top of what it held before the model
-    was loaded, at the most, while loading, reading, writing and answering one request at a time. A GGUF or ONNX model is served
+    was loaded, at the most, while loading, reading and writing one request at a time. A GGUF or ONNX model is served
     meanwhile, as `leanpipe serve` does, and what is measured is the server.
     """
     check_evaluate(config, {"model": Expected(inputs.model)})
@@ -244,10 +266,9 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
         "parameters": _parameters(model),
         "size_bytes": weight_bytes(inputs.model),
         "weights_digest": weights_digest(inputs.model),
-        "prefill_tokens_per_second": seen.speed.prefill_tokens_per_second,
-        "decode_tokens_per_second": seen.speed.decode_tokens_per_second,
-        "first_token_seconds": seen.speed.first_token,
         "peak_memory_bytes": seen.peak_memory,
+        **seen.speed.figures(),
+        **rate_figures(seen.generations),
     }
     report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
     windows = {"context": config.context, "stride": config.step}
@@ -268,17 +289,29 @@ def _used(
     config: EvaluateConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase", passages: list[Passage]
 ) -> "tuple[PreTrainedModel | EngineLogits, Served]":
     """Use the model as it will be used, and return it ready to be scored, with what was seen."""
-    tokens = _text_tokens(config, tokenizer, passages)
+    tokens, samplings = _text_tokens(config, tokenizer, passages), parse_samplings(config.sampling)
     if is_exported(folder):
-        work = Workload(config.prompts, config.max_new_tokens, tokens, config.decode_tokens, config.repeats)
+        work = Workload(
+            config.prompts,
+            config.max_new_tokens,
+            tokens,
+            config.decode_tokens,
+            config.repeats,
+            samplings,
+            config.batch_sizes,
+        )
         seen = measure_served(folder, tokenizer, work)
         return open_logits(folder, config.context), seen
     device.reset_peak_memory()
     before = device.peak_memory()
-    model = load_for_inference(folder, config.model_memory)
-    speed = measure_speed(model, tokenizer, config.prompts[0], tokens, config.decode_tokens, config.repeats)
-    generations = generate(model, tokenizer, config.prompts, config.max_new_tokens)
-    return model, Served(speed, generations, device.peak_memory() - before)
+    loading, model = timed(lambda: load_for_inference(folder, config.model_memory))
+    speed = measure_speed(
+        model, tokenizer, config.prompts[0], tokens, config.decode_tokens, config.repeats, loading
+    )
+    peak = device.peak_memory() - before
+    together = measure_together(model, tokens, config.decode_tokens, config.batch_sizes)
+    generations = generate(model, tokenizer, config.prompts, config.max_new_tokens, samplings)
+    return model, Served(replace(speed, together=together), generations, peak)
 
 
 def quality(scores: list[Score]) -> Summary:

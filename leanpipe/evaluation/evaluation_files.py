@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from leanpipe.evaluation.efficiency import Speed
 from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.held_out import Passage
 from leanpipe.evaluation.perplexity import Score, bits_per_byte, bits_per_byte_error
+from leanpipe.evaluation.usage.generation_rates import Rate, by_sampling, generation_rates
 
 _MOST_ROWS = 30
 """Collections that are shown to people; the others are in the JSON."""
@@ -46,6 +48,10 @@ def write_evaluation(
         "collections": by_collection,
         "answers": [{"id": id, **_figures(score)} for id, score in answers.items()],
         "speed": dataclasses.asdict(speed),
+        "generations": {
+            sampling: {figure: _finite(rate) for figure, rate in generation_rates(some).items()}
+            for sampling, some in by_sampling(generations).items()
+        },
     }
     (out / "evaluation.json").write_text(json.dumps(everything, indent=2))
     lines = [json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in generations]
@@ -93,13 +99,18 @@ def generations_markdown(generations: Sequence[Generation]) -> str:
     """Prompts as headings, answers as quotations."""
     answers = (one.text.strip().replace("\n", "\n> ") or "*(nothing)*" for one in generations)
     return "\n".join(
-        f"### {one.prompt}\n\n> {answer}\n\n{one.tokens} tokens, {'ended' if one.stopped else 'cut'}\n"
+        f"### {one.prompt}\n\n> {answer}\n\n{one.sampling}: {one.tokens} tokens, {'ended' if one.stopped else 'cut'}\n"
         for one, answer in zip(generations, answers, strict=True)
     )
 
 
 def _figures(score: Score) -> dict[str, float]:
     return {"bits_per_byte": score.bits_per_byte, **dataclasses.asdict(score)}
+
+
+def _finite(rate: Rate) -> list[float | None]:
+    """The figure and its interval, of which nothing is known after a single answer."""
+    return [value if math.isfinite(value) else None for value in rate]
 
 
 def _plot_documents(scores: Sequence[Score], path: Path) -> None:

@@ -83,8 +83,10 @@ def _how_measured(summary: Summary) -> str:
 def _answers(generations: Sequence[Generation]) -> str:
     if not generations:
         return ""
-    answers = (f"**{one.prompt}**\n\n```\n{one.text.strip()}\n```\n" for one in generations)
-    return "## What it answers (greedy)\n\n" + "\n".join(answers)
+    first = generations[0].sampling
+    shown = (one for one in generations if one.sampling == first)
+    answers = (f"**{one.prompt}**\n\n```\n{one.text.strip()}\n```\n" for one in shown)
+    return f"## What it answers ({first})\n\n" + "\n".join(answers)
 
 
 def _lineage(teacher: str, corpus: str, stages: Mapping[str, str]) -> str:

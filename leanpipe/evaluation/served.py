@@ -8,13 +8,17 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leanpipe.core import device
-from leanpipe.evaluation.efficiency import Speed
-from leanpipe.evaluation.generate import Generation, encode_prompt
+from leanpipe.evaluation.efficiency import READ_TOGETHER, Speed, sum_known
+from leanpipe.evaluation.generate import SEED, TOGETHER, Generation, encode_prompt
+from leanpipe.evaluation.usage.energy import joules_between, read_counters
+from leanpipe.evaluation.usage.sampling import GREEDY, Sampling
 from leanpipe.models.load import document_separator
 from leanpipe.serving.serve import MODEL_NAME, running_server
 
@@ -47,18 +51,31 @@ class Workload:
     text_tokens: Sequence[int]
     decode_tokens: int
     repeats: int
+    samplings: Sequence[Sampling] = (Sampling(GREEDY),)
+    """How the answers to the prompts are drawn."""
+    batch_sizes: Sequence[int] = ()
+    """How many requests come at once, where several do."""
 
 
 def measure_served(folder: Path, tokenizer: "PreTrainedTokenizerBase", work: Workload) -> Served:
-    """Serve the model in `folder`, and measure it while it does the work, one request at a time."""
+    """Serve the model in `folder`, and measure it while it does the work: one request at a time, then several at once."""
     text = _text(tokenizer, work.text_tokens)
-    asked = max(encode_prompt(tokenizer, prompt).shape[1] for prompt in work.prompts) + work.max_new_tokens
-    longest = max(asked, len(work.text_tokens) + work.decode_tokens + 1) + _SPARE
-    with running_server(folder, port=free_port(), measured=longest) as (url, process):
+    with running_server(folder, port=free_port(), measured=_longest(tokenizer, work)) as (url, process):
         speed = _speed(url, tokenizer, text, work)
-        generations = [_generation(url, tokenizer, prompt, work.max_new_tokens) for prompt in work.prompts]
-        before = _get(f"{url}/health")["memory_before_model"]
-        return Served(speed, generations, device.resident_peak(process.pid) - before)
+        health = _get(f"{url}/health")
+        # Before several are answered at once, which takes more.
+        peak = device.resident_peak(process.pid) - health["memory_before_model"]
+        together = {size: _together(url, tokenizer, work, size) for size in work.batch_sizes}
+        speed = replace(speed, load_seconds=health["load_seconds"], together=together)
+        return Served(speed, _generations(url, tokenizer, work), peak)
+
+
+def _longest(tokenizer: "PreTrainedTokenizerBase", work: Workload) -> int:
+    """Tokens that the server must remember at once, those of its longest request or of several short ones."""
+    asked = max(encode_prompt(tokenizer, prompt).shape[1] for prompt in work.prompts) + work.max_new_tokens
+    single = max(asked, len(work.text_tokens) + work.decode_tokens + 1) + _SPARE
+    rows = min(TOGETHER, max(work.batch_sizes, default=1))
+    return max(single, rows * (READ_TOGETHER + work.decode_tokens + 1 + _SPARE) if rows > 1 else 0)
 
 
 def generate_served(
@@ -71,43 +88,90 @@ def generate_served(
 
 
 def _speed(url: str, tokenizer: "PreTrainedTokenizerBase", text: str, work: Workload) -> Speed:
+    asked = {"prompt": text, "max_tokens": work.decode_tokens + 1, **_going_on(tokenizer)}
+    question = {**_question(tokenizer, work.prompts[0]), "max_tokens": 1}
+    timings = [(_timed(url, asked), _timed(url, question)) for _ in range(work.repeats + 1)][1:]
+    texts = [text for text, _ in timings]
+    return Speed(
+        prefill_seconds=[one.first for one in texts],
+        prefill_tokens=texts[0].prompt_tokens,
+        decode_seconds=[one.each * work.decode_tokens for one in texts],
+        decode_tokens=work.decode_tokens,
+        first_token_seconds=[answer.first for _, answer in timings],
+        token_seconds=[gap for one in texts for gap in one.gaps or [one.each]],
+        load_seconds=0.0,
+        joules=sum_known([one.joules for one in texts]),
+    )
+
+
+def _going_on(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """What keeps an answer from ending before its limit."""
     ends = {document_separator(tokenizer), tokenizer.eos_token_id} - {None}
-    going_on = {"logit_bias": {str(token): _NEVER for token in ends}}
-    prefill, decode, first, tokens = [], [], [], 0
-    for _ in range(work.repeats + 1):
-        seconds, written, tokens = _timed(
-            url, {"prompt": text, "max_tokens": work.decode_tokens + 1, **going_on}
-        )
-        prefill.append(seconds)
-        decode.append(written * work.decode_tokens)
-        first.append(_timed(url, {**_question(tokenizer, work.prompts[0]), "max_tokens": 1})[0])
-    return Speed(prefill[1:], tokens, decode[1:], work.decode_tokens, first[1:])
+    return {"logit_bias": {str(token): _NEVER for token in ends}}
 
 
-def _timed(url: str, request: dict[str, Any]) -> tuple[float, float, int]:
-    """Seconds to the first token, seconds for each further one, and how many tokens were read."""
+class _Timing(NamedTuple):
+    """When the parts of a streamed answer came, in seconds."""
+
+    first: float
+    """From the request to the first token."""
+    each: float
+    """For each further one."""
+    gaps: list[float]
+    """From part to part."""
+    prompt_tokens: int
+    joules: float | None
+    """What the processor took from the first part to the last."""
+
+
+def _timed(url: str, request: dict[str, Any]) -> _Timing:
     started = time.perf_counter()
     seen: list[float] = []
     usage: dict[str, int] = {}
+    first = last = read_counters()
     for event in _stream(url, request):
         usage = event.get("usage") or usage
         if event["choices"] and (text := event["choices"][0]) and not text["finish_reason"]:
             seen.append(time.perf_counter())
-    ended = time.perf_counter()
-    further = max(1, usage["completion_tokens"] - 1)
-    return (
-        (seen or [ended])[0] - started,
-        ((seen or [ended])[-1] - (seen or [started])[0]) / further,
-        usage["prompt_tokens"],
+            last = read_counters()
+            first = last if len(seen) == 1 else first
+    seen = seen or [time.perf_counter()]
+    return _Timing(
+        first=seen[0] - started,
+        each=(seen[-1] - seen[0]) / max(1, usage["completion_tokens"] - 1),
+        gaps=[after - before for before, after in pairwise(seen)],
+        prompt_tokens=usage["prompt_tokens"],
+        joules=joules_between(first, last),
     )
 
 
-def _generation(url: str, tokenizer: "PreTrainedTokenizerBase", prompt: str, most: int) -> Generation:
-    question = {**_question(tokenizer, prompt), "max_tokens": most}
-    answer = json.load(_open(url, question))
+def _together(url: str, tokenizer: "PreTrainedTokenizerBase", work: Workload, size: int) -> float:
+    """Tokens per second that all of so many requests write that come at once; those that are too many for the server wait."""
+    text = _text(tokenizer, work.text_tokens[:READ_TOGETHER])
+    request = {"prompt": text, "max_tokens": work.decode_tokens + 1, **_going_on(tokenizer)}
+    with ThreadPoolExecutor(size) as clients:
+        started = time.perf_counter()
+        answers = list(clients.map(lambda _: json.load(_open(url, request)), range(size)))
+        seconds = time.perf_counter() - started
+    return sum(answer["usage"]["completion_tokens"] for answer in answers) / seconds
+
+
+def _generations(url: str, tokenizer: "PreTrainedTokenizerBase", work: Workload) -> list[Generation]:
+    """An answer to each prompt in each way of drawing it, several at once."""
+    asked = [(how, prompt) for how in work.samplings for prompt in work.prompts]
+    with ThreadPoolExecutor(TOGETHER) as clients:
+        return list(clients.map(lambda one: _generation(url, tokenizer, *one, work.max_new_tokens), asked))
+
+
+def _generation(
+    url: str, tokenizer: "PreTrainedTokenizerBase", how: Sampling, prompt: str, most: int
+) -> Generation:
+    drawn = {**how.numbers(), "seed": SEED} if how.drawn else {"temperature": 0}
+    answer = json.load(_open(url, {**_question(tokenizer, prompt), "max_tokens": most, **drawn}))
     choice = answer["choices"][0]
     text = choice["message"]["content"] if "message" in choice else choice["text"]
-    return Generation(prompt, text, answer["usage"]["completion_tokens"], choice["finish_reason"] == "stop")
+    stopped = choice["finish_reason"] == "stop"
+    return Generation(prompt, text, answer["usage"]["completion_tokens"], stopped, how.name)
 
 
 def _question(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> dict[str, Any]:

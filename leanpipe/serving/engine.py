@@ -5,6 +5,7 @@ with transformers.
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,9 +86,14 @@ def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> F
     most = measured or _MOST_TOKENS
     longest = min(context or most, most)
     remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
+    started = time.perf_counter()
     engine = ExportedEngine(folder, name, remembered, keeps_prompts=not measured)
-    served = requests.Served(name, tokenizer, longest, tools=False)
-    return build_app(served, engine, {"memory_before_model": before, "threads": engine.threads})
+    facts = {
+        "memory_before_model": before,
+        "threads": engine.threads,
+        "load_seconds": time.perf_counter() - started,
+    }
+    return build_app(requests.Served(name, tokenizer, longest, tools=False), engine, facts)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from leanpipe.serving import answers, requests
 SLOTS = 8
 """How many requests are answered together; others wait."""
 _NEUTRAL: Mapping[str, Any] = {
-    "samplers": ["penalties", "temperature", "top_k", "top_p"],
+    "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
     "top_k": 0,
     "top_p": 1.0,
     "min_p": 0.0,
@@ -101,6 +101,7 @@ class ExportedEngine:
             **_NEUTRAL,
             **self._habits,
             **_drawn(asked.get("temperature"), asked.get("top_p")),
+            **{name: asked[name] for name in ("top_k", "min_p") if name in asked},
         }
         if request.stops:
             fields["stop"] = request.stops

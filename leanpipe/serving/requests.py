@@ -219,6 +219,9 @@ _COMMON: dict[str, Check] = {
     "model": _label,
     "temperature": _number(0, 2),
     "top_p": _number(0, 1),
+    # Not OpenAI's: vLLM and llama.cpp know them by these names.
+    "top_k": _integer(0),
+    "min_p": _number(0, 1),
     "seed": _integer(-(2**63)),
     "stop": _stops,
     "stream": _flag,

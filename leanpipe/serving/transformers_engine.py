@@ -17,9 +17,16 @@ from transformers.cli.serving.utils import GenerationState
 
 from leanpipe.serving import answers, requests
 
+_CUTS = ("top_k", "min_p")
+"""Fields that transformers' handlers do not know."""
+
 
 class _Sampling:
     """Reads temperature and top_p as OpenAI does: above 0 the answer is drawn, whatever the model's own habit."""
+
+    def _validate_request(self, body: dict[str, Any]) -> None:
+        known = {name: value for name, value in body.items() if name not in _CUTS}
+        super()._validate_request(known)  # type: ignore[misc]
 
     def _build_generation_config(
         self, body: dict[str, Any], own: GenerationConfig, use_cb: bool = False
@@ -32,6 +39,9 @@ class _Sampling:
                 config.temperature = config.top_p = config.top_k = None
             elif temperature is None:
                 config.temperature = 1.0
+        if config.do_sample:
+            for name in _CUTS:
+                setattr(config, name, body.get(name, getattr(config, name)))
         if body.get("logit_bias") is not None:  # text completions forget it
             config.sequence_bias = {(int(token),): float(bias) for token, bias in body["logit_bias"].items()}
         return config

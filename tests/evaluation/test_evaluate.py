@@ -58,8 +58,15 @@ def test_summary_has_every_figure(result):
         "decode_tokens_per_second",
         "first_token_seconds",
         "peak_memory_bytes",
+        "load_seconds",
+        *(f"batch_{size}_tokens_per_second" for size in CONFIG.batch_sizes),
+        *(f"{sampling}_answer_tokens" for sampling in ("greedy", "top_p_0.9")),
     ):
         assert summary[name] > 0, name
+    # What 95 of 100 are at least as fast as is no faster than what half of them are.
+    assert 0 < summary["prefill_p95_tokens_per_second"] <= summary["prefill_tokens_per_second"]
+    assert 0 < summary["decode_p95_tokens_per_second"] < 2 * summary["decode_tokens_per_second"]
+    assert summary["first_token_p95_seconds"] >= summary["first_token_seconds"]
 
 
 def test_files_hold_what_the_summary_sums_up(result):
@@ -68,13 +75,15 @@ def test_files_hold_what_the_summary_sums_up(result):
     assert everything["summary"] == summary
     assert sum(one["bytes"] for one in everything["documents"]) == 2_000
     assert len(everything["speed"]["decode_seconds"]) == CONFIG.repeats
+    assert len(everything["speed"]["token_seconds"]) == CONFIG.repeats * CONFIG.decode_tokens
     assert (out / "report" / "bits_per_byte.png").stat().st_size > 1_000
 
 
 def test_every_prompt_is_answered(result):
     out, _ = result
     answers = [json.loads(line) for line in (out / "generations.jsonl").read_text().splitlines()]
-    assert [one["prompt"] for one in answers] == list(CONFIG.prompts)
+    assert [one["prompt"] for one in answers] == 2 * list(CONFIG.prompts)
+    assert [one["sampling"] for one in answers] == ["greedy"] * 2 + ["top_p_0.9"] * 2
     assert all(0 < one["tokens"] <= CONFIG.max_new_tokens for one in answers)
     assert any(one["text"] for one in answers)
     assert "### And a tuple?" in (out / "report" / "generations.md").read_text()

@@ -109,6 +109,8 @@ def test_the_engine_answers_greedily_as_transformers_does_and_draws_the_same_by_
     assert done["usage"]["total_tokens"] == len(tokens) + done["usage"]["completion_tokens"]
     drawn = [engine.complete({**asked, "temperature": 1.5, "top_k": 50, "seed": seed})["choices"][0]["text"] for seed in (1, 1, 2)]  # fmt: skip
     assert drawn[0] == drawn[1] != drawn[2]
+    for cut in ({"top_k": 1}, {"min_p": 1.0}):  # one token is left to draw from
+        assert engine.complete({**asked, "temperature": 1.5, **cut})["choices"] == done["choices"]
     never = [[int(wanted[0, len(tokens)]), -100.0]]
     assert engine.complete({**asked, "logit_bias": never})["choices"][0]["text"] != done["choices"][0]["text"]
     stop = done["choices"][0]["text"][2:4]

@@ -344,10 +344,14 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "stride": to(16, 65, refused={65: "more than context"}),
         "conversations": to(3),
         "prompts": to(("What is a list?", "What is a number?")),
+        "sampling": to(
+            ("greedy",), ("temperature=2", "min_p=0.2"), ("hot",), refused={("hot",): "no way of sampling"}
+        ),
         "max_new_tokens": to(3),
         "prefill_tokens": to(8),
         "decode_tokens": to(2),
         "repeats": to(2),
+        "batch_sizes": to((), (3,)),
         "model_memory": shown_by(
             "models/test_load.py::test_a_model_on_disk_is_evaluated_as_if_it_fitted", 2.5
         ),

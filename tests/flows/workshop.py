@@ -46,6 +46,7 @@ _MEASURED = (
     "peak_memory",
     "peak_memory_bytes",
     "mfu",
+    "joules_per_token",
 )  # these differ from run to run
 # That a setting is written down does not show that anything else reads it; and the second carries timings.
 _NO_EVIDENCE = ("adapter_config.json", "evaluation.json")
@@ -211,4 +212,4 @@ def _repeats(evaluation: Path) -> dict[str, int]:
     if not evaluation.exists():
         return {}
     speed = json.loads(evaluation.read_text())["speed"]
-    return {name: len(value) for name, value in speed.items() if isinstance(value, list)}
+    return {name: len(value) for name, value in speed.items() if isinstance(value, list | dict)}

@@ -75,6 +75,8 @@ def test_what_a_chat_may_ask_for_is_answered(client, fields):
         ({"temperature": -1}, "temperature"),
         ({"temperature": 2.5}, "temperature"),
         ({"top_p": 2}, "top_p"),
+        ({"extra_body": {"top_k": -1}}, "top_k"),
+        ({"extra_body": {"min_p": 1.5}}, "min_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"n": 2}, "n"),
@@ -161,6 +163,21 @@ def test_the_temperature_is_that_of_the_request(client):
     assert said(chat(client, temperature=2, seed=1)) == said(chat(client, temperature=2, seed=1))
     assert len({text(client, temperature=2, seed=seed).choices[0].text for seed in range(4)}) > 1
     assert len({said(chat(client, top_p=0.99, seed=seed)) for seed in range(4)}) > 1
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"min_p": 1}], ids=str)
+def test_what_leaves_one_token_to_draw_from_draws_the_likeliest(client, cut):
+    """Not OpenAI's, but of vLLM's and llama.cpp's servers: each engine takes them, and each cuts by them."""
+    for ask in (chat, text):
+        drawn, cut_down, greedy = (
+            ask(client, **fields).choices[0].to_dict()
+            for fields in (
+                {"temperature": 2, "seed": 1},
+                {"temperature": 2, "seed": 1, "extra_body": cut},
+                {"temperature": 0},
+            )
+        )
+        assert cut_down == greedy != drawn
 
 
 def test_a_bias_makes_a_token_certain(client, url):

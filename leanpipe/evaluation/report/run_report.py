@@ -8,11 +8,12 @@ from leanpipe.core import markdown
 from leanpipe.core.stage import Summary
 from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
 from leanpipe.evaluation.generate import Generation
-from leanpipe.evaluation.report.generation_rates import rates_markdown
 from leanpipe.evaluation.report.one_file import html_page
+from leanpipe.evaluation.report.speed_table import speed_markdown
 from leanpipe.evaluation.report.stored_scores import ModelScores
 from leanpipe.evaluation.report.waterfall import draw_waterfall, links, waterfall, waterfall_markdown
 from leanpipe.evaluation.task_scores.task_results import differences, side_by_side
+from leanpipe.evaluation.usage.generation_rates import rates_markdown
 
 NAME = "report"
 """Of the files, without their ending."""
@@ -22,6 +23,11 @@ _MOST_COLLECTIONS = 12
 _TASKS_MEASURED = (
     "Each figure with its 95% interval; items are the units. The intervals of two models say little of their difference, "
     "which is that of the same items: it stands below for each step."
+)
+_HOW_COUNTED = (
+    "Counted over these answers, in brackets what other prompts like these would show (95%): repeated are phrases of four "
+    "words that stood before in the same answer, different are words, pairs and triples of all answers, ended are answers "
+    "that were not cut at the limit, refused those that say in English that they will not answer."
 )
 _EFFICIENCY = (
     "parameters, M",
@@ -103,7 +109,8 @@ def _sections(facts: RunFacts, pictures: Mapping[str, Path]) -> Iterator[tuple[s
         drawn = _picture(pictures, SIZES, "Every model by its size and its bits per byte")
         yield "Quality", _how_measured(rows) + to_markdown(quality) + "\n" + drawn
         yield "Quality by collection", _by_collection(facts.collections)
-        yield "Size and speed", to_markdown(table[[name for name in _EFFICIENCY if name in table]])
+        sizes = to_markdown(table[[name for name in _EFFICIENCY if name in table]])
+        yield "Size and speed", f"{sizes}\n{speed_markdown(rows)}"
     yield "Tasks", _tasks(facts.models)
     yield "Answers side by side", answers_side_by_side(facts.generations)
     yield "Stages", facts.stages
@@ -134,20 +141,22 @@ def _tasks(models: Mapping[str, ModelScores]) -> str:
 
 
 def answers_side_by_side(generations: Mapping[str, Sequence[Generation]]) -> str:
-    """A table for each prompt, with one row for each model's answer, and what was counted over the answers of each."""
+    """A table for each prompt, with one row for each model's answers, and what was counted over the answers of each."""
     prompts: dict[str, list[tuple[str, Generation]]] = {}
     for label, some in generations.items():
         for one in some:
             prompts.setdefault(one.prompt, []).append((label, one))
+    samplings = list(dict.fromkeys(one.sampling for some in generations.values() for one in some))
     parts = []
     for prompt, answers in prompts.items():
         rows = [
-            (label, _shortened(one.text), f"{one.tokens}", "ended" if one.stopped else "cut")
-            for label, one in answers
+            (label, one.sampling, _shortened(one.text), f"{one.tokens}", "ended" if one.stopped else "cut")
+            for label, one in sorted(answers, key=lambda answer: samplings.index(answer[1].sampling))
         ]
-        table = markdown.table(("model", "answer", "tokens", ""), rows, "llrl")
+        table = markdown.table(("model", "sampling", "answer", "tokens", ""), rows, "lllrl")
         parts.append(f"**{markdown.plain(prompt)}**\n\n{table}")
-    return "\n".join([*parts, rates_markdown(generations)])
+    rates = rates_markdown(generations)
+    return "\n".join([*parts, f"{_HOW_COUNTED}\n\n{rates}" if rates else ""])
 
 
 def _shortened(text: str) -> str:
