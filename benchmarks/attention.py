@@ -24,8 +24,8 @@ import torch.nn.functional as F
 
 from benchmarks.report import claim, write
 from leanpipe.core import device
-from leanpipe.models.attention_patterns import KEY, AttentionConfig
-from leanpipe.models.sparse_attention import sparse_attention_forward
+from leanpipe.models.attention.attention_patterns import KEY, AttentionConfig
+from leanpipe.models.attention.sparse_attention import sparse_attention_forward
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 REPEATS = 3

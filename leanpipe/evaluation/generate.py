@@ -64,7 +64,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> "torch.T
 
 def _reads_padding(model: "PreTrainedModel") -> bool:
     """Whether prompts of several lengths can be read at once: not by what carries a state past padding, or our own attention."""
-    from leanpipe.models.sparse_attention import attention_implementation
+    from leanpipe.models.attention.sparse_attention import attention_implementation
 
     return not getattr(model, "_is_stateful", False) and attention_implementation(model.config) is None
 

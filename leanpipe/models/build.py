@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from leanpipe.models.attention_patterns import KEY, AttentionConfig
+from leanpipe.models.attention.attention_patterns import KEY, AttentionConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +48,7 @@ def random_decoder(config: "PretrainedConfig", seed: int) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
-    from leanpipe.models.sparse_attention import attention_implementation
+    from leanpipe.models.attention.sparse_attention import attention_implementation
 
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(

@@ -84,7 +84,7 @@ def load_for_inference(path: Path, limit: float = 0, spare: int = 0) -> "PreTrai
 def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    from leanpipe.models.sparse_attention import attention_implementation
+    from leanpipe.models.attention.sparse_attention import attention_implementation
 
     if is_exported(path):
         file, engine = ("a GGUF file", "llama.cpp") if is_gguf(path) else ("an ONNX file", "onnxruntime")

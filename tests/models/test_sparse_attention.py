@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from leanpipe.models import sparse_attention as attention
-from leanpipe.models import sparse_layout
-from leanpipe.models.attention_patterns import AttentionConfig
+from leanpipe.models.attention import sparse_attention as attention
+from leanpipe.models.attention import sparse_layout
+from leanpipe.models.attention.attention_patterns import AttentionConfig
 from leanpipe.models.build import Shape, decoder_config, random_decoder
 from leanpipe.models.load import load_model, save_model
 from tests.support.tiny_models import tiny_tokenizer

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from leanpipe.core import device
-from leanpipe.models import varlen_attention as documents
-from leanpipe.models.varlen_attention import use_default_attention, use_varlen_attention
+from leanpipe.models.attention import varlen_attention as documents
+from leanpipe.models.attention.varlen_attention import use_default_attention, use_varlen_attention
 
 DEVICE = device.name()
 FASTEST = torch.float32 if DEVICE == "cpu" else torch.bfloat16

@@ -11,7 +11,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Stage
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
-from leanpipe.models.attention_patterns import AttentionConfig
+from leanpipe.models.attention.attention_patterns import AttentionConfig
 from leanpipe.models.build import Shape, decoder_config, random_decoder
 from leanpipe.models.count import longest_text
 from leanpipe.models.load import save_model

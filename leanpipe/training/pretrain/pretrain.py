@@ -12,7 +12,7 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, ExpectedInputs, process_bytes
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
-from leanpipe.models.attention_patterns import AttentionConfig
+from leanpipe.models.attention.attention_patterns import AttentionConfig
 from leanpipe.models.build import Architecture
 from leanpipe.models.load import load_tokenizer, save_model
 from leanpipe.training.trainer.config import TrainingConfig, check_training

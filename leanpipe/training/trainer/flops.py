@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from leanpipe.models.attention_patterns import KEY
+from leanpipe.models.attention.attention_patterns import KEY
 from leanpipe.training.trainer.data import BlockDataset, evenly_spaced_blocks
 
 _SAMPLE_TOKENS = 2**15

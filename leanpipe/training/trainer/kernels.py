@@ -29,10 +29,10 @@ def check_kernels(attention: str, compiled: bool) -> None:
 @contextmanager
 def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
     """Make `model` compute by what is fastest here, in a context. Attention that is not full is left as it is."""
+    from leanpipe.models.attention.varlen_attention import use_default_attention, use_varlen_attention
     from leanpipe.models.fused_layers import convert_norms_once, fuse_layers
     from leanpipe.models.fused_lora import fused_lora
     from leanpipe.models.student import layer_list_name
-    from leanpipe.models.varlen_attention import use_default_attention, use_varlen_attention
 
     causal, kernel = unwrap_adapters(model), config.attention_kernel
     if kernel == "auto":
@@ -56,8 +56,8 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
 
 def use_inference_kernels(model: "torch.nn.Module") -> None:
     """Make a model that is not trained compute by what is fastest here: it reads blocks, and is asked for nothing else."""
+    from leanpipe.models.attention.varlen_attention import use_varlen_attention
     from leanpipe.models.fused_layers import fuse_layers
-    from leanpipe.models.varlen_attention import use_varlen_attention
 
     use_varlen_attention(model)
     if device.name() == "cpu":

@@ -7,7 +7,7 @@ import torch
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
-from leanpipe.models import varlen_attention as documents
+from leanpipe.models.attention import varlen_attention as documents
 from leanpipe.training.losses.objectives import CrossEntropy
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 from leanpipe.training.trainer.kernels import fast_kernels

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from leanpipe.models.attention_patterns import AttentionConfig
+from leanpipe.models.attention.attention_patterns import AttentionConfig
 
 BLOCK = 128
 """Queries that are computed together where the pattern has no blocks of its own."""

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from leanpipe.models.attention_patterns import KEY, AttentionConfig
-from leanpipe.models.sparse_layout import (
+from leanpipe.models.attention.attention_patterns import KEY, AttentionConfig
+from leanpipe.models.attention.sparse_layout import (
     BLOCK,
     Layout,
     LayoutMaker,
