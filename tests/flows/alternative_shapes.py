@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, Row]] = {
         "kv_groups": to(1),
         "hidden_size": to(32, 30, refused={30: "set it to 32"}),
         "initialization": to("random"),
-        "keep": to("evenly_spaced", "first_and_last"),
+        "keep": to("evenly_spaced", "first_and_last", "divergence"),
         "calibration_tokens": to(32),
         "seed": to(1, initialization="random"),
     },
