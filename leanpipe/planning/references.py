@@ -1,6 +1,7 @@
 """What is known of a run's inputs by what a person wrote, before anything is fetched."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.assets.tiny import SeedConfig, seed_config
@@ -24,6 +25,7 @@ def expected_inputs(settings: Any) -> RunInputs:
         corpus=(corpus,),
         models=tuple(Expected(facts={"model": describe_model(one)}, name=one) for one in models),
         instructions=Expected() if hasattr(settings, "instructions") else None,
+        tasks=tuple(Expected(_file(one)) for one in getattr(settings, "tasks", ())),
     )
 
 
@@ -60,6 +62,12 @@ def import_for_plans() -> None:
     from leanpipe.training.trainer.memory import size_of
 
     size_of(describe_model("tiny"))
+
+
+def _file(reference: str) -> Path | None:
+    """The file that is meant, if it is one of a person's: what has a name is made when it is asked for."""
+    path = expanded(reference)
+    return path if path.is_file() else None
 
 
 def _smollm2() -> "PretrainedConfig":
