@@ -1,6 +1,7 @@
 """What is known of a run's inputs by what a person wrote, before anything is fetched."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.assets.tiny import SeedConfig, seed_config
@@ -27,6 +28,7 @@ def expected_inputs(settings: Any) -> RunInputs:
         prompt_set=Expected(expanded(prompts))
         if (prompts := getattr(settings, "prompt_set", None))
         else None,
+        tasks=tuple(Expected(_file(one)) for one in getattr(settings, "tasks", ())),
     )
 
 
@@ -63,6 +65,12 @@ def import_for_plans() -> None:
     from leanpipe.training.trainer.memory import size_of
 
     size_of(describe_model("tiny"))
+
+
+def _file(reference: str) -> Path | None:
+    """The file that is meant, if it is one of a person's: what has a name is made when it is asked for."""
+    path = expanded(reference)
+    return path if path.is_file() else None
 
 
 def _smollm2() -> "PretrainedConfig":

@@ -33,7 +33,15 @@ LEFT_OUT = {
     "score_tasks": {"batch"},
 }
 """The settings that are in no key, by stage. One more is a decision: look whether it really changes no result."""
-WITHOUT_DEVICE = {"clean", "inspect", "tokenize", "describe_model", "seed_model", "import_gguf"}
+WITHOUT_DEVICE = {
+    "clean",
+    "inspect",
+    "tokenize",
+    "describe_model",
+    "seed_model",
+    "import_gguf",
+    "hold_out_instructions",
+}
 HERE = {"kind": "cpu", "arithmetic": "bf16", "model": "A"}
 
 

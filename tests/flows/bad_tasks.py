@@ -11,15 +11,11 @@ def write_bad_tasks(folder: Path) -> dict[str, str]:
     (folder / "malformed.jsonl").write_text('{"question": "Why?", "answer": "So."}\n{"question": \n')
     (folder / "unanswered.jsonl").write_text('{"question": "Why?"}\n' * 3)
     (folder / "empty.jsonl").touch()
-    for name in ("malformed", "unanswered", "empty", "nowhere"):
+    for name in ("malformed", "unanswered", "empty"):
         (folder / f"{name}.yaml").write_text(f"{_SPEC}{name}.jsonl\n")
-    (folder / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
     return {
         "malformed.yaml": "malformed.jsonl, line 2 is no JSON",
         "unanswered.yaml": "unanswered.jsonl, line 1 has no answer",
         "empty.yaml": "empty.jsonl holds no items",
-        "nowhere.yaml": "nowhere.jsonl does not exist",
-        "bytes.yaml": "bytes.yaml cannot be read as YAML",
         "missing.yaml": "missing.yaml does not exist",
-        ".": "is no file: give the YAML file of a task",
     }

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from flows import data_to_deployment, evaluate
 from leanpipe.core.estimate import Expected
+from leanpipe.planning.references import expected_inputs
 from leanpipe.planning.steps import steps_of
 from leanpipe.settings.flows import CompareSettings, PipelineConfig
 from tests.planning.test_plan import known
@@ -30,5 +31,7 @@ def test_every_model_is_asked_the_tasks_that_are_given_or_named(tmp_path):
     last = steps[-1]
     assert last.portable().inputs == {"model": "quantize-q4_0/q4_0", "tasks": ["tasks.0"]}
     assert last.estimate.work > 0
+    planned = expected_inputs(CompareSettings(models=("tiny",), tasks=(str(file), "mmlu-sample")))
+    assert [one.path for one in planned.tasks] == [file, None], "what `leanpipe plan` knows of them"
     named = CompareSettings.model_validate({"score_tasks": {"names": ["arc_easy"]}})
     assert len(asked(steps_of(evaluate.stages, named, known(), "cpu"))) == 1

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from lm_eval.api.task import ConfigurableTask, Task
@@ -46,7 +47,8 @@ def lm_eval_tasks(
 def _named(names: Sequence[str]) -> dict[str, Task]:
     if not names:
         return {}
-    manager, found = TaskManager(), {}
+    manager = _index()
+    found: dict[str, Task] = {}
     for name in names:
         if name not in manager.all_tasks:
             raise UserError(
@@ -68,6 +70,12 @@ def _named(names: Sequence[str]) -> dict[str, Task]:
                 f"score_tasks.names: {name} runs code that a model writes, or shows it pictures: leave it out"
             )
     return found
+
+
+@cache
+def _index() -> TaskManager:
+    """What lm-eval knows: 14,000 YAML files, which take seconds to read."""
+    return TaskManager()
 
 
 def _made(task: LmEvalTask) -> Task:

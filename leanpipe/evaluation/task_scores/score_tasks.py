@@ -123,11 +123,13 @@ def estimate_score_tasks(config: ScoreTasksConfig, inputs: ExpectedInputs, kind:
         answers = len(task.items[0].choices) if task.spec.kind in CHOSEN else 1
         read += items * answers * (task.spec.shots + 1) * _PROMPT
         written += 0 if task.spec.kind in CHOSEN else items * task.spec.max_new_tokens
-    read += (len(others) + len(config.names)) * min(config.items, _ITEMS_OF_NAMED) * 4 * _PROMPT
+    unread = sum(one.path is None for one in _given(inputs)) + len(others) + len(config.names)
+    read += unread * min(config.items, _ITEMS_OF_NAMED) * 4 * _PROMPT
     shape: dict[str, Any] = {"length": _PROMPT, "arithmetic": read_arithmetic()}
-    repeated = (Repeated("read", model, read, **shape), Repeated("write", model, written, **shape))
+    repeated = [Repeated("read", model, read, **shape)]
+    repeated += [Repeated("write", model, written, **shape)] if written else []
     work = 2.0 * size.parameters * (read + written)
-    return Estimate(peak, host_bytes(kind, peak), 5_000_000, work, parts, weights, repeated=repeated)
+    return Estimate(peak, host_bytes(kind, peak), 5_000_000, work, parts, weights, repeated=tuple(repeated))
 
 
 def _given(inputs: ExpectedInputs) -> Sequence[Expected]:

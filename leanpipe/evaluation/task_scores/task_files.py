@@ -119,7 +119,8 @@ def data_files(task: Path) -> list[Path]:
 
 def read_tasks(files: Sequence[Path]) -> tuple[list[OwnTask], list[LmEvalTask]]:
     """Read tasks with all of their items, and those that lm-eval reads. Raises UserError for what is wrong, with its line."""
-    own, others = [], []
+    own: list[OwnTask] = []
+    others: list[LmEvalTask] = []
     for file in files:
         content = _content(file)
         if is_lm_eval_task(content):
@@ -127,7 +128,7 @@ def read_tasks(files: Sequence[Path]) -> tuple[list[OwnTask], list[LmEvalTask]]:
             others.append(read_lm_eval_task(content, file, name_of(file)))
         else:
             own.append(_read_task(_spec(content, file), file))
-    names = [task.name for task in (*own, *others)]
+    names = [task.name for task in own] + [task.name for task in others]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"tasks: two are called {name}: give one of them another name (task:)")
@@ -186,7 +187,7 @@ def _rows(data: Path) -> list[tuple[int, Mapping[str, Any]]]:
         raise UserError(
             f"the items {data} of a task cannot be read ({reason(error)}): give a JSONL file in UTF-8"
         ) from error
-    rows = []
+    rows: list[tuple[int, Mapping[str, Any]]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

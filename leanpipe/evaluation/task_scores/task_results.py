@@ -87,7 +87,9 @@ def one_model(results: Sequence[TaskResult]) -> str:
 
 def side_by_side(models: Mapping[str, Sequence[TaskResult]]) -> str:
     """Several models' figures as a table, a row for each metric of each task."""
-    found = {(task.name, metric): {} for some in models.values() for task in some for metric in task.figures}
+    found: dict[tuple[str, str], dict[str, str]] = {
+        (task.name, metric): {} for some in models.values() for task in some for metric in task.figures
+    }
     for label, some in models.items():
         for task in some:
             for metric, one in task.figures.items():

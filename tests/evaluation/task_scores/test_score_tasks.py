@@ -1,6 +1,7 @@
 """Our scores are lm-eval's and the libraries' to the last digit; what was answered before a kill is not asked again."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -8,12 +9,15 @@ import signal
 import pytest
 
 from leanpipe.core import device
+from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
 from leanpipe.core.store import Store, external
 from leanpipe.evaluation.task_scores.score_tasks import ScoreTasksConfig, score_tasks
 from leanpipe.evaluation.task_scores.task_files import read_tasks
+from leanpipe.models.load import save_model
 from leanpipe.processes.run_stage import run_stage
 from tests.evaluation.parity.trained import write_form
+from tests.support.tiny_models import tiny_llama, tiny_tokenizer
 
 CHOSEN = ("choice", "classes")
 
@@ -193,6 +197,18 @@ def test_settings_say_what_is_asked_and_how(tmp_path, model, tasks, all_scored):
         for artifact in (single, all_scored)
     ]
     assert probabilities[0] == pytest.approx(probabilities[1], rel=0.05)
+
+
+def test_a_model_that_predicts_no_numbers_has_no_scores(tmp_path, tasks):
+    """As lm-eval counts, a probability that is no number is the first answer's, and right as often as chance is."""
+    import torch
+
+    broken = tiny_llama()
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(math.nan)
+    save_model(broken, tiny_tokenizer(), tmp_path / "model")
+    with pytest.raises(UserError, match="gives a loss of nan"):
+        scored(tmp_path / "store", tmp_path / "model", [tasks["choice"]])
 
 
 @pytest.mark.parametrize("form", ["q8_0", "onnx_int8"])

@@ -1,11 +1,14 @@
 """Intervals by items, differences of pairs, and that nothing is decided on a figure that is no number."""
 
+import io
 import math
 import random
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from flows.cli.compare_runs import print_comparison
 from leanpipe.core.errors import UserError
 from leanpipe.evaluation.gate import RegisterConfig, choose
 from leanpipe.evaluation.perplexity import Score
@@ -15,6 +18,7 @@ from leanpipe.evaluation.report.stored_scores import ModelScores, from_json, to_
 from leanpipe.evaluation.task_scores.score_tasks import check_answers
 from leanpipe.evaluation.task_scores.task_figures import difference_of, figure_of
 from leanpipe.evaluation.task_scores.task_results import TaskResult, summary_of
+from tasks.report import ComparedRuns
 from tests.evaluation.test_compare import summary
 from tests.evaluation.test_gate import CANDIDATES
 
@@ -97,6 +101,15 @@ def test_tasks_lie_with_the_run_and_are_compared_item_by_item():
     others = run_difference({"teacher": better}, {"teacher": scores(result(0, 0.3, "asked otherwise"))}).tasks
     assert not others
     assert not from_json(to_json({"old": better}).replace('"tasks"', '"other"'), "run of old")["old"].tasks
+
+
+def test_what_compare_prints_has_the_tasks():
+    ours, theirs = {"teacher": scores(result(0, 0.9))}, {"teacher": scores(result(0, 0.3))}
+    console = Console(width=140, file=io.StringIO())
+    print_comparison(ComparedRuns("merry-owl", "proud-lynx", run_difference(ours, theirs)), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Tasks: merry-owl against proud-lynx" in printed
+    assert any("capitals: acc" in line and "better" in line for line in printed.splitlines())
 
 
 def test_the_report_has_the_tasks_and_what_each_step_did_to_them():

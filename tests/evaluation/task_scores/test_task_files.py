@@ -147,7 +147,7 @@ def test_names_that_lm_eval_does_not_know_or_whose_data_is_out_of_reach_are_said
     folder = tmp_path.joinpath("arc")
     folder.symlink_to(next(iter(tasks.__path__)) + "/arc")
     manager = tasks.TaskManager(include_path=str(folder), include_defaults=False)
-    monkeypatch.setattr("leanpipe.evaluation.task_scores.lm_eval_tasks.TaskManager", lambda: manager)
+    monkeypatch.setattr("leanpipe.evaluation.task_scores.lm_eval_tasks._index", lambda: manager)
     for name, says in (
         ("arc_difficult", "lm-eval has no task arc_difficult"),
         ("arc_easy", "cannot be had here"),
