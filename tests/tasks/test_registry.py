@@ -75,6 +75,19 @@ def test_a_model_that_is_not_there_is_named(run: Run):
         registry.model_folder("nothing", "champion")
 
 
+def test_any_flow_may_name_a_registered_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for reference, content in ((f"{NAME}@challenger", "a"), (f"{NAME}@2", "b")):
+        found = registry.find_registered(reference)
+        assert found and found.name == reference and (found.path / "model.txt").read_text() == content
+    with pytest.raises(UserError, match="no model nothing@champion is registered"):
+        registry.find_registered("nothing@champion")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "letters@2").mkdir()  # a folder may be called so
+    assert [registry.find_registered(one) for one in ("letters@2", "somebody/letters@2", "letters")] == [
+        None
+    ] * 3
+
+
 def test_only_what_is_not_there_is_not_there(run: Run):
     """Of a model that has versions: an alias and a version that it lacks. The newest needs no alias."""
     MlflowClient().create_registered_model("without-versions")
