@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.flows.bad_shapes import shapes, spoil_weights, write_other_class
 from tests.support.tiny_models import tiny_model
 
 LONG = "a" * 5_000
@@ -41,6 +42,7 @@ def _write_models(folder: Path) -> None:
     for name, spoil in _SPOILED.items():
         shutil.copytree(good, folder / name)
         spoil(folder / name)
+    write_other_class(folder / "gpt2", good)
     (folder / "empty").mkdir()
     (folder / "none.gguf").write_bytes(b"nothing of the kind" * 9)
 
@@ -92,6 +94,7 @@ _SPOILED: dict[str, Callable[[Path], object]] = {
     "other-shape": _config(hidden_size=128),
     "more-layers": _config(num_hidden_layers=3),
     "unheard-of": _config(model_type="unheard-of"),
+    "not-numbers": spoil_weights,
 }
 
 
@@ -371,5 +374,13 @@ def served(folder: Path, taken: int) -> dict[str, Case]:
 
 def in_one_process(folder: Path, taken: int) -> dict[str, Case]:
     """Every case that needs no process of its own, by name."""
-    groups = (typed(), yaml_files(folder), models(folder), corpora(folder), instructions(folder))
-    return {name: case for group in (*groups, served(folder, taken)) for name, case in group.items()}
+    groups = (
+        typed(),
+        yaml_files(folder),
+        models(folder),
+        shapes(folder),
+        corpora(folder),
+        instructions(folder),
+    )
+    cut = {name: Case(*case) for name, case in shapes(folder).items()}
+    return {name: case for group in (*groups, cut, served(folder, taken)) for name, case in group.items()}
