@@ -195,6 +195,15 @@ def check_tokenizer(path: Path) -> None:
         )
 
 
+def check_numbers(model: "PreTrainedModel", path: Path) -> None:
+    """Raise UserError if a weight of the model, which was read from `path`, is no number: nothing can be told or learnt from it."""
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"the weights of {path} are damaged: {name} holds NaN or infinite numbers; fetch the model again, or give another"
+            )
+
+
 def save_model(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
+from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Estimate, Expected, ExpectedInputs, expected
 from leanpipe.core.stage import Stage, find_stage
 from leanpipe.core.store import Artifact
@@ -119,9 +120,20 @@ class Steps:
         label, given = label or stage.name, present(inputs)
         if self._check and stage.check:
             stage.check(config, given)
-        estimate = stage.estimate(config, given, self._kind) if stage.estimate else Estimate()
+        estimate = self._estimated(stage, config, given)
         self.steps.append(Step(label, stage, config, given, estimate))
         return Expected(facts=estimate.result, name=stage.name, origin=label)
+
+    def _estimated(self, stage: Stage, config: StageConfig, given: ExpectedInputs) -> Estimate:
+        try:
+            return stage.estimate(config, given, self._kind) if stage.estimate else Estimate()
+        except UserError:
+            raise
+        except Exception:
+            # What a check refuses may be impossible to estimate: then its sentence is what a person should read.
+            if stage.check:
+                stage.check(config, given)
+            raise
 
 
 def present(inputs: Mapping[str, Any]) -> dict[str, Any]:

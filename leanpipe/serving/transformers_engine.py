@@ -9,12 +9,13 @@ import uuid
 from typing import Any
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from transformers import GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import GenerationState
 
+from leanpipe.models.count import FACTORED
 from leanpipe.serving import answers, requests
 
 _CUTS = ("top_k", "min_p")
@@ -55,11 +56,24 @@ class _Completion(_Sampling, CompletionHandler):
     pass
 
 
+class _Models(ModelManager):
+    """Loads classes of ours too (see `leanpipe.models.factored`), which transformers knows by its auto classes alone."""
+
+    def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
+        name, revision = model_id_and_revision.split("@", 1)
+        own: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(name, **own)
+        if not config.model_type.startswith(FACTORED):
+            return super()._load_model(model_id_and_revision, *args, **kwargs)
+        where: dict[str, Any] = {"dtype": self.dtype, "device_map": self.device}
+        return AutoModelForCausalLM.from_pretrained(name, **own, **where)
+
+
 class TransformersEngine:
     """The model that is called `name` in the hub cache, loaded for good."""
 
     def __init__(self, name: str, device: str, dtype: str):
-        manager = ModelManager(device=device, dtype=dtype, force_model=name)
+        manager = _Models(device=device, dtype=dtype, force_model=name)
         state = GenerationState()
         self._chat, self._completion = _Chat(manager, state), _Completion(manager, state)
 

@@ -27,7 +27,7 @@ from leanpipe.core.markdown import table
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.core.store import REPORT
-from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.models.load import check_numbers, load_model, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE, layer_list_name
 from leanpipe.shrink.budget import BudgetConfig
 from leanpipe.shrink.covariance import covariances, factors, output_directions
@@ -139,6 +139,7 @@ def low_rank(config: LowRankConfig, inputs: LowRankInputs, out: Path, report: Re
     check_low_rank(config, {"model": Expected(inputs.model)})
     described = read_config(inputs.model)
     model = load_model(inputs.model, torch.float32)
+    check_numbers(model, inputs.model)
     products, whole = products_of(model), count_parameters(model)
     blocks = calibration_blocks(inputs.model, inputs.blocks, config.calibration_tokens)
     directions, squares = _directions(model, products, blocks, report)

@@ -21,7 +21,7 @@ from leanpipe.core.markdown import table
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.core.store import REPORT
-from leanpipe.models.load import load_model, load_tokenizer, save_model
+from leanpipe.models.load import check_numbers, load_model, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE
 from leanpipe.models.zeros import PRUNED, matrices, share_of_zeros
 
@@ -92,6 +92,7 @@ def prune(config: PruneConfig, inputs: PruneInputs, out: Path, report: Report) -
     from leanpipe.shrink.teacher_blocks import calibration_blocks
 
     model = load_model(inputs.model, torch.float32)
+    check_numbers(model, inputs.model)
     carried = {}
     if config.method == "wanda":
         blocks = calibration_blocks(inputs.model, inputs.blocks, config.calibration_tokens)

@@ -29,7 +29,7 @@ from leanpipe.core.markdown import table
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Page, Summary, stage
 from leanpipe.core.store import REPORT
-from leanpipe.models.load import load_for_inference, load_tokenizer, save_model
+from leanpipe.models.load import check_numbers, load_for_inference, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE
 from leanpipe.shrink.budget import AskedShape, BudgetConfig, Shape, choose_shape, odd_sizes, whole_shape
 
@@ -188,6 +188,7 @@ def shrink(config: ShrinkConfig, inputs: ShrinkInputs, out: Path, report: Report
     torch.manual_seed(config.seed)
     kept, influence, made = make_student(config, shape, inputs)
     student, tokenizer = made.model, load_tokenizer(inputs.blocks / "tokenizer")
+    check_numbers(student, inputs.teacher)
     if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
         change_vocabulary(student, old, tokenizer)
     save_model(student, tokenizer, out, teacher_config.dtype or torch.bfloat16)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.flows.bad_shapes import shapes, spoil_weights, write_other_class
 from tests.flows.bad_tasks import write_bad_tasks
 from tests.support.tiny_models import tiny_model
 
@@ -42,6 +43,7 @@ def _write_models(folder: Path) -> None:
     for name, spoil in _SPOILED.items():
         shutil.copytree(good, folder / name)
         spoil(folder / name)
+    write_other_class(folder / "gpt2", good)
     (folder / "empty").mkdir()
     (folder / "none.gguf").write_bytes(b"nothing of the kind" * 9)
 
@@ -93,6 +95,7 @@ _SPOILED: dict[str, Callable[[Path], object]] = {
     "other-shape": _config(hidden_size=128),
     "more-layers": _config(num_hidden_layers=3),
     "unheard-of": _config(model_type="unheard-of"),
+    "not-numbers": spoil_weights,
 }
 
 
@@ -403,4 +406,5 @@ def in_one_process(folder: Path, taken: int) -> dict[str, Case]:
         instructions(folder),
         tasks(folder),
     )
-    return {name: case for group in (*groups, served(folder, taken)) for name, case in group.items()}
+    cut = {name: Case(*case) for name, case in shapes(folder).items()}
+    return {name: case for group in (*groups, cut, served(folder, taken)) for name, case in group.items()}

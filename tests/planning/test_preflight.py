@@ -8,6 +8,7 @@ import torch
 from transformers import GPT2Config, LlamaConfig, MistralConfig
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.estimate import Expected
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Stage
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
@@ -16,7 +17,8 @@ from leanpipe.models.build import Shape, decoder_config, random_decoder
 from leanpipe.models.count import longest_text
 from leanpipe.models.load import save_model
 from leanpipe.planning.preflight import CheckConfig, CheckInputs, check
-from leanpipe.planning.steps import StepConfig
+from leanpipe.planning.steps import StepConfig, Steps
+from leanpipe.shrink.shrink import ShrinkConfig, shrink
 from leanpipe.tokens.tokenize import TokenizeConfig, tokenize
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 from leanpipe.training.distill.teacher_cache import CacheConfig, CacheInputs, cache_teacher
@@ -122,6 +124,14 @@ def test_a_student_that_is_not_there_yet_reads_what_its_teacher_does(tmp_path, m
     given = CheckInputs(corpus=(tmp_path,), models=(model,))
     with pytest.raises(UserError, match=f"evaluate.context.* the model that distill makes reads {READS}"):
         check.function(CheckConfig(device="cpu", steps=tuple(steps)), given, tmp_path, Silent())
+
+
+def test_what_a_check_refuses_and_no_estimate_can_count_is_said_by_the_check():
+    """GPT-2 has no groups of heads to narrow: what it would take cannot be told, and why it cannot be cut can."""
+    teacher = Expected(facts={"model": GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4)})
+    blocks = Expected(facts={"block_length": 64})
+    with pytest.raises(UserError, match="the hidden size of a gpt2 model cannot be cut, only layers"):
+        Steps("cpu").stage(shrink, ShrinkConfig(width=0.5), teacher=teacher, blocks=blocks)
 
 
 def test_stages_refuse_it_themselves(tmp_path, model):

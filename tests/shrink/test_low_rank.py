@@ -1,6 +1,8 @@
 """Matrices as two factors: better than plain SVD where it counts, exact where nothing is left out, and loaded as any model is."""
 
 import json
+import socket
+import urllib.request
 
 import pytest
 import torch
@@ -29,6 +31,7 @@ from leanpipe.models.count import parameters_of, read_config
 from leanpipe.models.load import load_model, load_tokenizer, save_model, weight_bytes
 from leanpipe.planning.steps import present
 from leanpipe.processes.run_stage import run_stage
+from leanpipe.serving.serve import MODEL_NAME, running_server
 from leanpipe.settings.flows import PipelineConfig, ShrinkSettings
 from leanpipe.shrink.covariance import covariances, factors, output_directions
 from leanpipe.shrink.low_rank import LowRankConfig, LowRankInputs, check_low_rank, low_rank
@@ -163,6 +166,23 @@ def test_factors_learn_and_stay_factors(tmp_path):
     assert not torch.equal(first, last)
 
 
+def test_factors_are_served(tmp_path):
+    """By the server of `leanpipe serve`, which loads no code that comes with a model: the same text as the model itself writes."""
+    _, out, _ = factored(tmp_path, size=0.8)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    asked = {"model": MODEL_NAME, "prompt": "The", "max_tokens": 4, "temperature": 0}
+    with running_server(out, port=port) as (url, _):
+        request = urllib.request.Request(f"{url}/v1/completions", json.dumps(asked).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            told = json.loads(answer.read())["choices"][0]["text"]
+    model, tokenizer = load_model(out), load_tokenizer(out)
+    ids = torch.tensor([tokenizer.encode("The")], device=model.device)
+    own = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
+    assert told == tokenizer.decode(own, skip_special_tokens=True)
+
+
 class Here:
     """Runs stages as flows do, in this process."""
 
@@ -215,8 +235,11 @@ def test_inputs_must_be_numbers(tmp_path):
     model = tiny_llama()
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
-    with pytest.raises(UserError, match="came out as NaN or infinite"):
+    with pytest.raises(UserError, match="are damaged"):
         factored(tmp_path, model, size=0.8)
+    names = [one.name for one in products_of(model)]
+    with pytest.raises(UserError, match="came out as NaN or infinite"):
+        dict(covariances(model, names, [tiny_blocks(tmp_path / "text")[0]]))
     assert not list((tmp_path / "factored").iterdir())
 
 

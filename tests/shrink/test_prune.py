@@ -18,12 +18,12 @@ from leanpipe.quantization_aware.quantization_aware import (
     quantization_aware,
 )
 from leanpipe.settings.flows import PipelineConfig
-from leanpipe.shrink.prune import PruneConfig, PruneInputs, kept_weights, prune
+from leanpipe.shrink.prune import PruneConfig, PruneInputs, input_norms, kept_weights, prune
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill
 from leanpipe.training.finetune.finetune import FinetuneConfig, FinetuneInputs, check_finetune, finetune
 from leanpipe.training.on_policy.on_policy import OnPolicyConfig, OnPolicyInputs, on_policy
 from tests.support.tiny_models import tiny_llama, tiny_tokenizer
-from tests.training.blocks import Recorder, write_blocks
+from tests.training.blocks import Recorder, tiny_blocks, write_blocks
 from tests.training.finetune.test_finetune import write_instructions
 
 
@@ -156,8 +156,10 @@ def test_what_goes_in_must_be_numbers(tmp_path):
     model = tiny_llama()
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = float("inf")
-    with pytest.raises(UserError, match=r"came out as NaN or infinite.*set prune\.method=magnitude"):
+    with pytest.raises(UserError, match=r"are damaged: model\.layers\.1\.mlp\.up_proj.weight holds NaN"):
         pruned(tmp_path, model, sparsity=0.5)
+    with pytest.raises(UserError, match=r"came out as NaN or infinite.*set prune\.method=magnitude"):
+        input_norms(model, [tiny_blocks(tmp_path / "text")[0]])
 
 
 def test_what_would_be_undone_is_refused():

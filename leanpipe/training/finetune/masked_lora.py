@@ -31,7 +31,7 @@ def check_masked(folder: Path, adapter: str, base: str) -> None:
 
 
 def mask_adapters(model: Any, folder: Path) -> None:
-    """Keep the adapters of a peft model from adding anything to the zeros of the pruned model in `folder`."""
+    """Make the adapters on a model that was pruned in `folder` add nothing to its zeros."""
     from peft.tuners.lora.layer import Linear
 
     if not is_pruned(folder):

@@ -62,11 +62,11 @@ def spelt_turns(folder: Path) -> list[str]:
     return [one for one in found if isinstance(one, str)]
 
 
+# Who calls tools has instructions that do, which are counted.
 _TURNS = (
     ("user",),
     ("user", "assistant", "user"),
     ("system", "user", "assistant", "user"),
-    ("system", "user", "assistant", "tool"),
 )
 
 

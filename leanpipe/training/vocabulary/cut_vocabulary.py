@@ -10,6 +10,7 @@ What is left out can still be written, by smaller pieces. See `cut_tokenizer` fo
 
 import json
 import logging
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from leanpipe.core.lineage import NOTHING, PREPARED_FROM
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Store
-from leanpipe.models.load import load_for_inference, load_tokenizer
+from leanpipe.models.load import check_numbers, load_for_inference, load_tokenizer
 from leanpipe.models.offload import is_quantized
 from leanpipe.tokens.text_tokens import encode_text
 from leanpipe.training.vocabulary.count_tokens import count_tokens, spelt_out, spelt_turns, texts_to_serve
@@ -261,7 +262,13 @@ def mass_kept(inputs: CutVocabularyInputs, cut: Path, kept: list[int]) -> float:
             part_1T = torch.tensor([tokens[start : start + length]], device=teacher.device)
             probabilities_TV = teacher(input_ids=part_1T, use_cache=False).logits[0].float().softmax(-1)
             masses.append(probabilities_TV[:, kept].sum(-1).cpu())
-    return float(torch.cat(masses).mean())
+    mass = float(torch.cat(masses).mean())
+    if not math.isfinite(mass):
+        check_numbers(teacher, inputs.teacher)
+        raise UserError(
+            f"what {inputs.teacher} predicts of the corpus is NaN: it overflows in this device's arithmetic; give another teacher"
+        )
+    return mass
 
 
 def _covers(earlier: Path, counts_V: "np.ndarray", wanted: set[int], always: set[int]) -> bool:
