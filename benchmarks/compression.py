@@ -1,7 +1,7 @@
 """`python -m benchmarks.compression [MODEL …]`: what each format saves and costs, with transformers in FP32 as 1.
 
 By default of SmolLM2-135M-Instruct. A MODEL is a folder, or `student`: what the last `leanpipe run` finetuned (in
-LEANPIPE_HOME). transformers (fp32, bf16, int8, nf4) is timed in its own process, without HTTP; the others through the server
+LEANPIPE_HOME). transformers (fp32, bf16, int8, nf4, torchao_int8, auto_round_int4) is timed in its own process, without HTTP; the others through the server
 that `leanpipe serve` starts. Every model has a process of its own for as long as the benchmark takes; they are timed in
 turns, so that what disturbs one disturbs all, and one works at a time. Then, for served ones: HTTP against the same request
 in process by whole times, eight streams, and one beside a process that is always busy. Bits per byte are of the same held-out
@@ -33,8 +33,11 @@ HOME = Path(__file__).parent / ".compression"
 REPEATS = int(os.environ.get("LEANPIPE_BENCH_REPEATS", 3))
 GGUF = ("q8_0", "q4_0")
 BITSANDBYTES = ("int8", "nf4")
+TORCHAO, AUTO_ROUND = "torchao_int8", "auto_round_int4"
+COMPILED = "torchao_int8_compiled"
+"""The same folder, by torch.compile, which no server of ours does."""
 ONNX = ("onnx", "onnx_int8", "onnx_int4")
-FORMS = ("fp32", "bf16", *BITSANDBYTES, "torchao_int8", *GGUF, *ONNX)
+FORMS = ("fp32", "bf16", *BITSANDBYTES, TORCHAO, COMPILED, AUTO_ROUND, *GGUF, *ONNX)
 GOALS = {"q8_0": (7.5, 1.002), "q4_0": (9.0, 1.05)}
 """Decode speed of FP32's at the least, bits per byte of FP32's at the most: of the formats that are served by default."""
 BITS = {
@@ -42,6 +45,9 @@ BITS = {
     "bf16": (16, 16),
     "int8": (8, 16),
     "nf4": (4.127, 16),
+    TORCHAO: (8, 16),
+    COMPILED: (8, 16),
+    AUTO_ROUND: (4.3125, 16),
     "q8_0": (8.5, 8.5),
     "q4_0": (4.5, 8.5),
     "onnx": (32, 32),
@@ -236,12 +242,13 @@ def material(model: str, forms: tuple[str, ...]) -> tuple[Path, Path, str]:
             loaded = load_model(source.path, dtype)
             save_model(loaded, load_tokenizer(source.path), folder / form, dtype)
     for form in forms:
-        if form in (*BITSANDBYTES, *GGUF, *ONNX):
-            made = run(quantize, QuantizeConfig(formats=(form,)), {"model": source})  # type: ignore[arg-type]
-            if not (folder / form).exists():
-                (folder / form).symlink_to((made.path / form).resolve())
-        elif form == "torchao_int8" and not (folder / form).exists():
-            (folder / form).symlink_to((folder / "bf16").resolve())
+        stored = TORCHAO if form == COMPILED else form
+        if stored not in (*BITSANDBYTES, TORCHAO, AUTO_ROUND, *GGUF, *ONNX):
+            continue
+        given = {"model": source} | ({"documents": documents} if stored == AUTO_ROUND else {})
+        made = run(quantize, QuantizeConfig(formats=(stored,)), given)  # type: ignore[arg-type]
+        if not (folder / form).exists():
+            (folder / form).symlink_to((made.path / stored).resolve())
     return folder, documents.path, model if model == "student" else Path(model).name
 
 
@@ -261,7 +268,8 @@ def last_student() -> Path:
 
 def installed(forms: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the forms that can be run here; of the others it is said why not."""
-    needed = {"torchao_int8": "torchao", **dict.fromkeys(ONNX, "onnxruntime")}
+    needed = {TORCHAO: "torchao", COMPILED: "torchao", AUTO_ROUND: "auto_round_kernel"}
+    needed |= dict.fromkeys(ONNX, "onnxruntime")
     there = tuple(form for form in forms if importlib.util.find_spec(needed.get(form, "torch")))
     for form in forms:
         if form not in there:

@@ -25,7 +25,7 @@ Command = Callable[[], dict[str, Any]]
 
 
 class InProcess:
-    """A model that transformers runs: in fp32, bf16, bitsandbytes' formats, or torchao's int8 weights, compiled."""
+    """A model that transformers runs: in fp32, bf16, bitsandbytes', torchao's or AutoRound's formats."""
 
     def __init__(self, form: str, folder: Path, text: list[int], question: list[int]):
         import torch
@@ -34,16 +34,14 @@ class InProcess:
 
         self._model = load_model(folder, torch.float32 if form == "fp32" else None)
         self._text, self._question, self._cache = text, question, None
-        if form == "torchao_int8":
+        if form == "torchao_int8_compiled":
             self._compile()
 
     def _compile(self) -> None:
         """Compiled for two shapes alone, reading and one token: caches that grow would be compiled again and again."""
         import torch
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
         from transformers import StaticCache
 
-        quantize_(self._model, Int8WeightOnlyConfig())
         self._cache = StaticCache(config=self._model.config, max_cache_len=READ + WRITTEN + 2)
         self._model.forward = torch.compile(self._model.forward, dynamic=False)
 

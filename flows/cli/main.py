@@ -156,6 +156,12 @@ def serve(
     ] = "leanpipe",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="How the engine runs: auto (measured once on this machine), or such as threads=2,spins=100 or arithmetic=fp32."
+        ),
+    ] = "auto",
 ) -> None:
     """Answer OpenAI-style chat and completion requests with the champion."""
     _prepare()
@@ -168,7 +174,7 @@ def serve(
 
         name, _, which = model.partition("@")
         folder = model_folder(name, which or "champion")
-    serve_folder(folder, host, port)
+    serve_folder(folder, host, port, engine=engine)
 
 
 @app.command()

@@ -42,6 +42,7 @@ from leanpipe.compression.quantize_transformers import (
     CALIBRATED,
     WEIGHT_ONLY,
     Rounding,
+    check_linear,
     check_weight_only,
     quantization_config,
     write_auto_round_int4,
@@ -159,6 +160,8 @@ def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str], group_s
     if form in ONNX:
         check_onnx(model.config)
         return unfit_modules(model, OnnxTypes(form))
+    if form in WEIGHT_ONLY:
+        check_linear(form, model, quantized)
     fitted = set(fitting(form, model, quantized, group_size))
     return [name for name in quantized if name not in fitted]
 

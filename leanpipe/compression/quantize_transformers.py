@@ -53,6 +53,19 @@ def check_weight_only(form: str) -> None:
         )
 
 
+def check_linear(form: str, model: "PreTrainedModel", names: Sequence[str]) -> None:
+    """Raise UserError if layers that are to be quantised are of a kind that the format's package would pass over."""
+    from torch import nn
+
+    other = [name for name in names if type(model.get_submodule(name)) is not nn.Linear]
+    if other:
+        kind = type(model.get_submodule(other[0])).__name__
+        raise UserError(
+            f"format {form} holds layers of the kind Linear, and a model of type {model.config.model_type} has {kind}, such "
+            f"as {other[0]}: take q8_0, q4_0 or int8 instead"
+        )
+
+
 def why_no_kernel(inputs: int, outputs: int, group_size: int) -> str:
     """Say why no kernel of AutoRound's runs a layer of that shape here; empty if one does."""
     from auto_round.inference.backend import get_layer_backend

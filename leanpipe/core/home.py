@@ -64,6 +64,11 @@ class Home:
         return self.root / "mlflow-spool"
 
     @property
+    def engines(self) -> Path:
+        """How fast engines were on this machine, in ways to run them: see leanpipe/serving/engine_choice.py."""
+        return self.root / "engines.json"
+
+    @property
     def servers_file(self) -> Path:
         """Addresses of the servers that `leanpipe up` runs, while it runs them."""
         return self.root / "servers.json"

@@ -68,7 +68,9 @@ async def _body(request: Request) -> Any:
         raise requests.BadRequest(f"the request is no JSON: {error}") from error
 
 
-def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> FastAPI:
+def load(
+    name: str, folder: Path, kind: str, dtype: str, measured: int = 0, threads: int | None = None
+) -> FastAPI:
     """Load the model in `folder`, and build the application that answers as the model `name`.
 
     `measured` is not 0 where single requests of so many tokens are measured: see `running_server`.
@@ -87,7 +89,7 @@ def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> F
     longest = min(context or most, most)
     remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
     started = time.perf_counter()
-    engine = ExportedEngine(folder, name, remembered, keeps_prompts=not measured)
+    engine = ExportedEngine(folder, name, remembered, keeps_prompts=not measured, threads=threads)
     facts = {
         "memory_before_model": before,
         "threads": engine.threads,
@@ -97,10 +99,10 @@ def load(name: str, folder: Path, kind: str, dtype: str, measured: int = 0) -> F
 
 
 def main() -> None:
-    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE TOKENS`; ends with the process PARENT."""
+    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE THREADS TOKENS`; ends with the process PARENT."""
     import uvicorn
 
-    parent, name, folder, host, port, kind, dtype, measured = sys.argv[1:]
+    parent, name, folder, host, port, kind, dtype, threads, measured = sys.argv[1:]
     # A parent that was killed outright must not leave its server on the port.
     die_with_parent(signal.SIGTERM, int(parent))
     # With int8, bitsandbytes warns of a cast at every product of every token.
@@ -108,7 +110,7 @@ def main() -> None:
     try:
         check_weights(Path(folder))
         with weights_of(Path(folder)):
-            app = load(name, Path(folder), kind, dtype, int(measured))
+            app = load(name, Path(folder), kind, dtype, int(measured), int(threads) or None)
     except UserError as error:
         REFUSAL.write_text(str(error))  # its parent says it
         sys.exit(1)

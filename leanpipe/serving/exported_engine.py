@@ -40,8 +40,10 @@ class ExportedEngine:
     `keeps_prompts` lets a request begin where an earlier one with the same beginning ended.
     """
 
-    def __init__(self, folder: Path, name: str, context: int, keeps_prompts: bool = True):
-        self._engine = open_engine(folder, context, SLOTS)
+    def __init__(
+        self, folder: Path, name: str, context: int, keeps_prompts: bool = True, threads: int | None = None
+    ):
+        self._engine = open_engine(folder, context, SLOTS, threads)
         self.threads = self._engine.threads
         self._name, self._habits = name, _habits(folder)
         self._memory, self._keeps_prompts = _Memory(context), keeps_prompts

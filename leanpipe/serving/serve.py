@@ -17,8 +17,10 @@ from typing import IO
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.core.home import Home
+from leanpipe.models.offload import is_gguf, is_onnx
 from leanpipe.processes.servers import check_port, wait_until_ready
-from leanpipe.processes.threads import thread_environment
+from leanpipe.serving.engine_choice import AUTO, Way, choose
 
 REFUSAL = Path("refusal.txt")
 """Where the engine writes, in the folder in which it runs, why it does not serve the model."""
@@ -26,15 +28,23 @@ MODEL_NAME = "leanpipe"
 """What clients call the model that is served."""
 
 
-def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MODEL_NAME) -> None:
+def serve(
+    model: Path, host: str = "127.0.0.1", port: int = 8000, name: str = MODEL_NAME, engine: str = AUTO
+) -> None:
     """Serve the model folder until Ctrl-C; killing this process ends the engine too.
+
+    `engine` says how it is run (see `engine_choice`), by default as is fastest here.
 
     There is no authentication: another `host` than this machine opens the model to everyone who reaches it. Raises
     UserError if the folder holds no model, the port is taken, or the engine ends by itself.
     """
-    with running_server(model, host, port, name) as (url, process):
+    _check_model(model)
+    check_port(host, port)  # before anything is measured
+    choice = choose(model, engine, Home.from_environment())
+    with running_server(model, host, port, name, way=choice.way) as (url, process):
         print(
-            f"{name} answers at {url}/v1 (chat/completions, completions, models). Ctrl-C stops it.",
+            f"{name} answers at {url}/v1 (chat/completions, completions, models). Ctrl-C stops it.\n"
+            f"Its engine is {_engine_of(model)}: {choice}.",
             flush=True,
         )
         try:
@@ -53,23 +63,23 @@ def running_server(
     timeout: float = 600,
     measured: int = 0,
     log: IO[bytes] | None = None,
+    way: Way = Way(),  # noqa: B008 - it cannot be changed
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The server's URL and process while it runs, ready to answer; it is stopped on leaving. Errors as `serve`.
 
     `measured` is not 0 where single requests of so many tokens are measured: then llama.cpp takes memory for no more, keeps
     nothing from one request to the next, and requests are not logged. What the server says goes to `log`, by default to
-    where this process speaks.
+    where this process speaks. `way` is how the engine is run.
     """
-    if not (model / "config.json").exists():
-        raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
+    _check_model(model)
     check_port(host, port)
     url = f"http://{_reachable(host)}:{port}"
     with tempfile.TemporaryDirectory(prefix="leanpipe-serve-") as cache:
         show_in_cache(model, Path(cache), name)
         # Started in the cache, because a folder of that name where we stand would be taken for the model.
-        command = [*serve_command(name, model.resolve(), host, port), str(measured)]
+        command = [*serve_command(name, model.resolve(), host, port, way), str(measured)]
         said = {"stdout": log, "stderr": log} if log else {}
-        process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache)), **said)  # type: ignore[call-overload]
+        process = subprocess.Popen(command, cwd=cache, env=_environment(Path(cache), way), **said)  # type: ignore[call-overload]
         try:
             wait_for_engine(url, process, timeout, Path(cache) / REFUSAL)
             yield url, process
@@ -77,14 +87,15 @@ def running_server(
             stop(process)
 
 
-def serve_command(name: str, model: Path, host: str, port: int) -> list[str]:
+def serve_command(name: str, model: Path, host: str, port: int, way: Way = Way()) -> list[str]:  # noqa: B008
     """The engine's command line; `name` is the model's in the engine's hub cache, `model` its folder."""
-    dtype = "bfloat16" if device.has_bfloat16() else "float32"
+    arithmetic = way.arithmetic or device.arithmetic_of("auto")
+    dtype = "bfloat16" if arithmetic == "bf16" else "float32"
     return [
         sys.executable,
         "-m",
         "leanpipe.serving.engine",
-        *(str(os.getpid()), name, str(model), host, str(port), device.name(), dtype),
+        *(str(os.getpid()), name, str(model), host, str(port), device.name(), dtype, str(way.threads or 0)),
     ]
 
 
@@ -128,10 +139,18 @@ def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:
         process.wait()
 
 
-def _environment(cache: Path) -> dict[str, str]:
+def _check_model(model: Path) -> None:
+    if not (model / "config.json").exists():
+        raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
+
+
+def _engine_of(model: Path) -> str:
+    return "llama.cpp" if is_gguf(model) else "onnxruntime" if is_onnx(model) else "transformers"
+
+
+def _environment(cache: Path, way: Way) -> dict[str, str]:
     return {
-        **thread_environment(),
-        **os.environ,
+        **way.environment(),
         "HF_HUB_CACHE": str(cache),
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
