@@ -310,6 +310,7 @@ def _mixed(
         lambda budget: choose_types(model, source.tokenizer, budget, frozenset(whole), measured, speeds),
         texts,
         source.importance,
+        measured.engine,
     )
     expected: Summary = {"expected_loss": chosen.loss, "loss": loss}
     if chosen.tokens_per_second:

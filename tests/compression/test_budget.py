@@ -9,7 +9,7 @@ import torch
 from gguf import GGUFReader
 
 from leanpipe.compression.budget.choose import Budget, choose_measured, choose_types
-from leanpipe.compression.budget.divergence import Divergence, rounded
+from leanpipe.compression.budget.divergence import Divergence, mean_divergence, rounded
 from leanpipe.compression.budget.kernel_speed import (
     KernelSpeedConfig,
     KernelSpeedInputs,
@@ -35,6 +35,7 @@ from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, check_
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Expected
 from leanpipe.core.report import Silent
+from leanpipe.engines.gguf_logits import GgufLogits
 from leanpipe.evaluation.parity.bounds import BOUNDS
 from leanpipe.evaluation.parity.gguf_faults import find_gguf_weight_faults
 from leanpipe.models.load import load_model, load_tokenizer, save_model
@@ -174,9 +175,29 @@ def test_a_file_within_a_budget_has_the_types_that_lose_least(source, documents,
         with rounded(model, types, importance):
             losses.append(divergence.now())
     assert losses[0] < losses[1]
-    assert summary["mixed_expected_loss"] == pytest.approx(losses[0], rel=0.15)
-    assert summary["mixed_loss"] > 0
+    engine = Sensitivity.read(measured[0]).engine
+    assert summary["mixed_expected_loss"] == pytest.approx(losses[0] + engine, rel=0.15)
+    texts = validation_texts(
+        documents, load_tokenizer(source), model.config, SensitivityConfig().whole_tokens
+    )
+    read = GgufLogits(tmp_path / "out/mixed", 256)
+    with torch.no_grad():
+        both = [(model(input_ids=text).logits[0], read(text[0].tolist())) for text in texts]
+    assert summary["mixed_loss"] == pytest.approx(mean_divergence(*zip(*both, strict=True)), rel=0.1)
     assert not list(find_gguf_weight_faults(model, tmp_path / "out/mixed", BOUNDS["q4_0"]))
+
+
+def test_what_the_arithmetic_of_the_engine_costs_is_foretold_too(source, measured):
+    """Of a file of nearly whole weights it is most of what is lost."""
+    model, tokenizer = load_model(source), load_tokenizer(source)
+    found = Sensitivity.read(measured[0])
+    assert 0 < found.engine < found.whole["q5_0"][1]
+    with_it, without = (
+        choose_types(model, tokenizer, Budget(10), frozenset(), one)
+        for one in (found, replace(found, engine=0.0))
+    )
+    assert with_it.loss == pytest.approx(without.loss + found.engine)
+    assert set(with_it.parts.values()) == {"q8_0"} and without.loss < 0.5 * with_it.loss
 
 
 def test_what_cannot_be_reached_is_refused_by_the_bound_that_is_in_the_way(source, measured):

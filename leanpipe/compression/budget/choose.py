@@ -73,7 +73,7 @@ def choose_types(
     groups = weight_groups(model, kept)
     base = GgufTypes("q8_0", "q8_0", kept)
     beside = plan_gguf(model, tokenizer, base).bytes - sum(group.bytes("q8_0") for group in groups)
-    of_sum = LossOfSum(sensitivity.whole)
+    of_sum = LossOfSum(sensitivity.whole, sensitivity.engine)
     choices = _choices(groups, sensitivity, speeds)
     bounds = Bounds(
         budget.max_mb * MEGABYTE - beside if budget.max_mb else None,
@@ -96,10 +96,11 @@ def choose_measured(
     choose: Callable[[Budget], Chosen],
     texts: "Sequence[torch.Tensor]",
     importance: "Importance | None",
+    engine: float = 0.0,
 ) -> tuple[Chosen, float]:
     """Choose types, and measure on texts what they lose; where that is above the bound, choose anew for less.
 
-    Return what was chosen, and its loss. Raises UserError if nothing keeps to the bound.
+    Return what was chosen, and its loss, with what the engine adds. Raises UserError if nothing keeps to the bound.
     """
     from leanpipe.compression.budget.divergence import Divergence, rounded
 
@@ -107,7 +108,7 @@ def choose_measured(
     for _ in range(_ATTEMPTS):
         chosen = choose(replace(budget, max_loss=aim))
         with rounded(model, chosen.types.chosen, importance):
-            loss = divergence.now()
+            loss = divergence.now() + engine
         if not budget.max_loss or loss <= budget.max_loss:
             return chosen, loss
         log.info("%.4g was expected to be lost, and %.4g was: types are chosen anew", chosen.loss, loss)

@@ -70,6 +70,15 @@ class Divergence:
                 del layer.forward
 
 
+def mean_divergence(expected: Sequence["torch.Tensor"], actual: Sequence["torch.Tensor"]) -> float:
+    """Mean KL divergence in nats per token between logits [tokens, vocabulary] of several texts."""
+    total = 0.0
+    for exact, other in zip(expected, actual, strict=True):
+        p, q = exact.log_softmax(-1), other[:, : exact.shape[-1]].log_softmax(-1)
+        total += float((p.exp() * (p - q)).sum(dtype=p.dtype))
+    return total / sum(map(len, expected))
+
+
 @contextlib.contextmanager
 def rounded(
     model: "PreTrainedModel", types: Mapping[str, str], importance: "Importance | None"

@@ -2,12 +2,12 @@
 
 For small errors the KL divergence grows with their squares and those of several parts nearly add up, so this foretells what
 any choice of types loses. How nearly is measured: all layers, the embeddings and the whole model are stored in each type, on
-more text, and what their parts lose is scaled to that. The text is the split `validation`, to which nothing was fitted.
+more text, and what their parts lose is scaled to that; and llama.cpp reads a file, for its arithmetic costs a little, too. The text is the split `validation`, to which nothing was fitted.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,12 +84,14 @@ class Sensitivity:
     parts: tuple[Part, ...]
     whole: Mapping[str, tuple[float, float]]
     """By type that the whole model was stored in: the sum of what its parts lose, and what it lost."""
+    engine: float = 0.0
+    """Nats per token that llama.cpp's arithmetic adds to what weights lose."""
 
     @classmethod
     def read(cls, folder: Path) -> "Sensitivity":
         """Read the result of the stage."""
         found = json.loads((folder / FILE).read_text())
-        return cls(tuple(Part(**part) for part in found["parts"]), found["whole"])
+        return cls(tuple(Part(**part) for part in found["parts"]), found["whole"], found["engine"])
 
 
 def estimate_sensitivity(config: SensitivityConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
@@ -117,6 +119,7 @@ def sensitivity(config: SensitivityConfig, inputs: SensitivityInputs, out: Path,
     """Measure how far predictions move when one part of a model alone is stored in few bits, and draw it."""
     import torch
 
+    from leanpipe.compression.budget.engine_loss import engine_loss
     from leanpipe.models.load import load_model, load_tokenizer
 
     model, tokenizer = load_model(inputs.model, torch.float32), load_tokenizer(inputs.model)
@@ -131,7 +134,8 @@ def sensitivity(config: SensitivityConfig, inputs: SensitivityInputs, out: Path,
         for tokens in (config.tokens, config.whole_tokens)
     )
     alone = _alone(model, groups, some, importance, report)
-    found = scaled_to_whole(model, groups, alone, more, importance)
+    added = engine_loss(model, tokenizer, groups, some, out.parent)
+    found = replace(scaled_to_whole(model, groups, alone, more, importance), engine=added)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / FILE, json.dumps(asdict(found), indent=1))
     _write_report(groups, found.parts, out / REPORT)
@@ -142,6 +146,7 @@ def sensitivity(config: SensitivityConfig, inputs: SensitivityInputs, out: Path,
         "most_sensitive_loss": most.alone,
         "loss_in_four_bits": found.whole[BASE][1],
         "sum_of_parts": found.whole[BASE][0],
+        "loss_of_engine": found.engine,
     }
 
 

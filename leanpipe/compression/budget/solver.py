@@ -120,17 +120,19 @@ def refusal(choices: Sequence[Choice], bounds: Bounds, beside: float, of_sum: "L
 class LossOfSum:
     """What a model loses whose parts lose so much in sum, as it was measured on some choices of types."""
 
-    def __init__(self, whole: Mapping[str, tuple[float, float]]):
-        """Remember (sum of the parts' losses, loss of the whole) of some choices."""
+    def __init__(self, whole: Mapping[str, tuple[float, float]], engine: float = 0.0):
+        """Remember (sum of the parts' losses, loss of the whole) of some choices, and what the engine adds to any."""
+        self._engine = engine
         self._points = sorted((sum_, loss) for sum_, loss in whole.values() if sum_ > 0 and loss > 0)
 
     def __call__(self, sum_: float) -> float:
         """Return the loss of the whole."""
-        return sum_ * self._factor([point[0] for point in self._points], sum_)
+        return sum_ * self._factor([point[0] for point in self._points], sum_) + self._engine
 
     def inverse(self, loss: float) -> float:
         """Return the sum of the parts' losses for which the whole loses so much."""
-        return loss / self._factor([point[1] for point in self._points], loss)
+        left = loss - self._engine  # negative, which nothing reaches, if the engine alone adds more
+        return left / self._factor([point[1] for point in self._points], left)
 
     def _factor(self, places: list[float], place: float) -> float:
         """The whole's loss by the sum, between the places where it was measured."""
