@@ -17,6 +17,8 @@ from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.report.run_difference import RunDifference, run_difference
 from leanpipe.evaluation.report.run_report import NAME, SIZES, RunFacts, write_run_report
 from leanpipe.evaluation.report.stored_scores import FILE, ModelScores, from_json, to_json
+from leanpipe.evaluation.report.waterfall import WEIGHTS
+from leanpipe.evaluation.usage.score_weights import LABEL, score_weights
 from tasks.run import Run
 from tasks.tracking.runs import read_run_file
 
@@ -28,16 +30,22 @@ REPORT_FILE = f"{FOLDER}/{NAME}.html"
 SCORES_FILE = f"{FOLDER}/{FILE}"
 
 
-def read_scores(evaluations: Mapping[str, Artifact]) -> dict[str, ModelScores]:
-    """Every document's score of each model, by its label."""
-    return {label: ModelScores.of(artifact) for label, artifact in evaluations.items()}
+def read_scores(
+    evaluations: Mapping[str, Artifact], results: Mapping[str, Artifact] = {}
+) -> dict[str, ModelScores]:
+    """Every document's score of each model, by its label; and of weights that were scored alone, if `results` has them."""
+    scores = {label: ModelScores.of(artifact) for label, artifact in evaluations.items()}
+    alone = {label: one for label, one in results.items() if one.name == score_weights.name}
+    return scores | {
+        f"{label.removeprefix(LABEL)}{WEIGHTS}": ModelScores.of(one) for label, one in alone.items()
+    }
 
 
 def write_report(
     run: Run, evaluations: Mapping[str, Artifact], verdict: str, stages: str, link: str | None
 ) -> None:
     """Write the report of a run, and send it to MLflow. A run that has made its models does not fail by it."""
-    scores = read_scores(evaluations)
+    scores = read_scores(evaluations, run.results)
     with TemporaryDirectory() as folder:
         try:
             facts = _facts(run, evaluations, scores, verdict, stages, link)
