@@ -1,11 +1,16 @@
-"""`python -m benchmarks.gate_models`: real models before the gate, on real text: the same one under another name, and one with a damaged layer.
+"""`python -m benchmarks.gate_models [PART ...]`: real models before gate and waterfall, on real text; PART is identical, planted or named.
 
-Two-layer models that have learned from some text, scored on documents drawn anew each time. The same weights in another file must
-never be promoted, in 200 of 200 evaluations; a model of which one layer's weights are noised must be turned away for certain, in 20
-of 20 seeds, though it comes a fifth smaller, so that being as good would do.
+Two-layer models that have learned from some text, scored on documents drawn anew each time.
+
+- identical: the same weights under another name must never be promoted, in 200 of 200 evaluations.
+- planted: a model of which one layer's weights are noised must be turned away for certain, in 20 of 20 seeds, though it comes a
+  fifth smaller, so that being as good would do.
+- named: in a chain teacher, student, adapted, q8_0 one layer of the adapted or of the q8_0 model is noised, less and less: how
+  little is still named at its stage in 20 of 20 seeds, by the run's own waterfall, and by the comparison with an earlier run.
 """
 
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -17,6 +22,9 @@ from benchmarks.report import claim, write
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.paired import Evaluated
 from leanpipe.evaluation.perplexity import bits_per_byte, bits_per_byte_error, score_documents
+from leanpipe.evaluation.report.run_difference import named_step
+from leanpipe.evaluation.report.stored_scores import ModelScores
+from leanpipe.evaluation.report.waterfall import changed_steps, largest_loss, waterfall
 from leanpipe.evaluation.verdict import Outcome, judge
 from tests.support.tiny_models import tiny_llama, tiny_text, tiny_tokenizer
 
@@ -25,20 +33,33 @@ NOISE = 20.0
 """Times the spread of the layer's weights: in so small and so little trained a model less does no harm."""
 
 
-def main() -> None:
+NOISES = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125)
+"""Times the spread of each tensor of the layer: `named` tries one after the other until one is not always named."""
+STAGE_OF = {"adapted": "finetune", "q8_0": "quantize"}
+
+
+def main(parts: list[str]) -> None:
     texts = [text[:600] for text in tiny_text() if len(text) > 200]
     champion = taught(tiny_text()[:5])
-    write("gate_models", [planted(champion, texts), identical(champion, texts)])
+    rows = []
+    if "planted" in parts:
+        rows.append(planted(champion, texts))
+    if "identical" in parts:
+        rows.append(identical(champion, texts))
+    if "named" in parts:
+        # What has learned little loses little: this one has seen each text several times.
+        rows += named(taught(tiny_text()[:60], steps=400), texts)
+    write("gate_models", rows)
 
 
-def identical(champion, texts: list[str]) -> dict:
+def identical(champion, texts: list[str], evaluations: int = EVALUATIONS) -> dict:
     """How often the same weights under another name are promoted."""
     promoted = 0
-    for number in range(EVALUATIONS):
+    for number in range(evaluations):
         drawn = np.random.default_rng(number).choice(len(texts), DOCUMENTS, replace=False)
         ours, theirs = (scored(champion, [texts[one] for one in drawn], name) for name in ("new", "old"))
         promoted += judge(ours, theirs, RegisterConfig()).promote
-    return claim(f"the same model promoted, of {EVALUATIONS}", promoted, 1, "", 0, at_most=True)
+    return claim(f"the same model promoted, of {evaluations}", promoted, 1, "", 0, at_most=True)
 
 
 def planted(champion, texts: list[str]) -> dict:
@@ -56,6 +77,71 @@ def planted(champion, texts: list[str]) -> dict:
         print(f"   seed {seed}: {verdict.outcome}, {verdict.reason[:160]}", flush=True)
         caught += verdict.outcome is Outcome.KEEP
     return claim(f"a damaged layer caught, of {SEEDS}", caught, 1, "", SEEDS)
+
+
+def named(teacher, texts: list[str]) -> list[dict]:
+    """The smallest noise in one layer that is named at its stage in every seed, by stage and by what it is compared with."""
+    rows = []
+    for label, stage in STAGE_OF.items():
+        found = dict.fromkeys(("the waterfall", "an earlier run"), float("inf"))
+        for noise in NOISES:
+            times = dict.fromkeys(found, 0)
+            for seed in range(SEEDS):
+                broken, healthy = (
+                    run_of(teacher, texts, one, label, much)
+                    for one, much in ((seed, noise), (1_000 + seed, 0.0))
+                )
+                worst = largest_loss(waterfall(broken)), named_step(changed_steps(broken, healthy))
+                for by, step in zip(times, worst, strict=True):
+                    times[by] += step is not None and (step.stage, step.after) == (stage, label)
+            print(f"   {label}, noise {noise:g}: named {times} of {SEEDS}", flush=True)
+            found |= {by: noise for by in found if times[by] == SEEDS}
+            if not any(count == SEEDS for count in times.values()):
+                break
+        rows += [
+            claim(
+                f"smallest noise named {SEEDS} of {SEEDS}, {label}, {by}",
+                least,
+                1,
+                "spreads",
+                4.0,
+                at_most=True,
+            )
+            for by, least in found.items()
+        ]
+    return rows
+
+
+def run_of(teacher, texts: list[str], seed: int, planted: str, noise: float) -> dict[str, ModelScores]:
+    """A run on documents drawn by the seed: each stage changes its model a little, and one layer of `planted` is noised."""
+    drawn = np.random.default_rng(seed % 1_000).choice(len(texts), DOCUMENTS, replace=False)
+    sample = [texts[one] for one in drawn]
+    model, run = teacher, {"teacher": model_scores(teacher, sample)}
+    for number, label in enumerate(("student", "adapted", "q8_0")):
+        model = taught_copy(model)
+        if label == "q8_0":
+            round_to_bytes(model)
+        else:
+            add_noise(model.named_parameters(), 0.02, 10 * seed + number)
+        if label == planted and noise:
+            layers = model.model.layers
+            add_noise(layers[seed % len(layers)].named_parameters(), noise, seed)
+        run[label] = model_scores(model, sample)
+    return run
+
+
+def round_to_bytes(model) -> None:
+    """Round each matrix to 255 values for each row."""
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim == 2:
+                scale = weights.abs().amax(1, keepdim=True) / 127
+                weights.copy_((weights / scale).round() * scale)
+
+
+def model_scores(model, texts: list[str]) -> ModelScores:
+    found = scored(model, texts, "")
+    return ModelScores(found.summary, {"bits_per_byte": found.scores}, {"context": 256, "stride": 256})
 
 
 def taught(texts: list[str], steps: int = 40):
@@ -92,4 +178,4 @@ def scored(model, texts: list[str], name: str, megabytes: int = 100) -> Evaluate
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or ["planted", "identical", "named"])

@@ -39,7 +39,7 @@ def show(
     verdict = registered_line(registered) if registered else ""
     url = run.tracking.url(run.mlflow_run)
     if evaluations:
-        steps = waterfall(read_scores(evaluations))
+        steps = waterfall(read_scores(evaluations, run.results))
         shown = f"{waterfall_markdown(steps)}\n" if steps else ""
         markdown = f"{to_markdown(comparison(rows))}\n{shown}{markdown}"
         write_report(run, evaluations, verdict, stages, url)

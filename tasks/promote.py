@@ -10,6 +10,9 @@ from leanpipe.evaluation.model_card import model_card
 from leanpipe.evaluation.parity.parity import parity
 from leanpipe.evaluation.report.waterfall import waterfall, waterfall_markdown
 from leanpipe.evaluation.task_scores.score_tasks import score_tasks
+from leanpipe.evaluation.usage.score_weights import LABEL, ScoreWeightsConfig, score_weights
+from leanpipe.models.offload import is_gguf
+from leanpipe.planning.steps import StageRunner
 from leanpipe.settings.flows import PipelineConfig
 from tasks.contest import Contest
 from tasks.report import read_generations, read_scores
@@ -48,6 +51,7 @@ def promote(
         log.warning("%s", choice.reason)
         return None
     model = models[choice.label]
+    score_without_engine(run, config, choice.label, model, documents, held_out)
     candidate = Candidate(
         label=choice.label,
         model=model,
@@ -69,6 +73,21 @@ def promote(
         run.mlflow_run, {f"registration.{name}": value for name, value in figures.items()}
     )
     return registered
+
+
+def score_without_engine(
+    run: StageRunner,
+    config: PipelineConfig,
+    label: str,
+    model: Artifact,
+    documents: Artifact,
+    held_out: Artifact | None = None,
+) -> None:
+    """Score the weights alone of a GGUF model that is registered, if that is wanted: the report finds it among the results."""
+    if config.evaluate.stored_weights and is_gguf(model.path):
+        asked = ScoreWeightsConfig.of(config.evaluate)
+        answers = {"instructions": held_out} if held_out else {}
+        run.stage(score_weights, asked, label=f"{LABEL}{label}", model=model, documents=documents, **answers)
 
 
 def choose_sound(
@@ -121,5 +140,5 @@ def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping
         rows={label: artifact.summary for label, artifact in evaluations.items()},
         reason=choice.reason,
         generations=read_generations(evaluations[choice.label]),
-        steps=waterfall_markdown(waterfall(read_scores(evaluations))),
+        steps=waterfall_markdown(waterfall(read_scores(evaluations, run.results))),
     )

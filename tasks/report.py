@@ -18,7 +18,9 @@ from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.report.run_difference import RunDifference, run_difference
 from leanpipe.evaluation.report.run_report import NAME, SIZES, RunFacts, write_run_report
 from leanpipe.evaluation.report.stored_scores import FILE, ModelScores, from_json, to_json
+from leanpipe.evaluation.report.waterfall import WEIGHTS
 from leanpipe.evaluation.task_scores.score_tasks import score_tasks
+from leanpipe.evaluation.usage.score_weights import LABEL, score_weights
 from tasks.run import Run
 from tasks.tracking.runs import read_run_file
 
@@ -33,11 +35,15 @@ SCORES_FILE = f"{FOLDER}/{FILE}"
 def read_scores(
     evaluations: Mapping[str, Artifact], results: Mapping[str, Artifact] = {}
 ) -> dict[str, ModelScores]:
-    """Every document's score of each model, by its label, and of each item of a task that `results` have."""
+    """Every document's score of each model, by its label, and of each item of a task and of weights alone, if `results` has them."""
     labels = {one.digest: label for label, one in results.items() if one.name == evaluate.name}
-    return {
+    scores = {
         label: ModelScores.of(one, results.get(_scored_as(labels.get(one.digest, ""))))
         for label, one in evaluations.items()
+    }
+    alone = {label: one for label, one in results.items() if one.name == score_weights.name}
+    return scores | {
+        f"{label.removeprefix(LABEL)}{WEIGHTS}": ModelScores.of(one) for label, one in alone.items()
     }
 
 

@@ -8,10 +8,13 @@ from leanpipe.engines import llama_cpp, onnx_runtime
 from leanpipe.engines.gguf_logits import GgufLogits
 from leanpipe.engines.llama_cpp import LlamaCpp, Part
 from leanpipe.engines.onnx_runtime import OnnxLogits, OnnxRuntime
-from leanpipe.models.offload import GGUF_FILE, is_gguf
+from leanpipe.models.offload import GGUF_FILE, is_exported, is_gguf
 
 if TYPE_CHECKING:
     import torch
+
+
+EngineName = Literal["llama.cpp", "onnxruntime", "transformers"]
 
 
 class Completing(Protocol):
@@ -52,6 +55,13 @@ def check_engine(name: Literal["llama.cpp", "onnxruntime"]) -> None:
         llama_cpp.check_engine()
         return
     onnx_runtime.check_onnxruntime()
+
+
+def engine_of(folder: Path) -> EngineName:
+    """Name the engine that serves a model folder, and that it is evaluated by."""
+    if not is_exported(folder):
+        return "transformers"
+    return "llama.cpp" if is_gguf(folder) else "onnxruntime"
 
 
 def check_engine_of(folder: Path) -> None:

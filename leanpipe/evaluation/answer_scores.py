@@ -7,14 +7,22 @@ tokenizer.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.stage import Summary
 from leanpipe.core.store import digest_json
-from leanpipe.evaluation.perplexity import Score, check_finite, target_nats, windows
+from leanpipe.evaluation.perplexity import (
+    Score,
+    bits_per_byte,
+    bits_per_byte_error,
+    check_finite,
+    target_nats,
+    windows,
+)
 from leanpipe.training.finetune.instructions import Conversation, read_instructions
 
 if TYPE_CHECKING:
@@ -89,6 +97,18 @@ def score_answers(
             scores[one.id] = Score(nats, sum(example.learned for example in examples), one.bytes)
         progress(number, len(answers))
     return scores
+
+
+def answer_quality(answers: Mapping[str, Score]) -> Summary:
+    """The figures of quality of all answers together; none if there are too few."""
+    scores = list(answers.values())
+    if len(scores) < 2:
+        return {}
+    return {
+        "answer_bits_per_byte": bits_per_byte(scores),
+        "answer_bits_per_byte_error": bits_per_byte_error(scores),
+        "answers_scored": len(scores),
+    }
 
 
 _WHOLE = 10**9

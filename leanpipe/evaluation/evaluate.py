@@ -1,7 +1,7 @@
 """Stage `evaluate`: how good, how large and how fast a model is, on the same held-out text as every other model."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -23,14 +23,15 @@ from leanpipe.core.estimate import (
     process_bytes,
     read_arithmetic,
 )
-from leanpipe.core.keys import SPEED
+from leanpipe.core.keys import SPEED, NotInKey
 from leanpipe.core.lineage import MEASURES, NOTHING, TESTED_ON
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import content_digest, digest_file
-from leanpipe.engines.open_engine import EngineLogits, open_logits
+from leanpipe.engines.open_engine import EngineLogits, engine_of, open_logits
 from leanpipe.evaluation.answer_scores import (
     HeldOutAnswers,
+    answer_quality,
     answers_digest,
     can_converse,
     held_out_answers,
@@ -43,8 +44,7 @@ from leanpipe.evaluation.held_out import Passage, held_out, text_digest
 from leanpipe.evaluation.perplexity import (
     Score,
     bits_per_byte,
-    bits_per_byte_error,
-    perplexity,
+    quality,
     score_documents,
 )
 from leanpipe.evaluation.served import Served, Workload, measure_served
@@ -123,6 +123,10 @@ class EvaluateConfig(StageConfig):
 
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=_MOST_TOGETHER)], ...] = Field((4,), max_length=10)
     """Speed: how many requests come at once, where it is measured how many tokens all of them write together."""
+
+    stored_weights: Annotated[bool, NotInKey("what else is scored, not what is found")] = False
+    """Of a GGUF model that is registered, also score the weights alone, by transformers: then the report tells what its bits
+    cost from what its engine costs. Takes about as long as scoring the model that it was made of."""
 
     model_memory: float = Field(0, ge=0, le=100_000)
     """Memory of the device that a model's weights may take, in gigabytes; the rest of them lie in the host's memory and on
@@ -255,7 +259,7 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
     model, seen = _used(config, inputs.model, tokenizer, passages)
     scores = _scores(config, model, tokenizer, passages, document_start(tokenizer), report)
     answers = score_answers(
-        model, tokenizer, asked, config.context, config.step, _progress(report, "answers")
+        model, tokenizer, asked, config.context, config.step, progress_of(report, "answers")
     )
     summary = {
         **quality(scores),
@@ -266,6 +270,7 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
         "parameters": _parameters(model),
         "size_bytes": weight_bytes(inputs.model),
         "weights_digest": weights_digest(inputs.model),
+        "engine": engine_of(inputs.model),
         "peak_memory_bytes": seen.peak_memory,
         **seen.speed.figures(),
         **rate_figures(seen.generations),
@@ -314,30 +319,6 @@ def _used(
     return model, Served(replace(speed, together=together), generations, peak)
 
 
-def quality(scores: list[Score]) -> Summary:
-    """The figures of quality, of all documents together."""
-    return {
-        "bits_per_byte": bits_per_byte(scores),
-        "bits_per_byte_error": bits_per_byte_error(scores),
-        "perplexity": perplexity(scores),
-        "held_out_bytes": sum(score.bytes for score in scores),
-        "held_out_tokens": sum(score.tokens for score in scores),
-        "held_out_documents": len(scores),
-    }
-
-
-def answer_quality(answers: Mapping[str, Score]) -> Summary:
-    """The figures of quality of all answers together; none if there are too few."""
-    scores = list(answers.values())
-    if len(scores) < 2:
-        return {}
-    return {
-        "answer_bits_per_byte": bits_per_byte(scores),
-        "answer_bits_per_byte_error": bits_per_byte_error(scores),
-        "answers_scored": len(scores),
-    }
-
-
 def weights_digest(model: Path) -> str:
     """Names a model folder's weights: two folders with the same digest hold the same model."""
     return content_digest({path.name: digest_file(path) for path in weight_files(model)})
@@ -358,11 +339,12 @@ def _scores(
         start,
         config.context,
         config.step,
-        _progress(report, "documents"),
+        progress_of(report, "documents"),
     )
 
 
-def _progress(report: Report, what: str) -> Callable[[int, int], None]:
+def progress_of(report: Report, what: str) -> Callable[[int, int], None]:
+    """Return what tells the report how many of something are done."""
     return lambda done, total: report.progress(done, total, what)
 
 

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leanpipe.core import markdown
 from leanpipe.core.plots import NEUTRAL, picture
@@ -31,22 +32,11 @@ def write_evaluation(
     windows: Mapping[str, int],
 ) -> None:
     """Write `evaluation.json`, `generations.jsonl`, and a report."""
-    documents = [
-        {
-            "id": passage.id,
-            "digest": passage.digest,
-            "collection": passage.collection,
-            **_figures(score),
-        }
-        for passage, score in zip(passages, scores, strict=True)
-    ]
     by_collection = collections(passages, scores)
     everything = {
         "summary": summary,
-        "windows": windows,
-        "documents": documents,
+        **score_records(passages, scores, answers, windows),
         "collections": by_collection,
-        "answers": [{"id": id, **_figures(score)} for id, score in answers.items()],
         "speed": dataclasses.asdict(speed),
         "generations": {
             sampling: {figure: _finite(rate) for figure, rate in generation_rates(some).items()}
@@ -61,6 +51,26 @@ def write_evaluation(
     (folder / "generations.md").write_text(generations_markdown(generations))
     (folder / "collections.md").write_text(collections_markdown(by_collection))
     _plot_documents(scores, folder / "bits_per_byte.png")
+
+
+def score_records(
+    passages: Sequence[Passage],
+    scores: Sequence[Score],
+    answers: Mapping[str, Score],
+    windows: Mapping[str, int],
+) -> dict[str, Any]:
+    """The score of each document and of each answer, and what the windows were, as `evaluation.json` has them."""
+    documents = [
+        {
+            "id": passage.id,
+            "digest": passage.digest,
+            "collection": passage.collection,
+            **_figures(score),
+        }
+        for passage, score in zip(passages, scores, strict=True)
+    ]
+    said = [{"id": id, **_figures(score)} for id, score in answers.items()]
+    return {"windows": windows, "documents": documents, "answers": said}
 
 
 def collections(passages: Sequence[Passage], scores: Sequence[Score]) -> dict[str, Summary]:

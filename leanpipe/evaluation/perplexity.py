@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.stage import Summary
 from leanpipe.models.offload import input_device
 from leanpipe.tokens.text_tokens import encode_text
 
@@ -107,6 +108,18 @@ def bits_per_byte_error(scores: Sequence[Score]) -> float:
     ratio, count = bits_per_byte(scores), len(scores)
     squares = sum((score.bits - ratio * score.bytes) ** 2 for score in scores)
     return math.sqrt(count / (count - 1) * squares) / sum(score.bytes for score in scores)
+
+
+def quality(scores: list[Score]) -> Summary:
+    """The figures of quality, of all documents together."""
+    return {
+        "bits_per_byte": bits_per_byte(scores),
+        "bits_per_byte_error": bits_per_byte_error(scores),
+        "perplexity": perplexity(scores),
+        "held_out_bytes": sum(score.bytes for score in scores),
+        "held_out_tokens": sum(score.tokens for score in scores),
+        "held_out_documents": len(scores),
+    }
 
 
 def target_nats(model: "PreTrainedModel | EngineLogits", inputs: list[int], targets: list[int]) -> float:

@@ -158,9 +158,13 @@ def _together(url: str, tokenizer: "PreTrainedTokenizerBase", work: Workload, si
 
 def _generations(url: str, tokenizer: "PreTrainedTokenizerBase", work: Workload) -> list[Generation]:
     """An answer to each prompt in each way of drawing it, several at once."""
-    asked = [(how, prompt) for how in work.samplings for prompt in work.prompts]
     with ThreadPoolExecutor(TOGETHER) as clients:
-        return list(clients.map(lambda one: _generation(url, tokenizer, *one, work.max_new_tokens), asked))
+        asked = [
+            clients.submit(_generation, url, tokenizer, how, prompt, work.max_new_tokens)
+            for how in work.samplings
+            for prompt in work.prompts
+        ]
+        return [one.result() for one in asked]
 
 
 def _generation(

@@ -95,7 +95,7 @@ class ExportedEngine:
     def _fields(self, request: requests.Request) -> dict[str, Any]:
         """The request as llama.cpp reads it."""
         asked = request.fields
-        fields = {
+        fields: dict[str, Any] = {
             "prompt": request.tokens,
             "max_tokens": asked["max_tokens"],
             "cache_prompt": self._keeps_prompts,

@@ -1,14 +1,17 @@
 """The stage as a whole, on a tiny model, and the choice of its text."""
 
 import json
+import shutil
 
 import pandas
 import pytest
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.report import Silent
+from leanpipe.core.store import Store, external
 from leanpipe.evaluation.evaluate import EvaluateConfig, EvaluateInputs, evaluate
 from leanpipe.evaluation.held_out import held_out, text_digest
+from leanpipe.processes.run_stage import run_stage
 from tests.support.tiny_models import tiny_model, tiny_text
 
 CONFIG = EvaluateConfig(
@@ -96,6 +99,24 @@ def test_quality_is_the_same_when_measured_again(result, documents, tmp_path):
     )
     for name in ("bits_per_byte", "perplexity", "held_out_digest", "weights_digest"):
         assert again[name] == summary[name], name
+
+
+def test_a_model_that_was_evaluated_on_the_same_text_is_not_evaluated_again(documents, tmp_path):
+    """Whatever it is called, wherever it lies, and whatever else is scored beside it."""
+    store, model = Store(tmp_path / "store"), tiny_model(tmp_path / "model")
+
+    def run(model, config=CONFIG, text=documents):
+        inputs = {"model": external("model", model), "documents": external("documents", text)}
+        return run_stage(evaluate, config, inputs, store, Silent())
+
+    first = run(model)
+    other_name = shutil.copytree(model, tmp_path / "another" / "name")
+    same_text = shutil.copytree(documents, tmp_path / "same-text")
+    again = run(other_name, CONFIG.model_copy(update={"stored_weights": True}), same_text)
+    assert again.path == first.path and again.seconds == first.seconds
+    other_text = write_documents(tmp_path / "other", tiny_text()[20:40])
+    assert run(model, text=other_text).path != first.path
+    assert len(list((store.root / "evaluate").iterdir())) == 2
 
 
 def test_text_does_not_depend_on_the_order_of_rows_and_files(documents, tmp_path):

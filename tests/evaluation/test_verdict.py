@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks.gate_models import identical
 from leanpipe.core.errors import UserError
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.paired import Evaluated
 from leanpipe.evaluation.verdict import LeftOut, Outcome, first_champion, judge
 from tests.evaluation.scores import evaluated, real_pairs
+from tests.support.tiny_models import tiny_llama, tiny_text
 
 POLICY = RegisterConfig()
 _RANDOM = np.random.default_rng(0)
@@ -81,6 +83,12 @@ def test_a_champion_whose_weights_were_not_counted_is_not_compared_with():
     lost = evaluated(CHAMPION, 0, weights="champion")
     with pytest.raises(UserError, match="champion was evaluated when weights that are no safetensors"):
         judge(champion(), lost, POLICY)
+
+
+def test_the_same_model_under_another_name_is_never_promoted():
+    """Five of the 200 real evaluations of benchmarks/gate_models.py, each on other documents."""
+    texts = [text[:300] for text in tiny_text() if len(text) > 200]
+    assert identical(tiny_llama(), texts, evaluations=5)["ours"] == 0
 
 
 @pytest.mark.parametrize("documents", [5, 10, 30])

@@ -352,6 +352,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "decode_tokens": to(2),
         "repeats": to(2),
         "batch_sizes": to((), (3,)),
+        "stored_weights": shown_by(
+            "tasks/test_served_step.py::test_nothing_is_scored_twice_that_its_engine_scored", True
+        ),
         "model_memory": shown_by(
             "models/test_load.py::test_a_model_on_disk_is_evaluated_as_if_it_fitted", 2.5
         ),

@@ -11,7 +11,14 @@ from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.report.one_file import html_page
 from leanpipe.evaluation.report.speed_table import speed_markdown
 from leanpipe.evaluation.report.stored_scores import ModelScores
-from leanpipe.evaluation.report.waterfall import draw_waterfall, links, waterfall, waterfall_markdown
+from leanpipe.evaluation.report.waterfall import (
+    WEIGHTS,
+    draw_waterfall,
+    links,
+    served_by,
+    waterfall,
+    waterfall_markdown,
+)
 from leanpipe.evaluation.task_scores.task_results import differences, side_by_side
 from leanpipe.evaluation.usage.generation_rates import rates_markdown
 
@@ -91,18 +98,24 @@ def _pictures(facts: RunFacts, folder: Path) -> dict[str, Path]:
         draw_waterfall(steps, folder / WATERFALL)
         pictures[WATERFALL] = folder / WATERFALL
     if facts.models:
-        rows = {label: one.summary for label, one in facts.models.items()}
+        rows = _evaluated(facts)
         draw_size_against_quality(rows, folder / SIZES)
         pictures[SIZES] = folder / SIZES
     return pictures
+
+
+def _evaluated(facts: RunFacts) -> dict[str, Summary]:
+    """The figures of each model, but of weights that were only scored."""
+    return {label: one.summary for label, one in facts.models.items() if not label.endswith(WEIGHTS)}
 
 
 def _sections(facts: RunFacts, pictures: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
     steps = waterfall(facts.models)
     if steps:
         drawn = _picture(pictures, WATERFALL, "What each stage did to the bits per byte")
-        yield "What each stage did", drawn + waterfall_markdown(steps) + _served(facts.parity)
-    rows = {label: one.summary for label, one in facts.models.items()}
+        served = "".join(f"- {line}\n" for line in served_by(facts.models))
+        yield "What each stage did", f"{drawn}{waterfall_markdown(steps)}\n{served}{_served(facts.parity)}"
+    rows = _evaluated(facts)
     if rows:
         table = comparison(rows)
         quality = table.drop(columns=[name for name in _EFFICIENCY if name in table])
@@ -179,7 +192,7 @@ def _served(parity: Mapping[str, Summary]) -> str:
             )
         else:
             lines.append(f"- **served**: {label} is not what was trained: {found['fault']}")
-    return "\n" + "\n".join(lines) + "\n" if lines else ""
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _how_measured(rows: Mapping[str, Summary]) -> str:

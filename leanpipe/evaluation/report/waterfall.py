@@ -1,6 +1,8 @@
 """Which stage lost or gained what: one paired comparison for each step from the teacher to what is served.
 
-Both models of a step are scored on the same documents, so each step has an interval of its own (paired.py). Against an
+Both models of a step are scored on the same documents, so each step has an interval of its own (paired.py). Every model is
+scored by the engine that serves it, so what the last step ends with is what a server answers from. Where a form's stored weights
+were scored without their engine too, what its bits cost and what its engine costs are two steps. Against an
 earlier run the *steps* are compared, document by document: a stage that lost more than it used to is named, also where it
 always loses something, as a smaller student or fewer bits do.
 """
@@ -18,6 +20,10 @@ from leanpipe.evaluation.report.stored_scores import METRICS, ModelScores
 
 CHAIN = ("teacher", "student", "adapted")
 """The models of a run that are each made of the one before; of the last one all other forms are made."""
+WEIGHTS = " weights"
+"""What the stored weights of a form are called, after its name, where they were scored without the engine that serves them."""
+SERVE = "serve"
+"""The step that is no stage of the run's: from a form's weights to what the server computes with them."""
 _STAGE = {"student": "distill", "adapted": "finetune"}
 CONFIDENCE = 0.95
 
@@ -51,7 +57,13 @@ def links(labels: Sequence[str]) -> list[tuple[str, str, str]]:
     chain = [label for label in CHAIN if label in labels]
     steps = [(_STAGE[after], before, after) for before, after in pairwise(chain)]
     forms = [label for label in labels if label not in CHAIN] if CHAIN[-1] in chain else []
-    return steps + [("quantize", CHAIN[-1], form) for form in forms]
+    for form in (form for form in forms if not form.endswith(WEIGHTS)):
+        weights = f"{form}{WEIGHTS}"
+        if weights in forms:
+            steps += [("quantize", CHAIN[-1], weights), (SERVE, weights, form)]
+        else:
+            steps.append(("quantize", CHAIN[-1], form))
+    return steps
 
 
 def waterfall(models: Mapping[str, ModelScores], confidence: float = CONFIDENCE) -> list[Step]:
@@ -72,6 +84,23 @@ def waterfall(models: Mapping[str, ModelScores], confidence: float = CONFIDENCE)
                     )
                 )
     return steps
+
+
+def served_by(models: Mapping[str, ModelScores]) -> list[str]:
+    """Say of each model that may be served which engine scored it, which is the one that serves it, and where what that costs is."""
+    said = []
+    for label, one in models.items():
+        engine = one.summary.get("engine")
+        if engine is None or label in CHAIN[:-1] or label.endswith(WEIGHTS):
+            continue
+        if f"{label}{WEIGHTS}" in models:
+            told = f"the step from its weights, read by transformers, to {label} is what that costs"
+        elif engine == "transformers":
+            told = "serving adds nothing to its step"
+        else:
+            told = "what that costs is within its step (evaluate.stored_weights tells the two apart)"
+        said.append(f"**served**: {label} was scored by {engine}, which serves it: {told}.")
+    return said
 
 
 def largest_loss(steps: Sequence[Step]) -> Step | None:
