@@ -84,7 +84,7 @@ def generate_served(
     """Serve the model in `folder`, and ask it each prompt: greedily, with at most `max_new_tokens` tokens."""
     longest = max(encode_prompt(tokenizer, prompt).shape[1] for prompt in prompts) + max_new_tokens
     with running_server(folder, port=free_port(), measured=longest + _SPARE) as (url, _):
-        return [_generation(url, tokenizer, prompt, max_new_tokens) for prompt in prompts]
+        return [_generation(url, tokenizer, Sampling(GREEDY), prompt, max_new_tokens) for prompt in prompts]
 
 
 def _speed(url: str, tokenizer: "PreTrainedTokenizerBase", text: str, work: Workload) -> Speed:

@@ -52,7 +52,7 @@ def readings(layers: int, kept: int) -> int:
 
 @contextmanager
 def only_layers(model: "PreTrainedModel", layers: str, kept: Sequence[int]) -> Iterator[None]:
-    """Let the model compute with some of its layers only, while the context lasts."""
+    """Leave all but some of the model's layers out of what it computes, while the context lasts."""
     import torch
 
     parent, _, name = layers.rpartition(".")

@@ -18,10 +18,21 @@ if TYPE_CHECKING:
 class SearchSize(Protocol):
     """The settings of a search that decide what it takes."""
 
-    finalists: int
-    tokens: int
-    calibration_tokens: int
-    max_cost: float
+    @property
+    def finalists(self) -> int:
+        """How many are trained."""
+
+    @property
+    def tokens(self) -> int:
+        """What each of them reads."""
+
+    @property
+    def calibration_tokens(self) -> int:
+        """What every shape is scored on."""
+
+    @property
+    def max_cost(self) -> float:
+        """How much the search may take, in distillations."""
 
     @property
     def recovery(self) -> DistillConfig:
