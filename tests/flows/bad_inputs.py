@@ -336,16 +336,12 @@ def instructions(folder: Path) -> dict[str, Case]:
     measured = (f"models=['{model}']", f"corpus=['{folder / 'corpora' / 'good'}']")
     asked = ("human-evaluation", f"models=['{model}', '{model}']")
     return {
-        **{
-            f"evaluate-{name}": Case(
-                _run("evaluate", *measured, f"instructions='{place / name}'"), told[name]
-            )
-            for name in ("empty.jsonl", "cut-off.json", "other-fields.jsonl")
-        },
+        "evaluate-answers": Case(
+            _run("evaluate", *measured, f"instructions='{place / 'empty.jsonl'}'"), told["empty.jsonl"]
+        ),
         "people-prompts": Case(
             _run(*asked, f"prompt_set='{place / 'other-fields.jsonl'}'"), "asks nothing at line 1"
         ),
-        "people-nowhere": Case(_run(*asked, "prompt_set='/nowhere.txt'"), "/nowhere.txt does not exist"),
         "people-votes": Case(_run(*asked, "votes=['/nowhere.csv']"), "/nowhere.csv is no file"),
         "people-version": Case(_run("human-evaluation"), "no model leanpipe@champion is registered"),
         **{

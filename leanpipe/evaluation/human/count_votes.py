@@ -1,7 +1,7 @@
 """Stage `count_votes`: which of two models people prefer, how certain that is, and how far the raters agree."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def _tally(votes: Sequence[Vote], key: SheetKey) -> Tally:
     return Tally(share_interval(shares), counted, share_interval(sides))
 
 
-def _by_item(votes: Iterable[Vote], said) -> dict[str, list[str]]:
+def _by_item(votes: Iterable[Vote], said: Callable[[Vote], str]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = defaultdict(list)
     for vote in votes:
         grouped[vote.item].append(said(vote))

@@ -51,8 +51,8 @@ def draw_preference(found: Preference, path: Path) -> None:
         before = [0.0] * len(rows)
         for outcome in OUTCOMES:
             shares = [one.outcomes[outcome] / one.votes for _, one in rows]
-            label = names[outcome].replace("$", r"\$")
-            votes.barh(range(len(rows)), shares, left=before, color=_COLORS[outcome], label=label)
+            label, color = names[outcome].replace("$", r"\$"), _COLORS[outcome]
+            votes.barh(range(len(rows)), shares, left=before, color=color, label=label)
             before = [left + share for left, share in zip(before, shares, strict=True)]
         votes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=2, frameon=False)
         for number, (_, one) in enumerate(rows):
