@@ -4,7 +4,7 @@ A token that a model of P parameters reads costs 2 P operations, one that it lea
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
 from leanpipe.models.count import parameters_of
@@ -14,32 +14,12 @@ from leanpipe.training.distill.distill import DistillConfig
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-
-class SearchSize(Protocol):
-    """The settings of a search that decide what it takes."""
-
-    @property
-    def finalists(self) -> int:
-        """How many are trained."""
-
-    @property
-    def tokens(self) -> int:
-        """What each of them reads."""
-
-    @property
-    def calibration_tokens(self) -> int:
-        """What every shape is scored on."""
-
-    @property
-    def max_cost(self) -> float:
-        """How much the search may take, in distillations."""
-
-    @property
-    def recovery(self) -> DistillConfig:
-        """How a finalist learns."""
+    from leanpipe.shrink.search_shapes import SearchConfig
 
 
-def search_work(config: SearchSize, teacher: "PretrainedConfig", candidates: Sequence[Candidate]) -> float:
+def search_work(
+    config: "SearchConfig", teacher: "PretrainedConfig", candidates: Sequence[Candidate]
+) -> float:
     """Count the operations of a search, at most: the teacher's, those of scoring every shape, and of the finalists' learning."""
     sizes = sorted((one.parameters for one in candidates), reverse=True)
     depths = len({one.shape.layers for one in candidates})
@@ -62,7 +42,7 @@ def learning_work(config: DistillConfig, parameters: int) -> float:
     return (6.0 * config.tokens + 2 * validated) * parameters
 
 
-def check_cost(config: SearchSize, teacher: "PretrainedConfig", candidates: Sequence[Candidate]) -> float:
+def check_cost(config: "SearchConfig", teacher: "PretrainedConfig", candidates: Sequence[Candidate]) -> float:
     """Return how many default distillations a search takes. Raises UserError if that is more than `max_cost`."""
     one = distillation_work(teacher, candidates)
     cost = search_work(config, teacher, candidates) / one
