@@ -50,7 +50,9 @@ def test_a_disk_that_fills_up_leaves_no_result(form, source, small_disk):
     (small_disk / "filler").write_bytes(bytes(SMALL_DISK_BYTES - 70_000))
     store = Store(small_disk / "store")
     with pytest.raises(Exception) as raised:
-        run_stage(quantize, QuantizeConfig(formats=(form,)), {"model": external("model", source)}, store, Silent())
+        run_stage(
+            quantize, QuantizeConfig(formats=(form,)), {"model": external("model", source)}, store, Silent()
+        )
     assert "disk is full" in str(sentence_of(raised.value)), raised.value
     assert not list(store.manifests("quantize"))
 
