@@ -104,7 +104,7 @@ def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
     formats = chosen_formats(config.formats, device.name(), found, folder)
     _check_budget(config, formats)
     check_formats(formats)
-    if CALIBRATED in formats and not ("documents" in inputs and config.calibration_tokens):
+    if CALIBRATED in formats and not (inputs.get("documents") and config.calibration_tokens):
         raise UserError(_NO_TEXT)
     model = empty_model(found)
     kept, quantized = split_modules(model, config.keep)

@@ -11,6 +11,7 @@ from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Expected
 from leanpipe.core.report import Silent
+from leanpipe.evaluation.parity.auto_round_file import Grid
 from leanpipe.evaluation.parity.parity import compare
 from leanpipe.evaluation.parity.served_answers import open_server
 from leanpipe.models.load import load_model
@@ -81,9 +82,19 @@ def test_a_clean_form_passes_through_its_server(form, trained, made):
     assert all(one.served_tokens == one.trained_tokens for one in found.exchanges)
 
 
+def test_a_weight_may_be_rounded_either_way_by_a_scale_of_16_bits_and_no_further():
+    import torch
+
+    weights, scale = torch.linspace(-7, 7, 1_001)[None], 1.0
+    learned = (weights / (scale * (1 + 2**-8)) + 0.5 * torch.ones_like(weights)).round() + 8
+    for levels, allowed in ((learned, True), (learned + 1, False)):
+        grid = Grid(levels, torch.full_like(weights, scale), torch.full_like(weights, 8.0))
+        assert torch.equal(grid.admissible(weights), grid.values()) is allowed
+
+
 @pytest.mark.parametrize("settings", [{}, {"calibration_tokens": 0}], ids=["no corpus", "no tokens"])
 def test_what_learns_from_text_is_refused_without_any(settings, trained, documents):
-    inputs = {"model": Expected(trained)} | ({"documents": Expected(documents)} if settings else {})
+    inputs = {"model": Expected(trained), "documents": Expected(documents) if settings else None}
     with pytest.raises(UserError, match=r"auto_round_int4 learns how to round from text: give a corpus"):
         check_quantize(QuantizeConfig(formats=(CALIBRATED,), **settings), inputs)
 
