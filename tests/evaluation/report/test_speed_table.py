@@ -3,7 +3,11 @@
 from leanpipe.evaluation.report.speed_table import speed_markdown
 
 ROWS = {
-    "teacher": {"decode_p95_tokens_per_second": 12.25, "batch_4_tokens_per_second": 40.0, "load_seconds": 0.5},
+    "teacher": {
+        "decode_p95_tokens_per_second": 12.25,
+        "batch_4_tokens_per_second": 40.0,
+        "load_seconds": 0.5,
+    },
     "q4_0": {"decode_p95_tokens_per_second": 99.5, "batch_16_tokens_per_second": 1_200.0},
 }
 
