@@ -81,16 +81,15 @@ def planted(champion, texts: list[str]) -> dict:
 
 def named(teacher, texts: list[str]) -> list[dict]:
     """The smallest noise in one layer that is named at its stage in every seed, by stage and by what it is compared with."""
+    chains = [Chain(teacher, texts, seed) for seed in range(SEEDS)]
+    earlier = [Chain(teacher, texts, seed, again=True).scores for seed in range(SEEDS)]
     rows = []
     for label, stage in STAGE_OF.items():
         found = dict.fromkeys(("the waterfall", "an earlier run"), float("inf"))
         for noise in NOISES:
             times = dict.fromkeys(found, 0)
-            for seed in range(SEEDS):
-                broken, healthy = (
-                    run_of(teacher, texts, one, label, much)
-                    for one, much in ((seed, noise), (1_000 + seed, 0.0))
-                )
+            for chain, healthy in zip(chains, earlier, strict=True):
+                broken = chain.planted(label, noise)
                 worst = largest_loss(waterfall(broken)), named_step(changed_steps(broken, healthy))
                 for by, step in zip(times, worst, strict=True):
                     times[by] += step is not None and (step.stage, step.after) == (stage, label)
@@ -99,39 +98,43 @@ def named(teacher, texts: list[str]) -> list[dict]:
             if not any(count == SEEDS for count in times.values()):
                 break
         rows += [
-            claim(
-                f"smallest noise named {SEEDS} of {SEEDS}, {label}, {by}",
-                least,
-                1,
-                "spreads",
-                4.0,
-                at_most=True,
-            )
+            claim(f"smallest noise named, {label}, {by}", least, 1, "spreads", 4.0, at_most=True)
             for by, least in found.items()
         ]
     return rows
 
 
-def run_of(teacher, texts: list[str], seed: int, planted: str, noise: float) -> dict[str, ModelScores]:
-    """A run on documents drawn by the seed: each stage changes its model a little, and one layer of `planted` is noised."""
-    drawn = np.random.default_rng(seed % 1_000).choice(len(texts), DOCUMENTS, replace=False)
-    sample = [texts[one] for one in drawn]
-    model, run = teacher, {"teacher": model_scores(teacher, sample)}
-    for number, label in enumerate(("student", "adapted", "q8_0")):
-        model = taught_copy(model)
-        if label == "q8_0":
-            round_to_bytes(model)
-        else:
-            add_noise(model.named_parameters(), 0.02, 10 * seed + number)
-        if label == planted and noise:
-            layers = model.model.layers
-            add_noise(layers[seed % len(layers)].named_parameters(), noise, seed)
-        run[label] = model_scores(model, sample)
-    return run
+class Chain:
+    """A run's models, each a little changed from the one before, scored on documents drawn by the seed; `again` is another
+    run on the same documents."""
+
+    def __init__(self, teacher, texts: list[str], seed: int, again: bool = False):
+        drawn = np.random.default_rng(seed).choice(len(texts), DOCUMENTS, replace=False)
+        self.seed, self.sample = seed, [texts[one] for one in drawn]
+        self.models = {"teacher": teacher}
+        for number, label in enumerate(("student", "adapted"), 1 + 10 * again):
+            self.models[label] = taught_copy(list(self.models.values())[-1])
+            add_noise(self.models[label].named_parameters(), 0.02, 100 * seed + number)
+        self.models["q8_0"] = rounded(self.models["adapted"])
+        self.scores = {label: model_scores(model, self.sample) for label, model in self.models.items()}
+
+    def planted(self, label: str, noise: float) -> dict[str, ModelScores]:
+        """The run's scores if one layer of a model had been noised as it was made, and what came of that."""
+        broken = taught_copy(self.models[label])
+        layers = broken.model.layers
+        add_noise(layers[self.seed % len(layers)].named_parameters(), noise, self.seed)
+        made = {label: broken} | ({"q8_0": rounded(broken)} if label == "adapted" else {})
+        return self.scores | {name: model_scores(model, self.sample) for name, model in made.items()}
+
+
+def rounded(model):
+    """A copy whose matrices have 255 values for each row."""
+    copy = taught_copy(model)
+    round_to_bytes(copy)
+    return copy
 
 
 def round_to_bytes(model) -> None:
-    """Round each matrix to 255 values for each row."""
     with torch.no_grad():
         for weights in model.parameters():
             if weights.ndim == 2:
