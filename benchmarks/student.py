@@ -80,7 +80,7 @@ class Material:
         store = Store(self._home.store)
         return run_stage(stage, config, stage.with_earlier_results(store, config, inputs), store, Silent())
 
-    def student(self) -> tuple[Artifact, Artifact, Artifact]:
+    def student(self) -> Any:
         """The cleaned documents, the student's teacher, and the student."""
         from flows.distill import stages
 
@@ -99,7 +99,7 @@ def curve(tokens: Sequence[int], seeds: int, overrides: Sequence[str]) -> None:
         for seed in range(seeds):
             more = [*overrides, f"distill.tokens={budget}", f"distill.seed={seed}"]
             material = Material(settings(more))
-            documents, _, student = material.student()
+            documents, _, student, *_ = material.student()
             nats, sizes = scores(student.path, documents.path)
             row = {"tokens": budget, "seed": seed, "settings": list(overrides), "nats": nats, "bytes": sizes}
             row |= {
@@ -241,7 +241,7 @@ def adapters(seeds: int, weights: Sequence[float] = (0.0, 0.5, 0.9)) -> None:
     from leanpipe.training.finetune.finetune import FinetuneInputs, finetune
 
     material = Material(settings())
-    documents, teacher, student = material.student()
+    documents, teacher, student, *_ = material.student()
     for seed in range(seeds):
         for weight in weights:
             config = material.config.finetune.model_copy(update={"kl_weight": weight, "seed": seed})

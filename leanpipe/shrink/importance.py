@@ -31,6 +31,8 @@ class Importance:
     """|activation| that goes into the MLP's last product."""
     groups_LG: "torch.Tensor"
     """Length of what the heads of a group give out."""
+    moments: list["torch.Tensor"] = field(default_factory=list)
+    """By layer the products of what its channels carry (F, F), where the channels that stay are to be fitted anew."""
     squares: dict[str, "torch.Tensor"] = field(default_factory=dict)
     """By the name of each norm the squares of what goes in (D,): what a norm over fewer entries would divide by."""
 

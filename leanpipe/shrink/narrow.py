@@ -11,6 +11,7 @@ from leanpipe.models.offload import weight as weight_of
 from leanpipe.models.student import kept_names, random_student
 from leanpipe.shrink.cuttable import mlp_channels, set_mlp_channels
 from leanpipe.shrink.importance import Importance, norms
+from leanpipe.shrink.refit import refit
 
 if TYPE_CHECKING:
     import torch
@@ -139,8 +140,10 @@ class _Cutter:
         self._head = getattr(config, "head_dim", None) or config.hidden_size // heads
         self._heads_of_group = heads // max(1, whole.kv_groups)
         self._channels, self._groups = torch.arange(whole.mlp_channels), torch.arange(whole.kv_groups)
+        self._moments: torch.Tensor | None = None
         if widths.mlp_channels != whole.mlp_channels and importance:
             self._channels = _most(importance.neurons_LF[layer], widths.mlp_channels)
+            self._moments = importance.moments[layer] if importance.moments else None
         if widths.kv_groups != whole.kv_groups and importance:
             self._groups = _most(importance.groups_LG[layer], widths.kv_groups)
 
@@ -151,16 +154,24 @@ class _Cutter:
         if block == "mlp" and product in ("gate_proj", "up_proj"):
             return _pick(weight, self._channels, self._hidden)
         if block == "mlp" and product == "down_proj":
-            return _pick(weight, self._hidden, self._channels)
+            if weight.dim() == 1:
+                return weight[self._hidden]
+            return self._of_channels(weight.T).T[self._hidden]
         if block == "mlp" and product == "c_fc":  # stored as (in, out)
             return weight[self._channels] if weight.dim() == 1 else weight[:, self._channels]
         if block == "mlp" and product == "c_proj":
-            return weight if weight.dim() == 1 else weight[self._channels]
+            return weight if weight.dim() == 1 else self._of_channels(weight)
         if block == "self_attn" and product in ("q_proj", "k_proj", "v_proj"):
             return _pick(weight, self._rows(product), self._hidden)
         if block == "self_attn" and product == "o_proj":
             return _pick(weight, self._hidden, self._rows(product))
         return weight if block == "self_attn" else _last(weight, self._hidden, self._whole)  # norms of a head
+
+    def _of_channels(self, weight_FD: "torch.Tensor") -> "torch.Tensor":
+        """The rows of the channels that stay, fitted anew if it was measured what all of them carry."""
+        if self._moments is None:
+            return weight_FD[self._channels]
+        return refit(weight_FD.float(), self._moments, self._channels)
 
     def _rows(self, product: str) -> "torch.Tensor":
         """The rows of the heads in the groups: one head of a group in k and v, several in q and o."""

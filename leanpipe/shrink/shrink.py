@@ -215,6 +215,7 @@ def make_student(
     from leanpipe.models.student import evenly_spaced, layer_list_name, random_student
     from leanpipe.shrink.importance import measure_importance
     from leanpipe.shrink.narrow import Cut, cut_model, narrow_config
+    from leanpipe.shrink.refit import channel_moments
     from leanpipe.shrink.teacher_blocks import calibration_blocks
 
     described = read_config(inputs.teacher)
@@ -230,6 +231,8 @@ def make_student(
         sample = calibration_blocks(inputs.teacher, inputs.blocks, config.calibration_tokens)
     if narrower or config.keep == "importance":
         importance = measure_importance(teacher, list(teacher.get_submodule(name)), sample)
+    if importance and shape.widths.mlp_channels != whole_shape(described).widths.mlp_channels:
+        importance.moments = channel_moments(teacher, list(teacher.get_submodule(name)), sample)
     kept = _kept_layers(config, teacher, sample, importance, shape.layers)
     influence = importance.influence_L.tolist() if importance else []
     return kept, influence, cut_model(teacher, name, kept, shape.widths, importance)
