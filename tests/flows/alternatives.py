@@ -4,6 +4,7 @@ from typing import get_args
 
 from leanpipe.compression.gguf_types import GgufType
 from tests.flows.alternative_shapes import SHAPE_BASES, SHAPES
+from tests.flows.alternatives_clean import CLEAN
 from tests.flows.alternatives_human import HUMAN, VOTED
 from tests.flows.alternatives_written import WRITTEN
 from tests.flows.rows import TRAINING, Overrides, Row, shown_by, to
@@ -98,91 +99,6 @@ BASES: dict[str, Overrides] = {
 
 
 BIGBIRD = {"attention.pattern": "bigbird"}
-C4 = {"c4.enabled": True}
-FINEWEB = {"fineweb.enabled": True}
-CLEAN = {
-    "read.text_columns": to(("content", "text")),
-    "read.text_files": to("lines"),
-    "read.max_document_bytes": to(4096),
-    "read.max_expansion": to(1, **{"read.max_document_bytes": 16_384}),
-    "extract.method": to("resiliparse", "selectolax", "trafilatura"),
-    "extract.tables": to(False),
-    "extract.comments": to(True),
-    "extract.min_share": to(0.9),
-    "extract.max_characters": to(1000),
-    "languages": to((), ("en", "de"), ("en", "xx"), refused={("en", "xx"): "unknown language codes: xx"}),
-    "language_sample": to(1200),
-    "quality.enabled": to(False),
-    "quality.punctuation": to(True),
-    "quality.min_words": to(100),
-    "quality.max_words": to(300),
-    "quality.min_mean_word_length": to(5.2),
-    "quality.max_mean_word_length": to(5.5),
-    "quality.max_hashes_per_word": to(0),
-    "quality.max_ellipses_per_word": to(0),
-    "quality.max_bullet_lines": to(0.1),
-    "quality.max_ellipsis_lines": to(0),
-    "quality.min_alphabetic_words": to(0.95),
-    "quality.min_stop_words": to(7),
-    "repetition.enabled": to(False),
-    "repetition.max_duplicate_lines": to(0),
-    "repetition.max_duplicate_paragraphs": to(0),
-    "repetition.max_duplicate_line_characters": to(0),
-    "repetition.max_duplicate_paragraph_characters": to(0),
-    "repetition.max_top_2_gram": to(0.05),
-    "repetition.max_top_3_gram": to(0.05),
-    "repetition.max_top_4_gram": to(0.06),
-    "repetition.max_duplicate_5_grams": to(0),
-    "repetition.max_duplicate_6_grams": to(0),
-    "repetition.max_duplicate_7_grams": to(0),
-    "repetition.max_duplicate_8_grams": to(0),
-    "repetition.max_duplicate_9_grams": to(0),
-    "repetition.max_duplicate_10_grams": to(0),
-    "duplicates.exact": to(False),
-    "duplicates.near": to(False),
-    "duplicates.threshold": to(0.97, 1),
-    "duplicates.shingle_words": to(50),
-    "duplicates.permutations": to(16),
-    "duplicates.paragraphs": to(True),
-    "duplicates.paragraph_characters": to(1000, **{"duplicates.paragraphs": True}),
-    **{f"redact.{kind}": to(False) for kind in ("email", "ip", "phone", "card", "iban", "key", "ssn")},
-    "redact.phone_regions": shown_by(
-        "corpus/pii/test_pii.py::test_numbers_of_a_country_need_no_label_if_it_is_named", ("DE",)
-    ),
-    "redact.replacement": to("example"),
-    "decontaminate.enabled": to(False),
-    "decontaminate.held_out": to(False),
-    "decontaminate.ngram_words": to(20),
-    "decontaminate.min_words": to(10),
-    "decontaminate.max_overlap": to(0.5),
-    "c4.enabled": to(True),
-    "c4.max_word_length": to(20, **C4),
-    "c4.min_words_per_line": to(8, **C4),
-    "c4.citations": to(False, **C4),
-    "c4.terminal_punctuation": to(False, **C4),
-    "c4.lorem_ipsum": to(False, **C4),
-    "c4.javascript": to(False, **C4),
-    "c4.curly_brackets": to(False, **C4),
-    "c4.policies": to(False, **C4),
-    "c4.min_sentences": to(9, **C4),
-    "fineweb.enabled": to(True),
-    "fineweb.min_terminal_lines": to(0.2, **FINEWEB),
-    "fineweb.max_short_lines": to(0.3, **FINEWEB),
-    "fineweb.short_line": to(75, **FINEWEB),
-    "fineweb.max_duplicate_line_characters": to(0, **FINEWEB),
-    "fineweb.max_newlines_per_word": to(0.11, **FINEWEB),
-    "split.validation": to(0.45),
-    "split.test": to(0.45),
-    "execution.shard_megabytes": to(0.02),
-    "execution.executor": shown_by(
-        "corpus/test_incremental.py::test_every_executor_gives_the_same_documents", "ray", "slurm"
-    ),
-    "execution.workers": shown_by(
-        "corpus/test_incremental.py::test_every_executor_gives_the_same_documents", 2
-    ),
-    "execution.slurm_partition": shown_by("corpus/test_incremental.py::test_what_is_asked_of_slurm", "gpu"),
-    "execution.slurm_hours": shown_by("corpus/test_incremental.py::test_what_is_asked_of_slurm", 3),
-}
 
 _BUDGET = "compression/test_budget.py"
 _TASKS = "evaluation/task_scores"

@@ -1,17 +1,14 @@
 """What people type, feed and delete that cannot work: files of every such kind, and the commands that are given them."""
 
 import json
-import pickle
 import pydoc_data.topics
 import random
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tests.flows.bad_shapes import shapes, spoil_weights, write_other_class
+from tests.flows.bad_models import write_bad_models
+from tests.flows.bad_shapes import shapes
 from tests.flows.bad_tasks import write_bad_tasks
-from tests.support.tiny_models import tiny_model
 
 LONG = "a" * 5_000
 
@@ -31,72 +28,11 @@ def write_material(folder: Path) -> None:
     """Write models, corpora, instructions, evaluation sets and YAML files, each with one fault, and one good of each."""
     (folder / "theirs").mkdir()
     (folder / "theirs").chmod(0o777)  # the home of somebody else
-    _write_models(folder / "models")
+    write_bad_models(folder / "models")
     _write_corpora(folder / "corpora")
     _write_instructions(folder / "instructions")
     _write_evaluation_sets(folder / "sets")
     _write_yaml(folder / "yaml")
-
-
-def _write_models(folder: Path) -> None:
-    good = tiny_model(folder / "good")
-    for name, spoil in _SPOILED.items():
-        shutil.copytree(good, folder / name)
-        spoil(folder / name)
-    write_other_class(folder / "gpt2", good)
-    (folder / "empty").mkdir()
-    (folder / "none.gguf").write_bytes(b"nothing of the kind" * 9)
-
-
-def _config(**changed: Any) -> Callable[[Path], object]:
-    def spoil(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | changed))
-
-    return spoil
-
-
-def _file(name: str, content: bytes) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-class _Program:
-    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
-        return print, ("it ran",)
-
-
-def _pickled(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Program()))
-
-
-def _cut_off(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1_000])
-
-
-_SPOILED: dict[str, Callable[[Path], object]] = {
-    "cut-off": _cut_off,
-    "cut-in-header": _file("model.safetensors", b"\x90\x00\x00\x00\x00\x00\x00\x00{"),
-    "no-weights": lambda folder: (folder / "model.safetensors").unlink(),
-    "pickle": _pickled,
-    "no-tokenizer": lambda folder: [
-        (folder / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")
-    ],
-    "list-tokenizer": _file("tokenizer.json", b"[]"),
-    "list-tokenizer-config": _file("tokenizer_config.json", b"[]"),
-    "template": _file("chat_template.jinja", b"{% for"),
-    "broken-config": _file("config.json", b"{"),
-    "binary-config": _file("config.json", b"\xff\xfe\x00"),
-    "deep-config": _file("config.json", b"[" * 100_000),
-    "text-size": _config(hidden_size="many"),
-    "no-layers": _config(num_hidden_layers=0),
-    "heads": _config(num_attention_heads=7),
-    "other-shape": _config(hidden_size=128),
-    "more-layers": _config(num_hidden_layers=3),
-    "unheard-of": _config(model_type="unheard-of"),
-    "not-numbers": spoil_weights,
-}
 
 
 def _write_corpora(folder: Path) -> None:
