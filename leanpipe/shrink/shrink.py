@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from leanpipe.core.device import Kind
+from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import (
     Estimate,
     Expected,
@@ -47,8 +48,11 @@ class ShrinkConfig(BudgetConfig):
 
     width: float = Field(1.0, gt=0, le=1)
     """Width of the student as a share of the teacher's: of hidden states, MLP channels and heads."""
+    cut: Literal["layers", "layers_and_channels"] = "layers_and_channels"
+    """What goes where neither is given: whole layers, or half as many, and MLP channels for the rest of the size. The latter
+    keeps more of what the teacher knows; whole layers decode a little faster, and are all that some teachers can lose."""
     layers: int = Field(0, ge=0, le=100_000)
-    """Layers of the student; 0 for as many as the size has room for."""
+    """Layers of the student; 0 for what `cut` says."""
     mlp_channels: int = Field(0, ge=0, le=10_000_000)
     """Channels of each layer's MLP; 0 for as many as `width` says, and fewer where the size has no room for them."""
     kv_groups: int = Field(0, ge=0, le=100_000)
@@ -112,13 +116,18 @@ def _possible_shape(config: ShrinkConfig, teacher: "PretrainedConfig") -> Shape:
     from leanpipe.shrink.cuttable import cuttable_parts
 
     shape = choose_shape(teacher, config, config.asked)
-    if "mlp_channels" not in parts_to_cut(teacher, shape) or config.width != 1 or config.mlp_channels:
+    if config.width != 1 or config.mlp_channels or config.layers:
         return shape
-    if config.layers or "mlp_channels" in cuttable_parts(empty_model(teacher)):
+    whole = whole_shape(teacher)
+    if "mlp_channels" not in cuttable_parts(empty_model(teacher)):
+        return choose_shape(teacher, config, config.asked._replace(mlp_channels=whole.widths.mlp_channels))
+    if config.cut == "layers":
         return shape
-    return choose_shape(
-        teacher, config, config.asked._replace(mlp_channels=whole_shape(teacher).widths.mlp_channels)
-    )
+    halfway = config.asked._replace(layers=(shape.layers + whole.layers + 1) // 2)
+    try:
+        return choose_shape(teacher, config, halfway)
+    except UserError:  # so few channels are left that none is
+        return shape
 
 
 def student_config(config: ShrinkConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
@@ -135,6 +144,7 @@ def student_config(config: ShrinkConfig, teacher: "PretrainedConfig") -> "Pretra
 def estimate_shrink(config: ShrinkConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
     """What `shrink` takes: the teacher, which reads some text, and the student in full precision."""
     from leanpipe.models.count import expected_config, parameters_of
+    from leanpipe.shrink.cuttable import mlp_channels
     from leanpipe.shrink.greedy_layers import readings
 
     teacher, blocks = expected_config(inputs["teacher"]), inputs["blocks"].facts
@@ -146,6 +156,8 @@ def estimate_shrink(config: ShrinkConfig, inputs: ExpectedInputs, kind: Kind) ->
         "teacher": bytes_of_weight() * whole,
         "student": 4 * made if kind == "cpu" else 0,
     }
+    if (channels := mlp_channels(teacher)) != mlp_channels(student):
+        parts["channels"] = 4 * channels**2 * teacher.num_hidden_layers if kind == "cpu" else 0
     peak = sum(parts.values())
     times = (
         readings(teacher.num_hidden_layers, student.num_hidden_layers) if config.keep == "divergence" else 1
@@ -166,7 +178,7 @@ def estimate_shrink(config: ShrinkConfig, inputs: ExpectedInputs, kind: Kind) ->
 
 
 @stage(
-    version=1,
+    version=2,
     uses_device=True,
     check=check_shrink,
     estimate=estimate_shrink,

@@ -48,7 +48,7 @@ class DistillConfig(TrainingConfig):
 
     tokens: int = Field(40_960, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
-    learning_rate: float = Field(8e-4, gt=0, le=1)
+    learning_rate: float = Field(3.5e-4, gt=0, le=1)
     """The highest learning rate, reached after warming up."""
     batch: int = Field(1, ge=1, le=65_536)
     """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
@@ -66,7 +66,7 @@ class DistillConfig(TrainingConfig):
     beta: float = Field(0.5, ge=0.01, le=0.99)
     """Weight of the teacher in the mixture that jensen_shannon compares both with: near 0 it acts as forward_kl, near 1 as
     reverse_kl."""
-    kl_weight: float = Field(0.9, ge=0, le=1)
+    kl_weight: float = Field(1.0, ge=0, le=1)
     """1 learns the teacher's distribution alone, 0 the text alone (then the teacher is not run at all)."""
     temperature: float = Field(1.0, gt=0, le=100)
     """Softens both distributions before they are compared; 1 leaves them as they are."""
