@@ -15,10 +15,10 @@ import torch
 
 from leanpipe.core.home import Home
 from leanpipe.models.load import load_model
-from leanpipe.shrink.candidates import Scorer
 from leanpipe.shrink.covariance import covariances, factors, output_directions
 from leanpipe.shrink.importance import layer_influence
 from leanpipe.shrink.ranks import choose_ranks, even_ranks, products_of
+from leanpipe.shrink.search.candidates import Scorer
 from leanpipe.shrink.teacher_blocks import calibration_blocks
 from leanpipe.tokens.blocks import Blocks
 from leanpipe.training.trainer.data import evenly_spaced_blocks

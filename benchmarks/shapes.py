@@ -49,9 +49,9 @@ def main() -> None:
 def cost() -> None:
     """How many default distillations a search by the default settings takes, of the teacher as it is: counted, not run."""
     from leanpipe.models.count import read_config
-    from leanpipe.shrink.candidates import enumerate_shapes
-    from leanpipe.shrink.search_cost import distillation_work, search_work
-    from leanpipe.shrink.search_shapes import SearchConfig
+    from leanpipe.shrink.search.candidates import enumerate_shapes
+    from leanpipe.shrink.search.search_cost import distillation_work, search_work
+    from leanpipe.shrink.search.search_shapes import SearchConfig
 
     config, teacher = SearchConfig(), read_config(material()[0])
     shapes = enumerate_shapes(teacher, config, config.depths, config.kv_groups)
@@ -135,7 +135,7 @@ def teacher_bits(teacher: Path, blocks: Path) -> float:
 def speed(teacher: Path, student: Path) -> dict[str, Any]:
     """Tokens per second of both in turns, each the median of five."""
     from leanpipe.models.load import load_model
-    from leanpipe.shrink.candidates import decode_seconds
+    from leanpipe.shrink.search.candidates import decode_seconds
 
     both = [load_model(student), load_model(teacher)]
     taken = [[decode_seconds(model) for model in both] for _ in range(5)]
@@ -147,7 +147,7 @@ def search(teacher: Path, blocks: Path, folder: Path) -> list[dict[str, Any]]:
     """The time of a search, and its winner beside the default's shape."""
     from leanpipe.core.report import Silent
     from leanpipe.settings.yaml_text import read_yaml
-    from leanpipe.shrink.search_shapes import SearchConfig, SearchInputs, search_shapes
+    from leanpipe.shrink.search.search_shapes import SearchConfig, SearchInputs, search_shapes
     from leanpipe.training.distill.distill import DistillConfig
 
     tokens = min(DistillConfig().tokens, TOKENS)

@@ -6,7 +6,7 @@ from flows.results import RunResult, show
 from flows.shrink import prepare
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import SearchSettings
-from leanpipe.shrink.search_shapes import search_shapes
+from leanpipe.shrink.search.search_shapes import search_shapes
 from leanpipe.training.distill.teacher_cache import cache_config, cache_teacher
 from tasks.preflight import preflight
 from tasks.run import tracked_run

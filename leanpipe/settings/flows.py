@@ -17,7 +17,7 @@ from leanpipe.models.describe_model import DescribeModelConfig
 from leanpipe.quantization_aware.quantization_aware import QuantizationAwareSettings
 from leanpipe.shrink.low_rank import LowRankConfig
 from leanpipe.shrink.prune import PruneConfig
-from leanpipe.shrink.search_shapes import SearchConfig
+from leanpipe.shrink.search.search_shapes import SearchConfig
 from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.teacher_text.write import WriteSettings
 from leanpipe.tokens.tokenize import TokenizeConfig

@@ -47,7 +47,7 @@ def cpu() -> PipelineConfig:
 def hour() -> PipelineConfig:
     """Read the sample more than twice on the machine of `cpu`: made for an hour instead of ten minutes."""
     return PipelineConfig(
-        distill=DistillConfig(tokens=700_000, batch=8, log_every_steps=10),
+        distill=DistillConfig(tokens=700_000, learning_rate=8e-4, batch=8, log_every_steps=10),
         finetune=FinetuneConfig(tokens=50_000, batch=4),
         evaluate=EvaluateConfig(text_bytes=100_000, document_bytes=10_000),
     )

@@ -14,10 +14,16 @@ from leanpipe.models.count import parameters_of, read_config
 from leanpipe.models.load import save_model
 from leanpipe.settings.yaml_text import read_yaml
 from leanpipe.shrink.budget import BudgetConfig, Shape
-from leanpipe.shrink.candidates import Candidate, Scorer, enumerate_shapes, finalists
 from leanpipe.shrink.narrow import Widths
-from leanpipe.shrink.search_cost import search_work
-from leanpipe.shrink.search_shapes import SearchConfig, SearchInputs, check_search, pareto, search_shapes
+from leanpipe.shrink.search.candidates import Candidate, Scorer, enumerate_shapes, finalists
+from leanpipe.shrink.search.search_cost import search_work
+from leanpipe.shrink.search.search_shapes import (
+    SearchConfig,
+    SearchInputs,
+    check_search,
+    pareto,
+    search_shapes,
+)
 from leanpipe.shrink.shrink import ShrinkConfig
 from leanpipe.training.distill.teacher_cache import CacheInputs, CacheSettings, cache_config, cache_teacher
 from tests.support.tiny_models import tiny_llama, tiny_tokenizer

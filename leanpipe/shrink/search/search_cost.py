@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
 from leanpipe.models.count import parameters_of
-from leanpipe.shrink.candidates import DECODED, Candidate
+from leanpipe.shrink.search.candidates import DECODED, Candidate
 from leanpipe.training.distill.distill import DistillConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from leanpipe.shrink.search_shapes import SearchConfig
+    from leanpipe.shrink.search.search_shapes import SearchConfig
 
 
 def search_work(

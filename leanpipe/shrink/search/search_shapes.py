@@ -28,8 +28,8 @@ from leanpipe.core.store import REPORT
 from leanpipe.models.load import load_for_inference, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE
 from leanpipe.shrink.budget import BudgetConfig
-from leanpipe.shrink.candidates import Candidate, enumerate_shapes, finalists
-from leanpipe.shrink.search_cost import check_cost
+from leanpipe.shrink.search.candidates import Candidate, enumerate_shapes, finalists
+from leanpipe.shrink.search.search_cost import check_cost
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill, estimate_distill
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ def _cut_all(
 ) -> list[Candidate]:
     """Score every shape, and write those that are to be recovered to folders by their numbers."""
     from leanpipe.models.student import layer_list_name, most_important
-    from leanpipe.shrink.candidates import Scorer, decode_seconds
     from leanpipe.shrink.importance import measure_importance
     from leanpipe.shrink.narrow import cut_model
+    from leanpipe.shrink.search.candidates import Scorer, decode_seconds
     from leanpipe.shrink.teacher_blocks import calibration_blocks
 
     teacher = load_for_inference(inputs.teacher)
