@@ -201,6 +201,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "validation_tokens": to(32),
         "conversations": to(0, 1),
         "kl_weight": to(0, 1),
+        "calibration_tokens": to(0),
     },
     "describe_model": {"depth": to(1, 3)},
     "cut_vocabulary": {

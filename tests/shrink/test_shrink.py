@@ -11,6 +11,7 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
     MixtralConfig,
     MixtralForCausalLM,
     Qwen2Config,
@@ -156,6 +157,19 @@ def test_a_part_that_cannot_be_cut_is_refused_before_any_work(model, asked, sent
     with pytest.raises(UserError, match=sentence) as refused:
         check_shrink(ShrinkConfig(**asked), known)
     assert "\n" not in str(refused.value)
+
+
+def test_what_goes_is_layers_and_channels_or_layers_alone():
+    """cut=layers takes twelve of thirty; by default half as many go, and channels for the rest of the same size."""
+    sizes = {"vocab_size": 31_552, "hidden_size": 576, "intermediate_size": 1_536, "num_hidden_layers": 30}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
+    teacher = LlamaConfig(**sizes, **heads)
+    both = student_config(ShrinkConfig(parameters=80_700_000), teacher)
+    alone = student_config(ShrinkConfig(parameters=80_700_000, cut="layers"), teacher)
+    assert (both.num_hidden_layers, both.intermediate_size) == (24, 1_024)
+    assert alone.num_hidden_layers == 18 and 1_408 < alone.intermediate_size <= 1_536
+    asked = student_config(ShrinkConfig(parameters=80_700_000, layers=20), teacher)
+    assert asked.num_hidden_layers == 20 and 1_280 <= asked.intermediate_size < 1_408
 
 
 def test_a_teacher_of_experts_gives_whole_layers():
