@@ -137,6 +137,11 @@ def _check_asked(teacher: "PretrainedConfig", asked: AskedShape) -> None:
             )
 
 
+def best_multiple(channels: int) -> int:
+    """Return the largest of the multiples that quantisers like which `channels` is; 1 if it is none of them."""
+    return next((step for step in STEPS if channels % step == 0), 1)
+
+
 def _fill_layers(teacher: "PretrainedConfig", widths: Widths, most: int) -> Shape | None:
     """As many layers as there is room for; None if not even one has room."""
     one, two = (Shape(layers, widths).parameters(teacher) for layers in (1, 2))

@@ -7,6 +7,7 @@ says which of the teacher's layers and hidden states it has.
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +33,15 @@ from leanpipe.core.stage import NOT_COMPARED, Page, Summary, stage
 from leanpipe.core.store import REPORT
 from leanpipe.models.load import check_numbers, load_for_inference, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE
-from leanpipe.shrink.budget import AskedShape, BudgetConfig, Shape, choose_shape, odd_sizes, whole_shape
+from leanpipe.shrink.budget import (
+    AskedShape,
+    BudgetConfig,
+    Shape,
+    best_multiple,
+    choose_shape,
+    odd_sizes,
+    whole_shape,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -40,6 +49,8 @@ if TYPE_CHECKING:
     from leanpipe.shrink.importance import Importance
     from leanpipe.shrink.narrow import Cut
 
+_LAYERS_TRIED = 2
+"""Fewer layers leave room for more channels: of two depths that are as good, that with the better number of channels."""
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +60,7 @@ class ShrinkConfig(BudgetConfig):
     width: float = Field(1.0, gt=0, le=1)
     """Width of the student as a share of the teacher's: of hidden states, MLP channels and heads."""
     cut: Literal["layers", "layers_and_channels"] = "layers_and_channels"
-    """What goes where neither is given: whole layers, or half as many, and MLP channels for the rest of the size. The latter
+    """What goes where neither is given: whole layers, or half as many (or one more), and MLP channels for the rest of the size. The latter
     keeps more of what the teacher knows; whole layers decode a little faster, and are all that some teachers can lose."""
     layers: int = Field(0, ge=0, le=100_000)
     """Layers of the student; 0 for what `cut` says."""
@@ -123,11 +134,12 @@ def _possible_shape(config: ShrinkConfig, teacher: "PretrainedConfig") -> Shape:
         return choose_shape(teacher, config, config.asked._replace(mlp_channels=whole.widths.mlp_channels))
     if config.cut == "layers":
         return shape
-    halfway = config.asked._replace(layers=(shape.layers + whole.layers + 1) // 2)
-    try:
-        return choose_shape(teacher, config, halfway)
-    except UserError:  # so few channels are left that none is
-        return shape
+    deepest = (shape.layers + whole.layers + 1) // 2
+    found = []
+    for layers in range(deepest, max(shape.layers, deepest - _LAYERS_TRIED), -1):
+        with suppress(UserError):  # so few channels would be left that none is
+            found.append(choose_shape(teacher, config, config.asked._replace(layers=layers)))
+    return max(found, key=lambda one: best_multiple(one.widths.mlp_channels), default=shape)
 
 
 def student_config(config: ShrinkConfig, teacher: "PretrainedConfig") -> "PretrainedConfig":
