@@ -51,6 +51,14 @@ class TeacherInput(StageConfig):
 
 
 # pydantic lists the fields of the last base first: what goes in stands above the stages.
+class TasksInput(StageConfig):
+    """Tasks with known answers."""
+
+    tasks: tuple[str, ...] = Field((), max_length=100)
+    """Tasks with known answers that every model is asked: YAML files, as docs/evaluation.md shows, or `python-docstrings` or
+    `mmlu-sample`, which need no files; empty for none."""
+
+
 class CorpusSettings(CorpusInput):
     """The text, and what is kept of it."""
 
@@ -192,12 +200,9 @@ class EvaluateSettings(StageConfig):
     """How every model is measured, all on the same held-out text."""
 
 
-class TaskSettings(StageConfig):
+class TaskSettings(TasksInput):
     """Tasks with known answers, and how models are asked them."""
 
-    tasks: tuple[str, ...] = Field((), max_length=100)
-    """Tasks with known answers that every model is asked: YAML files, as docs/evaluation.md shows, or `python-docstrings` or
-    `mmlu-sample`, which need no files; empty for none."""
     score_tasks: ScoreTasksConfig = ScoreTasksConfig()
     """How models are asked, if there are `tasks`, or tasks of lm-eval's (score_tasks.names)."""
 
@@ -244,7 +249,7 @@ class AnswersInput(StageConfig):
     """Conversations that none of the models learned from, to score their answers: a .json or .jsonl file or folder; empty for none."""
 
 
-class CompareSettings(TaskSettings, EvaluateSettings, CorpusSettings, AnswersInput, ModelsInput):
+class CompareSettings(TaskSettings, EvaluateSettings, CorpusSettings, TasksInput, AnswersInput, ModelsInput):
     """Models, and the text and the answers they are measured on."""
 
 
@@ -290,6 +295,8 @@ class PipelineConfig(
     InstructionSettings,
     OnPolicySettings,
     DistillSettings,
+    CorpusSettings,
+    TasksInput,
     TeacherInput,
     InstructionsInput,
     CorpusInput,

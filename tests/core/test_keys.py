@@ -31,6 +31,10 @@ LEFT_OUT = {
     "parity": {"models"},
     "write": {"streams"},
     "score_tasks": {"batch"},
+    "evaluate": {"stored_weights"},
+    "low_rank": {"saved"},
+    "search_shapes": {"max_cost"},
+    "cut_vocabulary": {"max_unseen"},
 }
 """The settings that are in no key, by stage. One more is a decision: look whether it really changes no result."""
 WITHOUT_DEVICE = {
@@ -41,6 +45,8 @@ WITHOUT_DEVICE = {
     "seed_model",
     "import_gguf",
     "hold_out_instructions",
+    "blind_sheets",
+    "count_votes",
 }
 HERE = {"kind": "cpu", "arithmetic": "bf16", "model": "A"}
 

@@ -155,7 +155,7 @@ def test_the_form_that_a_person_meets_first_asks_for_a_dozen(servers: Servers, b
 def test_the_expert_form_has_every_setting_with_what_goes_in_on_top(servers: Servers, browser):
     form = Form(servers, browser, "expert")
     labels = form.labels()
-    assert labels[:6] == ["config", "Corpus", "Instructions", "Teacher", "Evaluation Sets", "Clean"]
+    assert labels[:6] == ["config", "Corpus", "Instructions", "Teacher", "Tasks", "Evaluation Sets"]
     sections = [label for label in labels if label.lower() in PipelineConfig.model_fields]
     assert [name.lower() for name in dict.fromkeys(sections)][-4:] == [
         "quantize",

@@ -142,6 +142,7 @@ def test_a_student_learns_the_same_from_a_teacher_on_disk(tmp_path, sharded):
             precision="fp32",
             teacher_logprobs="online",
             teacher_memory=memory,
+            kl_weight=0.9,
         )
         distill.function(config, DistillInputs(sharded, blocks), out, Recorder())
         written.append(load_file(out / "model.safetensors"))

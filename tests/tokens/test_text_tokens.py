@@ -40,6 +40,8 @@ ASK_ABOUT_IT = {
     "compression/gguf_tokenizer.py",  # what comes after it
     "evaluation/parity/probes.py",  # whether two tokenizers do the same, with their special tokens
     "evaluation/parity/text_faults.py",
+    "evaluation/task_scores/lm_eval_models.py",  # as lm-eval does, so that its scores are ours
+    "training/vocabulary/count_tokens.py",  # what a template writes, as text
     "evaluation/served.py",  # how long a prompt is that the server will encode
 }
 """Those that find out how a tokenizer is."""

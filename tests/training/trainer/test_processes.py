@@ -65,7 +65,7 @@ def adapters(**changes) -> FinetuneConfig:
 
 def student(**changes) -> DistillConfig:
     """Of a teacher that is asked at every step. Three blocks of held-out text: one process has a block less."""
-    chosen = {"teacher_logprobs": "online", "validation_tokens": 3 * LENGTH}
+    chosen = {"teacher_logprobs": "online", "validation_tokens": 3 * LENGTH, "kl_weight": 0.9}
     return DistillConfig(**{**TRAINING, **chosen, **changes})
 
 
