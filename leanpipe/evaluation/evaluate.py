@@ -121,7 +121,7 @@ class EvaluateConfig(StageConfig):
     repeats: int = Field(2, ge=1, le=1_000)
     """Speed: how often each is measured; the median counts, and one more goes before to warm up."""
 
-    batch_sizes: tuple[Annotated[int, Field(ge=1, le=_MOST_TOGETHER)], ...] = Field((4,), max_length=10)
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=_MOST_TOGETHER)], ...] = Field((), max_length=10)
     """Speed: how many requests come at once, where it is measured how many tokens all of them write together."""
 
     stored_weights: Annotated[bool, NotInKey("what else is scored, not what is found")] = False

@@ -35,6 +35,8 @@ class Preset(StrEnum):
         return cls.CPU if value == "default" else None
 
 
+_TOGETHER = (4, 8)
+"""How many requests come at once in what measures speed, where there is time for it."""
 _FOR_CARDS = QuantizeConfig(formats=("int8", "nf4"))
 """Named here because the plan of a run on a card may be made on another machine."""
 
@@ -49,7 +51,7 @@ def hour() -> PipelineConfig:
     return PipelineConfig(
         distill=DistillConfig(tokens=700_000, learning_rate=8e-4, batch=8, log_every_steps=10),
         finetune=FinetuneConfig(tokens=50_000, batch=4),
-        evaluate=EvaluateConfig(text_bytes=100_000, document_bytes=10_000),
+        evaluate=EvaluateConfig(text_bytes=100_000, document_bytes=10_000, batch_sizes=_TOGETHER),
     )
 
 
@@ -147,6 +149,7 @@ def _evaluated(text_bytes: int, context: int) -> EvaluateConfig:
         prefill_tokens=512,
         decode_tokens=64,
         repeats=3,
+        batch_sizes=_TOGETHER,
     )
 
 

@@ -59,9 +59,12 @@ def layer_influence(
 
 
 def measure_importance(
-    model: "PreTrainedModel", layers: Sequence["torch.nn.Module"], blocks: Sequence[Any]
+    model: "PreTrainedModel",
+    layers: Sequence["torch.nn.Module"],
+    blocks: Sequence[Any],
+    moments: bool = False,
 ) -> Importance:
-    """Measure on `blocks` what of the model matters, of those of its parts that can be cut.
+    """Measure on `blocks` what of the model matters, of those of its parts that can be cut; `moments` of channels too.
 
     Raises UserError for a model that computes no numbers: what is important could only be guessed.
     """
@@ -80,6 +83,7 @@ def measure_importance(
     if "hidden_size" in parts:
         watched += [(norm, _watch_norm(found, name, inner)) for name, norm, inner in norms(model, layers)]
     if "mlp_channels" in parts:
+        found.moments = [torch.zeros(0) for _ in layers] if moments else []
         watched += [(mlp_output(layer), _watch_neurons(found, index)) for index, layer in enumerate(layers)]
     if "kv_groups" in parts:
         watched += [
@@ -108,6 +112,10 @@ def _watch_norm(found: Importance, name: str, inner: bool) -> Callable[..., None
 def _watch_neurons(found: Importance, index: int) -> Callable[..., None]:
     def look(_: Any, given: Any, made: Any) -> None:
         found.neurons_LF[index] += given[0].double().abs().flatten(0, -2).sum(0).cpu()
+        if found.moments:
+            states_NF = given[0].flatten(0, -2).float()
+            products_FF, before = (states_NF.T @ states_NF).cpu(), found.moments[index]
+            found.moments[index] = before + products_FF if before.numel() else products_FF
 
     return look
 

@@ -59,9 +59,9 @@ class ShrinkConfig(BudgetConfig):
 
     width: float = Field(1.0, gt=0, le=1)
     """Width of the student as a share of the teacher's: of hidden states, MLP channels and heads."""
-    cut: Literal["layers", "layers_and_channels"] = "layers_and_channels"
-    """What goes where neither is given: whole layers, or half as many (or one more), and MLP channels for the rest of the size. The latter
-    keeps more of what the teacher knows; whole layers decode a little faster, and are all that some teachers can lose."""
+    cut: Literal["layers", "layers_and_channels"] = "layers"
+    """What goes where neither is given: whole layers, or half as many (or one more), and MLP channels for the rest of the size. The
+    latter begins nearer to the teacher, but learns and decodes more slowly, by about as much as there are more layers."""
     layers: int = Field(0, ge=0, le=100_000)
     """Layers of the student; 0 for what `cut` says."""
     mlp_channels: int = Field(0, ge=0, le=10_000_000)
@@ -239,7 +239,6 @@ def make_student(
     from leanpipe.models.student import evenly_spaced, layer_list_name, random_student
     from leanpipe.shrink.importance import measure_importance
     from leanpipe.shrink.narrow import Cut, cut_model, narrow_config
-    from leanpipe.shrink.refit import channel_moments
     from leanpipe.shrink.teacher_blocks import calibration_blocks
 
     described = read_config(inputs.teacher)
@@ -254,9 +253,8 @@ def make_student(
     if narrower or config.keep in ("importance", "divergence"):
         sample = calibration_blocks(inputs.teacher, inputs.blocks, config.calibration_tokens)
     if narrower or config.keep == "importance":
-        importance = measure_importance(teacher, list(teacher.get_submodule(name)), sample)
-    if importance and shape.widths.mlp_channels != whole_shape(described).widths.mlp_channels:
-        importance.moments = channel_moments(teacher, list(teacher.get_submodule(name)), sample)
+        fewer = shape.widths.mlp_channels != whole_shape(described).widths.mlp_channels
+        importance = measure_importance(teacher, list(teacher.get_submodule(name)), sample, moments=fewer)
     kept = _kept_layers(config, teacher, sample, importance, shape.layers)
     influence = importance.influence_L.tolist() if importance else []
     return kept, influence, cut_model(teacher, name, kept, shape.widths, importance)

@@ -23,6 +23,7 @@ CONFIG = EvaluateConfig(
     prefill_tokens=16,
     decode_tokens=4,
     repeats=1,
+    batch_sizes=(4,),
 )
 
 

@@ -18,7 +18,8 @@ SHAPES: dict[str, dict[str, Row]] = {
         "megabytes": to(0.2),
         "width": to(0.5),
         "cut": shown_by(
-            "shrink/test_shrink.py::test_what_goes_is_layers_and_channels_or_layers_alone", "layers"
+            "shrink/test_shrink.py::test_what_goes_is_layers_and_channels_or_layers_alone",
+            "layers_and_channels",
         ),
         "layers": to(2, 5, refused={5: "is more than the 4"}),
         "mlp_channels": to(128),

@@ -268,7 +268,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "prefill_tokens": to(8),
         "decode_tokens": to(2),
         "repeats": to(2),
-        "batch_sizes": to((), (3,)),
+        "batch_sizes": to((3,), (2,)),
         "stored_weights": shown_by(
             "tasks/test_served_step.py::test_nothing_is_scored_twice_that_its_engine_scored", True
         ),

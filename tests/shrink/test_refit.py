@@ -8,7 +8,7 @@ from leanpipe.models.student import layer_list_name
 from leanpipe.shrink.cuttable import mlp_output
 from leanpipe.shrink.importance import measure_importance
 from leanpipe.shrink.narrow import cut_model, widths_of
-from leanpipe.shrink.refit import channel_moments, refit
+from leanpipe.shrink.refit import refit
 from tests.shrink.test_greedy_layers import logits
 from tests.shrink.test_shrink import TEACHERS, shrunk
 from tests.support.tiny_models import tiny_llama
@@ -57,7 +57,7 @@ def test_a_narrower_mlp_says_more_of_what_the_whole_one_said(family, blocks):
     importance = measure_importance(model, layers, blocks)
     kept = list(range(len(layers)))
     cut = cut_model(model, name, kept, widths, importance).model.eval()
-    importance.moments = channel_moments(model, layers, blocks)
+    importance = measure_importance(model, layers, blocks, moments=True)
     fitted = cut_model(model, name, kept, widths, importance).model.eval()
 
     def error(student) -> float:

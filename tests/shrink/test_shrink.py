@@ -160,12 +160,12 @@ def test_a_part_that_cannot_be_cut_is_refused_before_any_work(model, asked, sent
 
 
 def test_what_goes_is_layers_and_channels_or_layers_alone():
-    """cut=layers takes twelve of thirty; by default half as many go, and channels for the rest of the same size."""
+    """By default twelve of thirty; with cut=layers_and_channels half as many, and channels for the rest of the same size."""
     sizes = {"vocab_size": 31_552, "hidden_size": 576, "intermediate_size": 1_536, "num_hidden_layers": 30}
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
     teacher = LlamaConfig(**sizes, **heads)
-    both = student_config(ShrinkConfig(parameters=80_700_000), teacher)
-    alone = student_config(ShrinkConfig(parameters=80_700_000, cut="layers"), teacher)
+    both = student_config(ShrinkConfig(parameters=80_700_000, cut="layers_and_channels"), teacher)
+    alone = student_config(ShrinkConfig(parameters=80_700_000), teacher)
     # 24 layers would have 960, which K-quants of GGUF cannot hold.
     assert (both.num_hidden_layers, both.intermediate_size) == (23, 1_024)
     assert alone.num_hidden_layers == 18 and 1_408 < alone.intermediate_size <= 1_536

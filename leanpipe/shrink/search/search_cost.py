@@ -23,7 +23,7 @@ def search_work(
     """Count the operations of a search, at most: the teacher's, those of scoring every shape, and of the finalists' learning."""
     sizes = sorted((one.parameters for one in candidates), reverse=True)
     depths = len({one.shape.layers for one in candidates})
-    asked = 2 * parameters_of(teacher) * (config.tokens + 3 * config.calibration_tokens)
+    asked = 2 * parameters_of(teacher) * (config.tokens + 2 * config.calibration_tokens)
     scored = 2 * (config.calibration_tokens + DECODED) * sum(sizes)
     learned = learning_work(config.recovery, 1) * sum(sizes[: min(config.finalists, depths)])
     return asked + scored + learned

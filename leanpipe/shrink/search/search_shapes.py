@@ -158,7 +158,6 @@ def _cut_all(
     from leanpipe.models.student import layer_list_name, most_important
     from leanpipe.shrink.importance import measure_importance
     from leanpipe.shrink.narrow import cut_model
-    from leanpipe.shrink.refit import channel_moments
     from leanpipe.shrink.search.candidates import Scorer, decode_seconds
     from leanpipe.shrink.teacher_blocks import calibration_blocks
 
@@ -166,9 +165,7 @@ def _cut_all(
     name, tokenizer = layer_list_name(teacher), load_tokenizer(inputs.teacher)
     blocks = calibration_blocks(inputs.teacher, inputs.blocks, 2 * config.calibration_tokens)
     fitted, scored = blocks[::2], blocks[1::2] or blocks  # what a shape was fitted to would flatter it
-    layers = list(teacher.get_submodule(name))
-    importance = measure_importance(teacher, layers, fitted)
-    importance.moments = channel_moments(teacher, layers, fitted) if importance.neurons_LF.any() else []
+    importance = measure_importance(teacher, list(teacher.get_submodule(name)), fitted, moments=True)
     scorer = Scorer(teacher, scored)
 
     def cut(one: Candidate) -> "tuple[list[int], Cut]":
