@@ -24,7 +24,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from leanpipe.planning.steps import RunInputs, present
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.overrides import merged, nested, parse_override, validated
+
+if TYPE_CHECKING:
+    from flows.distill import Distilled
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 HOME = Path(os.environ.get("LEANPIPE_HOME", Path(__file__).parent / ".student"))
@@ -80,8 +83,8 @@ class Material:
         store = Store(self._home.store)
         return run_stage(stage, config, stage.with_earlier_results(store, config, inputs), store, Silent())
 
-    def student(self) -> Any:
-        """The cleaned documents, the student's teacher, and the student."""
+    def student(self) -> "Distilled":
+        """What the flow `distill` makes: the student, and what it was made of."""
         from flows.distill import stages
 
         config = self.config
@@ -99,12 +102,12 @@ def curve(tokens: Sequence[int], seeds: int, overrides: Sequence[str]) -> None:
         for seed in range(seeds):
             more = [*overrides, f"distill.tokens={budget}", f"distill.seed={seed}"]
             material = Material(settings(more))
-            documents, _, student, *_ = material.student()
-            nats, sizes = scores(student.path, documents.path)
+            made = material.student()
+            nats, sizes = scores(made.student.path, made.documents.path)
             row = {"tokens": budget, "seed": seed, "settings": list(overrides), "nats": nats, "bytes": sizes}
             row |= {
                 "bits_per_byte": sum(nats) / math.log(2) / sum(sizes),
-                "parameters": student.summary["parameters"],
+                "parameters": made.student.summary["parameters"],
             }
             kept = [one for one in read() if _key(one) != _key(row)]
             FOLDER.mkdir(exist_ok=True)
@@ -241,19 +244,19 @@ def adapters(seeds: int, weights: Sequence[float] = (0.0, 0.5, 0.9)) -> None:
     from leanpipe.training.finetune.finetune import FinetuneInputs, finetune
 
     material = Material(settings())
-    documents, teacher, student, *_ = material.student()
+    made = material.student()
     for seed in range(seeds):
         for weight in weights:
             config = material.config.finetune.model_copy(update={"kl_weight": weight, "seed": seed})
             inputs = FinetuneInputs(
-                student.path,
+                made.student.path,
                 material.given.instructions.path,
-                documents.path,
-                teacher.path if weight else None,
+                made.documents.path,
+                made.teacher.path if weight else None,
             )
             with tempfile.TemporaryDirectory() as folder:
                 found = finetune.function(config, inputs, Path(folder), Silent())
-                nats, sizes = scores(Path(folder), documents.path)
+                nats, sizes = scores(Path(folder), made.documents.path)
             print(
                 f"kl_weight {weight}, seed {seed}: answers {found['initial_validation_loss']:.4f} -> "
                 f"{found['validation_loss']:.4f} nats, general {found['general_bits_per_byte_before']:.4f} -> "
