@@ -114,7 +114,7 @@ def pages(servers: Servers, key: str) -> list[str]:
 
 
 def _ask(request: urllib.request.Request, tries: int = 10) -> bytes:
-    """Prefect answers 503 while SQLite is busy, and its own clients ask again; so do we."""
+    """Prefect answers 503 while SQLite is busy, or not in time, and its own clients ask again; so do we, for what only reads."""
     while True:
         tries -= 1
         try:
@@ -124,6 +124,9 @@ def _ask(request: urllib.request.Request, tries: int = 10) -> bytes:
             if error.code != 503 or not tries:
                 raise AssertionError(f"{request.full_url}: {error.read().decode()}") from error
             time.sleep(1)
+        except TimeoutError:
+            if request.get_method() != "GET" or not tries:
+                raise
 
 
 @contextlib.contextmanager
