@@ -54,7 +54,7 @@ def _run(flow: str, settings: StageConfig, preset: Preset, in_place: bool) -> No
     os.environ.update(terminal_environment(in_place))
     home = _prepare()
     check_prefect()
-    from tasks.temporary_server import TemporaryServer
+    from tasks.prefect_server.temporary import TemporaryServer
 
     server = TemporaryServer()
     from flows.cli.terminal import print_result

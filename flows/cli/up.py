@@ -51,9 +51,8 @@ class Servers:
         # Before anything imports Prefect, which would start a server of its own.
         os.environ.update(own | reached)
         os.environ.setdefault("LEANPIPE_ROOTS", self._roots())
-        self._serve(
-            "prefect-server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)
-        )
+        where = ["--host", "127.0.0.1", "--port", str(prefect)]
+        self._serve("prefect-server", "tasks.prefect_server", "server", "start", *where)
         os.environ["MLFLOW_TRACKING_URI"] = own["MLFLOW_TRACKING_URI"]
         self._create_experiment()
         os.environ["MLFLOW_TRACKING_URI"] = reached["MLFLOW_TRACKING_URI"]

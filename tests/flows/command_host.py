@@ -22,7 +22,7 @@ def prepare() -> None:
     """Import what the commands import, start the Prefect server that they share, and create MLflow's tables."""
     from leanpipe.core.home import Home
     from tasks.environment import prepare_environment, terminal_environment
-    from tasks.temporary_server import TemporaryServer
+    from tasks.prefect_server.temporary import TemporaryServer
 
     os.environ.update(terminal_environment(in_place=True))
     home = Home.from_environment()

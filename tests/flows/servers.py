@@ -40,12 +40,21 @@ def python(home: Path, *arguments: str, timeout: float = 600) -> subprocess.Comp
 @contextlib.contextmanager
 def running(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run the command in the background, its output in `home`; it ends by Ctrl-C."""
+    with running_python(home, f"{arguments[0]}.out", "-m", "flows.cli.main", *arguments) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def running_python(
+    home: Path, output: str, *arguments: str, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run Python in the background, with all it says in this file of `home` and more in its environment; it ends by Ctrl-C."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / f"{arguments[0]}.out").open("w") as log:
+    with (home / output).open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", *arguments],
+            [sys.executable, *arguments],
             cwd=ROOT,
-            env=environment(home),
+            env=environment(home) | variables,
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,4 +1,4 @@
-"""`python -m tasks.temporary_server`: the Prefect server of one command, where none runs.
+"""`python -m tasks.prefect_server.temporary`: the Prefect server of one command, where none runs.
 
 Prefect would start one by itself, which outlives a command that is killed: it is told to end when Python ends in good order.
 Ours ends with the command, however that ends; and it starts before the command has imported Prefect, which takes seconds.
@@ -14,6 +14,7 @@ from pathlib import Path
 from leanpipe.core.errors import UserError
 from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.processes.servers import wait_until_ready
+from tasks.prefect_server.sqlite import one_writer_at_a_time
 
 _START_SECONDS = 300
 _STOP_SECONDS = 5
@@ -30,7 +31,13 @@ class TemporaryServer:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self._address = f"http://127.0.0.1:{listening.getsockname()[1]}"
             descriptor = listening.fileno()
-            command = [sys.executable, "-m", "tasks.temporary_server", str(descriptor), str(os.getpid())]
+            command = [
+                sys.executable,
+                "-m",
+                "tasks.prefect_server.temporary",
+                str(descriptor),
+                str(os.getpid()),
+            ]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor])
         os.environ |= {"PREFECT_API_URL": f"{self._address}/api", "PREFECT_UI_URL": ""}
         atexit.register(
@@ -70,6 +77,7 @@ def main(descriptor: int, parent: int) -> None:
     os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     import uvicorn
 
+    one_writer_at_a_time()
     application = "prefect.server.api.server:create_app"
     config = uvicorn.Config(application, factory=True, log_level="error", lifespan="on")
     uvicorn.Server(config).run([socket.socket(fileno=descriptor)])
