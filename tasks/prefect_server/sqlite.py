@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary
 _BUSY_MILLISECONDS = 5_000
 """Another process may write to the same database, as an older server that ends: so long is waited for it, instead of 60 s."""
 
+_PATIENCE_SECONDS = 20.0
+
 
 @dataclasses.dataclass
 class _Turn:
@@ -42,21 +44,13 @@ def one_writer_at_a_time() -> None:
     @contextlib.asynccontextmanager
     async def begin_transaction(self: Any, session: Any, with_for_update: bool = False) -> AsyncIterator[Any]:
         outer = _turn.get()
-        if (
-            outer and outer.open
-        ):  # within a transaction: its turn is ours, and to wait for another would be for ever
+        if outer and outer.open:
+            # Within a transaction: its turn is ours, and to wait for another would be for ever.
             async with begin(self, session, with_for_update) as transaction:
                 yield transaction
             return
-        async with _lock():
-            turn = _Turn()
-            token = _turn.set(turn)
-            try:
-                async with begin(self, session, True) as transaction:
-                    yield transaction
-            finally:
-                turn.open = False
-                _turn.reset(token)
+        async with _turn_to_write(), begin(self, session, True) as transaction:
+            yield transaction
 
     def setup_sqlite(self: Any, connection: Any, record: Any) -> None:
         set_up(self, connection, record)
@@ -68,7 +62,21 @@ def one_writer_at_a_time() -> None:
     AioSqliteConfiguration.setup_sqlite = setup_sqlite
 
 
-def _lock() -> asyncio.Lock:
-    """The running event loop's."""
-    loop = asyncio.get_running_loop()
-    return _locks.setdefault(loop, asyncio.Lock())
+@contextlib.asynccontextmanager
+async def _turn_to_write() -> AsyncIterator[None]:
+    """Hold the event loop's lock. Who has waited long goes on without: if the holder waits for us, SQLite shall refuse one of both."""
+    lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await lock.acquire()
+    except TimeoutError:
+        yield
+        return
+    turn = _Turn()
+    token = _turn.set(turn)
+    try:
+        yield
+    finally:
+        turn.open = False
+        _turn.reset(token)
+        lock.release()
