@@ -200,9 +200,9 @@ def _named(read: HtmlPage, ancestors: Ancestors) -> tuple[list[list[bytes]], lis
     nearest = ancestors.starts[ancestors.around(read.first_tag, NEAR - 1)]
     far: list[list[bytes]] = [[] for _ in read.first_tag]
     near: list[list[bytes]] = [[] for _ in read.first_tag]
-    for start, end, tag in zip(found, ancestors.end_of[found], tags, strict=True):
+    for start, end, named in zip(found, ancestors.end_of[found], element_words(tags), strict=True):
         for block in np.flatnonzero((read.first_tag >= start) & (read.first_tag < end)):
-            (near if start >= nearest[block] else far)[block] += set(element_words(tag))
+            (near if start >= nearest[block] else far)[block] += set(named)
     return far, near
 
 

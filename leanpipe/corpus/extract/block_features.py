@@ -203,7 +203,8 @@ def _containers(
     return inside, shares, (page.first_tag >= first) & (page.first_tag <= last)
 
 
-_SEPARATED = bytes(c if 97 <= c <= 122 else c + 32 if 65 <= c <= 90 else 32 for c in range(256))
+_SEPARATED = bytes(c if 97 <= c <= 122 or not c else c + 32 if 65 <= c <= 90 else 32 for c in range(256))
+"""Letters as small ones, and NUL, which no parser lets through; spaces for all else."""
 _ATTRIBUTES = 120  # bytes of an element's tag that are looked at
 
 
@@ -219,9 +220,9 @@ def element_tags(page: HtmlPage, ancestors: Ancestors) -> tuple[Numbers, list[by
     return found, [data[first:last] for first, last in zip(start.tolist(), end.tolist(), strict=True)]
 
 
-def element_words(tag: bytes) -> list[bytes]:
-    """The words, in small letters, that a tag and its attributes are made of."""
-    return tag.translate(_SEPARATED).split()
+def element_words(tags: list[bytes]) -> list[list[bytes]]:
+    """The words, in small letters, that each of the tags and its attributes are made of."""
+    return [words.split() for words in b"\0".join(tags).translate(_SEPARATED).split(b"\0")]
 
 
 _COMMENTS = re.compile(rb"\b(?:comments?|commentlist|disqus)\b")

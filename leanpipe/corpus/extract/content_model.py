@@ -6,6 +6,7 @@ together with its neighbors; besides, they see the means and maxima of the whole
 """
 
 from functools import cache
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,35 @@ class OwnBlocks(NamedTuple):
     """Whether a good part of the page may be its own text as well as not."""
 
 
+class _WordSums(dict[bytes, int]):
+    """What the words of tags add up to, remembered: the place of each tag among the rows."""
+
+    def __init__(self, words: Numbers, vocabulary: dict[bytes, int]):
+        super().__init__()
+        # The last row is nothing, for words that are not known.
+        self._words = np.concatenate([words, np.zeros_like(words[:1])])
+        self._number = vocabulary
+        self.rows: Numbers = np.zeros((_REMEMBERED, words.shape[1]), dtype=np.int32)
+
+    def places(self, tags: list[bytes]) -> list[int]:
+        """The row of each tag."""
+        if len(self) + len(tags) > _REMEMBERED:
+            self.clear()
+        if new := [tag for tag in dict.fromkeys(tags) if tag not in self]:
+            self._add(new)
+        return [*map(self.__getitem__, tags)]
+
+    def _add(self, tags: list[bytes]) -> None:
+        number, unknown = self._number.get, len(self._words) - 1
+        found = [{number(word, unknown) for word in words} or {unknown} for words in element_words(tags)]
+        starts = [0, *accumulate(map(len, found[:-1]))]
+        first, until = len(self), len(self) + len(tags)
+        while until > len(self.rows):  # a page may have more tags than are remembered
+            self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)])
+        self.rows[first:until] = np.add.reduceat(self._words[[*chain.from_iterable(found)]], starts, axis=0)
+        self.update(zip(tags, range(first, until), strict=True))
+
+
 class ContentModel:
     """The networks and their vocabulary. Each array of weights has a row for each of the networks."""
 
@@ -65,8 +95,7 @@ class ContentModel:
         self._measured = np.concatenate([*w["c1.w"][:, :, : len(mean)]]) * scale
         self._named = w["c1.w"][:, :, len(mean) :] / _UNIT
         w["c1.b"] = w["c1.b"] - (self._measured @ mean).reshape(w["c1.b"].shape)
-        self._known: dict[bytes, int] = {}
-        self._sums: Numbers = np.zeros((_REMEMBERED, self._words.shape[1]), dtype=np.int32)
+        self._sums = _WordSums(self._words, self._vocabulary)
 
     def find_own_blocks(self, page: HtmlPage, *, comments: bool = False) -> OwnBlocks:
         """Tell which blocks of a page are its own text. Readers' comments are none, unless they are asked for."""
@@ -84,7 +113,9 @@ class ContentModel:
         """Log odds that a block is the page's own text, from which a block is kept that has more than 0."""
         w = self._w
         ancestors = Ancestors(page)
-        measures = measure_blocks(page, ancestors).clip(self._low, self._high)
+        measures = measure_blocks(page, ancestors)
+        np.maximum(measures, self._low, out=measures)
+        np.minimum(measures, self._high, out=measures)
         number = measures.shape[1]
         members, hidden = w["c1.b"].shape
         named = self._names(page, ancestors).reshape(members, -1, number)
@@ -100,16 +131,12 @@ class ContentModel:
     def _names(self, page: HtmlPage, ancestors: Ancestors) -> Numbers:
         """What the names of the elements around each block say: the sum over them, the nearest ones weighted otherwise."""
         found, tags = element_tags(page, ancestors)
-        if len(self._known) + len(tags) > _REMEMBERED:
-            self._known.clear()
-        known = [*map(self._known.get, tags)]
-        if None in known:
-            known = [self._learn(tag) if one is None else one for tag, one in zip(tags, known, strict=True)]
+        known = self._sums.places(tags)
 
         # Each element adds its words where it begins, and takes them away where it ends.
         size = self._words.shape[1] // 2
         sums: Numbers = np.zeros((2 * size, len(page.tags.code) + 1), dtype=np.int32)
-        added = self._sums[known].T
+        added = self._sums.rows[known].T
         sums[:, found + 1] = added
         sums[:, ancestors.end_of[found] + 1] -= added
         sums.cumsum(axis=1, out=sums)
@@ -117,27 +144,25 @@ class ContentModel:
         at, before = sums[:, page.first_tag + 1], sums[:, near]
         return (before[:size] + (at - before)[size:]).astype(np.float32)
 
-    def _learn(self, tag: bytes) -> int:
-        """Keep what a tag's words add up to, and return where."""
-        if (known := self._known.get(tag)) is not None:
-            return known
-        numbers = {*map(self._vocabulary.get, element_words(tag))} - {None}
-        place = self._known[tag] = len(self._known)
-        if place == len(self._sums):  # a page may have more tags than are remembered
-            self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
-        self._sums[place] = self._words[sorted(numbers)].sum(axis=0) if numbers else 0  # type: ignore[type-var]
-        return place
-
 
 def _without_gaps(score: Numbers, rows: Numbers) -> Numbers:
     """What is text, with what stands in between: the rows of a table, and one or two blocks that hardly missed it."""
     own = score > 0
     kept = own.nonzero()[0]
-    for before in (kept[1:] - kept[:-1] > 1).nonzero()[0].tolist():
-        gap: slice = slice(kept[before] + 1, kept[before + 1])
-        is_small = gap.stop - gap.start <= _SMALL_GAP
-        own[gap] = rows[gap].all() or (is_small and bool((score[gap] > _NEARLY).all()))
+    last = (kept[1:] - kept[:-1] > 1).nonzero()[0]
+    first, until = kept[last] + 1, kept[last + 1]
+    stays = _all_within(rows, first, until)
+    stays |= (until - first <= _SMALL_GAP) & _all_within(score > _NEARLY, first, until)
+    for start, stop in zip(first[stays].tolist(), until[stays].tolist(), strict=True):
+        own[start:stop] = True
     return own
+
+
+def _all_within(true: Numbers, first: Numbers, until: Numbers) -> Numbers:
+    """Whether all from each of `first` up to each of `until` are true."""
+    sums: Numbers = np.zeros(len(true) + 1, dtype=np.int64)
+    true.cumsum(out=sums[1:])
+    return sums[until] - sums[first] == until - first
 
 
 def _relu(h: Numbers, bias: Numbers) -> Numbers:

@@ -81,7 +81,15 @@ def extract_main_text(html: str, config: ExtractConfig) -> Extracted:
     """
     if len(html) > config.max_characters:
         return Extracted("", config.method, fault=Fault("extract.max_characters", len(html)))
-    html = close_empty_elements(_encodable(html))
+    try:
+        return _extract(close_empty_elements(html), config)
+    except (
+        UnicodeEncodeError
+    ):  # of halves of pairs; to look for them first would be to encode every page once more
+        return _extract(close_empty_elements(_encodable(html)), config)
+
+
+def _extract(html: str, config: ExtractConfig) -> Extracted:
     found = PARSERS[config.method](html, config)
     if len(found.text) > config.min_share * found.most:
         return Extracted(found.text, config.method, unsure=found.unsure)
@@ -167,7 +175,7 @@ def _selectolax(html: str, _: ExtractConfig) -> _Found:
         raise _missing("selectolax") from None
     if _is_deep(html):
         return _Found("", len(html))
-    tree = LexborHTMLParser(html)
+    tree = LexborHTMLParser(_encodable(html))
     root = tree.body or tree.root
     text = html_blocks.extract_text(root.html or "", _all_rules()) if root else ""
     return _Found(text, len(html))
@@ -180,7 +188,10 @@ def _trafilatura(html: str, config: ExtractConfig) -> _Found:
         raise _missing("trafilatura") from None
     if _is_deep(html):
         return _Found("", len(html))
-    text = trafilatura.extract(html, include_comments=config.comments, include_tables=config.tables) or ""
+    text = (
+        trafilatura.extract(_encodable(html), include_comments=config.comments, include_tables=config.tables)
+        or ""
+    )
     return _Found(text.strip(), len(html))
 
 
@@ -203,7 +214,9 @@ def _encodable(html: str) -> str:
     """Halves of surrogate pairs joined, those that stand alone replaced: no parser takes them."""
     try:
         html.encode()
-    except UnicodeEncodeError:
+    except (
+        UnicodeEncodeError
+    ):  # of halves of pairs; to look for them first would be to encode every page once more
         return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return html
 

@@ -225,8 +225,10 @@ def test_markup_inside_silent_elements_is_no_page():
     assert found(f"<p>{BEES}</p>{script}<p>end</p>").text == f"{BEES.strip()}\n\nend"
 
 
-def test_halves_of_surrogate_pairs_are_no_error():
-    assert found("<p>\ud83d\ude00 \ud800</p>").text == "😀 \ufffd"
+@pytest.mark.parametrize("method", METHODS)
+def test_halves_of_surrogate_pairs_are_no_error(method: str):
+    page = PAGE.format(first=f"\ud83d\ude00 \ud800 {BEES}", rest="")
+    assert "😀 \ufffd Bees are flying" in found(page, method=installed(method)).text
 
 
 @pytest.mark.parametrize("method", ["selectolax", "trafilatura"])
