@@ -71,7 +71,14 @@ def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
         preflight(run, stages, config, given)
         made = stages(run, config, given)
         registered = promote(
-            run, config, made.models, made.evaluations, made.documents, made.held_out, made.trained
+            run,
+            config,
+            made.models,
+            made.evaluations,
+            made.documents,
+            made.held_out,
+            made.trained,
+            given.tasks,
         )
         return show(run, made.evaluations, registered)
 

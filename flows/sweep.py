@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.evaluate import evaluate_all
+from flows.evaluate import evaluate_all, score_all
 from flows.results import RunResult, show
 from leanpipe.compression.formats import GGUF
 from leanpipe.compression.quantize import QuantizeConfig, quantize, with_formats
@@ -15,9 +15,12 @@ from leanpipe.core.stage import Summary
 from leanpipe.corpus.clean import clean
 from leanpipe.evaluation.compare import comparison, to_markdown
 from leanpipe.evaluation.pareto import dominated_by, draw_pareto, worth_having
+from leanpipe.evaluation.report.stored_scores import ModelScores
+from leanpipe.evaluation.task_scores.task_results import shown_figures
 from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import SweepSettings
 from tasks.preflight import preflight
+from tasks.report import read_scores
 from tasks.run import Run, tracked_run
 from tasks.run_inputs import resolve
 from tasks.tracking.pages import show_image, show_page, show_table
@@ -34,22 +37,39 @@ def sweep_formats(config: SweepSettings = SweepSettings()) -> RunResult:
     """
     with tracked_run("sweep", config) as run:
         given = resolve(
-            run, corpus=config.corpus, models=(config.model,), evaluation_sets=config.evaluation_sets
+            run,
+            corpus=config.corpus,
+            models=(config.model,),
+            evaluation_sets=config.evaluation_sets,
+            tasks=config.tasks,
         )
         preflight(run, stages, config, given)
         evaluations = stages(run, config, given)
-        _show_pareto(run, {label: artifact.summary for label, artifact in evaluations.items()})
+        rows = {label: artifact.summary for label, artifact in evaluations.items()}
+        _show_pareto(run, rows, task_columns(read_scores(evaluations, run.results)))
         return show(run, evaluations)
 
 
 def stages(run: StageRunner, config: SweepSettings, given: RunInputs) -> Mapping[str, Any]:
-    """Clean the corpus, make each form of the model, and evaluate all on what was held out: the evaluations by form."""
+    """Clean the corpus, make each form of the model, evaluate all on what was held out, and ask them the same tasks: the
+    evaluations by form."""
     documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
     models = {_FULL: given.model}
     for name, settings in settings_of(config, given):
         made = run.stage(quantize, settings, label=f"quantize-{name}", model=given.model)
         models[name] = made.inside(settings.formats[0])
-    return evaluate_all(run, config, models, documents)
+    evaluations = evaluate_all(run, config, models, documents)
+    score_all(run, config, models, given.tasks)
+    return evaluations
+
+
+def task_columns(scores: Mapping[str, ModelScores]) -> dict[str, dict[str, str]]:
+    """A column for each metric of each task, by its heading: what is said of each form. The report's numbers."""
+    found = shown_figures({label: one.tasks for label, one in scores.items() if one.tasks})
+    return {
+        f"{task}: {metric}": {label: by.get(label, "–") for label in scores}
+        for (task, metric), by in found.items()
+    }
 
 
 def settings_of(config: SweepSettings, given: RunInputs) -> Iterator[tuple[str, QuantizeConfig]]:
@@ -64,16 +84,27 @@ def settings_of(config: SweepSettings, given: RunInputs) -> Iterator[tuple[str, 
             yield form, chosen.model_copy(update={"formats": (form,)})
 
 
-def _show_pareto(run: Run, rows: Mapping[str, Summary]) -> None:
+def sweep_page(rows: Mapping[str, Summary], tasks: Mapping[str, Mapping[str, str]] = {}) -> str:
+    """Say in Markdown which forms are worth having, and what was measured of each, with a column for each of `tasks`."""
+    names = ", ".join(worth_having(rows))
+    compared = to_markdown(comparison(rows), {**tasks, "dominated by": dominated_by(rows)})
+    return f"# Sweep\n\nNo other form is at once as small, as fast and as good as one of these: **{names}**.\n\n{compared}"
+
+
+def _show_pareto(run: Run, rows: Mapping[str, Summary], tasks: Mapping[str, Mapping[str, str]]) -> None:
     """Put the table, the picture, and the names of what is worth having, into MLflow and on the page in Prefect."""
-    table, front, better = comparison(rows), worth_having(rows), dominated_by(rows)
-    names, compared = ", ".join(front), to_markdown(table, {"dominated by": better})
-    page = f"# Sweep\n\nNo other form is at once as small, as fast and as good as one of these: **{names}**.\n\n{compared}"
+    front, better, page = worth_having(rows), dominated_by(rows), sweep_page(rows, tasks)
     run.tracking.log_text(run.mlflow_run, page, "sweep.md")
-    run.tracking.log_figures(run.mlflow_run, {"sweep.worth_having": names})
+    run.tracking.log_figures(run.mlflow_run, {"sweep.worth_having": ", ".join(front)})
     shown = [
-        {"form": str(label), "worth having": label in front, "dominated by": better[str(label)], **row}
-        for label, row in table.to_dict("index").items()
+        {
+            "form": str(label),
+            "worth having": label in front,
+            "dominated by": better[str(label)],
+            **row,
+            **{heading: by[str(label)] for heading, by in tasks.items()},
+        }
+        for label, row in comparison(rows).to_dict("index").items()
     ]
     show_table(shown, "sweep-table", "Every form by size, speed and quality")
     show_page(page, "sweep", "Every form of the model, and which are worth having")

@@ -14,6 +14,7 @@ from leanpipe.evaluation.decide.units import read_units
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.evaluation.gate import RegisterConfig
 from leanpipe.evaluation.paired import Evaluated
+from leanpipe.evaluation.task_scores.score_tasks import ScoreTasksConfig, score_tasks
 from leanpipe.evaluation.verdict import Look, Outcome, Verdict, first_champion, judge
 from tasks.approval import approved
 from tasks.run import Run
@@ -41,6 +42,14 @@ class _Contestant(NamedTuple):
     origin: Origin
 
 
+class Asked(NamedTuple):
+    """The tasks that the challenger was asked, and what it scored: the champion is asked the same."""
+
+    config: ScoreTasksConfig
+    tasks: tuple[Artifact, ...]
+    scored: Artifact
+
+
 class Contest:
     """What a challenger is measured by: the policy, and the text that all are scored on."""
 
@@ -52,8 +61,10 @@ class Contest:
         documents: Artifact,
         instructions: Artifact | None = None,
         among: int = 1,
+        tasks: "Asked | None" = None,
     ):
-        """`among` is of how many models this text chose the challenger."""
+        """`among` is of how many models this text chose the challenger; `tasks` is what it was asked besides."""
+        self._tasks = tasks
         self._instructions = instructions
         self._run, self._policy, self._config, self._documents = run, policy, config, documents
         self._among = among
@@ -140,7 +151,7 @@ class Contest:
                 "hand only.",
             )
         try:
-            evaluated = Evaluated.of(evaluation)
+            evaluated = Evaluated.of(evaluation, self._tasks and self._tasks.scored)
             if champion.version is None and not champion.moves:
                 return first_champion(evaluated.summary)
         except UserError as error:
@@ -153,7 +164,7 @@ class Contest:
                 f"{name}.",
             )
         try:
-            rival = self._measure("evaluate-champion", "the champion", champion.version)
+            rival = self._measure("evaluate-champion", "the champion", champion.version, self._asks_tasks())
         except _CANNOT_MEASURE as error:
             return Verdict(
                 Outcome.BROKEN,
@@ -192,10 +203,22 @@ class Contest:
             level = self._ask(lambda: take_look(self._client, self._policy.name, pair, budget))
         return level / self._among
 
-    def _measure(self, label: str, called: str, version: Version) -> "_Contestant":
-        """Score a registered version on this run's text: its old figures may come from another."""
+    def _asks_tasks(self) -> "Asked | None":
+        """The tasks that margins are of; None if there are none, and nobody need be asked."""
+        return self._tasks if any(one.is_of_tasks for one in self._policy.parsed_margins()) else None
+
+    def _measure(
+        self, label: str, called: str, version: Version, asked: "Asked | None" = None
+    ) -> "_Contestant":
+        """Score a registered version on this run's text, and on its tasks: its old figures may come from others."""
         model = model_of(version.name, version.version)
-        return self._contestant(called, version, model.digest, Evaluated.of(self._score(label, model)))
+        evaluation, scored = self._score(label, model), None
+        if asked:
+            as_scored = label.replace(evaluate.name, score_tasks.name)
+            scored = self._run.stage(
+                score_tasks, asked.config, label=as_scored, model=model, tasks=asked.tasks
+            )
+        return self._contestant(called, version, model.digest, Evaluated.of(evaluation, scored))
 
     def _score(self, label: str, model: Artifact) -> Artifact:
         return self._run.stage(

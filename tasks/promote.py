@@ -14,7 +14,7 @@ from leanpipe.evaluation.usage.score_weights import LABEL, ScoreWeightsConfig, s
 from leanpipe.models.offload import is_gguf
 from leanpipe.planning.steps import StageRunner
 from leanpipe.settings.flows import PipelineConfig
-from tasks.contest import Contest
+from tasks.contest import Asked, Contest
 from tasks.report import read_generations, read_scores
 from tasks.run import Run
 from tasks.tracking.registry import Candidate, Registered, register
@@ -35,6 +35,7 @@ def promote(
     documents: Artifact,
     held_out: Artifact | None = None,
     trained: Mapping[str, Artifact] | None = None,
+    tasks: tuple[Artifact, ...] = (),
 ) -> Registered | None:
     """Register the best model that meets the policy and answers as it was trained; None if none does. The reason is in
     the run's tags. `trained` has, by label, the model that a form was made of.
@@ -62,7 +63,9 @@ def promote(
         trained_on=tuple(corpora_of(run.store, (model.digest, documents.digest))),
     )
     version = run.tracking.answer("the registration", lambda: register(run, policy.name, candidate))
-    contest = Contest(run, policy, config.evaluate, documents, held_out, among=len(candidates))
+    scored = run.results.get(f"{score_tasks.name}-{choice.label}")
+    asked = Asked(config.score_tasks, tasks, scored) if scored else None
+    contest = Contest(run, policy, config.evaluate, documents, held_out, among=len(candidates), tasks=asked)
     registered = contest.decide(version, evaluations[choice.label])
     figures = {
         "version": registered.version,
@@ -131,6 +134,7 @@ def _figures(run: Run, label: str, evaluation: Summary) -> Summary:
 
 def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping[str, Artifact]) -> str:
     assert choice.label is not None
+    scores = read_scores(evaluations, run.results)
     return model_card(
         name=config.registration.name,
         label=choice.label,
@@ -140,5 +144,6 @@ def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping
         rows={label: artifact.summary for label, artifact in evaluations.items()},
         reason=choice.reason,
         generations=read_generations(evaluations[choice.label]),
-        steps=waterfall_markdown(waterfall(read_scores(evaluations, run.results))),
+        steps=waterfall_markdown(waterfall(scores)),
+        tasks={label: one.tasks for label, one in scores.items() if one.tasks},
     )

@@ -121,6 +121,7 @@ def clean_documents(
 ) -> int:
     """Write all that `clean` writes but its report; returns how many files were read."""
     check_execution(config.execution)
+    config = config.of_corpus(file for file_index in file_indexes for file in file_index.files)
     folders, base = RunFolders(out), BaseCorpus.load(inputs.base)
     new = [file for file_index in file_indexes for file in file_index.files if not base.has(file)]
     shards = make_shards(new, config.execution.shard_megabytes)
@@ -128,7 +129,7 @@ def clean_documents(
     earlier = EarlierSplits.gather(inputs.earlier, folders.earlier) if inputs.earlier else None
     _first_pass(shards, names, config, inputs, folders, report)
     _second_pass(names, config, base, folders, earlier)
-    publish_result(names, base, new, folders)
+    publish_result(names, base, new, folders, config.split.test)
     write_skipped(out, file_indexes)
     _check_left(out, [file_index.reference for file_index in file_indexes])
     shutil.rmtree(folders.work)

@@ -1,5 +1,8 @@
 """The settings of stage `clean`, put together from those of its parts."""
 
+from collections.abc import Iterable
+from typing import Self
+
 from pydantic import Field, field_validator
 
 from leanpipe.core.config import StageConfig
@@ -11,6 +14,7 @@ from leanpipe.corpus.filters.language import known_languages
 from leanpipe.corpus.passes.execution import ExecutionConfig
 from leanpipe.corpus.pii import RedactConfig
 from leanpipe.corpus.readers import ReadConfig
+from leanpipe.corpus.sources.file_index import SourceFile
 from leanpipe.corpus.split import SplitConfig
 
 
@@ -43,6 +47,11 @@ class CleanConfig(StageConfig):
     """Which share of the documents is held out."""
     execution: ExecutionConfig = ExecutionConfig()
     """The machines that work on the corpus, and how it is divided among them."""
+
+    def of_corpus(self, files: Iterable[SourceFile]) -> Self:
+        """Return the settings for a corpus of these files: of a small one more is held out for the test."""
+        split = self.split.of_corpus(files, lines=self.read.text_files == "lines")
+        return self.model_copy(update={"split": split})
 
     @field_validator("languages")
     @classmethod

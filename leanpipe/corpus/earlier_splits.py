@@ -1,7 +1,8 @@
 """Splits grow without moving a document from train to test: what was learned from once is never measured on again.
 
 A text's hash decides its split, so the same shares give the same splits in every corpus. With a larger share of test some
-documents change sides that models have learned from, for a larger share has to come from somewhere. So `clean` looks among
+documents change sides that models have learned from, for a larger share has to come from somewhere: from a setting, or from
+a corpus that became so small that more of it is held out (`SplitConfig.of_corpus`). So `clean` looks among
 the earlier results in its store for those of the same corpus whose shares differ that way, and takes them as an input:
 a document may move from test to validation to train, and never back. A larger share is then that of new documents alone,
 and of the whole corpus once most of it is new.
@@ -42,38 +43,44 @@ def find_earlier_splits(
 ) -> tuple[Artifact, ...]:
     """Find the earlier results of `clean` that hold some of the corpus, in splits that these settings might contradict."""
     files = [file for one in several(inputs, "corpus") for file in FileIndex.load(one.path).files]
-    known = {file.digest for file in files} | {file.source for file in files}
-    keys = [
-        manifest.key
-        for path, manifest in store.manifests(stage.name)
-        if _may_contradict(manifest, config) and _holds_some(path, known)
-    ]
+    known, shares = {file.digest for file in files} | {file.source for file in files}, config.of_corpus(files)
+    keys = []
+    for path, manifest in store.manifests(stage.name):
+        held = _load(path)
+        if held and _may_contradict(manifest, held, shares.split) and _holds_some(held, known):
+            keys.append(manifest.key)
     found = (store.find(stage.name, key) for key in keys)
     # Once each, so that shares that contradict each other in turn come to an end.
     by_digest = {one.digest: one for one in found if one}
     return tuple(by_digest[digest] for digest in sorted(by_digest))
 
 
-def _may_contradict(manifest: Manifest, config: CleanConfig) -> bool:
+def _load(result: Path) -> BaseCorpus | None:
+    """Which files a result was made of; None for one that does not say so."""
+    try:
+        return BaseCorpus.load(result)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _may_contradict(manifest: Manifest, held: BaseCorpus, shares: SplitConfig) -> bool:
     """Whether a result has documents in train or validation that these shares might put in a later split."""
     try:
         earlier = SplitConfig.model_validate(manifest.config.get("split"))
     except ValidationError:  # of a commit that split in other ways
         return False
-    return earlier.test < config.split.test or _held_out(earlier) < _held_out(config.split)
+    if held.test is not None:
+        earlier = earlier.model_copy(update={"test": held.test})
+    return earlier.test < shares.test or _held_out(earlier) < _held_out(shares)
 
 
 def _held_out(config: SplitConfig) -> float:
     return config.test + config.validation
 
 
-def _holds_some(result: Path, known: set[str]) -> bool:
+def _holds_some(held: BaseCorpus, known: set[str]) -> bool:
     """Whether a result was made of a file with one of these digests or names: of a table that grew the name is the same."""
-    try:
-        files = BaseCorpus.load(result).files
-    except (OSError, ValueError, KeyError):
-        return False
-    return any(source in known or digest in known for _, source, digest in files)
+    return any(source in known or digest in known for _, source, digest in held.files)
 
 
 @dataclass(frozen=True)

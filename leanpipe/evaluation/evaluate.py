@@ -78,11 +78,12 @@ _PICTURES = 200_000
 class EvaluateConfig(StageConfig):
     """How much text a model is judged on, what it is asked, and how its speed is measured."""
 
-    text_bytes: int = Field(20_000, ge=200, le=1_000_000_000)
-    """Bytes of held-out text to score: more make the figures more certain and take longer."""
+    text_bytes: int = Field(50_000, ge=200, le=1_000_000_000)
+    """Bytes of held-out text to score, if there are so many: more make the figures more certain and take longer."""
 
-    document_bytes: int = Field(4_000, ge=100, le=1_000_000_000)
-    """At most so many bytes of one document, from its start, so that no document decides alone."""
+    document_bytes: int = Field(500, ge=100, le=1_000_000_000)
+    """At most so many bytes of one document, from its start: documents are what tells two models apart, and more of each tells
+    little more."""
 
     context: int = Field(512, ge=2, le=1_000_000)
     """Tokens that the model reads at once: a document that is longer is scored in several windows, which overlap."""

@@ -8,6 +8,7 @@ from leanpipe.compression.formats import BITSANDBYTES, GGUF, ONNX
 from leanpipe.core.stage import Summary
 from leanpipe.evaluation.compare import comparison, to_markdown
 from leanpipe.evaluation.generate import Generation
+from leanpipe.evaluation.task_scores.task_results import TASKS_MEASURED, TaskResult, side_by_side
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -23,17 +24,19 @@ def model_card(
     reason: str,
     generations: Sequence[Generation] = (),
     steps: str = "",
+    tasks: Mapping[str, Sequence[TaskResult]] = {},
 ) -> str:
     """Markdown with the front matter of the Hugging Face hub.
 
     `label` says which of `rows` this model is; `rows` are summaries of `evaluate` by label, the teacher among them;
     `stages` gives the store's key of every stage that led here, in order; `reason` is why this one was chosen;
-    `steps` says in Markdown what each stage did to the model.
+    `steps` says in Markdown what each stage did to the model, and `tasks` has what models scored on tasks, by label.
     """
     parts = [
         _front_matter(name, label, teacher),
         f"# {name}: {label}\n\n{_opening(label, teacher, corpus, rows[label])}\n\nWhy this one: {reason}\n",
         f"## Figures\n\n{to_markdown(comparison(rows))}\n{_how_measured(rows[label])}\n",
+        f"## Tasks\n\n{TASKS_MEASURED}\n\n{side_by_side(tasks)}" if tasks else "",
         f"## What each stage did\n\n{steps}\n" if steps else "",
         _answers(generations),
         f"## Where it comes from\n\n{_lineage(teacher, corpus, stages)}\n",

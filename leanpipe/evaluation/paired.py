@@ -12,7 +12,7 @@ Its interval takes Student's t quantiles. What is promoted by itself asks for mo
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
 from leanpipe.evaluation.decide.confidence_sequence import critical_t, enough_units
 from leanpipe.evaluation.perplexity import Score, bits_per_byte
+from leanpipe.evaluation.task_scores.task_results import TaskResult, read_results
 
 _MOST_DOCUMENTS = 1_000_000
 
@@ -31,14 +32,21 @@ class Evaluated:
 
     summary: Summary
     scores: Mapping[str, Score]
+    answers: Mapping[str, Score] = field(default_factory=dict)
+    """Its score on each held-out conversation."""
+    tasks: tuple[TaskResult, ...] = ()
+    """What `score_tasks` found of it, if it was asked."""
 
     @classmethod
-    def of(cls, evaluation: Artifact) -> "Evaluated":
-        """Read a result of `evaluate`. Raises UserError if it holds no scores."""
+    def of(cls, evaluation: Artifact, tasks: Artifact | None = None) -> "Evaluated":
+        """Read a result of `evaluate`, and of `score_tasks` if there is one. Raises UserError if it holds no scores."""
         file = evaluation.path / "evaluation.json"
         try:
-            documents = json.loads(file.read_text())["documents"]
-            scores = {one["id"]: Score(one["nats"], one["tokens"], one["bytes"]) for one in documents}
+            found = json.loads(file.read_text())
+            scores, answers = (
+                {one["id"]: Score(one["nats"], one["tokens"], one["bytes"]) for one in some}
+                for some in (found["documents"], found.get("answers", ()))
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{file} holds no scores ({type(error).__name__}: {error}): delete its folder, and it is made again"
@@ -47,7 +55,7 @@ class Evaluated:
             raise UserError(
                 f"{file} has scored no document: hold out more text, or raise evaluate.text_bytes"
             )
-        return cls(evaluation.summary, scores)
+        return cls(evaluation.summary, scores, answers, read_results(tasks) if tasks else ())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from leanpipe.core.stage import Summary
 from leanpipe.evaluation.decide.error_budget import level_of
-from leanpipe.evaluation.decide.figures import Margin, loss
+from leanpipe.evaluation.decide.figures import Margin
+from leanpipe.evaluation.decide.paired_losses import loss_of
 from leanpipe.evaluation.decide.units import EACH_DOCUMENT, Units
 from leanpipe.evaluation.gate import RegisterConfig, check_figures
 from leanpipe.evaluation.paired import Difference, Evaluated, common_documents, count_units, paired_difference
@@ -142,7 +143,10 @@ def judge(
     better = _below(against, -policy.min_improvement, f"better by more than {policy.min_improvement:.2%}")
     saving = 1 - challenger.summary["size_bytes"] / champion.summary["size_bytes"]
     answers = [better, *_as_good_and_smaller(saving, against, against_best, best_lost, policy)]
-    held = [_within(margin, challenger, champion, policy.confidence) for margin in policy.parsed_margins()]
+    held = [
+        _within(margin, challenger, champion, policy.confidence, documents)
+        for margin in policy.parsed_margins()
+    ]
     outcome = _outcome(answers, held)
     texts = "; ".join(one.text for one in (*answers, *held))
     reason = f"{_both(challenger, champion, against, saving, look)}: {texts}."
@@ -182,17 +186,21 @@ def _most_wanted(answers: Sequence[_Answer], outcome: Outcome) -> int | None:
     return min(wanted) if wanted and outcome is Outcome.INCONCLUSIVE else None
 
 
-def _within(margin: Margin, challenger: Evaluated, champion: Evaluated, confidence: float) -> _Answer:
+def _within(
+    margin: Margin, challenger: Evaluated, champion: Evaluated, confidence: float, documents: Sequence[str]
+) -> _Answer:
     """Answer whether another figure is certainly worse by less than its margin."""
-    found = loss(margin.name, challenger.summary, champion.summary, confidence)
-    figures = f"its {margin.name} is {found.ours:.4g} against {found.theirs:.4g}"
+    found = loss_of(margin.name, challenger, champion, confidence, documents)
+    paired = f" on the same {found.items:,}" if found.items else ""
+    figures = f"its {margin.name} is {found.ours:.4g} against {found.theirs:.4g}{paired}"
     if found.high <= margin.share:
         return _Answer(True, True, f"{figures}, within the {margin.share:.2%} that it may be worse")
     if found.low > margin.share:
         return _Answer(False, True, f"{figures}, more than the {margin.share:.2%} worse that is allowed")
-    return _Answer(
-        False, False, f"{figures}, and whether that is at most {margin.share:.2%} worse cannot be told"
-    )
+    more = found.more_items(margin.share)
+    settled = f" (about {more:,} more like these would settle it)" if more else ""
+    asked = f"whether that is at most {margin.share:.2%} worse cannot be told{settled}"
+    return _Answer(False, False, f"{figures}, and {asked}")
 
 
 def _as_good_and_smaller(

@@ -278,8 +278,10 @@ class SweepConfig(StageConfig):
     """GGUF of fewer than 8 bits alone: what embeddings and output layer become, each tried with each format."""
 
 
-class SweepSettings(EvaluateSettings, QuantizeSettings, CorpusSettings, ModelSetting):
-    """A model, the formats and settings to make of it, and the text that they are measured on."""
+class SweepSettings(
+    TaskSettings, EvaluateSettings, QuantizeSettings, CorpusSettings, TasksInput, ModelSetting
+):
+    """A model, the formats and settings to make of it, and the text and the tasks that they are measured on."""
 
     sweep: SweepConfig = SweepConfig()
     """Which settings are tried with each format."""
@@ -327,6 +329,21 @@ class PipelineConfig(
             raise ValueError(
                 f"tokenize.tokenizer={self.tokenize.tokenizer} gives the student another vocabulary than the teacher's, "
                 "which cannot say what it thinks of its answers: set on_policy.steps=0, or tokenize.tokenizer=teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _margins_must_be_measured(self) -> "PipelineConfig":
+        asked = [*self.registration.parsed_margins(), *self.registration.parsed_bounds()]
+        of_tasks = [one.name for one in asked if one.name.startswith("tasks/")]
+        if of_tasks and not (self.tasks or self.score_tasks.names):
+            raise ValueError(
+                f"registration asks for {of_tasks[0]}, and no tasks are asked: name them in tasks or score_tasks.names"
+            )
+        of_answers = [one.name for one in asked if one.name.startswith("answer_")]
+        if of_answers and not self.evaluate.conversations:
+            raise ValueError(
+                f"registration asks for {of_answers[0]}, and no answers are scored: raise evaluate.conversations"
             )
         return self
 

@@ -51,7 +51,7 @@ def hour() -> PipelineConfig:
     return PipelineConfig(
         distill=DistillConfig(tokens=700_000, learning_rate=8e-4, batch=8, log_every_steps=10),
         finetune=FinetuneConfig(tokens=50_000, batch=4),
-        evaluate=EvaluateConfig(text_bytes=100_000, document_bytes=10_000, batch_sizes=_TOGETHER),
+        evaluate=EvaluateConfig(text_bytes=100_000, document_bytes=1_500, batch_sizes=_TOGETHER),
     )
 
 
@@ -143,7 +143,7 @@ def card_80gb() -> PipelineConfig:
 def _evaluated(text_bytes: int, context: int) -> EvaluateConfig:
     return EvaluateConfig(
         text_bytes=text_bytes,
-        document_bytes=20_000,
+        document_bytes=5 * context,  # about a window: of so much text at least a hundred documents
         context=context,
         max_new_tokens=100,
         prefill_tokens=512,
@@ -159,7 +159,7 @@ def smoke() -> PipelineConfig:
         corpus=("python-topics",),
         teacher="tiny",
         instructions="python-docstrings",
-        clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1)),
+        clean=CleanConfig(split=SplitConfig(validation=0.1, test=0.1, min_test_documents=0)),
         tokenize=TokenizeConfig(block_length=128, vocabulary=2_048),
         shrink=ShrinkConfig(initialization="random"),  # so tiny a teacher has little to hand down
         distill=DistillConfig(
@@ -189,7 +189,12 @@ def smoke() -> PipelineConfig:
         ),
         parity=ParityConfig(max_new_tokens=8),
         evaluate=EvaluateConfig(
-            text_bytes=8_000, max_new_tokens=12, prefill_tokens=64, decode_tokens=8, repeats=2
+            text_bytes=8_000,
+            document_bytes=4_000,
+            max_new_tokens=12,
+            prefill_tokens=64,
+            decode_tokens=8,
+            repeats=2,
         ),
     )
 

@@ -5,6 +5,10 @@ import yaml
 from leanpipe.evaluation.compare import comparison, draw_size_against_quality, to_markdown
 from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.model_card import model_card
+from leanpipe.evaluation.report.run_report import RunFacts, report_markdown
+from leanpipe.evaluation.report.stored_scores import ModelScores
+from leanpipe.evaluation.task_scores.task_figures import figure_of
+from leanpipe.evaluation.task_scores.task_results import TaskResult, side_by_side
 
 
 def summary(bits, size):
@@ -44,7 +48,7 @@ def test_picture(tmp_path):
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def card(teacher, label="nf4"):
+def card(teacher, label="nf4", **others):
     return model_card(
         name="leanpipe",
         label=label,
@@ -55,6 +59,7 @@ def card(teacher, label="nf4"):
         reason="it is the smallest.",
         generations=[Generation("What is a river?", "Water.", 2, True)],
         steps="Most was lost by **distill**.",
+        **others,
     )
 
 
@@ -85,3 +90,18 @@ def test_card_says_what_reads_the_model():
     assert "gguf" in yaml.safe_load(text.split("---")[1])["tags"]
     assert "model.gguf" in text and "from_pretrained" not in text
     assert "from_pretrained" in card("/models/teacher")
+
+
+def test_card_has_tasks_as_the_report_has_them():
+    tasks = {
+        label: [
+            TaskResult("capitals", "d", {"acc": figure_of(right, lambda values: sum(values) / len(values))})
+        ]
+        for label, right in (("teacher", [1.0, 1.0, 1.0, 0.0]), ("nf4", [1.0, 0.0, 1.0, 0.0]))
+    }
+    text = card("/models/teacher", tasks=tasks)
+    models = {label: ModelScores(ROWS[label], tasks=tuple(some)) for label, some in tasks.items()}
+    reported = report_markdown(RunFacts("a run", "", models))
+    assert side_by_side(tasks) in text and side_by_side(tasks) in reported
+    assert "| capitals | acc | 0.75 (" in text
+    assert "## Tasks" not in card("/models/teacher")

@@ -1,8 +1,12 @@
 """A sweep makes each combination once, and tells which of them are worth having. As a run: tests/flows/test_run_pages.py."""
 
-from flows.sweep import settings_of
+from flows.sweep import settings_of, sweep_page, task_columns
 from leanpipe.core.estimate import Expected
+from leanpipe.evaluation.compare import comparison
 from leanpipe.evaluation.pareto import dominated_by, draw_pareto, worth_having
+from leanpipe.evaluation.report.stored_scores import ModelScores
+from leanpipe.evaluation.task_scores.task_figures import figure_of
+from leanpipe.evaluation.task_scores.task_results import TaskResult, side_by_side
 from leanpipe.planning.steps import RunInputs
 from leanpipe.settings.flows import SweepSettings
 from tests.support.tiny_models import tiny_model
@@ -28,7 +32,11 @@ def test_every_combination_that_makes_another_model_is_made_once(tmp_path):
 
 
 def summary(size: float, speed: float, bits: float) -> dict[str, float]:
+    others = dict.fromkeys(("perplexity", "parameters", "prefill_tokens_per_second"), 1.0)
     return {
+        **others,
+        "first_token_seconds": 0.1,
+        "peak_memory_bytes": size,
         "size_bytes": size,
         "decode_tokens_per_second": speed,
         "bits_per_byte": bits,
@@ -51,3 +59,33 @@ def test_what_another_beats_in_all_three_is_not_worth_having(tmp_path):
     assert by_size["fast"] == "full" and by_size["small"] == ""
     draw_pareto(rows, tmp_path / "pareto.png")
     assert (tmp_path / "pareto.png").stat().st_size > 5_000
+
+
+def test_the_table_has_what_each_form_scored_on_tasks_as_the_report_has_it():
+    rows = {"full": summary(100, 10, 1.00), "small": summary(25, 40, 1.05), "unasked": summary(30, 30, 1.2)}
+    right = {"full": [1.0] * 15 + [0.0] * 5, "small": [1.0] * 12 + [0.0] * 8}
+    scores = {
+        label: ModelScores(
+            row,
+            tasks=(TaskResult("capitals", "d", {"acc": figure_of(right[label], mean)}),)
+            if label in right
+            else (),
+        )
+        for label, row in rows.items()
+    }
+    columns = task_columns(scores)
+    assert list(columns) == ["capitals: acc"] and columns["capitals: acc"]["unasked"] == "–"
+    lines = sweep_page(rows, columns).splitlines()
+    assert lines[4].endswith("| capitals: acc | dominated by |")
+    reported = side_by_side({label: one.tasks for label, one in scores.items() if one.tasks})
+    for label in right:
+        shown = columns["capitals: acc"][label]
+        assert (
+            f" {shown} |" in next(line for line in lines if line.startswith(f"| {label} "))
+            and shown in reported
+        )
+    assert len(comparison(rows).columns) + 3 == lines[4].count("|") - 1
+
+
+def mean(values) -> float:
+    return sum(values) / len(values)

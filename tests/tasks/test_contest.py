@@ -21,9 +21,10 @@ from leanpipe.corpus.clean import CleanConfig
 from leanpipe.corpus.tables import count_documents
 from leanpipe.evaluation.evaluate import EvaluateConfig, evaluate
 from leanpipe.evaluation.gate import RegisterConfig
+from leanpipe.evaluation.task_scores.score_tasks import ScoreTasksConfig, score_tasks
 from leanpipe.models.load import load_for_inference, save_model
 from leanpipe.processes.run_stage import run_stage
-from tasks.contest import Contest
+from tasks.contest import Asked, Contest
 from tasks.run import Run
 from tasks.tracking import champion_history, registry
 from tasks.tracking.champion_history import Champion
@@ -33,7 +34,8 @@ from tasks.tracking.versions import Version
 from tasks.training_text import corpora_of
 from tests.corpus.cleaning import cleaned, write_corpus
 from tests.support.published_results import next_partial, publish
-from tests.support.tiny_models import tiny_llama, tiny_text, tiny_tokenizer
+from tests.support.taught_model import taught
+from tests.support.tiny_models import tiny_tokenizer
 
 CONFIG = EvaluateConfig(
     text_bytes=12_000,
@@ -78,6 +80,7 @@ class World:
         model: str,
         config: EvaluateConfig = CONFIG,
         documents: Artifact | None = None,
+        asked: Asked | None = None,
         **policy: Any,
     ) -> Registered:
         """Register the model, and let it meet the champion."""
@@ -85,7 +88,7 @@ class World:
         evaluation = self.run.stage(
             evaluate, config, label=model, model=self.models[model], documents=documents
         )
-        contest = Contest(self.run, RegisterConfig(name=name, **policy), config, documents)
+        contest = Contest(self.run, RegisterConfig(name=name, **policy), config, documents, tasks=asked)
         return contest.decide(version, evaluation)
 
     def champion(self, name: str) -> Champion:
@@ -123,23 +126,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with tracking.run("tonight", {"leanpipe.flow_run": "one"}, {}) as run_id:
         yield World(Untracked(home, tracking, run_id), documents, models)
     patch.undo()
-
-
-def taught(path: Path, steps: int) -> Path:
-    """Write a tiny model that has learned from some text for so many steps."""
-    import torch
-
-    model, tokenizer = tiny_llama(), tiny_tokenizer()
-    tokens = tokenizer("".join(tiny_text()[:5]), return_tensors="pt").input_ids[0]
-    blocks = tokens[: len(tokens) // 64 * 64].view(-1, 64)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(steps):
-        batch = blocks[8 * step % len(blocks) :][:8]
-        model(input_ids=batch, labels=batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    save_model(model, tokenizer, path)
-    return path
 
 
 def test_each_move_is_kept_with_what_it_rests_on(world: World):
@@ -185,6 +171,22 @@ def test_max_documents_are_scored_where_there_are_too_few_to_decide_on(world: Wo
     world.decide("few", "bad", few)
     assert "are too few to decide on" in world.decide("few", "better", few, min_documents=12).reason
     assert world.decide("few", "better", few, min_documents=12, max_documents=40).champion
+
+
+def test_the_champion_is_asked_the_tasks_of_which_there_are_margins(world: World, tmp_path: Path):
+    rows = [{"text": f"{one} and", "options": ["one more", "zzz qqq"], "answer": 0} for one in range(12)]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file = tmp_path / "choice.yaml"
+    asked = "prompt: '{{ text }}'\nchoices: options\nanswer: answer\nfile: items.jsonl\n"
+    file.write_text(f"kind: multiple_choice\n{asked}")
+    config, tasks = ScoreTasksConfig(), (external("choice", file),)
+    scored = world.run.stage(score_tasks, config, label="ours", model=world.models["better"], tasks=tasks)
+    for margin in ("peak_memory_bytes=9", "tasks/choice/acc_norm=0.9"):
+        name, asks = f"asked-{margin[0]}", margin.startswith("tasks")
+        world.decide(name, "bad")
+        said = world.decide(name, "better", asked=Asked(config, tasks, scored), margins=(margin,)).reason
+        assert (f"its {margin[:-4]} is" in said and "on the same 12" in said) == asks, said
+        assert ("score_tasks-champion" in world.run.results) == asks
 
 
 def test_evaluations_that_hold_nothing_are_one_sentence(world: World, tmp_path: Path):

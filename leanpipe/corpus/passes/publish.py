@@ -58,6 +58,9 @@ class BaseCorpus:
     """Names of its shards."""
     folder: Path | None = None
     """Where it lies; None if there is none."""
+    test: float | None = None
+    """Least share of the documents of any of its files that was held out for the test; None for results of earlier commits,
+    which say it in their settings."""
 
     @classmethod
     def load(cls, result: Path | None) -> "BaseCorpus":
@@ -65,7 +68,8 @@ class BaseCorpus:
         if result is None:
             return cls()
         content = json.loads((result / _HELD).read_text())
-        return cls(frozenset(map(tuple, content["files"])), tuple(content["shards"]), result)
+        files = frozenset(map(tuple, content["files"]))
+        return cls(files, tuple(content["shards"]), result, content.get("test"))
 
     def has(self, file: SourceFile) -> bool:
         """Whether the result holds this file as it is now."""
@@ -87,14 +91,15 @@ class BaseCorpus:
 
     def save(self, folder: Path) -> None:
         """Write which files the result in `folder` was made of."""
-        content = {"files": sorted(self.files), "shards": self.shards}
+        content = {"files": sorted(self.files), "shards": self.shards, "test": self.test}
         (folder / _HELD).write_text(json.dumps(content, indent=1))
 
 
 def publish_result(
-    names: Sequence[str], base: BaseCorpus, new: Sequence[SourceFile], folders: RunFolders
+    names: Sequence[str], base: BaseCorpus, new: Sequence[SourceFile], folders: RunFolders, test: float
 ) -> None:
-    """Give every shard's files their places in the result, beside those of `base`."""
+    """Give every shard's files their places in the result, beside those of `base`; of the new ones `test` is the share that
+    was held out for the test."""
     # What the earlier result holds, and nothing that was laid beside it since.
     if base.folder:
         for name in base.content():
@@ -109,7 +114,8 @@ def publish_result(
 
     # From which files it was made, for the run that comes after this one.
     files = base.files | {file_identity(file) for file in new}
-    BaseCorpus(files, (*base.shards, *names)).save(folders.out)
+    least = test if base.test is None else min(test, base.test)
+    BaseCorpus(files, (*base.shards, *names), test=least).save(folders.out)
 
 
 def write_skipped(out: Path, file_indexes: Sequence[FileIndex]) -> None:

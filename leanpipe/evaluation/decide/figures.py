@@ -46,6 +46,10 @@ class Margin(NamedTuple):
     name: str
     share: float
 
+    @property
+    def is_of_tasks(self) -> bool:
+        return self.name.startswith(f"{TASKS}/")
+
 
 def lower_is_better(name: str) -> bool | None:
     """Whether less of this figure is better; None if no figure is called so."""
@@ -119,6 +123,15 @@ class Loss:
     theirs: float
     low: float
     high: float
+    items: int = 0
+    """On how many documents, conversations or items both were compared one by one; 0 if on none."""
+
+    def more_items(self, share: float) -> int | None:
+        """Return how many more items like these would settle whether it is at most this share worse; None if nobody can say."""
+        width, distance = (self.high - self.low) / 2, abs((self.high + self.low) / 2 - share)
+        if not self.items or not distance or not math.isfinite(width):
+            return None
+        return max(1, math.ceil(self.items * ((width / distance) ** 2 - 1)))
 
 
 def loss(name: str, ours: Summary, theirs: Summary, confidence: float) -> Loss:
@@ -134,10 +147,11 @@ def loss(name: str, ours: Summary, theirs: Summary, confidence: float) -> Loss:
     difference = one - other if lower_is_better(name) else other - one
     errors = [float(summary.get(name + _ERROR, 0.0)) for summary in (ours, theirs)]
     width = float(ndtri((1 + confidence) / 2)) * math.hypot(*errors)
-    return Loss(name, one, other, _share(difference - width, other), _share(difference + width, other))
+    return Loss(name, one, other, share_of(difference - width, other), share_of(difference + width, other))
 
 
-def _share(difference: float, whole: float) -> float:
+def share_of(difference: float, whole: float) -> float:
+    """Return a difference as a share of a figure, which may be nought."""
     if whole == 0:
         return math.copysign(math.inf, difference) if difference else 0.0
     return difference / abs(whole)

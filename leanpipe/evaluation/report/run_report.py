@@ -19,7 +19,7 @@ from leanpipe.evaluation.report.waterfall import (
     waterfall,
     waterfall_markdown,
 )
-from leanpipe.evaluation.task_scores.task_results import differences, side_by_side
+from leanpipe.evaluation.task_scores.task_results import TASKS_MEASURED, differences, side_by_side
 from leanpipe.evaluation.usage.generation_rates import rates_markdown
 
 NAME = "report"
@@ -27,10 +27,6 @@ NAME = "report"
 WATERFALL, SIZES = "waterfall.png", "size_against_quality.png"
 _LONGEST_ANSWER = 400  # characters
 _MOST_COLLECTIONS = 12
-_TASKS_MEASURED = (
-    "Each figure with its 95% interval; items are the units. The intervals of two models say little of their difference, "
-    "which is that of the same items: it stands below for each step."
-)
 _HOW_COUNTED = (
     "Counted over these answers, in brackets what other prompts like these would show (95%): repeated are phrases of four "
     "words that stood before in the same answer, different are words, pairs and triples of all answers, ended are answers "
@@ -150,7 +146,8 @@ def _tasks(models: Mapping[str, ModelScores]) -> str:
     ]
     header = ("step", "task", "difference", "95% interval", "", "items")
     steps = markdown.table(header, rows, "llrrlr") if rows else ""
-    return f"{_TASKS_MEASURED}\n\n{side_by_side(scored)}\n{steps}"
+    told = f"{TASKS_MEASURED} It stands below for each step." if steps else TASKS_MEASURED
+    return f"{told}\n\n{side_by_side(scored)}\n{steps}"
 
 
 def answers_side_by_side(generations: Mapping[str, Sequence[Generation]]) -> str:

@@ -76,7 +76,7 @@ def figure_of(
     )
 
 
-def difference_of(ours: TaskFigure, theirs: TaskFigure) -> TaskDifference:
+def difference_of(ours: TaskFigure, theirs: TaskFigure, confidence: float = CONFIDENCE) -> TaskDifference:
     """Compare two models' figures of one task. Both were asked the same items in the same order."""
     more = np.array(ours.units) - np.array(theirs.units)
     estimate, count = ours.value - theirs.value, len(more)
@@ -85,10 +85,10 @@ def difference_of(ours: TaskFigure, theirs: TaskFigure) -> TaskDifference:
         count += 2
         centre = float(more.sum()) / count
         variance = (float(np.abs(more).sum()) + 1) / count - centre**2
-        width = _normal() * math.sqrt(variance / count)
+        width = _normal(confidence) * math.sqrt(variance / count)
         low, high = centre - width, centre + width
     else:
-        low, high = _around(estimate, float(np.std(more, ddof=1) / math.sqrt(count)), count)
+        low, high = _around(estimate, float(np.std(more, ddof=1) / math.sqrt(count)), count, confidence)
     return TaskDifference(ours.value, theirs.value, low, high, ours.items, ours.higher_is_better)
 
 
@@ -111,10 +111,10 @@ def _pseudo_values(
     return groups * value - (groups - 1) * np.array(without)
 
 
-def _around(value: float, error: float, units: int) -> tuple[float, float]:
+def _around(value: float, error: float, units: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     from scipy.special import stdtrit
 
-    width = error * float(stdtrit(units - 1, (1 + CONFIDENCE) / 2))
+    width = error * float(stdtrit(units - 1, (1 + confidence) / 2))
     return value - width, value + width
 
 
@@ -125,7 +125,7 @@ def _wilson(units: "np.ndarray") -> tuple[float, float]:
     return max(0.0, centre - width), min(1.0, centre + width)
 
 
-def _normal() -> float:
+def _normal(confidence: float = CONFIDENCE) -> float:
     from scipy.special import ndtri
 
-    return float(ndtri((1 + CONFIDENCE) / 2))
+    return float(ndtri((1 + confidence) / 2))

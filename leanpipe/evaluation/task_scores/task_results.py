@@ -11,9 +11,14 @@ from leanpipe.core.errors import UserError
 from leanpipe.core.stage import Summary
 from leanpipe.core.store import REPORT, Artifact
 from leanpipe.evaluation.decide.figures import TASKS
-from leanpipe.evaluation.task_scores.task_figures import TaskDifference, TaskFigure, difference_of
+from leanpipe.evaluation.task_scores.task_figures import CONFIDENCE, TaskDifference, TaskFigure, difference_of
 
 FILE, ITEMS, PAGE = "tasks.json", "items.jsonl", "tasks.md"
+TASKS_MEASURED = (
+    "Each figure with its 95% interval; items are the units. The intervals of two models say little of their difference, "
+    "which is that of the same items."
+)
+"""What a reader of several models' figures must know."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ def one_model(results: Sequence[TaskResult]) -> str:
     return markdown.table(("task", "metric", "", "95% interval", "items"), rows, "llrrr")
 
 
-def side_by_side(models: Mapping[str, Sequence[TaskResult]]) -> str:
-    """Several models' figures as a table, a row for each metric of each task."""
+def shown_figures(models: Mapping[str, Sequence[TaskResult]]) -> dict[tuple[str, str], dict[str, str]]:
+    """Every figure with its interval, as people are shown it: by task and metric, then by model."""
     found: dict[tuple[str, str], dict[str, str]] = {
         (task.name, metric): {} for some in models.values() for task in some for metric in task.figures
     }
@@ -94,17 +99,23 @@ def side_by_side(models: Mapping[str, Sequence[TaskResult]]) -> str:
         for task in some:
             for metric, one in task.figures.items():
                 found[task.name, metric][label] = f"{one.value:.3g} ({one.low:.3g} to {one.high:.3g})"
+    return found
+
+
+def side_by_side(models: Mapping[str, Sequence[TaskResult]]) -> str:
+    """Several models' figures as a table, a row for each metric of each task."""
+    found = shown_figures(models)
     rows = [(*name, *(by.get(label, "–") for label in models)) for name, by in found.items()]
     return markdown.table(("task", "metric", *models), rows, "ll" + "r" * len(models)) if rows else ""
 
 
 def differences(
-    ours: Sequence[TaskResult], theirs: Sequence[TaskResult]
+    ours: Sequence[TaskResult], theirs: Sequence[TaskResult], confidence: float = CONFIDENCE
 ) -> dict[tuple[str, str], TaskDifference]:
     """Compare two models on each metric of each task that both were asked alike, by task and metric."""
     known = {task.digest: task for task in theirs}
     return {
-        (task.name, metric): difference_of(figure, known[task.digest].figures[metric])
+        (task.name, metric): difference_of(figure, known[task.digest].figures[metric], confidence)
         for task in ours
         if task.digest in known
         for metric, figure in task.figures.items()
