@@ -36,6 +36,7 @@ CLOCK: Callable[[], float] = (
 )
 BATCH = 4
 KL_WEIGHT = 0.9
+RATE = 3.5e-4
 STUDENTS: dict[str, dict[str, float]] = {"57M": {"size": 0.42}, "a tenth": {"size": 0.1, "width": 1 / 3}}
 EPOCHS = 3
 
@@ -106,6 +107,7 @@ def settings(name: str) -> Any:
 
     shared = {
         "tokens": TOKENS,
+        "learning_rate": RATE,
         "batch": BATCH,
         "micro_batch": BATCH,
         "kl_weight": KL_WEIGHT,

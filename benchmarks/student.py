@@ -1,14 +1,17 @@
 """`python -m benchmarks.student PART`: what the default run's student is worth, and what more text would make of it.
 
-curve TOKENS... [--seeds N] [--set distill.batch=2 ...]
+curve TOKENS... [--seeds N | --seed N ...] [--set distill.batch=2 ...]
     Bits per byte of the test text after so many tokens of distillation, from one cache; a line for each budget and seed is
-    kept in results/student_curve.json, with every document's, so that parts may be run on different days.
+    kept in results/student_curve.json, with every document's, so that parts may be run on different days: `curve 400_000
+    --seed 1` is one of them. A part that is killed goes on from its last checkpoint when it is run again.
 fit
     Sets what was kept beside a power law, L(T) = a + b T^-c, and says what 10 and 100 million tokens would give. Budgets are
     compared with the first one document by document (95 % intervals of the mean difference).
-questions MODEL...
-    Ten simple questions to each model folder, by greedy decoding through its chat template; an answer is right if one of the
-    accepted strings is in it. Answers are judged before it is known whose they are: in an order of their digests.
+questions HOME_OR_MODEL... [--out FOLDER] [--only student q4_0 ...]
+    Ten simple questions to the models of homes, or to model folders, greedily, by the engine that serves each. Writes sheet.csv,
+    all answers under numbers that tell nothing, and key.json, whose they are; counts accepted strings without looking at names.
+judged FOLDER
+    Counts the yes and no that a person wrote into that sheet.
 answers [--seeds N]
     Adapters on the student of the default run, with the teacher's predictions of the answers counting 0 and more: loss of
     held-out answers and bits of general text.
@@ -17,7 +20,6 @@ The material is the default run's, made by its own stages in LEANPIPE_HOME (by d
 """
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -28,8 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import questions
 from benchmarks.report import FOLDER
 from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
+from leanpipe.core.files import exclusive, write_text
 from leanpipe.core.home import Home
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Inputs, Stage
@@ -46,19 +50,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 HOME = Path(os.environ.get("LEANPIPE_HOME", Path(__file__).parent / ".student"))
 
 CURVE = FOLDER / "student_curve.json"
-QUESTIONS: Mapping[str, Sequence[str]] = {
-    "What is the capital of France?": ("Paris",),
-    "What is two plus two?": ("4", "four", "Four"),
-    "How many days are there in a week?": ("7", "seven", "Seven"),
-    "What colour is the sky on a clear day?": ("blue", "Blue"),
-    "What is the opposite of hot?": ("cold", "Cold", "cool", "Cool"),
-    "Which planet do we live on?": ("Earth", "earth"),
-    "What do bees make?": ("honey", "Honey"),
-    "What is frozen water called?": ("ice", "Ice"),
-    "Name an animal that barks.": ("dog", "Dog"),
-    "In which country is London?": ("England", "United Kingdom", "UK", "Britain"),
-}
-_ANSWER_TOKENS = 40
 
 
 def settings(overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -96,26 +87,34 @@ class Material:
         return stages(self, config, self.given)
 
 
-def curve(tokens: Sequence[int], seeds: int, overrides: Sequence[str]) -> None:
+def curve(tokens: Sequence[int], seeds: Sequence[int], overrides: Sequence[str]) -> None:
     """Distil for each budget and seed, and keep the bits of every test document."""
     for budget in tokens:
-        for seed in range(seeds):
+        for seed in seeds:
             more = [*overrides, f"distill.tokens={budget}", f"distill.seed={seed}"]
             material = Material(settings(more))
             made = material.student()
             nats, sizes = scores(made.student.path, made.documents.path)
             row = {"tokens": budget, "seed": seed, "settings": list(overrides), "nats": nats, "bytes": sizes}
+            summary = made.student.summary
+            told = ("parameters", "learning_rate", "batch_tokens")
             row |= {
                 "bits_per_byte": sum(nats) / math.log(2) / sum(sizes),
-                "parameters": made.student.summary["parameters"],
+                **{name: summary.get(name) for name in told},
             }
-            kept = [one for one in read() if _key(one) != _key(row)]
-            FOLDER.mkdir(exist_ok=True)
-            CURVE.write_text(json.dumps([*kept, row]))
+            keep(row)
             print(
                 f"{budget:>9,} tokens, seed {seed}, {overrides}: {row['bits_per_byte']:.4f} bits/byte",
                 flush=True,
             )
+
+
+def keep(row: Mapping[str, Any]) -> None:
+    """Add a line to the curve, in the place of one of the same budget, seed and settings; parts may run at the same time."""
+    FOLDER.mkdir(exist_ok=True)
+    with exclusive(CURVE.with_suffix(".lock")):
+        kept = [one for one in read() if _key(one) != _key(row)]
+        write_text(CURVE, json.dumps([*kept, row]))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -192,53 +191,6 @@ def interval(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, An
     return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
-def questions(models: Sequence[Path]) -> dict[Path, int]:
-    """Ask every model all questions, count right answers without knowing whose they are, and show them."""
-    said = [(question, answer, model) for model in models for question, answer in answers(model)]
-    right = dict.fromkeys(models, 0)
-    for question, answer, model in sorted(
-        said, key=lambda one: hashlib.sha256(repr(one[:2]).encode()).hexdigest()
-    ):
-        right[model] += is_right(question, answer)
-    for question, answer, model in said:
-        print(
-            f"{model.parent.name}/{model.name[:8]} {'+' if is_right(question, answer) else '-'} {question} {answer!r}"
-        )
-    for model, count in right.items():
-        print(f"{model}: {count} of {len(QUESTIONS)} right")
-    return right
-
-
-def is_right(question: str, answer: str) -> bool:
-    """Whether one of the accepted strings is in an answer, as a word of its own."""
-    words = "".join(sign if sign.isalnum() else " " for sign in answer).split()
-    return any(f" {accepted} " in f" {' '.join(words)} " for accepted in QUESTIONS[question])
-
-
-def answers(model: Path) -> list[tuple[str, str]]:
-    """What a model answers to each question, by its likeliest tokens."""
-    import torch
-
-    from leanpipe.models.load import load_for_inference, load_tokenizer
-
-    loaded: Any = load_for_inference(model)
-    tokenizer, found = load_tokenizer(model), []
-    for question in QUESTIONS:
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}],
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(loaded.device)
-        with torch.inference_mode():
-            made = loaded.generate(
-                **prompt, max_new_tokens=_ANSWER_TOKENS, do_sample=False, pad_token_id=tokenizer.eos_token_id
-            )
-        text = tokenizer.decode(made[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-        found.append((question, text.strip()))
-    return found
-
-
 def adapters(seeds: int, weights: Sequence[float] = (0.0, 0.5, 0.9)) -> None:
     """Finetune the default run's student with the teacher's predictions counting more and less."""
     from leanpipe.training.finetune.finetune import FinetuneInputs, finetune
@@ -269,15 +221,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("curve", "fit", "questions", "answers"))
+    parser.add_argument("part", choices=("curve", "fit", "questions", "judged", "answers"))
     parser.add_argument("of", nargs="*")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--out", type=Path, default=FOLDER / "questions")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
     if given.part == "curve":
-        curve([int(one.replace("_", "")) for one in given.of], given.seeds, given.set)
+        seeds = given.seed or range(given.seeds)
+        curve([int(one.replace("_", "")) for one in given.of], seeds, given.set)
     elif given.part == "questions":
-        questions([Path(one) for one in given.of])
+        questions.ask([Path(one) for one in given.of], given.out, given.only)
+    elif given.part == "judged":
+        questions.judged(Path(given.of[0]))
     elif given.part == "answers":
         adapters(given.seeds)
     else:

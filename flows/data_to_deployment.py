@@ -13,6 +13,7 @@ from leanpipe.compression.quantize_gguf import gguf_types
 from leanpipe.evaluation.decide.units import check_unit
 from leanpipe.evaluation.parity.parity import parity
 from leanpipe.planning.steps import RunInputs, StageRunner
+from leanpipe.planning.within_minutes import LENGTHS
 from leanpipe.quantization_aware.quantization_aware import (
     QuantizationAwareConfig,
     quantization_aware,
@@ -25,7 +26,7 @@ from leanpipe.training.finetune.finetune import finetune
 from leanpipe.training.finetune.hold_out import FOLDER as HELD_OUT
 from leanpipe.training.finetune.hold_out import HoldOutConfig, hold_out_instructions
 from leanpipe.training.on_policy.on_policy import on_policy
-from tasks.preflight import preflight
+from tasks.preflight import decide_lengths, preflight
 from tasks.promote import promote
 from tasks.run import tracked_run
 from tasks.run_inputs import resolve
@@ -56,7 +57,8 @@ def data_to_deployment_expert(config: PipelineConfig = PipelineConfig()) -> RunR
 
 
 def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
-    with tracked_run("data-to-deployment", config) as run:
+    undecided = LENGTHS if config.minutes else ()
+    with tracked_run("data-to-deployment", config, undecided=undecided) as run:
         show_settings(run, choice)
         check_unit(config.registration.unit)
         ask_aside("the champion", lambda: check_champion(config.registration.name))
@@ -68,6 +70,7 @@ def _run(config: PipelineConfig, choice: QuickSettings) -> RunResult:
             instructions=config.instructions,
             tasks=config.tasks,
         )
+        config = decide_lengths(run, stages, config, given)
         preflight(run, stages, config, given)
         made = stages(run, config, given)
         registered = promote(

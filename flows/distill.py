@@ -10,7 +10,7 @@ from leanpipe.planning.steps import RunInputs, StageRunner
 from leanpipe.settings.flows import DistillSettings
 from leanpipe.teacher_text.write import write, write_config
 from leanpipe.tokens.tokenize import tokenize
-from leanpipe.training.distill.distill import distill
+from leanpipe.training.distill.distill import distill, with_recipe
 from leanpipe.training.distill.teacher_cache import cache_config, cache_teacher
 from tasks.preflight import preflight
 from tasks.run import tracked_run
@@ -58,9 +58,10 @@ def stages(run: StageRunner, config: DistillSettings, given: RunInputs) -> Disti
             tokenize, config.tokenize, label="tokenize-written", documents=text, teacher=teacher
         )
     teacher_logprobs = _asked(run, config, teacher, blocks, config.distill.corpus_tokens)
+    fresh = config.shrink.initialization == "random"
     student = run.stage(
         distill,
-        config.distill,
+        with_recipe(config.distill, begun, blocks, fresh=fresh),
         teacher=teacher,
         blocks=blocks,
         teacher_logprobs=teacher_logprobs,

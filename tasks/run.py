@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
@@ -114,8 +114,13 @@ def import_early() -> None:
 
 
 @contextmanager
-def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Iterator[Run]:
-    """Open the MLflow run of the flow run that is running, and its helper process; close both, whatever happens."""
+def tracked_run(
+    name: str, config: BaseModel, home: Home | None = None, undecided: Collection[str] = ()
+) -> Iterator[Run]:
+    """Open the MLflow run of the flow run that is running, and its helper process; close both, whatever happens.
+
+    Settings that are `undecided` are no parameters yet: whoever decides them logs them.
+    """
     if _imports.is_alive():
         _imports.join()
     home = home or Home.from_environment()
@@ -125,9 +130,10 @@ def tracked_run(name: str, config: BaseModel, home: Home | None = None) -> Itera
         settings = flatten(config)
         # The same command again goes on where the last one failed; every run of a deployment is one of its own.
         key = "" if _is_deployed() else digest_json([name, settings])[:32]
+        parameters = {path: value for path, value in settings.items() if path not in undecided}
         called = f"{flow_run.name} ({name})"  # a table shows the beginning: what tells runs apart comes first
         try:
-            with pages_of_a_run(), tracking.run(called, tags, settings, key) as run_id:
+            with pages_of_a_run(), tracking.run(called, tags, parameters, key) as run_id:
                 page = str(flow_run.ui_url or "")
                 links = {"prefect.flow_run_url": page} if page.startswith("http") else {}
                 started = started_by(name)

@@ -1,6 +1,7 @@
 """What `leanpipe plan` prints."""
 
 import importlib
+from typing import Any
 
 from rich.markdown import Markdown
 
@@ -10,8 +11,9 @@ from leanpipe.core.home import Home
 from leanpipe.core.report import Silent
 from leanpipe.core.stage import Inputs, Stage
 from leanpipe.core.store import Artifact, Store
-from leanpipe.planning.plan import plan_on
+from leanpipe.planning.plan import Plan, plan_on
 from leanpipe.planning.references import expected_inputs
+from leanpipe.planning.within_minutes import find_lengths, once, with_lengths
 from leanpipe.processes.fork_client import ForkServer
 
 
@@ -23,10 +25,21 @@ def print_plan(flow: str, settings: StageConfig, device: str, home: Home) -> Non
     def run(stage: Stage, config: StageConfig, inputs: Inputs) -> Artifact:
         return fork_server.run(stage, config, inputs, store, Silent())
 
+    given = expected_inputs(with_folders(settings))
+
+    def planned_with(some: Any) -> Plan:
+        return plan_on(device, story, some, given, store, timed)
+
+    timed, lengths = once(run), None
     try:
-        planned = plan_on(device, story, settings, expected_inputs(with_folders(settings)), store, run)
+        if getattr(settings, "minutes", 0):
+            lengths = find_lengths(settings, lambda some: planned_with(some).seconds)
+            settings = with_lengths(settings, lengths.tokens)
+        planned = planned_with(settings)
     finally:
         fork_server.stop()
+    if lengths:
+        console().print(lengths.sentence, soft_wrap=True)
     console().print(Markdown(planned.markdown()))
     planned.check()
 

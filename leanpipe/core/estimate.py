@@ -82,6 +82,8 @@ class Estimate:
     """Facts about what the stage writes, for the stages that read it."""
     repeated: tuple[Repeated, ...] = ()
     """What most of its time goes to, as far as it can be timed beforehand."""
+    derived: str = ""
+    """Settings that follow from others, as what they are."""
 
     @property
     def is_known(self) -> bool:

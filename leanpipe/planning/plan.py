@@ -238,6 +238,7 @@ def _line(plan: StagePlan) -> str:
     largest = sorted(estimate.parts.items(), key=lambda part: -part[1])[:3]
     time = _time(plan.seconds) if estimate.work else "–"
     basis = f"{plan.basis}; {plan.time_basis}" if estimate.work else plan.basis
+    basis += f"; {estimate.derived}" if estimate.derived else ""
     parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in largest)
     return (
         f"| {plan.label} | {_gigabytes(estimate.peak)} | {_gigabytes(estimate.host)} | "

@@ -59,6 +59,14 @@ class TasksInput(StageConfig):
     `mmlu-sample`, which need no files; empty for none."""
 
 
+class MinutesInput(StageConfig):
+    """How long a run may take."""
+
+    minutes: float = Field(0.0, ge=0, le=1_000_000)
+    """How long the whole run may take on this machine: distill.tokens and finetune.tokens are then chosen so that it should end
+    by then, by its plan; 0 takes them as they are."""
+
+
 class CorpusSettings(CorpusInput):
     """The text, and what is kept of it."""
 
@@ -298,6 +306,7 @@ class PipelineConfig(
     OnPolicySettings,
     DistillSettings,
     CorpusSettings,
+    MinutesInput,
     TasksInput,
     TeacherInput,
     InstructionsInput,

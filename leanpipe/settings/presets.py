@@ -49,7 +49,7 @@ def cpu() -> PipelineConfig:
 def hour() -> PipelineConfig:
     """Read the sample more than twice on the machine of `cpu`: made for an hour instead of ten minutes."""
     return PipelineConfig(
-        distill=DistillConfig(tokens=700_000, learning_rate=8e-4, batch=8, log_every_steps=10),
+        distill=DistillConfig(tokens=700_000, log_every_steps=10),
         finetune=FinetuneConfig(tokens=50_000, batch=4),
         evaluate=EvaluateConfig(text_bytes=100_000, document_bytes=1_500, batch_sizes=_TOGETHER),
     )
@@ -61,7 +61,6 @@ def card_8gb() -> PipelineConfig:
         tokenize=TokenizeConfig(block_length=1_024),
         distill=DistillConfig(
             tokens=20_000_000,
-            learning_rate=6e-4,
             batch=16,
             micro_batch=8,
             optimizer="adamw_8bit",
@@ -91,7 +90,6 @@ def card_24gb() -> PipelineConfig:
         cache=CacheSettings(max_gigabytes=30),
         distill=DistillConfig(
             tokens=100_000_000,
-            learning_rate=6e-4,
             batch=32,
             micro_batch=8,
             gradient_checkpointing=True,
@@ -119,7 +117,6 @@ def card_80gb() -> PipelineConfig:
         tokenize=TokenizeConfig(block_length=2_048),
         distill=DistillConfig(
             tokens=500_000_000,
-            learning_rate=6e-4,
             batch=128,
             micro_batch=4,
             teacher_logprobs="online",  # a cache of so many tokens would take 80 GB of disk

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from leanpipe.compression.formats import Format
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.errors import UserError
+from leanpipe.planning.within_minutes import LENGTHS
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.overrides import leaves, merged, nested, parse_override, validated, write_override
 from leanpipe.settings.presets import PRESETS, Preset
@@ -41,6 +42,9 @@ class QuickSettings(StageConfig):
     in a minute, with a tiny teacher and texts of its own."""
     student_size: float | None = _empty(gt=0, le=1)
     """How small: the student's share of the teacher's parameters, at most. By default 0.6."""
+    minutes: float | None = _empty(ge=0, le=1_000_000)
+    """How long the whole run may take on this machine: how many tokens are learnt from is then chosen by what it can do. By
+    default the preset says how many."""
     distill_tokens: int | None = _empty(ge=1, le=10**12)
     """How long: tokens of the corpus that the student learns from. Text that is shorter is read again. By default as many as
     suit the machine."""
@@ -76,8 +80,13 @@ class QuickSettings(StageConfig):
 
     def resolve(self) -> PipelineConfig:
         """Lay what was chosen over what the preset says. Raises UserError for what does not go together."""
+        chosen = self.chosen()
+        if chosen.get("minutes") and (given := [path for path in LENGTHS if path in chosen]):
+            raise UserError(
+                f"minutes and {' and '.join(given)} are both given, but minutes chooses {' and '.join(LENGTHS)}: leave out one or the other"
+            )
         values = PRESETS[self.preset]().model_dump(mode="json")
-        for path, value in self.chosen().items():
+        for path, value in chosen.items():
             values = merged(values, nested(path, value))
         return validated(PipelineConfig, values)
 
@@ -97,7 +106,7 @@ class QuickSettings(StageConfig):
                 values[fields[path]] = value
             else:
                 others.append(write_override(path, value))
-        return cls(**values, other_settings=tuple(others))
+        return validated(cls, values | {"other_settings": tuple(others)})
 
 
 PATHS: Mapping[str, str] = {
@@ -105,6 +114,7 @@ PATHS: Mapping[str, str] = {
     "instructions": "instructions",
     "teacher": "teacher",
     "student_size": "shrink.size",
+    "minutes": "minutes",
     "distill_tokens": "distill.tokens",
     "finetune_tokens": "finetune.tokens",
     "quantize_formats": "quantize.formats",

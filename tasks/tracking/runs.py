@@ -111,6 +111,11 @@ class Tracking:
         if texts:
             self._tell("tags", run, values=texts)
 
+    def log_parameters(self, run: str, parameters: Mapping[str, Any]) -> None:
+        """Tell settings of the run that were not decided when it began."""
+        values = {name: str(value)[:_LONGEST_PARAMETER] for name, value in parameters.items()}
+        self._tell("parameters", run, values=values)
+
     def log_files(self, run: str, folder: Path, under: str) -> None:
         """Send the files of a folder, as they are now."""
         if folder.is_dir():
@@ -154,9 +159,8 @@ class Tracking:
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], key: str
     ) -> Iterator[str]:
         run = f"{name[:40]} {uuid.uuid4().hex}"
-        values = {name: str(value)[:_LONGEST_PARAMETER] for name, value in parameters.items()}
         self._tell("open", run, name=name, tags=dict(tags), key=key)
-        self._tell("parameters", run, values=values)
+        self.log_parameters(run, parameters)
         try:
             yield run
         except BaseException as error:

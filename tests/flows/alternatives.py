@@ -333,4 +333,5 @@ GIVEN: dict[str, Row] = {
 """What goes in, named by a place: the test makes one called `other`; where nothing is, it is refused."""
 
 ROWS = GIVEN | {name: shown_by(*row) for name, row in VOTED.items()}
+ROWS["minutes"] = shown_by("planning/test_within_minutes.py::test_more_minutes_are_longer_trainings", 30)
 ROWS |= {f"{section}.{name}": row for section, rows in SECTIONS.items() for name, row in rows.items()}

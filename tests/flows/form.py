@@ -12,6 +12,7 @@ DOZEN = (
     "Teacher",
     "Preset",
     "Student Size",
+    "Minutes",
     "Distill Tokens",
     "Finetune Tokens",
     "Quantize Formats",

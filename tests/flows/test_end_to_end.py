@@ -155,7 +155,8 @@ def test_the_form_that_a_person_meets_first_asks_for_a_dozen(servers: Servers, b
 def test_the_expert_form_has_every_setting_with_what_goes_in_on_top(servers: Servers, browser):
     form = Form(servers, browser, "expert")
     labels = form.labels()
-    assert labels[:6] == ["config", "Corpus", "Instructions", "Teacher", "Tasks", "Evaluation Sets"]
+    given = ["Corpus", "Instructions", "Teacher", "Tasks", "Minutes", "Evaluation Sets"]
+    assert labels[:7] == ["config", *given]
     sections = [label for label in labels if label.lower() in PipelineConfig.model_fields]
     assert [name.lower() for name in dict.fromkeys(sections)][-4:] == [
         "quantize",
@@ -332,6 +333,7 @@ MISTAKES = {
     ],
     "clean.quality.min_words": ["--set", "clean.quality.min_words=99999"],
     "fp16 needs a GPU": ["--set", "distill.precision=fp16"],
+    "minutes is 0.001, but with 32 steps of each training": ["--minutes", "0.001"],
 }
 _TRY_EACH = """
 import json, sys

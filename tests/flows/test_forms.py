@@ -155,15 +155,23 @@ def test_the_command_line_knows_every_flow_and_its_settings():
     assert {name: config_type(flow) for name, flow in flows.items()} == SETTINGS
 
 
-def test_the_first_form_asks_for_a_dozen_of_plain_types():
+def test_the_first_form_asks_for_a_dozen_of_plain_types_and_for_minutes():
     fields = dict(leaves(form(DEPLOYMENTS["data-to-deployment/default"])))
-    assert len(fields) <= 12
+    assert len(fields) <= 12 + 1
+    assert fields["config.minutes"]["type"] == "number" and fields["config.minutes"]["minimum"] == 0
     assert {field["type"] for field in fields.values()} <= {"array", "string", "number", "integer"}
     assert fields["config.preset"]["enum"] == ["cpu", "hour", "8gb", "24gb", "80gb", "smoke"]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"preset": "huge"}, {"student_size": 1.5}, {"distill_tokens": 0}, {"model_name": "no name"}]
+    "wrong",
+    [
+        {"minutes": -1},
+        {"preset": "huge"},
+        {"student_size": 1.5},
+        {"distill_tokens": 0},
+        {"model_name": "no name"},
+    ],
 )
 def test_the_server_refuses_what_is_out_of_range_in_the_first_form(wrong: dict[str, Any]):
     schema = form(DEPLOYMENTS["data-to-deployment/default"])

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from leanpipe.core.config import StageConfig, flatten
 from leanpipe.core.errors import UserError
 from leanpipe.settings.flows import PipelineConfig
-from leanpipe.settings.overrides import parse_override, write_override
+from leanpipe.settings.overrides import merged, nested, parse_override, write_override
 from leanpipe.settings.presets import PRESETS, Preset, find_preset
 from leanpipe.settings.quick import PATHS, QuickSettings, differences
 
@@ -19,6 +19,7 @@ ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "instructions": ("/my/questions.jsonl", {"instructions": "/my/questions.jsonl"}),
     "teacher": ("/my/model", {"teacher": "/my/model"}),
     "student_size": (0.3, {"shrink.size": 0.3}),
+    "minutes": (30, {"minutes": 30.0}),
     "distill_tokens": (1_000, {"distill.tokens": 1_000}),
     "finetune_tokens": (2_000, {"finetune.tokens": 2_000}),
     "quantize_formats": (("nf4",), {"quantize.formats": ["nf4"]}),
@@ -123,11 +124,27 @@ def test_a_setting_that_is_written_is_read_back(value: Any):
         ({"other_settings": ("tokenize.tokenizer=bpe",)}, "set distill.kl_weight=0"),
         ({"languages": ("xx",)}, "unknown language codes: xx"),
         ({"student_size": 0}, "greater than 0"),
+        (
+            {"minutes": 9, "distill_tokens": 9},
+            "minutes and distill.tokens are both given, but minutes chooses",
+        ),
+        (
+            {"minutes": 9, "other_settings": ("finetune.tokens=9",)},
+            "minutes and finetune.tokens are both given",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_a_run_exists(wrong: dict[str, Any], sentence: str):
     with pytest.raises(ValidationError, match=sentence):
         QuickSettings(**wrong)
+
+
+@pytest.mark.parametrize("path", ["distill.tokens", "finetune.tokens"])
+def test_minutes_and_a_length_of_another_file_are_refused_in_a_sentence(path: str):
+    """The command describes what was typed, or stands in a file, by the short form before it starts a run."""
+    over = merged(PRESETS[Preset.CPU]().model_dump(mode="json"), nested(path, 9) | {"minutes": 9})
+    with pytest.raises(UserError, match=f"minutes and {path} are both given"):
+        QuickSettings.describing(PipelineConfig.model_validate(over), Preset.CPU)
 
 
 def test_all_settings_are_known_by_their_paths():

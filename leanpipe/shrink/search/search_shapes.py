@@ -69,6 +69,7 @@ class SearchConfig(BudgetConfig):
         return DistillConfig(
             tokens=self.tokens,
             learning_rate=self.learning_rate,
+            batch=1,
             validation_tokens=self.validation_tokens,
             validations=2,
             seed=self.seed,

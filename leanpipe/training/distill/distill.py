@@ -1,7 +1,8 @@
 """Train a student that is smaller than its teacher to predict what the teacher predicts."""
 
 import copy
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -22,6 +23,7 @@ from leanpipe.core.estimate import (
 from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
+from leanpipe.core.store import Artifact
 from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model, vocabulary_size
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from leanpipe.training.distill.distillation_objectives import HiddenStateMatching
     from leanpipe.training.losses.objectives import Objective
     from leanpipe.training.trainer.data import BlockDataset, TrainingData
+
+log = logging.getLogger(__name__)
 
 
 class DistillConfig(TrainingConfig):
@@ -48,10 +52,11 @@ class DistillConfig(TrainingConfig):
 
     tokens: int = Field(40_960, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
-    learning_rate: float = Field(3.5e-4, gt=0, le=1)
-    """The highest learning rate, reached after warming up."""
-    batch: int = Field(1, ge=1, le=65_536)
-    """Blocks per step of the optimiser. Short runs learn more from many small steps, long ones from larger batches."""
+    learning_rate: float = Field(0, ge=0, le=1)
+    """The highest learning rate, reached after warming up; 0 follows from tokens, batch and the student's size."""
+    batch: int = Field(0, ge=0, le=65_536)
+    """Blocks per step of the optimiser; 0 follows from tokens. Short runs learn more from many small steps, long ones from
+    larger batches."""
     validation_tokens: int = Field(6_144, ge=1, le=10**9)
     """How many tokens of held-out text the loss is measured on (fewer if there are no more)."""
     teacher_logprobs: Literal["online", "cached"] = "cached"
@@ -79,6 +84,12 @@ class DistillConfig(TrainingConfig):
     hidden_weight: float = Field(0.0, ge=0, le=1_000)
     """How much it counts, beside the predictions, that the student's hidden states point where the teacher's do. The
     teacher is asked at every step then."""
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.batch:
+            self.check_batch()
+        return self
 
     @model_validator(mode="after")
     def _hidden_states_are_not_cached(self) -> Self:
@@ -120,6 +131,25 @@ class DistillInputs:
     """What it predicts of those, for predictions that are cached."""
 
 
+def with_recipe(
+    config: DistillConfig, student: Artifact | Expected, blocks: Artifact | Expected, *, fresh: bool = False
+) -> DistillConfig:
+    """Fill in the learning rate and the batch that suit this student, which may not be there yet; `fresh` if its weights are new.
+
+    Before the stage is told its settings: so its key says what it computes, and a rate that is given is the same one.
+    """
+    from leanpipe.models.count import expected_config, parameters_of
+    from leanpipe.tokens.blocks import expected_blocks
+    from leanpipe.training.distill.recipe import derive_recipe
+
+    if config.learning_rate and config.batch:
+        return config
+    model = student if isinstance(student, Expected) else Expected(student.path)
+    text = blocks if isinstance(blocks, Expected) else expected_blocks(blocks.path)
+    size = parameters_of(expected_config(model))
+    return derive_recipe(config, size, text.facts["block_length"], fresh=fresh)
+
+
 def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
     """Raise UserError for settings that this device or these models cannot do. Reads their configs only."""
     from leanpipe.models.count import check_context, read_config
@@ -130,6 +160,8 @@ def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
             read_config(inputs[role].path)
         if role in inputs and "blocks" in inputs:
             check_context(inputs[role], inputs["blocks"].facts["block_length"], "tokenize.block_length")
+    if config.learning_rate and config.batch and "blocks" in inputs:
+        log.info("distill: %s", _rate_and_batch(config, inputs["blocks"].facts["block_length"]))
 
 
 def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
@@ -142,6 +174,7 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
         training_memory,
     )
 
+    config = with_recipe(config, inputs.get("student", inputs["teacher"]), inputs["blocks"])
     teacher, blocks = expected_config(inputs["teacher"]), inputs["blocks"].facts
     student = copy.deepcopy(expected_config(inputs.get("student", inputs["teacher"])))
     student.dtype = "bfloat16"  # as models are saved here
@@ -157,7 +190,7 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
         teacher=bytes_of_weight() * large.parameters if asks else 0,
         kl=asks,
     )
-    return training_estimate(
+    estimate = training_estimate(
         config,
         size,
         memory,
@@ -167,6 +200,11 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
         result={"model": student, "tokenizer": blocks.get("tokenizer")},
         repeated=(*repeated_training(config, student, blocks["block_length"]), *([reading] if asks else [])),
     )
+    return replace(estimate, derived=_rate_and_batch(config, blocks["block_length"]))
+
+
+def _rate_and_batch(config: DistillConfig, block: int) -> str:
+    return f"learning rate {config.learning_rate:g}, batches of {config.batch * block:,} tokens"
 
 
 @stage(
@@ -174,7 +212,9 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     uses_device=True,
     check=check_distill,
     estimate=estimate_distill,
-    groups=dict.fromkeys(("teacher_parameters", "tokens", "peak_memory"), NOT_COMPARED),
+    groups=dict.fromkeys(
+        ("teacher_parameters", "tokens", "learning_rate", "batch_tokens", "peak_memory"), NOT_COMPARED
+    ),
 )
 def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Report) -> Summary:
     """Train the student on the blocks, and write it to `out` as a model folder."""
@@ -188,8 +228,13 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     from leanpipe.training.trainer.trainer import train
 
     begun = inputs.student or inputs.teacher
-    known = {"teacher": Expected(inputs.teacher), "student": Expected(begun)}
-    check_distill(config, {**known, "blocks": expected_blocks(inputs.blocks)})
+    known = {
+        "teacher": Expected(inputs.teacher),
+        "student": Expected(begun),
+        "blocks": expected_blocks(inputs.blocks),
+    }
+    config = with_recipe(config, known["student"], known["blocks"])
+    check_distill(config, known)
     if config.kl_weight > 0:
         _check_tokens(inputs)
     check_zeros_stay(begun, "distill", config.optimizer, config.sharding)
@@ -214,6 +259,8 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
         "teacher_parameters": whole_parameters(read_config(inputs.teacher)),
         "layers": layers,
         "tokens": outcome.tokens,
+        "learning_rate": config.learning_rate,
+        "batch_tokens": config.batch * len(text.train[0]["input_ids"]),
         "tokens_per_second": outcome.tokens_per_second,
         "final_loss": outcome.loss,
         "peak_memory": device.peak_memory(),

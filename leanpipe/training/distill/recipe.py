@@ -1,0 +1,60 @@
+"""Derive learning rate and batch of a distillation where they are left at 0: from its tokens and the student's size.
+
+One point was measured, the best of a sweep (docs/training.md): 3.5e-4 for 80 million parameters and 40,960 tokens in batches of
+256 tokens. The rest follows from it by what others found of how the best rate moves:
+
+- the batch grows with tokens^0.383 (Bergsma et al. 2025, "Power Lines", arXiv 2505.13738), as when training from nothing;
+- the rate grows with the root of the batch (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient
+  Algorithms", arXiv 2205.10287);
+- at one batch it falls with tokens^-0.32 and with parameters^-0.23 (Bjorck et al. 2024, "Scaling Optimal LR Across Token
+  Horizons", arXiv 2409.19913, the fit of both together). Others found no fall at one batch (Li et al. 2025, "Step Law", arXiv
+  2503.04715): the lower of both is taken, for a rate that is too high undoes what the teacher's weights know. So the rate of
+  shorter runs is not raised either: after 10,240 tokens 3.5e-4 gave 1.564 bits per byte of test text, 5.5e-4 1.574 (one seed, 26
+  November 2026, `python -m benchmarks.student curve 10_240 --set distill.learning_rate=5.5e-4`).
+
+No rate was measured beyond 40,960 tokens.
+
+New weights have nothing to lose, and learn best at a higher rate: see `FRESH`.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leanpipe.training.distill.distill import DistillConfig
+
+TOKENS, BATCH, PARAMETERS, RATE = 40_960, 256, 80e6, 3.5e-4
+"""The point that was measured: tokens of the training and of a batch, parameters, and the best of the rates."""
+FRESH = 3.0
+"""How much higher the rate is for a student with new weights."""
+_BATCH_BY_TOKENS, _RATE_BY_BATCH, _RATE_BY_TOKENS, _RATE_BY_PARAMETERS = 0.383, 0.5, -0.32, -0.23
+
+
+def derive_recipe(
+    config: "DistillConfig", parameters: int, block: int, *, fresh: bool = False
+) -> "DistillConfig":
+    """Fill in a learning rate and a batch where `config` has 0, for a student of so many parameters and blocks of `block` tokens.
+
+    `fresh` is a student with new weights.
+    """
+    batch = config.batch or _whole_batch(config, block)
+    rate = config.learning_rate or _rate(config.tokens, batch * block, parameters) * (FRESH if fresh else 1)
+    # More than two digits would be a promise, and the size of a student moves a little with its vocabulary.
+    return config.model_copy(update={"batch": batch, "learning_rate": min(1.0, float(f"{rate:.1e}"))})
+
+
+def _rate(tokens: int, batch: int, parameters: int) -> float:
+    return (
+        RATE
+        * (batch / BATCH) ** _RATE_BY_BATCH
+        * max(1.0, tokens / TOKENS) ** _RATE_BY_TOKENS
+        * (parameters / PARAMETERS) ** _RATE_BY_PARAMETERS
+    )
+
+
+def _whole_batch(config: "DistillConfig", block: int) -> int:
+    """The nearest power of two for each process, and a multiple of what is in memory at once."""
+    ideal = BATCH * (config.tokens / TOKENS) ** _BATCH_BY_TOKENS / block / config.processes
+    share = 2 ** max(0, round(math.log2(ideal)))
+    at_once = min(config.micro_batch or 1, share)
+    return config.processes * math.ceil(share / at_once) * at_once
