@@ -79,3 +79,8 @@ class QuantizeConfig(StageConfig):
 def budget_of(config: QuantizeConfig) -> Budget:
     """The bounds of the format `mixed`."""
     return Budget(config.max_mb, config.max_loss, config.min_tokens_per_second)
+
+
+def without_budget(config: QuantizeConfig) -> QuantizeConfig:
+    """The settings for formats that have no bounds."""
+    return config.model_copy(update={"max_mb": 0.0, "max_loss": 0.0, "min_tokens_per_second": 0.0})
