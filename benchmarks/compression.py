@@ -245,7 +245,7 @@ def material(model: str, forms: tuple[str, ...]) -> tuple[Path, Path, str]:
         stored = TORCHAO if form == COMPILED else form
         if stored not in (*BITSANDBYTES, TORCHAO, AUTO_ROUND, *GGUF, *ONNX):
             continue
-        given = {"model": source} | ({"documents": documents} if stored == AUTO_ROUND else {})
+        given = {"model": source, "documents": documents}  # as in the pipeline
         made = run(quantize, QuantizeConfig(formats=(stored,)), given)  # type: ignore[arg-type]
         if not (folder / form).exists():
             (folder / form).symlink_to((made.path / stored).resolve())

@@ -7,10 +7,12 @@ from typing import Any
 
 from prefect import flow
 
+from flows.compress import quantize_measured
 from flows.evaluate import evaluate_all, score_all
 from flows.results import RunResult, show
-from leanpipe.compression.formats import GGUF
-from leanpipe.compression.quantize import QuantizeConfig, quantize, with_formats
+from leanpipe.compression.formats import GGUF, MIXED
+from leanpipe.compression.quantize import QuantizeConfig, with_formats
+from leanpipe.compression.quantize_config import without_budget
 from leanpipe.core.stage import Summary
 from leanpipe.corpus.clean import clean
 from leanpipe.evaluation.compare import comparison, to_markdown
@@ -54,10 +56,7 @@ def stages(run: StageRunner, config: SweepSettings, given: RunInputs) -> Mapping
     """Clean the corpus, make each form of the model, evaluate all on what was held out, and ask them the same tasks: the
     evaluations by form."""
     documents = run.stage(clean, config.clean, corpus=given.corpus, evaluations=given.evaluation_sets)
-    models = {_FULL: given.model}
-    for name, settings in settings_of(config, given):
-        made = run.stage(quantize, settings, label=f"quantize-{name}", model=given.model)
-        models[name] = made.inside(settings.formats[0])
+    models = {_FULL: given.model, **forms(run, config, given, documents)}
     evaluations = evaluate_all(run, config, models, documents)
     score_all(run, config, models, given.tasks)
     return evaluations
@@ -72,16 +71,26 @@ def task_columns(scores: Mapping[str, ModelScores]) -> dict[str, dict[str, str]]
     }
 
 
+def forms(run: StageRunner, config: SweepSettings, given: RunInputs, documents: Any) -> dict[str, Any]:
+    """Make each form as the pipeline makes it, with the text that it is calibrated on: the models by form."""
+    made = {}
+    for name, settings in settings_of(config, given):
+        result = quantize_measured(run, settings, given.model, documents, f"quantize-{name}")
+        made[name] = result.inside(settings.formats[0])
+    return made
+
+
 def settings_of(config: SweepSettings, given: RunInputs) -> Iterator[tuple[str, QuantizeConfig]]:
-    """Name every combination that makes another model: embeddings matter to GGUF of fewer than 8 bits alone."""
+    """Name every combination that makes another model: embeddings matter to GGUF of one type below 8 bits, bounds to `mixed`."""
     chosen = with_formats(config.quantize, given.model)
     for form in dict.fromkeys(chosen.formats):
-        kinds = config.sweep.embeddings if form in GGUF and form != "q8_0" else ()
+        alone = chosen if form == MIXED or MIXED not in chosen.formats else without_budget(chosen)
+        kinds = config.sweep.embeddings if form in GGUF and form not in ("q8_0", MIXED) else ()
         for kind in dict.fromkeys(kinds):
             settings = {"formats": (form,), "embeddings": kind}
-            yield f"{form}-{kind}", chosen.model_copy(update=settings)
+            yield f"{form}-{kind}", alone.model_copy(update=settings)
         if not kinds:
-            yield form, chosen.model_copy(update={"formats": (form,)})
+            yield form, alone.model_copy(update={"formats": (form,)})
 
 
 def sweep_page(rows: Mapping[str, Summary], tasks: Mapping[str, Mapping[str, str]] = {}) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from leanpipe.compression.gguf_export import check_gguf
 from leanpipe.compression.gguf_types import GgufType
-from leanpipe.compression.quantize_transformers import WEIGHT_ONLY, WeightOnly
+from leanpipe.compression.quantize_transformers import COMPRESSED, WEIGHT_ONLY, Compressed, WeightOnly
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
 from leanpipe.export.onnx_export import OnnxFormat
@@ -29,6 +29,8 @@ Format = Literal[
     "nf4",
     "torchao_int8",
     "auto_round_int4",
+    "w8a16",
+    "w4a16",
     "q8_0",
     "q6_k",
     "q5_1",
@@ -45,7 +47,7 @@ Format = Literal[
 ]
 
 BITSANDBYTES: tuple[BitsAndBytes, ...] = get_args(BitsAndBytes)
-TRANSFORMERS: tuple[BitsAndBytes | WeightOnly, ...] = (*BITSANDBYTES, *WEIGHT_ONLY)
+TRANSFORMERS: tuple[BitsAndBytes | WeightOnly | Compressed, ...] = (*BITSANDBYTES, *WEIGHT_ONLY, *COMPRESSED)
 GGUF: tuple[Format, ...] = (*get_args(GgufType), MIXED)
 ONNX: tuple[OnnxFormat, ...] = get_args(OnnxFormat)
 

@@ -20,7 +20,7 @@ _BFLOAT16 = 2**-8
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 """What the 16 numbers of IQ4 stand for: near zero, where most weights are, they lie closer together."""
 FINE = (0.93, 0.97, 1.01, 1.06, 1.12, 1.2, 1.3, 1.45)
-_COARSE = tuple(0.85 + 0.1 * step for step in range(8))
+COARSE = tuple(0.85 + 0.1 * step for step in range(8))
 """Scales that are tried, as shares of the one that fits the largest weight, for types of many values and of few: larger ones
 let that weight be cut."""
 _REACHES = tuple(
@@ -34,7 +34,7 @@ Round = Callable[["torch.Tensor"], "torch.Tensor"]
 
 def quantize_q4_0(x: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     """Pack blocks [n, 32], of which each number's error counts as in `weight`, into bytes [n, 18]."""
-    d, values = _kept_on_grid(x, *scale_and_round(x, weight, _whole(-8, 7), -8.0, _COARSE))
+    d, values = _kept_on_grid(x, *scale_and_round(x, weight, _whole(-8, 7), -8.0, COARSE))
     return _packed(d, _nibbles((values + 8).byte()))
 
 
@@ -85,7 +85,7 @@ def quantize_q5_1(x: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
 
 def quantize_iq4_nl(x: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     """Pack blocks [n, 32] into bytes [n, 18]: four bits that stand for IQ4's values."""
-    d, values = scale_and_round(x, weight, iq4_rounded, float(IQ4_VALUES[0]), _COARSE)
+    d, values = scale_and_round(x, weight, iq4_rounded, float(IQ4_VALUES[0]), COARSE)
     return _packed(d, _nibbles(iq4_codes(values)))
 
 

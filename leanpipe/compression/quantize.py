@@ -40,16 +40,19 @@ from leanpipe.compression.quantize_gguf import (
 from leanpipe.compression.quantize_report import write_report, write_stored
 from leanpipe.compression.quantize_transformers import (
     CALIBRATED,
+    COMPRESSED,
     WEIGHT_ONLY,
     Rounding,
+    check_fused,
     check_linear,
     check_weight_only,
     quantization_config,
     write_auto_round_int4,
+    write_compressed,
     write_quantized,
     write_torchao_int8,
 )
-from leanpipe.compression.shapes import split_modules
+from leanpipe.compression.shapes import slow_in_vllm, split_modules
 from leanpipe.core import device
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
@@ -109,11 +112,13 @@ def check_quantize(config: QuantizeConfig, inputs: ExpectedInputs) -> None:
     model = empty_model(found)
     kept, quantized = split_modules(model, config.keep)
     for form in formats:
-        _unfit(form, model, quantized, config.group_size)
+        _unfit(form, model, kept, quantized, config.group_size)
         if form in GGUF and form != MIXED and folder:
             types = gguf_types(form, config.embeddings, kept)
             plan = plan_folder(found, load_tokenizer(folder), types)
             log.info("quantize will store %s as %s", form, described(plan))
+        if form in COMPRESSED and (slow := slow_in_vllm(model, quantized)):
+            log.warning("%s: %s", form, slow)
 
 
 def _check_budget(config: QuantizeConfig, formats: Sequence[Format]) -> None:
@@ -150,7 +155,9 @@ def with_formats(
     return config.model_copy(update={"formats": formats})
 
 
-def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str], group_size: int) -> list[str]:
+def _unfit(
+    form: Format, model: "PreTrainedModel", kept: list[str], quantized: list[str], group_size: int
+) -> list[str]:
     """Layers that stay as they are for their shape. Raises UserError if the format cannot hold the model at all."""
     from leanpipe.compression.shapes import fitting
 
@@ -160,10 +167,13 @@ def _unfit(form: Format, model: "PreTrainedModel", quantized: list[str], group_s
     if form in ONNX:
         check_onnx(model.config)
         return unfit_modules(model, OnnxTypes(form))
-    if form in WEIGHT_ONLY:
+    if form in (*WEIGHT_ONLY, *COMPRESSED):
         check_linear(form, model, quantized)
-    fitted = set(fitting(form, model, quantized, group_size))
-    return [name for name in quantized if name not in fitted]
+    fitted = fitting(form, model, quantized, group_size)
+    whole = [name for name in quantized if name not in set(fitted)]
+    if form in COMPRESSED:
+        check_fused(form, fitted, [*kept, *whole])
+    return whole
 
 
 def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind) -> Estimate:
@@ -176,7 +186,7 @@ def estimate_quantize(config: QuantizeConfig, inputs: ExpectedInputs, kind: Kind
     formats = chosen_formats(config.formats, kind, model, folder)
     size = size_of(model)
     code = _BITSANDBYTES if kind == "cpu" and any(form in BITSANDBYTES for form in formats) else 0
-    held = 5.3 if any(form in (*GGUF, *ONNX, CALIBRATED) for form in formats) else 3.2
+    held = 5.3 if any(form in (*GGUF, *ONNX, *COMPRESSED, CALIBRATED) for form in formats) else 3.2
     parts = {
         "process": process_bytes(kind) + code,
         "weights": max(round(held * size.parameters), loading_bytes(model, size.parameters, kind)),
@@ -219,7 +229,7 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     tokenizer = load_tokenizer(inputs.model)
     full = load_model(inputs.model)
     kept, quantized = split_modules(full, config.keep)
-    unfit = {form: _unfit(form, full, quantized, config.group_size) for form in formats}
+    unfit = {form: _unfit(form, full, kept, quantized, config.group_size) for form in formats}
     probe = probe_tokens(tokenizer, full)
     expected = model_logits(full, probe)
     source = _Source(inputs, tokenizer, _importance(config, inputs, full, tokenizer, formats))
@@ -262,7 +272,7 @@ def _write(
         model = load_model(folder, torch.float32)
         write_onnx_folder(model, target, OnnxTypes(form, frozenset(whole)), tokenizer)
         return None, {}
-    if form in WEIGHT_ONLY:
+    if form in (*WEIGHT_ONLY, *COMPRESSED):
         _write_weight_only(form, config, source, target, whole)
         return None, {}
     if form not in GGUF:
@@ -277,11 +287,15 @@ def _write(
 
 
 def _write_weight_only(
-    form: str, config: QuantizeConfig, source: _Source, target: Path, whole: list[str]
+    form: Format, config: QuantizeConfig, source: _Source, target: Path, whole: list[str]
 ) -> None:
     import torch
 
     tokenizer, folder, documents = source.tokenizer, source.inputs.model, source.inputs.documents
+    if form in COMPRESSED:
+        model, size = load_model(folder, torch.float32), config.group_size
+        write_compressed(model, target, form, whole, tokenizer, size, source.importance)
+        return
     if form != CALIBRATED:
         write_torchao_int8(folder, target, whole, tokenizer)
         return
@@ -327,7 +341,7 @@ def _importance(
 ) -> "Importance | None":
     """How much the errors of each layer's weights count, on the training text; None without text, or where it is not needed."""
     rounded = [
-        form for form in formats if form in GGUF and form != "q8_0"
+        form for form in formats if form in (*GGUF, "w4a16") and form != "q8_0"
     ]  # whose steps are too fine to choose
     if inputs.documents is None or not config.calibration_tokens or not rounded:
         return None
@@ -347,7 +361,7 @@ def check_formats(formats: Sequence[Format]) -> None:
         if form in (*GGUF, *ONNX):
             check_engine("llama.cpp" if form in GGUF else "onnxruntime")
             continue
-        if form in WEIGHT_ONLY:
+        if form in (*WEIGHT_ONLY, *COMPRESSED):
             check_weight_only(form)
         if reason := why_not(form, Shape(128, 128)):
             raise UserError(

@@ -14,6 +14,8 @@ BYTES_A_WEIGHT = {
     "nf4": 0.6,
     "torchao_int8": 1.02,
     "auto_round_int4": 0.63,
+    "w8a16": 1.02,
+    "w4a16": 0.54,
     "q8_0": 1.07,
     "q6_k": 0.95,
     "q5_1": 0.76,
@@ -36,13 +38,13 @@ class QuantizeConfig(StageConfig):
 
     formats: tuple[Format, ...] = Field((), max_length=len(BYTES_A_WEIGHT))
     """The models to make: q8_0 to q4_0 are GGUF, which llama.cpp runs; int8 and nf4 are bitsandbytes', which QLoRA and GPUs
-    want; torchao_int8 and auto_round_int4 are for transformers too (extras torchao, autoround); the three of ONNX are for
-    onnxruntime (extra onnx). By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU: in 8 bits almost nothing is
+    want; torchao_int8 and auto_round_int4 are for transformers too (extras torchao, autoround); w8a16 and w4a16 are for vLLM
+    (extra compressed-tensors); the three of ONNX are for onnxruntime (extra onnx). By default q8_0 and q4_0 on a processor, int8 and nf4 on a GPU: in 8 bits almost nothing is
     lost, in 4 some."""
 
     calibration_tokens: int = Field(4_096, ge=0, le=10_000_000)
-    """GGUF and auto_round_int4: tokens of the training text on which it is measured which weights matter most, so that these
-    are rounded best. For GGUF 0 leaves that out, and so does a run without text."""
+    """GGUF, auto_round_int4 and w4a16: tokens of the training text on which it is measured which weights matter most, so that
+    these are rounded best. For all but auto_round_int4 0 leaves that out, and so does a run without text."""
 
     embeddings: EmbeddingsType = "auto"
     """GGUF alone: what embeddings and output layer become, which are up to a third of a small model: by default q5_0 in the
@@ -55,7 +57,7 @@ class QuantizeConfig(StageConfig):
     """int8 alone: activations larger than this are multiplied in full precision; 0 quantises all of them."""
 
     group_size: Literal[32, 64, 128] = 64
-    """auto_round_int4 alone: weights of a row that share a scale. Layers whose rows are no multiple of it stay in full
+    """auto_round_int4 and w4a16: weights of a row that share a scale. Layers whose rows are no multiple of it stay in full
     precision. Marlin, the fastest kernels on a GPU, want 128."""
 
     rounding_steps: int = Field(50, ge=1, le=10_000)
@@ -79,3 +81,8 @@ class QuantizeConfig(StageConfig):
 def budget_of(config: QuantizeConfig) -> Budget:
     """The bounds of the format `mixed`."""
     return Budget(config.max_mb, config.max_loss, config.min_tokens_per_second)
+
+
+def without_budget(config: QuantizeConfig) -> QuantizeConfig:
+    """The settings for formats that have no bounds."""
+    return config.model_copy(update={"max_mb": 0.0, "max_loss": 0.0, "min_tokens_per_second": 0.0})

@@ -5,7 +5,14 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from leanpipe.compression.quantize_transformers import CALIBRATED, GROUPS, why_no_kernel
+from leanpipe.compression.quantize_transformers import (
+    CALIBRATED,
+    COMPRESSED,
+    GROUPED,
+    GROUPS,
+    why_no_groups,
+    why_no_kernel,
+)
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 
@@ -14,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+
+_MARLIN = (128, 64)
+"""What the inputs and the outputs of a layer are multiples of, for vLLM's fastest kernels (its marlin_utils.py)."""
 
 
 class Shape(NamedTuple):
@@ -94,6 +104,18 @@ def fitting(form: str, model: "PreTrainedModel", names: list[str], group_size: i
     return [name for name in names if name not in unfit]
 
 
+def slow_in_vllm(model: "PreTrainedModel", names: list[str]) -> str:
+    """Say how many of the layers `names` vLLM's fastest kernels do not take; empty if they take all."""
+    shapes = [shape for name in names if (shape := shape_of(model.get_submodule(name)))]
+    slow = [shape for shape in shapes if shape.inputs % _MARLIN[0] or shape.outputs % _MARLIN[1]]
+    if not slow:
+        return ""
+    return (
+        f"{len(slow)} of {len(shapes)} layers, such as {slow[0].inputs} x {slow[0].outputs}, are not taken by Marlin, vLLM's fastest "
+        f"kernels, which want inputs that are multiples of {_MARLIN[0]} and outputs of {_MARLIN[1]}"
+    )
+
+
 @functools.cache
 def why_not(form: str, shape: Shape, group_size: int = GROUPS[-1]) -> str:
     """Say why a layer of that shape cannot be quantised and run on this device; empty if it can."""
@@ -101,6 +123,8 @@ def why_not(form: str, shape: Shape, group_size: int = GROUPS[-1]) -> str:
 
     if form == CALIBRATED:
         return why_no_kernel(*shape, group_size)
+    if form in COMPRESSED:
+        return why_no_groups(shape.inputs, group_size) if form in GROUPED else ""
 
     try:
         layer = _layer(form, shape).to(device.name()).eval().requires_grad_(False)

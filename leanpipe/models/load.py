@@ -3,6 +3,7 @@
 import logging
 import pickle
 import tempfile
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from leanpipe.models.offload import (
     room,
     weight_files,
 )
-from leanpipe.models.quantizers import check_quantizer_of
+from leanpipe.models.quantizers import COMPRESSED_TENSORS, check_quantizer_of, method_of
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,7 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
         )
     # On CPU bitsandbytes warns of every int8 layer at every token: 14,000 lines in one short conversation.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    with weights_of(path):
+    with weights_of(path), _unpacked(path) as how:
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
@@ -102,6 +103,7 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
             weights_only=True,
             attn_implementation=attention_implementation(read_config(path)),
             output_loading_info=True,
+            **how,
             **where,
         )
     if missing := sorted(found["missing_keys"]):
@@ -112,6 +114,19 @@ def _load(path: Path, dtype: "torch.dtype", **where: Any) -> "PreTrainedModel":
         error.names = tuple(missing)
         raise error
     return model.eval()
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[dict[str, Any]]:
+    """How weights are loaded that transformers can only unpack: into plain ones at once, and not when they are first used."""
+    if method_of(path) != COMPRESSED_TENSORS:
+        yield {}
+        return
+    from transformers import CompressedTensorsConfig
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You passed `quantization_config`")
+        yield {"quantization_config": CompressedTensorsConfig(dequantize=True)}
 
 
 class MissingTensors(UserError):

@@ -14,6 +14,7 @@ from leanpipe.core import device
 from leanpipe.core.errors import UserError, refused_if_unreadable
 from leanpipe.core.estimate import bytes_of_weight
 from leanpipe.core.files import read_object
+from leanpipe.models.quantizers import PACKED, packed_bits
 
 if TYPE_CHECKING:
     import torch
@@ -68,13 +69,13 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def loaded_bytes(path: Path, dtype: "torch.dtype") -> int:
-    """Return what the weights in `path` take in memory: floating-point ones in `dtype`, quantised ones as they are.
+    """Return what the weights in `path` take in memory: floating-point ones in `dtype`, quantised ones as they are or unpacked.
 
     Reads the headers of the safetensors files, not the weights; of torch's own files it knows their size.
     """
-    keep, files = is_quantized(path), weight_files(path)
+    keep, files, bits = is_quantized(path), weight_files(path), packed_bits(path)
     if files[0].suffix == ".safetensors":
-        return sum(_file_bytes(file, dtype, keep) for file in files)
+        return sum(_file_bytes(file, dtype, keep, bits) for file in files)
     size = sum(file.stat().st_size for file in files)
     return size if keep else size // _stored_type(path).itemsize * dtype.itemsize
 
@@ -177,8 +178,13 @@ def _stored_type(path: Path) -> "torch.dtype":
     return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
-def _file_bytes(path: Path, dtype: "torch.dtype", keep: bool) -> int:
-    return sum(_tensor_bytes(entry, dtype, keep) for entry in _tensors(path).values())
+def _file_bytes(path: Path, dtype: "torch.dtype", keep: bool, packed: int) -> int:
+    """The bytes of a file's weights in memory; those that are `packed` in so many bits are unpacked there."""
+    found = 0
+    for name, entry in _tensors(path).items():
+        size = _tensor_bytes(entry, dtype, keep)
+        found += size * 8 // packed * dtype.itemsize if packed and name.endswith(PACKED) else size
+    return found
 
 
 def _tensors(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from leanpipe.core.errors import UserError, reason
 from leanpipe.core.files import read_object
@@ -15,9 +15,13 @@ class Quantizer(NamedTuple):
     extra: str
 
 
+COMPRESSED_TENSORS = "compressed-tensors"
+PACKED = ".weight_packed"
+"""How the names of its packed weights end."""
 QUANTIZERS = {
     "torchao": Quantizer(("torchao.quantization",), "torchao"),
     "auto-round": Quantizer(("auto_round", "auto_round_kernel"), "autoround"),
+    COMPRESSED_TENSORS: Quantizer(("compressed_tensors.compressors",), "compressed-tensors"),
 }
 """By transformers' name of the method. bitsandbytes is always installed."""
 
@@ -35,9 +39,27 @@ def check_quantizer(method: str, what: str) -> None:
         ) from error
 
 
+def method_of(path: Path) -> str | None:
+    """The name of the method by which the weights in a model folder were quantised; None if they were not."""
+    config = _quantization(path)
+    return config.get("quant_method")
+
+
 def check_quantizer_of(path: Path) -> None:
     """Raise UserError if what runs the weights in a model folder is not installed here."""
+    if (method := method_of(path)) in QUANTIZERS:
+        check_quantizer(method, f"the model in {path}")
+
+
+def packed_bits(path: Path) -> int:
+    """The bits of each weight of the packed layers of compressed-tensors in a model folder; 0 if it has none."""
+    groups = _quantization(path).get("config_groups")
+    first = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
+    weights = (first.get("weights") or {}) if isinstance(first, dict) else {}
+    return int(weights.get("num_bits") or 0)
+
+
+def _quantization(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     config = read_object(file).get("quantization_config") if file.is_file() else None
-    if isinstance(config, dict) and (method := config.get("quant_method")) in QUANTIZERS:
-        check_quantizer(method, f"the model in {path}")
+    return config if isinstance(config, dict) else {}

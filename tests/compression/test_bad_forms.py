@@ -19,7 +19,7 @@ from tests.support.small_disk import SMALL_DISK_BYTES, small_disk
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 __all__ = ["small_disk"]
-PACKAGES = {"torchao_int8": "torchao", "onnx_int4": "onnxruntime"}
+PACKAGES = {"torchao_int8": "torchao", "w4a16": "compressed_tensors", "onnx_int4": "onnxruntime"}
 FORMS = ("nf4", "q4_0", *PACKAGES)
 
 
@@ -57,9 +57,9 @@ def test_a_disk_that_fills_up_leaves_no_result(form, source, small_disk):
     assert not list(store.manifests("quantize"))
 
 
-@pytest.mark.parametrize("form", ["torchao_int8", "auto_round_int4"])
+@pytest.mark.parametrize("form", ["torchao_int8", "auto_round_int4", "w4a16"])
 def test_layers_that_a_package_would_pass_over_are_refused(form, source, tmp_path):
-    pytest.importorskip({"torchao_int8": "torchao", "auto_round_int4": "auto_round_kernel"}[form])
+    pytest.importorskip({**PACKAGES, "auto_round_int4": "auto_round_kernel"}[form])
     config = GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4, n_positions=128)
     save_model(GPT2LMHeadModel(config), tiny_tokenizer(), tmp_path / "gpt2")
     inputs = {"model": Expected(tmp_path / "gpt2"), "documents": Expected(source)}

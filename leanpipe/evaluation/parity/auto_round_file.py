@@ -16,6 +16,8 @@ _BITS, _PACKED = 4, ".qweight"
 _STEP = 1.1
 """Steps of the grid by which a weight may be moved: one, and what it makes that scales were learned in 16 bits (up to 1.047 were
 seen in a real student)."""
+_BFLOAT16 = 2**-9
+"""As a share of a weight, what rounding it to bfloat16 changes at the most."""
 
 
 class Grid(NamedTuple):
@@ -24,19 +26,19 @@ class Grid(NamedTuple):
     levels: "torch.Tensor"
     scales: "torch.Tensor"
     zeros: "torch.Tensor"
+    bits: int = _BITS
+    step: float = _STEP
+    """Steps of the grid by which a weight may be moved."""
 
     def values(self) -> "torch.Tensor":
         """The weights in float32."""
         return (self.levels - self.zeros) * self.scales
 
     def admissible(self, weights: "torch.Tensor") -> "torch.Tensor":
-        """What may be stored of `weights`: each either as it is stored, if that is about a step away at the most, or as the nearest.
-
-        Which of both neighbours on the grid is taken, was learned, so either may be.
-        """
-        places = weights / self.scales + self.zeros
-        inside = places.clamp(0, 2**_BITS - 1)
-        near = (self.levels - inside).abs() <= _STEP
+        """What may be stored of `weights`, which are in bfloat16: each as it is stored, if that is so near, or as the nearest."""
+        places = weights / self.scales
+        inside = (places + self.zeros).clamp(0, 2**self.bits - 1)
+        near = (self.levels - inside).abs() <= self.step + places.abs() * _BFLOAT16
         levels = self.levels.where(near, inside.round())
         return (levels - self.zeros) * self.scales
 
@@ -57,17 +59,17 @@ def read_grids(folder: Path) -> dict[str, Grid]:
 
 
 def _grid(packed: "torch.Tensor", zeros: "torch.Tensor", scales: "torch.Tensor") -> Grid:
-    levels = _unpacked(packed.T).float()
+    levels = unpacked(packed.T).float()
     each = levels.shape[1] // scales.shape[0]
-    offsets = _unpacked(zeros).T.float() + 1
+    offsets = unpacked(zeros).T.float() + 1
     return Grid(
         levels, scales.T.float().repeat_interleave(each, dim=1), offsets.repeat_interleave(each, dim=1)
     )
 
 
-def _unpacked(packed: "torch.Tensor") -> "torch.Tensor":
-    """Eight numbers of 4 bits for each of 32 bits in a row."""
+def unpacked(packed: "torch.Tensor", bits: int = _BITS) -> "torch.Tensor":
+    """Unpack the numbers of so many bits that lie in each of 32 bits in a row, the first in the lowest."""
     import torch
 
-    shifts = torch.arange(0, 32, _BITS)
-    return (packed.contiguous()[:, :, None] >> shifts & 2**_BITS - 1).flatten(1)
+    shifts = torch.arange(0, 32, bits)
+    return (packed.contiguous()[:, :, None] >> shifts & 2**bits - 1).flatten(1)

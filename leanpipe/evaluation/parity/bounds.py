@@ -10,14 +10,15 @@ from typing import Literal, NamedTuple
 
 from leanpipe.compression.formats import BitsAndBytes
 from leanpipe.compression.gguf_types import GgufType
-from leanpipe.compression.quantize_transformers import WeightOnly
+from leanpipe.compression.quantize_transformers import COMPRESSED, Compressed, WeightOnly
 from leanpipe.core.errors import UserError
 from leanpipe.evaluation.parity.gguf_file import read_gguf
 from leanpipe.evaluation.parity.onnx_file import read_onnx
 from leanpipe.export.onnx_export import OnnxFormat
 from leanpipe.models.offload import is_gguf, is_onnx
+from leanpipe.models.quantizers import packed_bits
 
-Form = Literal["safetensors", BitsAndBytes, WeightOnly, GgufType, OnnxFormat]
+Form = Literal["safetensors", BitsAndBytes, WeightOnly, Compressed, GgufType, OnnxFormat]
 
 
 class Bounds(NamedTuple):
@@ -37,6 +38,8 @@ BOUNDS: dict[Form, Bounds] = {
     "nf4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "torchao_int8": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "auto_round_int4": Bounds(tensors=0.003, kl=0.8, margin=4.0),
+    "w8a16": Bounds(tensors=0.003, kl=0.1, margin=1.0),
+    "w4a16": Bounds(tensors=0.003, kl=0.8, margin=4.0),
     "q8_0": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "q6_k": Bounds(tensors=0.003, kl=0.1, margin=1.0),
     "q5_1": Bounds(tensors=0.003, kl=0.3, margin=2.0),
@@ -74,10 +77,18 @@ def form_of(folder: Path) -> Form:
         return "torchao_int8"
     if quantization.get("quant_method") == "auto-round" and quantization.get("bits") == 4:
         return "auto_round_int4"
+    if quantization.get("format") == "pack-quantized" and (form := _packed_form(folder)):
+        return form
     raise UserError(
         f"{folder} is quantised by {quantization.get('quant_method')}, of which no bounds of parity are known: register "
         f"one of {', '.join(BOUNDS)}"
     )
+
+
+def _packed_form(folder: Path) -> Form | None:
+    """Return the format of compressed-tensors that has so many bits."""
+    bits = packed_bits(folder)
+    return next((form for form, known in COMPRESSED.items() if known == bits), None)
 
 
 def _gguf_form(folder: Path) -> Form:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from leanpipe.compression.quantize_transformers import CALIBRATED
+from leanpipe.compression.quantize_transformers import CALIBRATED, COMPRESSED
 from leanpipe.core.config import StageConfig
 from leanpipe.core.device import Kind
 from leanpipe.core.errors import UserError
@@ -26,8 +26,9 @@ from leanpipe.core.keys import NotInKey
 from leanpipe.core.lineage import MEASURES
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
-from leanpipe.evaluation.parity.auto_round_file import read_grids
+from leanpipe.evaluation.parity.auto_round_file import Grid, read_grids
 from leanpipe.evaluation.parity.bounds import BOUNDS, ENGINE_MARGIN, Bounds, Fault, form_of
+from leanpipe.evaluation.parity.compressed_file import read_compressed
 from leanpipe.evaluation.parity.config_faults import find_config_faults
 from leanpipe.evaluation.parity.gguf_faults import (
     find_gguf_config_faults,
@@ -230,8 +231,7 @@ def _compare_in_process(task: _Task) -> _InProcess:
         find = find_gguf_weight_faults if is_gguf(folder) else find_onnx_weight_faults
         faults = list(find(trained, folder, task.bounds))
     else:
-        grids = read_grids(folder) if form_of(folder) == CALIBRATED else None
-        faults = list(find_weight_faults(trained, served, task.bounds, grids))
+        faults = list(find_weight_faults(trained, served, task.bounds, _grids(folder)))
     if faults:
         return _InProcess(faults)
     first = predict(trained, task.trained, task.read, task.questions, task.tokens)
@@ -244,6 +244,12 @@ def _compare_in_process(task: _Task) -> _InProcess:
     return _InProcess(
         list(find_prediction_faults(divergence, task.bounds)), divergence, first.answers, second.answers
     )
+
+
+def _grids(folder: Path) -> dict[str, Grid]:
+    """The layers that are no longer as they were stored, once they are loaded."""
+    form = form_of(folder)
+    return read_grids(folder) if form == CALIBRATED else read_compressed(folder) if form in COMPRESSED else {}
 
 
 def _load_served(folder: Path) -> "PreTrainedModel | Fault":

@@ -47,7 +47,7 @@ def find_weight_faults(
     """Yield what is wrong with the served weights, named by where they differ. To be asked before either model reads.
 
     Weights that were not loaded into memory (`load_for_inference`) are passed over. `grids` are the layers that are no longer
-    in memory as they were stored (`auto_round_file`).
+    in memory as they were stored (`auto_round_file`, `compressed_file`).
     """
     grids = grids or {}
     theirs = dict(served.named_parameters())
@@ -59,7 +59,10 @@ def find_weight_faults(
         compared += 1
         if (module := name.removesuffix(".weight")) in grids:
             expected = grids[module].admissible(parameter.detach().cpu().bfloat16().float())
-            error = relative_error(expected, grids[module].values())
+            # What is loaded, where that is still there as numbers; else what is in the file.
+            loaded = theirs.get(name)
+            found = grids[module].values() if loaded is None else loaded.detach().float().cpu()
+            error = relative_error(expected, found)
             if not error <= bounds.tensors:
                 wrong.append(Wrong(name, expected.dim(), error, None))
         elif name not in theirs:

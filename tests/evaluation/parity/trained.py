@@ -12,8 +12,10 @@ from leanpipe.compression.quantize import (
 )
 from leanpipe.compression.quantize_gguf import gguf_types, write_folder
 from leanpipe.compression.quantize_transformers import (
+    COMPRESSED,
     Rounding,
     write_auto_round_int4,
+    write_compressed,
     write_torchao_int8,
 )
 from leanpipe.export.onnx_export import OnnxTypes, write_onnx_folder
@@ -108,6 +110,16 @@ def write_form(form: str, source: Path, target: Path) -> Path:
         return target
     if form == "torchao_int8":
         write_torchao_int8(source, target, ["lm_head"], load_tokenizer(source))
+        return target
+    if form in COMPRESSED:
+        write_compressed(
+            load_model(source, torch.float32),
+            target,
+            form,
+            ["lm_head"],
+            load_tokenizer(source),
+            group_size=32,
+        )
         return target
     if form == "auto_round_int4":
         texts = [torch.tensor([row]) for row in passages(32)]
