@@ -4,7 +4,9 @@ Every model that the default runs in the HOMEs trained (students, adapted ones, 
 the beginnings of documents of the first HOME's corpus, of which LEANPIPE_BENCH_DOCUMENTS (140) are drawn, those that were held
 out first; a beginning's score is the sum over its first tokens. Pairs of models are centred, so that neither is better,
 documents are drawn anew, and the smallest difference is told that would be promoted nine times in ten at the first look of a year.
-That some documents were learned from does little harm: what is wanted is how the differences scatter.
+That some documents were learned from does little harm: what is wanted is how the differences scatter. Before that the noise floor is
+told: how much the first model differs from itself if eight texts are scored at once, and every two models from each other, which are
+of one recipe and other seeds if the HOMEs' runs are (`python -m benchmarks.student curve 25_000 --seeds 3`).
 """
 
 import itertools
@@ -17,7 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pandas
 
-from benchmarks.gate import LEVELS, most
+from benchmarks.gate import LEVELS, looks, most
 from benchmarks.report import write
 from leanpipe.core.store import Store
 from leanpipe.evaluation.gate import RegisterConfig
@@ -33,8 +35,13 @@ Scored = list[tuple[np.ndarray, np.ndarray]]
 
 def main(homes: list[Path]) -> None:
     texts = beginnings(homes[0])
-    scores = [score(folder, texts) for home in homes for folder in models(home)]
-    rows = []
+    folders = [folder for home in homes for folder in models(home)]
+    scores = [score(folder, texts) for folder in folders]
+    rows = [noise("the same model, eight texts at once", scores[0], score(folders[0], texts, batch=8))]
+    rows += [
+        noise(f"models {a} and {b}", scores[a], scores[b])
+        for a, b in itertools.combinations(range(len(scores)), 2)
+    ]
     for length, count in itertools.product(LENGTHS, COUNTS):
         found = smallest_difference(scores, length, count)
         print(f"{count} documents of at most {length} bytes: {found:.2%}", flush=True)
@@ -64,7 +71,8 @@ def models(home: Path) -> list[Path]:
     return [next(file.parent for file in sorted(path.rglob("config.json"))) for path in made]
 
 
-def score(folder: Path, texts: list[str]) -> Scored:
+def score(folder: Path, texts: list[str], batch: int = 1) -> Scored:
+    """Score each text by itself, or so many at once, which changes no more than the arithmetic's rounding."""
     import torch
 
     from leanpipe.models.load import document_start, load_for_inference, load_tokenizer
@@ -72,15 +80,18 @@ def score(folder: Path, texts: list[str]) -> Scored:
 
     model, tokenizer = load_for_inference(folder), load_tokenizer(folder)
     start, scored = document_start(tokenizer), []
+    tokens = [encode_text(tokenizer, text)[: max(LENGTHS) // 3] for text in texts]
     with torch.inference_mode():
-        for text in texts:
-            tokens = encode_text(tokenizer, text)[: max(LENGTHS) // 3]
-            ends = np.cumsum(
-                [len(one) for one in tokenizer.convert_ids_to_tokens(tokens)]
-            )  # byte-level: a letter a byte
-            logits = model(input_ids=torch.tensor([[start, *tokens[:-1]]]), use_cache=False).logits[0].float()
-            nats = torch.nn.functional.cross_entropy(logits, torch.tensor(tokens), reduction="none")
-            scored.append((nats.numpy(), ends))
+        for first in range(0, len(texts), batch):
+            some = tokens[first : first + batch]
+            longest = max(map(len, some))
+            # What stands behind a text is not seen by it.
+            padded = torch.tensor([[start, *one, *[start] * (longest - len(one))] for one in some])
+            logits = model(input_ids=padded[:, :-1], use_cache=False).logits.float()
+            nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), padded[:, 1:], reduction="none")
+            for one, row in zip(some, nats, strict=True):
+                letters = tokenizer.convert_ids_to_tokens(one)  # byte-level: a letter a byte
+                scored.append((row[: len(one)].numpy(), np.cumsum([len(token) for token in letters])))
     print(f"{folder}: {sum(len(nats) for nats, _ in scored)} tokens", flush=True)
     return scored
 
@@ -91,6 +102,16 @@ def beginning(scored: Scored, length: int) -> tuple[np.ndarray, np.ndarray]:
     bits = [nats[:count].sum() / np.log(2) for (nats, _), count in zip(scored, counts, strict=True)]
     bytes_ = [ends[count - 1] for (_, ends), count in zip(scored, counts, strict=True)]
     return np.array(bits), np.array(bytes_, float)
+
+
+def noise(called: str, ours: Scored, theirs: Scored, length: int = 500) -> dict:
+    """How much two models differ, and by how much that scatters from document to document: as shares of the bits."""
+    (ours_bits, size), (theirs_bits, _) = beginning(ours, length), beginning(theirs, length)
+    whole = theirs_bits.sum() / size.sum()
+    difference, error = looks(ours_bits - theirs_bits, size)
+    scatter = error / whole * np.sqrt(len(size))
+    print(f"{called}: {difference / whole:+.3%}, from document to document {scatter:.3%}", flush=True)
+    return {"name": called, "difference": float(difference / whole), "scatter": float(scatter)}
 
 
 def smallest_difference(scores: list[Scored], length: int, count: int) -> float:
