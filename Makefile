@@ -100,6 +100,7 @@ bench-compression: .venv/installed-bench
 bench-gate: .venv/installed-bench
 	$(BIN)/python -m benchmarks.gate_scores $(firstword $(HOMES) .leanpipe)
 	$(BIN)/python -m benchmarks.gate $(or $(HOMES),.leanpipe)
+	$(BIN)/python -m benchmarks.gate_power $(or $(HOMES),.leanpipe)
 	$(BIN)/python -m benchmarks.gate_models
 
 # How runs get on beside other work, and what a first plan says of the time they take.

@@ -205,7 +205,8 @@ def estimate_evaluate(config: EvaluateConfig, inputs: ExpectedInputs, kind: Kind
         weights, loading = 0, 0
     peak = max(sum(parts.values()), loading)
     # Overlapping windows read long documents as often as they overlap.
-    again = min(config.context / config.step, config.document_bytes / BYTES_PER_TOKEN / config.context + 1)
+    windows = config.document_bytes / BYTES_PER_TOKEN / config.context
+    again = min(config.context / config.step, windows + 1) if windows > 1 else 1
     conversations = _CONVERSATION * config.conversations if "instructions" in inputs else 0
     read_tokens = config.text_bytes / BYTES_PER_TOKEN * again + conversations
     read_tokens += (config.repeats + 1) * config.prefill_tokens

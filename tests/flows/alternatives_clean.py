@@ -77,6 +77,7 @@ CLEAN = {
     "fineweb.max_newlines_per_word": to(0.11, **FINEWEB),
     "split.validation": to(0.45),
     "split.test": to(0.45),
+    "split.min_test_documents": to(0, **{"split.test": 0.05}),
     "execution.shard_megabytes": to(0.02),
     "execution.executor": shown_by(
         "corpus/test_incremental.py::test_every_executor_gives_the_same_documents", "ray", "slurm"
