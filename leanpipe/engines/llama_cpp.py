@@ -4,19 +4,22 @@ xllamacpp also listens on a port of this machine, with all of llama.cpp's own ro
 others out of them.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
 import logging
 import secrets
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.engines.other_work import OtherWork
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _LOAD_SECONDS = 0.3
 """How long the machine is watched to see how many of its cores are free."""
+_LARGEST_TWICE = 1_000_000_000
+"""Bytes of a file up to which it is loaded once more where another number of threads fits."""
 _BATCH = 512
 """Tokens of a prompt that are read at once, at the most."""
 
@@ -36,15 +41,23 @@ Part = Mapping[str, Any]
 
 
 class LlamaCpp:
-    """A GGUF file, loaded. May be asked by several threads at once, `slots` of which are answered together."""
+    """A GGUF file, loaded. May be asked by several threads at once, `slots` of which are answered together.
+
+    llama.cpp's threads are as many as they were when it was loaded. So where the number is left open, and other processes take
+    cores or give them back, the next request that comes alone is answered by the same file loaded once more, with as many threads
+    as fit then. The weights lie in memory once, but for those that llama.cpp rearranges.
+    """
 
     def __init__(self, gguf: Path, context: int, slots: int = 1, threads: int | None = None):
         """Load the file; `context` tokens of all slots together are remembered. Raises UserError if it cannot be."""
+        self._gguf, self._context, self._slots = gguf, context, slots
+        self._lock, self._working = threading.Lock(), 0
         self.threads = threads or free_cores()
-        parameters = _parameters(gguf, context, self.threads)
-        parameters.n_parallel, parameters.kv_unified = slots, True
-        self._key = _close(parameters)
-        self._server = _load(gguf, parameters)
+        self._loaded: dict[int, _Loaded] = {}
+        self._now = self._with(self.threads)
+        # Last: loading would count as other work.
+        adapts = threads is None and device.cores() > 1 and gguf.stat().st_size <= _LARGEST_TWICE
+        self._others = OtherWork(device.cores()) if adapts else None
 
     def complete(self, fields: Mapping[str, Any], on_part: Callable[[Part], bool] | None = None) -> Part:
         """Complete `fields["prompt"]`, a list of token ids; what else llama.cpp's server knows may be among the fields.
@@ -52,8 +65,14 @@ class LlamaCpp:
         With `on_part` the answer comes in parts, and ends early once that returns True; then an empty one is returned. Raises
         RuntimeError for what llama.cpp refuses.
         """
+        with self._fitting() as server:
+            return self._completed(server, fields, on_part)
+
+    def _completed(
+        self, server: Any, fields: Mapping[str, Any], on_part: Callable[[Part], bool] | None
+    ) -> Part:
         if on_part is None:
-            return _checked(self._server.handle_completions(dict(fields)))
+            return _checked(server.handle_completions(dict(fields)))
         refused: list[Part] = []
 
         def each(part: Part) -> bool:
@@ -62,7 +81,7 @@ class LlamaCpp:
                 refused.append(part)
             return bool(refused) or on_part(part)
 
-        self._server.handle_completions({**fields, "stream": True}, each)
+        server.handle_completions({**fields, "stream": True}, each)
         return _checked(refused[0]) if refused else {}
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
@@ -71,7 +90,54 @@ class LlamaCpp:
         return self._ask("/tokenize", asked)["tokens"]
 
     def _ask(self, route: str, body: Mapping[str, Any]) -> Any:
-        return _post(self._server.listening_address + route, body, self._key)
+        return _post(self._now.server.listening_address + route, body, self._now.key)
+
+    @contextlib.contextmanager
+    def _fitting(self) -> Iterator[Any]:
+        """The server whose threads fit what is free now. While one answers, all requests go to it: two would be in each other's way."""
+        with self._lock:
+            if self._others and not self._working:
+                self._fit(self._others.free_cores)
+            self._working += 1
+            server = self._now.server
+        try:
+            yield server
+        finally:
+            with self._lock:
+                self._working -= 1
+
+    def _fit(self, free: int) -> None:
+        """Take the number of threads that fits so many free cores. If there is no room for another, it stays as it is for good."""
+        try:
+            self._now = self._with(fitting_threads(device.cores(), free, self._loaded))
+        except UserError as error:
+            log.warning("%d threads are kept: %s", self.threads, error)
+            self._others = None
+
+    def _parameters(self, threads: int) -> Any:
+        parameters = _parameters(self._gguf, self._context, threads)
+        parameters.n_parallel, parameters.kv_unified = self._slots, True
+        return parameters
+
+    def _with(self, threads: int) -> "_Loaded":
+        """The file, loaded with so many threads."""
+        if threads not in self._loaded:
+            parameters = self._parameters(threads)
+            key = _close(parameters)
+            self._loaded[threads] = _Loaded(_load(self._gguf, parameters), key)
+        self.threads = threads
+        return self._loaded[threads]
+
+
+class _Loaded(NamedTuple):
+    server: Any
+    key: str
+
+
+def fitting_threads(cores: int, free: int, loaded: Iterable[int] = ()) -> int:
+    """As many threads as are free: all cores, all but one, a half, a quarter or what is loaded, for each number is loaded once."""
+    halves = (cores >> step for step in range(cores.bit_length()))
+    return max(one for one in {cores - 1, *halves, *loaded, 1} if 1 <= one <= max(1, free))
 
 
 class HiddenStates:

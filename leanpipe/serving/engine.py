@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
+from leanpipe.engines.llama_cpp import free_cores
 from leanpipe.engines.open_engine import check_engine_of
 from leanpipe.models.count import longest_text, read_config
 from leanpipe.models.load import load_tokenizer, weights_of
@@ -89,6 +90,8 @@ def load(
     longest = min(context or most, most)
     remembered = measured or min(SLOTS * longest, _MOST_TOKENS)
     started = time.perf_counter()
+    if measured and threads is None:
+        threads = free_cores()  # they stay as many for as long as it is measured
     engine = ExportedEngine(folder, name, remembered, keeps_prompts=not measured, threads=threads)
     facts = {
         "memory_before_model": before,

@@ -41,7 +41,10 @@ def serve(
     _check_model(model)
     check_port(host, port)  # before anything is measured
     choice = choose(model, engine, Home.from_environment())
-    with running_server(model, host, port, name, way=choice.way) as (url, process):
+    way = choice.way
+    if engine == AUTO and is_gguf(model) and not (choice.measured and way.threads == 1):
+        way = way._replace(threads=None)  # as many as are free, whatever else comes and goes
+    with running_server(model, host, port, name, way=way) as (url, process):
         print(
             f"{name} answers at {url}/v1 (chat/completions, completions, models). Ctrl-C stops it.\n"
             f"Its engine is {_engine_of(model)}: {choice}.",

@@ -5,13 +5,15 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import openai
 import pytest
 
 from leanpipe.compression.gguf_export import GgufTypes, write_gguf
 from leanpipe.core import device
-from leanpipe.engines.llama_cpp import LlamaCpp, free_cores
+from leanpipe.engines.llama_cpp import LlamaCpp, fitting_threads, free_cores
+from leanpipe.engines.other_work import OtherWork, free_beside
 from tests.serving.conftest import CONTEXT
 from tests.serving.test_requests import TURNS, chat
 from tests.support.tiny_models import tiny_llama, tiny_tokenizer
@@ -64,7 +66,7 @@ def test_it_may_be_let_go_of_as_soon_as_it_is_loaded(gguf):
 
 def test_llama_cpp_s_own_routes_are_closed(gguf):
     engine = LlamaCpp(gguf, 64, threads=1)
-    address = engine._server.listening_address
+    address = engine._now.server.listening_address
     for route in ("/completion", "/embedding", "/tokenize", "/v1/chat/completions"):
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(urllib.request.Request(address + route, b"{}"))
@@ -105,3 +107,62 @@ def test_it_computes_with_the_cores_that_nobody_else_keeps_busy():
         for process in busy:
             process.kill()
             process.wait()
+
+
+class Seen(NamedTuple):
+    """What was seen of other work, as `OtherWork` tells it."""
+
+    free_cores: int
+
+
+def test_the_threads_of_an_engine_follow_what_others_leave_free(gguf, monkeypatch):
+    """Between requests; while one is answered, another joins it where it is. Each number of threads is loaded once."""
+    monkeypatch.setattr(device, "cores", lambda: 2)
+    engine = LlamaCpp(gguf, 256)
+    asked = {"prompt": [5, 6, 7], "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+    seen, answers = [], []
+    for free in (2, 1, 2, 1):
+        engine._others = Seen(free)
+        answers.append(engine.complete(asked)["choices"][0]["text"])
+        seen.append(engine.threads)
+    assert seen == [2, 1, 2, 1] and sorted(engine._loaded) == [1, 2]
+    assert len(set(answers)) == 1
+
+    def join(part):
+        engine._others = Seen(2)
+        if not seen[4:]:
+            answers.append(engine.complete(asked)["choices"][0]["text"])
+            seen.append(engine.threads)
+        return False
+
+    engine.complete(asked, join)
+    assert seen[4:] == [1] and len(set(answers)) == 1
+    assert engine.complete(asked) and engine.threads == 2
+
+
+def test_a_number_of_threads_that_was_asked_for_stays(gguf):
+    assert LlamaCpp(gguf, 64, threads=1)._others is None
+
+
+def test_what_others_compute_is_told_from_what_this_process_does():
+    assert free_beside(2, 0.5, busy=1.0, own=1.0) == 2  # all of it is ours
+    assert free_beside(2, 0.5, busy=1.0, own=0.5) == 1
+    assert free_beside(2, 0.5, busy=1.0, own=0.0) == 1  # there is always one
+    assert free_beside(16, 0.5, busy=2.1, own=0.0) == 12
+    assert OtherWork(1).free_cores == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "free", "loaded", "threads"),
+    [
+        (2, 2, (), 2),
+        (2, 1, (), 1),
+        (16, 15, (), 15),
+        (16, 14, (), 8),
+        (16, 14, (12,), 12),
+        (6, 4, (), 3),
+        (1, 1, (), 1),
+    ],
+)
+def test_few_numbers_of_threads_are_loaded(cores, free, loaded, threads):
+    assert fitting_threads(cores, free, loaded) == threads
