@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from leanpipe.core.errors import UserError, reason
 from leanpipe.core.files import read_object
+from leanpipe.models.late_torchao import quiet_torchao
 
 
 class Quantizer(NamedTuple):
@@ -25,6 +26,8 @@ QUANTIZERS = {
 def check_quantizer(method: str, what: str) -> None:
     """Raise UserError if the packages of a method are not installed or broken; `what` needs them, for people."""
     quantizer = QUANTIZERS[method]
+    if method == "torchao":
+        quiet_torchao()
     try:
         for module in quantizer.modules:
             importlib.import_module(module)
