@@ -36,4 +36,4 @@ def said_by(code: str) -> str:
 
 def test_whoever_uses_it_gets_the_real_one_and_no_word_of_what_it_misses():
     said = said_by(_MODELS + _THEN_TORCHAO)
-    assert not [word for word in ("Failed to load", "triton", "Enum subclass") if word in said], said
+    assert not [word for word in ("_C_mxfp8", "_C_cutlass", "triton", "Enum subclass") if word in said], said
