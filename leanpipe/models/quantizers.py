@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from leanpipe.core.errors import UserError, reason
 from leanpipe.core.files import read_object
+from leanpipe.models.late_torchao import quiet_torchao
 
 
 class Quantizer(NamedTuple):
@@ -29,6 +30,8 @@ QUANTIZERS = {
 def check_quantizer(method: str, what: str) -> None:
     """Raise UserError if the packages of a method are not installed or broken; `what` needs them, for people."""
     quantizer = QUANTIZERS[method]
+    if method == "torchao":
+        quiet_torchao()
     try:
         for module in quantizer.modules:
             importlib.import_module(module)
@@ -54,7 +57,7 @@ def check_quantizer_of(path: Path) -> None:
 def packed_bits(path: Path) -> int:
     """The bits of each weight of the packed layers of compressed-tensors in a model folder; 0 if it has none."""
     groups = _quantization(path).get("config_groups")
-    first = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
+    first: Any = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
     weights = (first.get("weights") or {}) if isinstance(first, dict) else {}
     return int(weights.get("num_bits") or 0)
 

@@ -5,6 +5,7 @@ closes, because the parent ended or was killed, the child is told to end (a trai
 process ends; should it be killed itself, the kernel kills the child with it.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -28,7 +29,15 @@ from leanpipe.processes.run_stage import run_stage
 
 GRACE_SECONDS = 30
 """How long a child that was told to end may take, for a training to finish its step and write a checkpoint."""
-_HEAVY = ("torch", "transformers.trainer", "transformers.models.llama.modeling_llama", "peft", "accelerate")
+_HEAVY = (
+    "torch",
+    "transformers.trainer",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "accelerate",
+    "matplotlib.figure",  # every stage draws
+    "matplotlib.backends.backend_agg",
+)
 
 
 def main() -> None:
@@ -43,11 +52,21 @@ def main() -> None:
         gc.collect()
         gc.freeze()
     while line := _read_line(sys.stdin.fileno()):
+        job = json.loads(line)
+        if not device.has_nvidia_driver():
+            _import_once(job["stage"])
         here, child = os.getpid(), os.fork()
         if child == 0:
             die_with_parent(parent=here)
-            _run_in_child(json.loads(line), events)
+            _run_in_child(job, events)
         events.send(exit=_wait(child))
+
+
+def _import_once(stage: str) -> None:
+    """Import the stage's module here, so that the next stages need not import again what they share with it."""
+    with contextlib.suppress(Exception):  # the child says what it is
+        find_stage(stage)
+    gc.freeze()
 
 
 def _run_in_child(job: dict[str, Any], events: EventStream) -> None:

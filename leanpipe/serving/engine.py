@@ -3,9 +3,12 @@ with transformers.
 """
 
 import logging
+import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +21,7 @@ from leanpipe.engines.llama_cpp import free_cores
 from leanpipe.engines.open_engine import check_engine_of
 from leanpipe.models.count import longest_text, read_config
 from leanpipe.models.load import load_tokenizer, weights_of
-from leanpipe.models.offload import check_weights, is_exported
+from leanpipe.models.offload import check_weights, is_exported, is_gguf
 from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.serving import requests
 from leanpipe.serving.serve import REFUSAL
@@ -76,7 +79,8 @@ def load(
 
     `measured` is not 0 where single requests of so many tokens are measured: see `running_server`.
     """
-    tokenizer, context = load_tokenizer(folder), longest_text(read_config(folder))
+    with without_torch() if is_gguf(folder) else nullcontext():
+        tokenizer, context = load_tokenizer(folder), longest_text(read_config(folder))
     if not is_exported(folder):
         from leanpipe.serving.transformers_engine import TransformersEngine
 
@@ -99,6 +103,20 @@ def load(
         "load_seconds": time.perf_counter() - started,
     }
     return build_app(requests.Served(name, tokenizer, longest, tools=False), engine, facts)
+
+
+@contextmanager
+def without_torch() -> Iterator[None]:
+    """Have transformers take torch for not installed: for a tokenizer alone it would import all of it, two thirds of the start."""
+    if "torch" in sys.modules:
+        yield
+        return
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # or it says that models cannot be had
+    sys.modules["torch"] = None  # type: ignore[assignment]  # so Python marks what is not to be found
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]  # llama.cpp may need a library that torch brings
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ What takes seconds of every command, its imports and its Prefect server, is done
 a fork of its own, with its own arguments, environment, user and output, as the installed script runs it.
 """
 
+import gc
 import json
 import os
 import signal
@@ -39,6 +40,8 @@ def prepare() -> None:
     os.waitpid(_fork(lambda: Tracking(home)), 0)  # in a child: connections to a database must not be forked
     for path in (home.root, *home.root.rglob("*")):  # a command that somebody else runs writes there too
         path.chmod(0o777)
+    gc.collect()
+    gc.freeze()  # or each child looks through all that was imported, and copies it by that
 
 
 def run_all(cases: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""One home for the tests of the whole: a run from the command line first, then the servers over the same home."""
+"""One home for the tests of the whole: a run from the command line first, then the servers over the same home.
+
+They end with test_end_to_end.py, which collects all tests that need them: in two workers they would be made twice, and idle
+servers cost the others time.
+"""
 
 import shutil
 import subprocess
@@ -10,12 +14,12 @@ import pytest
 from tests.flows.servers import Servers, leanpipe, up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("leanpipe") / "home"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def first_run(home: Path) -> subprocess.CompletedProcess[str]:
     """`leanpipe run --preset smoke` on a machine where nothing was run before."""
     done = leanpipe(home, "run", "--preset", "smoke")
@@ -23,7 +27,7 @@ def first_run(home: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def servers(home: Path, first_run: subprocess.CompletedProcess[str]) -> Iterator[Servers]:
     with up(home) as running:
         yield running

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,28 @@ def python(home: Path, *arguments: str, timeout: float = 600) -> subprocess.Comp
     return subprocess.run(
         command, cwd=ROOT, env=environment(home), capture_output=True, text=True, timeout=timeout
     )
+
+
+_TRY_EACH = """
+import json, sys
+from flows.cli import main as cli
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = ["run", "--in-place", "--preset", "smoke", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print("ended with", end.code, file=sys.stderr)
+"""
+
+
+def said_of_each(home: Path, tries: Sequence[Sequence[str]]) -> list[str]:
+    """The one sentence with which `leanpipe run` refuses each of these arguments: all in one process, for most of each try
+    would be its imports."""
+    done = python(home, "-c", _TRY_EACH, json.dumps(tries))
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith(("leanpipe: ", "ended with "))]
+    assert said[1::2] == ["ended with 1"] * len(tries), done.stderr
+    return said[::2]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,10 @@ from tests.flows.outages import (
     test_a_run_goes_on_while_mlflow_cannot_answer,  # noqa: F401 - with the servers of this file
     test_no_stage_waits_for_a_prefect_that_says_nothing,  # noqa: F401
 )
-from tests.flows.servers import Servers, free_port, leanpipe, pages, python, running
+from tests.flows.reports import (
+    test_a_run_has_a_report_and_two_runs_are_compared_by_what_lies_with_them,  # noqa: F401
+)
+from tests.flows.servers import Servers, free_port, leanpipe, pages, running, said_of_each
 from tests.support.published_results import manifests
 
 pytestmark = pytest.mark.timeout(900)
@@ -335,26 +338,11 @@ MISTAKES = {
     "fp16 needs a GPU": ["--set", "distill.precision=fp16"],
     "minutes is 0.001, but with 32 steps of each training": ["--minutes", "0.001"],
 }
-_TRY_EACH = """
-import json, sys
-from flows.cli import main as cli
-for arguments in json.loads(sys.argv[1]):
-    sys.argv[1:] = ["run", "--in-place", "--preset", "smoke", *arguments]
-    try:
-        cli.main()
-    except SystemExit as end:
-        print("ended with", end.code, file=sys.stderr)
-"""
 
 
 def test_wrong_input_is_one_sentence_and_status_1(servers: Servers, tmp_path: Path):
-    """All in one process, for most of each try would be its imports."""
     tries = [[word.replace("EMPTY", str(tmp_path)) for word in words] for words in MISTAKES.values()]
-    done = python(servers.home, "-c", _TRY_EACH, json.dumps(tries))
-    assert "Traceback" not in done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith(("leanpipe: ", "ended with "))]
-    assert said[1::2] == ["ended with 1"] * len(tries), done.stderr
-    for expected, sentence in zip(MISTAKES, said[::2], strict=True):
+    for expected, sentence in zip(MISTAKES, said_of_each(servers.home, tries), strict=True):
         assert expected.replace("EMPTY", str(tmp_path)) in sentence
 
 

@@ -59,6 +59,7 @@ def test_the_result_metrics_and_progress_come_across(run):
     artifact = run(stages.count, ear)
     assert artifact.summary["total"] == 12
     assert artifact.summary["process"] != os.getpid()
+    assert artifact.summary["imported_by"] == artifact.summary["helper"]  # and not by each stage again
     assert ear.heard == [({"total": 12}, 1), (1, 1, "files")]
 
 

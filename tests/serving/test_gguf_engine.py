@@ -166,3 +166,21 @@ def test_what_others_compute_is_told_from_what_this_process_does():
 )
 def test_few_numbers_of_threads_are_loaded(cores, free, loaded, threads):
     assert fitting_threads(cores, free, loaded) == threads
+
+
+_LOAD = """
+import sys
+from pathlib import Path
+from leanpipe.serving.engine import load
+load("leanpipe", Path(sys.argv[1]), "cpu", "float32")
+sys.stdout.write(str(sorted({"torch", "sympy"} & set(sys.modules))))
+sys.stdout.flush()
+import os; os._exit(0)
+"""
+
+
+@llama_cpp
+def test_its_server_imports_no_torch(model):
+    """Which is two thirds of its start, and llama.cpp needs none of it."""
+    done = subprocess.run([sys.executable, "-c", _LOAD, str(model)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]", "")

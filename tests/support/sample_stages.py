@@ -16,6 +16,9 @@ from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 
+IMPORTED_BY = os.getpid()
+"""The process that imported these stages."""
+
 
 class CountConfig(StageConfig):
     """How to count."""
@@ -39,7 +42,7 @@ def count(config: CountConfig, inputs: CountInputs, out: Path, report: Report) -
     report.progress(1, 1, "files")
     (out / "total.txt").write_text(str(total))
     (out / "report" / "when.txt").write_text(str(time.time_ns()))
-    return {"total": total, "process": os.getpid(), "helper": os.getppid()}
+    return {"total": total, "process": os.getpid(), "helper": os.getppid(), "imported_by": IMPORTED_BY}
 
 
 @stage(version=1, uses_device=True)

@@ -66,7 +66,10 @@ def run(tmp_path_factory: pytest.TempPathFactory):
         "--artifacts-destination",
         f"{folder}/files",
     ]
-    server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *options, *stored])
+    quiet = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
+    }  # five processes that do nothing here
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", *options, *stored], env=quiet)
     patch = pytest.MonkeyPatch()
     patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     try:

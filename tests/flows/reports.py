@@ -1,13 +1,9 @@
-"""The report that lies with a run, and two runs compared by it. Against a real run and real servers."""
+"""The report that lies with a run, and two runs compared by it, with the run and the servers of the tests of the whole, which collect this."""
 
 from pathlib import Path
 
-import pytest
-
 from tests.flows.mlflow_runs import client, files, parents
 from tests.flows.servers import Servers, leanpipe
-
-pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_run_has_a_report_and_two_runs_are_compared_by_what_lies_with_them(first_run, servers: Servers):
