@@ -86,6 +86,10 @@ class RegisterConfig(StageConfig):
         """The bounds by the names of their figures."""
         return [parse_bound(text) for text in self.bounds]
 
+    def asked_figures(self) -> list[str]:
+        """The names of the figures that have a margin or a bound."""
+        return [one.name for one in self.parsed_margins()] + [one.name for one in self.parsed_bounds()]
+
 
 def _checked(texts: tuple[str, ...], parse: Callable[[str], object]) -> tuple[str, ...]:
     for text in texts:

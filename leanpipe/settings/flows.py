@@ -343,8 +343,7 @@ class PipelineConfig(
 
     @model_validator(mode="after")
     def _margins_must_be_measured(self) -> "PipelineConfig":
-        policy = self.registration
-        asked = [one.name for one in policy.parsed_margins()] + [one.name for one in policy.parsed_bounds()]
+        asked = self.registration.asked_figures()
         of_tasks = [name for name in asked if name.startswith("tasks/")]
         if of_tasks and not (self.tasks or self.score_tasks.names):
             raise ValueError(
