@@ -334,13 +334,17 @@ class PipelineConfig(
 
     @model_validator(mode="after")
     def _margins_must_be_measured(self) -> "PipelineConfig":
-        asked = [*self.registration.parsed_margins(), *self.registration.parsed_bounds()]
-        of_tasks = [one.name for one in asked if one.name.startswith("tasks/")]
+        policy = self.registration
+        asked = [
+            *(one.name for one in policy.parsed_margins()),
+            *(one.name for one in policy.parsed_bounds()),
+        ]
+        of_tasks = [name for name in asked if name.startswith("tasks/")]
         if of_tasks and not (self.tasks or self.score_tasks.names):
             raise ValueError(
                 f"registration asks for {of_tasks[0]}, and no tasks are asked: name them in tasks or score_tasks.names"
             )
-        of_answers = [one.name for one in asked if one.name.startswith("answer_")]
+        of_answers = [name for name in asked if name.startswith("answer_")]
         if of_answers and not self.evaluate.conversations:
             raise ValueError(
                 f"registration asks for {of_answers[0]}, and no answers are scored: raise evaluate.conversations"
