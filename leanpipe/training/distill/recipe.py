@@ -12,9 +12,10 @@ One point was measured, the best of a sweep (docs/training.md): 3.5e-4 for 80 mi
   shorter runs is not raised either: after 10,240 tokens 3.5e-4 gave 1.564 bits per byte of test text, 5.5e-4 1.574 (one seed, 26
   November 2026, `python -m benchmarks.student curve 10_240 --set distill.learning_rate=5.5e-4`).
 
-No rate was measured beyond 40,960 tokens.
+New weights have nothing to lose. They take what Step Law found for training from nothing, 1.79 parameters^-0.713 tokens^0.307 in
+batches of 0.58 tokens^0.571, wherever that is higher: in long runs.
 
-New weights have nothing to lose, and learn best at a higher rate: see `FRESH`.
+No rate was measured beyond 40,960 tokens, nor of new weights.
 """
 
 import math
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 TOKENS, BATCH, PARAMETERS, RATE = 40_960, 256, 80e6, 3.5e-4
 """The point that was measured: tokens of the training and of a batch, parameters, and the best of the rates."""
-FRESH = 3.0
-"""How much higher the rate is for a student with new weights."""
 _BATCH_BY_TOKENS, _RATE_BY_BATCH, _RATE_BY_TOKENS, _RATE_BY_PARAMETERS = 0.383, 0.5, -0.32, -0.23
 
 
@@ -38,7 +37,9 @@ def derive_recipe(
     `fresh` is a student with new weights.
     """
     batch = config.batch or _whole_batch(config, block)
-    rate = config.learning_rate or _rate(config.tokens, batch * block, parameters) * (FRESH if fresh else 1)
+    rate = config.learning_rate or _rate(config.tokens, batch * block, parameters)
+    if fresh and not config.learning_rate:
+        rate = max(rate, _rate_of_new_weights(config.tokens, batch * block, parameters))
     # More than two digits would be a promise, and the size of a student moves a little with its vocabulary.
     return config.model_copy(update={"batch": batch, "learning_rate": min(1.0, float(f"{rate:.1e}"))})
 
@@ -50,6 +51,12 @@ def _rate(tokens: int, batch: int, parameters: int) -> float:
         * max(1.0, tokens / TOKENS) ** _RATE_BY_TOKENS
         * (parameters / PARAMETERS) ** _RATE_BY_PARAMETERS
     )
+
+
+def _rate_of_new_weights(tokens: int, batch: int, parameters: int) -> float:
+    """Step Law's; it counts no embeddings, but with them the rate is the lower one."""
+    batch_of_the_law = 0.58 * tokens**0.571
+    return 1.79 * parameters**-0.713 * tokens**0.307 * (batch / batch_of_the_law) ** _RATE_BY_BATCH
 
 
 def _whole_batch(config: "DistillConfig", block: int) -> int:

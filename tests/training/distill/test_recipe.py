@@ -15,7 +15,7 @@ from leanpipe.settings.presets import PRESETS, Preset
 from leanpipe.tokens.blocks import expected_blocks
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, with_recipe
 from leanpipe.training.distill.distill import distill as distill_stage
-from leanpipe.training.distill.recipe import FRESH, derive_recipe
+from leanpipe.training.distill.recipe import derive_recipe
 from tests.support.tiny_models import tiny_model
 from tests.training.blocks import Recorder, write_blocks
 
@@ -59,8 +59,13 @@ def test_larger_batches_learn_at_a_higher_rate_and_larger_students_at_a_lower():
     assert derived(1_000_000_000).learning_rate < derived().learning_rate < derived(10_000_000).learning_rate
 
 
-def test_new_weights_learn_at_a_higher_rate():
-    assert derived(fresh=True).learning_rate == pytest.approx(FRESH * 3.5e-4, rel=0.05)
+def test_new_weights_learn_at_a_higher_rate_in_long_runs():
+    assert derived(fresh=True).learning_rate == 3.5e-4
+    # Step Law's own figures: 20 million tokens in batches of 8,567 of them.
+    law = 1.79 * EIGHTY_MILLION**-0.713 * 2e7**0.307
+    found = derived(fresh=True, tokens=20_000_000, batch=8_567, block=1)
+    assert found.learning_rate == pytest.approx(law, rel=0.05)
+    assert found.learning_rate > derived(tokens=20_000_000, batch=8_567, block=1).learning_rate
     assert derived(fresh=True, learning_rate=1e-3).learning_rate == 1e-3
 
 
