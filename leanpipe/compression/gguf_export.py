@@ -24,6 +24,7 @@ from leanpipe.compression.gguf_architectures import (
 from leanpipe.compression.gguf_tokenizer import check_gguf_tokenizer, write_tokenizer
 from leanpipe.compression.gguf_types import WHOLE, bytes_of_weights, sizes_of, stored_type
 from leanpipe.core.files import written_whole
+from leanpipe.export.provenance import SOURCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,10 +127,12 @@ def write_gguf(
     path: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
     importance: Importance | None = None,
+    made_of: str = "",
 ) -> GgufPlan:
     """Write the model to `path`, weight by weight, and return what is stored. A file that is not whole is never at `path`.
 
-    The error of a weight counts as much as `importance` says of its input.
+    The error of a weight counts as much as `importance` says of its input. `made_of` is the digest of the weights that the model
+    was read from.
     """
     counts = importance or {}
     return write_tensors(
@@ -139,6 +142,7 @@ def write_gguf(
         path,
         lambda tensor, one: bytes_of_weights(tensor.read(), one.type, counts.get(one.module)),
         progress,
+        made_of,
     )
 
 
@@ -158,12 +162,13 @@ def write_tensors(
     path: Path,
     data: "Callable[[Tensor, Stored], np.ndarray]",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    made_of: str = "",
 ) -> GgufPlan:
     """Write a file as `write_gguf` does, of bytes that `data` makes of each weight."""
     tensors = tuple(tensors_of(model))
     stored = [_stored(one, types) for one in tensors]
     with written_whole(path) as half:
-        writer = _header(model.config, tokenizer, stored, types)
+        writer = _header(model.config, tokenizer, stored, types, made_of)
         _open(writer, half)
         for done, (tensor, one) in enumerate(zip(tensors, stored, strict=True)):
             progress(done, len(stored))
@@ -202,6 +207,7 @@ def _header(
     tokenizer: "PreTrainedTokenizerBase",
     stored: Sequence[Stored],
     types: GgufTypes,
+    made_of: str = "",
 ) -> "GGUFWriter":
     """A writer that knows everything but the weights' values."""
     import gguf
@@ -211,6 +217,8 @@ def _header(
     writer = gguf.GGUFWriter(None, FAMILIES[config.model_type].architecture)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{_LABELS.get(types.layers, types.layers.upper())}"])
+    # As long whether it is known or not, so that a plan is exact.
+    writer.add_string(SOURCE, made_of or "0" * 64)
     write_shape(writer, config)
     write_tokenizer(writer, tokenizer, config.vocab_size)
     for one in stored:

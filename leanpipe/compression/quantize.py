@@ -62,6 +62,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT, Artifact
 from leanpipe.export.onnx_export import OnnxTypes, check_onnx, unfit_modules, write_onnx_folder
+from leanpipe.export.provenance import write_export_card
 from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
 from leanpipe.models.offload import is_quantized
 
@@ -208,7 +209,7 @@ class _Source:
 
 
 @stage(
-    version=3,
+    version=4,
     uses_device=True,
     check=check_quantize,
     estimate=estimate_quantize,
@@ -243,6 +244,7 @@ def quantize(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, report: 
     for done, form in enumerate(formats):
         report.progress(done, len(formats), "formats")
         plan, figures = _write(form, config, source, out / form, kept + unfit[form])
+        write_export_card(out / form, inputs.model, form)
         sizes[form] = weight_bytes(out / form)
         error = relative_error(folder_logits(out / form, probe), expected)
         figures |= {"bytes": sizes[form], "ratio": sizes[form] / sizes["full"], "logits_error": error}

@@ -10,6 +10,7 @@ from leanpipe.compression.gguf_export import GgufPlan, GgufTypes, Importance, pl
 from leanpipe.compression.gguf_types import FOUR_BITS, WHOLE, sizes_of
 from leanpipe.engines.open_engine import open_logits
 from leanpipe.export.modelfile import write_modelfile
+from leanpipe.export.provenance import weights_digest
 from leanpipe.models.count import empty_model
 from leanpipe.models.offload import GGUF_FILE
 
@@ -57,7 +58,8 @@ def write_folder(
 ) -> GgufPlan:
     """Write the model, its config and its tokenizer to `target`. What is not whole does not look like a model."""
     target.mkdir(parents=True, exist_ok=True)
-    plan = write_gguf(source, tokenizer, types, target / GGUF_FILE, importance=importance)
+    known = weights_digest(Path(source.name_or_path)) if source.name_or_path else ""
+    plan = write_gguf(source, tokenizer, types, target / GGUF_FILE, importance=importance, made_of=known)
     if importance:
         save_importance(importance, target)
     tokenizer.save_pretrained(target)

@@ -1,12 +1,15 @@
-"""What an exported file says of where it comes from: the digest of the weights, the licence, the base model."""
+"""What an exported model says of where it comes from: digests of its weights and of its parents, the licence, the base model."""
 
 from pathlib import Path
+from typing import Any
 
 from leanpipe.core.errors import UserError
-from leanpipe.core.store import content_digest, digest_file
-from leanpipe.models.offload import weight_files
+from leanpipe.core.store import MANIFEST, content_digest, digest_file, read_manifest
+from leanpipe.models.card import inherited, write_card
+from leanpipe.models.offload import is_gguf, is_onnx, weight_files
 
-_CARD = "README.md"
+SOURCE = "leanpipe.source_sha256"
+"""The digest of the weights that something was made of."""
 
 
 def provenance(folder: Path) -> dict[str, str]:
@@ -14,34 +17,61 @@ def provenance(folder: Path) -> dict[str, str]:
 
     The licence is that of the folder's card, if it has one: none is guessed.
     """
-    found = {"leanpipe.source": folder.name}
+    if not (digest := weights_digest(folder)):
+        return {}
+    known = {key: value for key, value in inherited(folder).items() if key in ("license", "base_model")}
+    return {"leanpipe.source": folder.name, SOURCE: digest} | {
+        f"general.{key}": value for key, value in known.items()
+    }
+
+
+def weights_digest(folder: Path) -> str:
+    """The SHA-256 over a model folder's files of weights; empty for a model that was never written."""
     try:
         files = weight_files(folder)
-    except UserError:  # a model that was never written
-        return {}
-    found["leanpipe.source_sha256"] = content_digest({one.name: digest_file(one) for one in files})
-    card = _front_matter(folder)
-    for key in ("license", "base_model"):
-        if isinstance(value := card.get(key), str):
-            found[f"general.{key}"] = value
-    return found
+    except UserError:
+        return ""
+    return content_digest({one.name: digest_file(one) for one in files})
 
 
 def licence(folder: Path) -> str:
     """The name of the licence that the folder's card gives; empty if it gives none."""
-    value = _front_matter(folder).get("license")
-    return value if isinstance(value, str) else ""
+    return inherited(folder).get("license", "")
 
 
-def _front_matter(folder: Path) -> dict[str, object]:
-    import yaml
-
-    card = folder / _CARD
-    if not card.is_file():
-        return {}
-    _, marker, rest = card.read_text(errors="replace").partition("---\n")
-    try:
-        found = yaml.safe_load(rest.partition("\n---")[0]) if marker else None
-    except yaml.YAMLError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def write_export_card(target: Path, source: Path, form: str) -> None:
+    """Write the card of an exported model: its form and digest, of which model it was made, and what that was made of."""
+    library = "gguf" if is_gguf(target) else "onnx" if is_onnx(target) else "transformers"
+    own: dict[str, Any] = {
+        "format": form,
+        "sha256": weights_digest(target),
+        "source_sha256": weights_digest(source),
+    }
+    lines = [
+        f"- weights, {form}: `{own['sha256']}`",
+        f"- made of the weights `{own['source_sha256']}` (`{source.name}`)",
+    ]
+    if manifest := read_manifest(source / MANIFEST):
+        own |= {"stage": manifest.stage, "key": manifest.key, "parents": manifest.inputs}
+        lines.append(f"- which the stage `{manifest.stage}` made (`{manifest.key}`)")
+        for role, digests in manifest.inputs.items():
+            several = [digests] if isinstance(digests, str) else digests
+            lines.append(f"  - of {role}: {', '.join(f'`{one}`' for one in several)}")
+    facts = {
+        "library_name": library,
+        "pipeline_tag": "text-generation",
+        **inherited(source),
+        "tags": ["leanpipe", form],
+        "leanpipe": own,
+    }
+    known = licence(source)
+    said = (
+        f"Its licence is {known}."
+        if known
+        else "No licence of what it was made of is known here: look for it before you pass it on."
+    )
+    text = (
+        f"# {form}\n\nA language model, quantised or exported by leanpipe. {said}\n\nSHA-256:\n\n"
+        + "\n".join(lines)
+    )
+    write_card(target, facts, text)

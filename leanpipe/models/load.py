@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanpipe.core import device
 from leanpipe.core.errors import UserError, reason, refused_if_unreadable
+from leanpipe.models.card import carry_licence
 from leanpipe.models.count import brings_code, know_classes, read_config, refuse_code
 from leanpipe.models.offload import (
     GIGABYTE,
@@ -225,11 +226,15 @@ def save_model(
     path: Path,
     dtype: "torch.dtype | None" = None,
 ) -> None:
-    """Write a model folder. Weights are saved in `dtype`, bfloat16 by default, which halves what fp32 would take."""
+    """Write a model folder. Weights are saved in `dtype`, bfloat16 by default, which halves what fp32 would take.
+
+    The licence of the folder that the tokenizer was read from, if its card names one, is the new one's.
+    """
     import torch
 
     model.to(dtype or torch.bfloat16).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    carry_licence(tokenizer.name_or_path, path)
 
 
 def weight_bytes(path: Path) -> int:

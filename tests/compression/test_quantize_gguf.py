@@ -86,7 +86,7 @@ def test_it_is_neither_trained_nor_quantised_again(result, tmp_path):
 def test_preflight_says_what_will_be_stored(source, caplog):
     caplog.set_level(logging.INFO, "leanpipe")
     check_quantize(QuantizeConfig(formats=("q4_0",)), {"model": Expected(source)})
-    assert "quantize will store q4_0 as 0.1 MB, 5.89 bits a weight (q5_0 0.0 MB, q4_0 0.0 MB" in caplog.text
+    assert "quantize will store q4_0 as 0.1 MB, 5.90 bits a weight (q5_0 0.0 MB, q4_0 0.0 MB" in caplog.text
 
 
 def test_rows_that_do_not_fit_are_told_before(tmp_path, caplog):

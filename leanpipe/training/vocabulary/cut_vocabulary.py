@@ -34,6 +34,7 @@ from leanpipe.core.lineage import NOTHING, PREPARED_FROM
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Inputs, Stage, Summary, stage
 from leanpipe.core.store import MANIFEST, REPORT, Artifact, Store
+from leanpipe.models.card import carry_licence
 from leanpipe.models.load import check_numbers, load_for_inference, load_tokenizer
 from leanpipe.models.offload import is_quantized
 from leanpipe.tokens.text_tokens import encode_text
@@ -190,6 +191,7 @@ def cut_vocabulary(
     else:
         rounded = round_up(tokenizer, wanted, counts_V, _MULTIPLE)
         kept = write_cut_model(inputs.teacher, out, tokenizer, rounded)
+    carry_licence(str(inputs.teacher), out)
     config_before, config_after = read_config(inputs.teacher), read_config(out)
     summary: Summary = {
         "tokens_kept": len(kept),
