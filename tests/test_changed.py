@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import changed
+from tests import changed, house
+from tests.conftest import LONGEST
 
 FILES = {
     "leanpipe/corpus/__init__.py": "",
@@ -96,3 +97,7 @@ def test_it_ends_with_the_first_failure_or_when_time_is_up(
     output = capfd.readouterr().out
     assert said in output
     assert "left out for being slow: tests/flows/test_end_to_end.py" in output
+
+
+def test_the_files_that_are_run_first_are_there():
+    assert [file for file in LONGEST if not (house.ROOT / "tests" / file).is_file()] == []

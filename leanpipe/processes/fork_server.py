@@ -46,11 +46,13 @@ def main() -> None:
     quiet()
     # Importing these may touch the CUDA driver, and a forked child cannot use a driver that its parent has touched.
     if not device.has_nvidia_driver():
+        gc.disable()  # looking for garbage again and again in what is only growing is a fifth of the imports
         for name in _HEAVY:
             importlib.import_module(name)
         # Every training collects garbage: looking through all that was imported would be a good part of a short one.
         gc.collect()
         gc.freeze()
+        gc.enable()
     while line := _read_line(sys.stdin.fileno()):
         job = json.loads(line)
         if not device.has_nvidia_driver():

@@ -112,7 +112,7 @@ def without_torch() -> Iterator[None]:
         yield
         return
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # or it says that models cannot be had
-    sys.modules["torch"] = None  # type: ignore[assignment]  # so Python marks what is not to be found
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's mark of what is not to be found
     try:
         yield
     finally:
