@@ -40,10 +40,11 @@ GROUPS = (32, 64, 128)
 """Weights of a row that may share a scale."""
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that vLLM makes one of, and which are all in one format therefore."""
-_METHODS = {
+_METHODS: dict[str, str] = {
     "torchao_int8": "torchao",
     "auto_round_int4": "auto-round",
-    **dict.fromkeys(COMPRESSED, "compressed-tensors"),
+    "w8a16": "compressed-tensors",
+    "w4a16": "compressed-tensors",
 }
 """transformers' names of the methods."""
 _PACKING = "auto_round:auto_gptq"

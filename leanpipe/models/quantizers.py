@@ -54,7 +54,7 @@ def check_quantizer_of(path: Path) -> None:
 def packed_bits(path: Path) -> int:
     """The bits of each weight of the packed layers of compressed-tensors in a model folder; 0 if it has none."""
     groups = _quantization(path).get("config_groups")
-    first = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
+    first: Any = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
     weights = (first.get("weights") or {}) if isinstance(first, dict) else {}
     return int(weights.get("num_bits") or 0)
 
