@@ -43,7 +43,8 @@ _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _METHODS: dict[str, str] = {
     "torchao_int8": "torchao",
     "auto_round_int4": "auto-round",
-    **dict.fromkeys(COMPRESSED, "compressed-tensors"),
+    "w8a16": "compressed-tensors",
+    "w4a16": "compressed-tensors",
 }
 """transformers' names of the methods."""
 _PACKING = "auto_round:auto_gptq"

@@ -135,7 +135,7 @@ class _Loaded(NamedTuple):
 
 
 def fitting_threads(cores: int, free: int, loaded: Iterable[int] = ()) -> int:
-    """Choose the most threads that are free: all cores, all but one, a half, a quarter or what is loaded, for each number is loaded once."""
+    """Choose as many threads as are free: all cores, all but one, a half, a quarter or what is loaded, for each number is loaded once."""
     halves = (cores >> step for step in range(cores.bit_length()))
     return max(one for one in {cores - 1, *halves, *loaded, 1} if 1 <= one <= max(1, free))
 

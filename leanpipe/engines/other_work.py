@@ -57,6 +57,6 @@ class OtherWork:
 
 
 def free_beside(cores: int, seconds: float, busy: float, own: float) -> int:
-    """Count the cores that others left free of so many, where all computed `busy` seconds in that time and we `own`; at least one."""
+    """Count those of so many cores that others left free, where all computed `busy` seconds in that time and we `own`; at least one."""
     others = max(0.0, busy - own) / max(seconds, 1e-3)
     return max(1, round(cores - others))
