@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
-gc.disable()  # while all is imported, of which nothing is garbage: a fifth of that time
+gc.disable()  # while all is imported, of which nothing is garbage
 
 
 def pytest_collection_finish() -> None:
