@@ -122,7 +122,9 @@ def test_the_documents_have_a_data_card_and_are_a_data_set(first_run, servers: S
 def test_lineage_leads_from_a_document_to_the_champion(first_run, servers: Servers):
     done = leanpipe(servers.home, "lineage", "statement", "--most", "500", "--json")
     fates = json.loads(done.stdout)["fates"]
-    made_of = {fate["corpus"] for fate in fates if fate["models"]}  # another one is that of the preset's teacher
+    made_of = {
+        fate["corpus"] for fate in fates if fate["models"]
+    }  # another one is that of the preset's teacher
     fates = [fate for fate in fates if fate["corpus"] in made_of]
     assert {fate["split"] for fate in fates} >= {"train", "test"}
     for fate in fates:
