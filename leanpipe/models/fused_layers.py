@@ -27,15 +27,19 @@ def fuse_layers(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def convert_norms_once(model: torch.nn.Module) -> Iterator[None]:
-    """Convert what the norms of a model on a GPU give once under autocast, not for each of its readers; a context."""
+def convert_once(model: Any) -> Iterator[None]:
+    """Convert to autocast's type, on a GPU, what embeddings and norms give; a context.
+
+    What goes from layer to layer is of that type then, half the bytes to move for all that is no product, and what a norm gives
+    is converted once, not for each of its readers.
+    """
 
     def convert(_module: Any, _given: Any, made: torch.Tensor) -> torch.Tensor:
         kind = made.device.type
         return made.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else made
 
     norms = [module for module in model.modules() if type(module).__name__.endswith(("RMSNorm", "LayerNorm"))]
-    handles = [module.register_forward_hook(convert) for module in norms]
+    handles = [module.register_forward_hook(convert) for module in (model.get_input_embeddings(), *norms)]
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ def check_kernels(attention: str, compiled: bool) -> None:
 def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
     """Make `model` compute by what is fastest here, in a context. Attention that is not full is left as it is."""
     from leanpipe.models.attention.varlen_attention import use_default_attention, use_varlen_attention
-    from leanpipe.models.fused_layers import convert_norms_once, fuse_layers
+    from leanpipe.models.fused_layers import convert_once, fuse_layers
     from leanpipe.models.fused_lora import fused_lora
     from leanpipe.models.student import layer_list_name
 
@@ -41,6 +41,8 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
         causal.set_attn_implementation(kernel)
     with ExitStack() as undone:
         undone.callback(use_default_attention, causal)
+        if device.name() == "cuda":
+            undone.enter_context(convert_once(causal))
         if config.compile:  # which fuses by itself; layers are alike, and so compiled once
             for layer in causal.get_submodule(layer_list_name(causal)):
                 layer.compile()
@@ -50,7 +52,6 @@ def fast_kernels(model: Any, config: "TrainingConfig") -> Iterator[None]:
                 fuse_layers(causal)
             else:
                 undone.enter_context(_liger_kernels(causal))
-                undone.enter_context(convert_norms_once(causal))
         yield
 
 
