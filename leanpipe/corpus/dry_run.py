@@ -40,7 +40,7 @@ from leanpipe.corpus.report.dry_run_report import (
 from leanpipe.corpus.report.quantile_sketch import QuantileSketch
 from leanpipe.corpus.rule_names import rule_bound
 from leanpipe.corpus.rules import CheckedDocument, DocumentRules
-from leanpipe.corpus.sources.file_index import FileIndex
+from leanpipe.corpus.sources.file_index import FileIndex, SourceFile
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.corpus.sources.sample import take_sample
 
@@ -85,15 +85,17 @@ def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Rep
     Raises UserError if nothing can be read.
     """
     file_indexes = [FileIndex.load(path) for path in inputs.corpus]
+    files = [file for file_index in file_indexes for file in file_index.files]
+    config = config.model_copy(update={"clean": config.clean.of_corpus(files)})
     work = out / ".work"
     log = ReadLog(
         skipped_by_reason=Counter(one.reason for file_index in file_indexes for one in file_index.skipped)
     )
-    checked = _check_sample(config, inputs, file_indexes, work, log, report)
+    checked = _check_sample(config, inputs, files, work, log, report)
     _check_across([one for one in checked if not one.faults], config.clean, work)
     shutil.rmtree(work, ignore_errors=True)
     measured = _measure(checked, config.clean)
-    found = _found(checked, measured, config, log, sum(len(file_index.files) for file_index in file_indexes))
+    found = _found(checked, measured, config, log, len(files))
     (out / INSPECTION).write_text(found.model_dump_json(indent=1))
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def inspect(config: InspectConfig, inputs: InspectInputs, out: Path, report: Rep
 def _check_sample(
     config: InspectConfig,
     inputs: InspectInputs,
-    file_indexes: Sequence[FileIndex],
+    files: Sequence[SourceFile],
     work: Path,
     log: ReadLog,
     report: Report,
@@ -117,7 +119,6 @@ def _check_sample(
     def watch(number: int) -> None:
         report.progress(number, 2 * config.documents, "documents read and looked at")
 
-    files = [file for file_index in file_indexes for file in file_index.files]
     sample = take_sample(files, config.documents, config.clean.read, log, watch)
     if not sample:
         reasons = ", ".join(f"{count} × {reason}" for reason, count in log.skipped_by_reason.most_common(3))

@@ -17,6 +17,7 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.deployments import NIGHTLY, POOL, deploy, deployments, version_of
@@ -146,7 +147,11 @@ def answer(client: SyncPrefectClient, **given: Any) -> str:
     for _ in range(600):
         paused = [one for one in client.read_flow_runs() if one.state and one.state.is_paused()]
         if paused and paused[0].state and (keys := paused[0].state.state_details.run_input_keyset):
-            said = client.read_flow_run_input(paused[0].id, keys["description"])
+            try:
+                said = client.read_flow_run_input(paused[0].id, keys["description"])
+            except PrefectHTTPStatusError:  # the run is paused before it says what it asks
+                time.sleep(0.1)
+                continue
             client.resume_flow_run(paused[0].id, run_input=given)
             return said
         time.sleep(0.1)

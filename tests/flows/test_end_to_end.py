@@ -130,7 +130,7 @@ def test_lineage_leads_from_a_document_to_the_champion(first_run, servers: Serve
     for fate in fates:
         trained = [f"{one['name']} {one['version']}" for one in fate["models"]]
         assert ("leanpipe 1" in trained) == (fate["split"] == "train"), fate
-    shown = leanpipe(servers.home, "lineage", "statement")
+    shown = leanpipe(servers.home, "lineage", "statement", "--most", "500")
     assert "leanpipe version 1 (challenger, champion)" in shown.stdout and "kept, in train" in shown.stdout
     nothing = leanpipe(servers.home, "lineage", "no document says so")
     assert nothing.returncode == 1 and "is no document's id" in nothing.stderr

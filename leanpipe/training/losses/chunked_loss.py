@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from leanpipe.training.losses.chunk_sizes import CHUNK_TOKENS
+from leanpipe.training.losses.compiled_cross_entropy import compiled_loss_and_gradient
 
 IGNORED = -100
 """The label of a token that is not scored."""
@@ -33,6 +34,8 @@ def cross_entropy(
             F.cross_entropy(at_least_float32(logits_NV), labels_N, reduction="none", ignore_index=IGNORED),
             None,
         )
+    if logits_NV.is_cuda and (compiled := compiled_loss_and_gradient()):
+        return compiled(logits_NV, labels_N)
     p_NV = softmax(logits_NV)
     at_N1 = labels_N.clamp(min=0)[:, None]
     of_label_N = at_least_float32(p_NV.gather(1, at_N1))[:, 0]
