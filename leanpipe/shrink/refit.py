@@ -16,6 +16,7 @@ def refit(weight_FD: "torch.Tensor", moments_FF: "torch.Tensor", kept_K: "torch.
     """
     import torch
 
+    moments_FF = moments_FF.to(weight_FD.device)  # what was counted lies on the processor
     moments_KK = moments_FF[kept_K][:, kept_K].double()
     ridge = _RIDGE * moments_FF.diagonal().mean().double()
     moments_KK.diagonal().add_(ridge)

@@ -26,7 +26,10 @@ from tests.support.file_indexes import listed
 
 OFF = {"repetition": {"enabled": False}, "duplicates": {"near": False}}
 QUALITY = {"min_words": 6, "min_stop_words": 2, "min_alphabetic_words": 0, "min_mean_word_length": 0}
-CONFIG = {"clean": {**OFF, "quality": QUALITY, "languages": ("en",)}}
+ALONE = {
+    "split": {"min_test_documents": 0}
+}  # of texts that repeat each other, one that is held out takes others with it
+CONFIG = {"clean": {**OFF, **ALONE, "quality": QUALITY, "languages": ("en",)}}
 GOOD = "The bees of the valley dance to tell their sisters of flowers, and that is what they have learned."
 TEXTS = {
     "good.txt": GOOD,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 
 log = logging.getLogger(__name__)
 
@@ -16,14 +17,19 @@ LossAndGradient = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, tor
 
 
 def loss_and_gradient(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute a `LossAndGradient` in float32, the gradient rounded to the type of the logits. Labels below 0 are not scored."""
-    wide_NV = logits_NV.float()
-    normalizer_N = torch.logsumexp(wide_NV, -1)
+    """Compute a `LossAndGradient` in float32, the gradient rounded to the type of the logits. Labels below 0 are not scored.
+
+    All is reckoned from the odds against the label, so that it is exact for sure tokens too: 1 - p is no difference.
+    """
     is_scored_N, at_N1 = labels_N >= 0, labels_N.clamp(min=0)[:, None]
-    losses_N = (normalizer_N - wide_NV.gather(1, at_N1)[:, 0]).where(is_scored_N, 0)
+    wide_NV = logits_NV.float()
+    apart_NV = wide_NV - wide_NV.gather(1, at_N1)
     is_label_NV = torch.arange(wide_NV.shape[1], device=wide_NV.device)[None] == at_N1
-    gradient_NV = torch.exp(wide_NV - normalizer_N[:, None]) - is_label_NV.float()
-    return losses_N, (gradient_NV * is_scored_N[:, None]).to(logits_NV.dtype)
+    against_N = torch.logsumexp(apart_NV.masked_fill(is_label_NV, -torch.inf), -1)
+    losses_N = F.softplus(against_N)
+    gradient_NV = torch.exp(apart_NV - losses_N[:, None])
+    gradient_NV = torch.where(is_label_NV, -torch.sigmoid(against_N)[:, None], gradient_NV)
+    return losses_N.where(is_scored_N, 0), (gradient_NV * is_scored_N[:, None]).to(logits_NV.dtype)
 
 
 @cache

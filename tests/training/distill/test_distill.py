@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 
+from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.estimate import Expected
 from leanpipe.models.load import load_model, load_tokenizer
@@ -69,6 +70,7 @@ def test_what_it_writes_names_no_place_and_lets_engines_cache(tmp_path, teacher)
         assert str(tmp_path) not in file.read_text() and str(teacher) not in file.read_text()
 
 
+@pytest.mark.skipif(device.name() == "cuda", reason="sums on a GPU are in no fixed order")
 def test_the_same_settings_write_the_same_weights(tmp_path, teacher):
     files = []
     for name in ("a", "b"):

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
+from leanpipe.core import device
 from leanpipe.training.losses.chunked_loss import cross_entropy, scored, scored_labels, softmax, sum_in_chunks
+from leanpipe.training.losses.compiled_cross_entropy import compiled_loss_and_gradient, loss_and_gradient
 
 LN3 = math.log(3.0)
 
@@ -134,3 +136,21 @@ def test_a_batch_that_scores_nothing_has_a_loss_of_0():
     loss = sum_in_chunks(total, hidden_ND, head)[0]
     loss.backward()
     assert loss.item() == 0 and not head.weight.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_compiled_for_a_gpu_is_the_loss_and_its_gradient(dtype: torch.dtype):
+    """Of sure tokens too, whose probability is 1 in bfloat16."""
+    logits_NV = (4 * torch.randn(9, 50, generator=torch.Generator().manual_seed(0))).to(dtype)
+    labels_N = torch.tensor([3, 49, 0, -100, 7, 7, 1, 20, -100])
+    logits_NV[4, 7] = 30
+    leaf_NV = logits_NV.double().requires_grad_()
+    expected_N = torch.nn.functional.cross_entropy(leaf_NV, labels_N, reduction="none", ignore_index=-100)
+    expected_N.sum().backward()
+    run = compiled_loss_and_gradient() if device.name() == "cuda" else None
+    place = "cuda" if run else "cpu"
+    losses_N, gradient_NV = (run or loss_and_gradient)(logits_NV.to(place), labels_N.to(place))
+    assert gradient_NV.dtype == dtype
+    torch.testing.assert_close(losses_N.cpu().double(), expected_N.detach(), rtol=1e-4, atol=1e-20)
+    rough = 1e-4 if dtype == torch.float32 else 5e-3
+    torch.testing.assert_close(gradient_NV.cpu().double(), leaf_NV.grad, rtol=rough, atol=1e-20)
