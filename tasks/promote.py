@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from leanpipe.core.stage import Summary
 from leanpipe.core.store import Artifact
+from leanpipe.engines.open_engine import gguf_engines
 from leanpipe.evaluation.gate import Choice, choose
 from leanpipe.evaluation.model_card import model_card
 from leanpipe.evaluation.parity.parity import parity
@@ -25,6 +26,7 @@ log = logging.getLogger("leanpipe.registry")
 REFERENCES = ("teacher", "student")  # measured to compare with, never registered
 TRAINED = "adapted"
 """Of which all that may be registered are forms, but for those of which it is said otherwise."""
+_PARITY = f"{parity.name}-"
 
 
 def promote(
@@ -102,22 +104,39 @@ def choose_sound(
 ) -> Choice:
     """Choose, and choose again without those whose served form does not answer as the trained model does."""
     known = {
-        label: run.results[f"parity-{label}"] for label in candidates if f"parity-{label}" in run.results
+        label: run.results[f"{_PARITY}{label}"] for label in candidates if f"{_PARITY}{label}" in run.results
     }
+    asked: set[str] = set()
     while True:
         faults = {
             label: found.summary["fault"] for label, found in known.items() if not found.summary["passed"]
         }
         choice = choose(candidates, config.registration, faults)
-        if choice.label is None or choice.label in known:
+        label = choice.label
+        if label is None or label in asked:
             return choice
-        known[choice.label] = run.stage(
-            parity,
-            config.parity,
-            label=f"parity-{choice.label}",
-            model=trained.get(choice.label, models[TRAINED]),
-            served=models[choice.label],
+        asked.add(label)
+        known[label] = _compare_answers(
+            run, config, label, trained.get(label, models[TRAINED]), models[label], known.get(label)
         )
+
+
+def _compare_answers(
+    run: Run,
+    config: PipelineConfig,
+    label: str,
+    model: Artifact,
+    served: Artifact,
+    known: Artifact | None,
+) -> Artifact:
+    """Compare a served form with the trained `model` by each engine that may serve it here; return what failed, or the last."""
+    asked, inputs = config.parity, {"model": model, "served": served}
+    found = known or run.stage(parity, asked, label=f"{_PARITY}{label}", **inputs)
+    for engine in gguf_engines(served.path) if is_gguf(served.path) else ():
+        if engine != asked.gguf_engine and found.summary["passed"]:
+            by_it = asked.model_copy(update={"gguf_engine": engine})
+            found = run.stage(parity, by_it, label=f"{_PARITY}{label}-{engine}", **inputs)
+    return found
 
 
 def _figures(run: Run, label: str, evaluation: Summary) -> Summary:

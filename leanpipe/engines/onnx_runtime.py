@@ -5,16 +5,14 @@ one serves the other. One request is answered at a time.
 """
 
 import importlib
-import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core.errors import UserError, reason
 from leanpipe.engines.llama_cpp import Part, free_cores
-from leanpipe.models.count import read_config
+from leanpipe.engines.token_parts import complete_tokens, ends_of, most_tokens
 from leanpipe.models.load import load_tokenizer
 from leanpipe.models.offload import weight_files
 
@@ -82,46 +80,21 @@ class OnnxRuntime:
         """Load the file. Raises UserError if it cannot be read."""
         self._model = OnnxLogits(folder, threads)
         self.threads = self._model.threads
-        self._tokenizer, self._ends = load_tokenizer(folder), _ends(folder)
+        self._tokenizer, self._ends = load_tokenizer(folder), ends_of(folder)
         self._turn = threading.Lock()
 
     def complete(self, fields: Mapping[str, Any], on_part: Callable[[Part], bool] | None = None) -> Part:
         """Complete `fields["prompt"]`, a list of token ids, as `LlamaCpp.complete` does."""
-        said: list[str] = []
         with self._turn:
-            for part in self._parts(fields):
-                if on_part is not None:
-                    if on_part(part):
-                        return {}
-                else:
-                    said.append(part["choices"][0]["text"])
-        if on_part is not None:
-            return {}
-        return {**part, "choices": [{**part["choices"][0], "text": "".join(said)}]}
+            return complete_tokens(fields, self._tokens(fields), self._tokenizer, self._ends, on_part)
 
-    def _parts(self, fields: Mapping[str, Any]) -> Iterator[Part]:
-        """A part for each token that has text, and a last one with the reason of the end and the count of tokens."""
-        from tokenizers.decoders import DecodeStream
-
+    def _tokens(self, fields: Mapping[str, Any]) -> Iterator[int]:
         prompt = list(fields["prompt"])
-        most = int(fields.get("max_tokens") or fields.get("n_predict") or 0)
-        stops, text, written, ended = list(fields.get("stop") or ()), "", 0, False
-        choose, stream = _chooser(fields, prompt), DecodeStream(skip_special_tokens=True)
-        created = int(time.time())
-        for logits, became in self._model.predictions(prompt, len(prompt) + most):
+        choose = _chooser(fields, prompt)
+        for logits, became in self._model.predictions(prompt, len(prompt) + most_tokens(fields)):
             token = choose(logits)
-            written, ended = written + 1, token in self._ends
-            piece = "" if ended else stream.step(self._tokenizer.backend_tokenizer, token) or ""
-            text += piece
-            ended = ended or any(stop in text for stop in stops)
-            if piece:
-                yield _part(piece, None, created)
-            if ended or written == most:
-                break
+            yield token
             became(token)
-        counts = {"prompt_tokens": len(prompt), "completion_tokens": written}
-        usage = counts | {"total_tokens": len(prompt) + written}
-        yield {**_part("", "stop" if ended else "length", created), "usage": usage}
 
 
 def check_onnxruntime() -> None:
@@ -152,19 +125,6 @@ def _library() -> Any:
             f"ONNX models are run by the package onnxruntime, which cannot be loaded here ({error}): install it with "
             "pip install 'leanpipe[onnx]', or give a model in another format"
         ) from error
-
-
-def _ends(folder: Path) -> set[int]:
-    """The tokens that end an answer, by the generation config, or else by the config."""
-    file = folder / "generation_config.json"
-    own = json.loads(file.read_text()) if file.is_file() else {}
-    ends = own.get("eos_token_id", read_config(folder).eos_token_id)
-    return set() if ends is None else set(ends) if isinstance(ends, list) else {ends}
-
-
-def _part(text: str, finish: str | None, created: int) -> Part:
-    choice = {"index": 0, "text": text, "finish_reason": finish}
-    return {"object": "text_completion", "created": created, "choices": [choice]}
 
 
 def _chooser(fields: Mapping[str, Any], prompt: list[int]) -> "Callable[[np.ndarray], int]":

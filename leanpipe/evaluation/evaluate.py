@@ -28,7 +28,7 @@ from leanpipe.core.lineage import MEASURES, NOTHING, TESTED_ON
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import content_digest, digest_file
-from leanpipe.engines.open_engine import EngineLogits, engine_of, open_logits
+from leanpipe.engines.open_engine import EngineLogits, GgufEngine, check_engine, engine_of, open_logits
 from leanpipe.evaluation.answer_scores import (
     HeldOutAnswers,
     answer_quality,
@@ -125,6 +125,9 @@ class EvaluateConfig(StageConfig):
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=_MOST_TOGETHER)], ...] = Field((), max_length=10)
     """Speed: how many requests come at once, where it is measured how many tokens all of them write together."""
 
+    gguf_engine: GgufEngine = "llama.cpp"
+    """What runs a GGUF model while its quality, speed and memory are measured."""
+
     stored_weights: Annotated[bool, NotInKey("what else is scored, not what is found")] = False
     """Of a GGUF model that is registered, also score the weights alone, by transformers: then the report tells what its bits
     cost from what its engine costs. Takes about as long as scoring the model that it was made of."""
@@ -168,6 +171,8 @@ def check_evaluate(config: EvaluateConfig, inputs: ExpectedInputs) -> None:
     from leanpipe.models.count import check_context, tokenizer_folder
 
     model = inputs["model"]
+    if config.gguf_engine == "openvino":
+        check_engine("openvino")
     if config.conversations and "instructions" in inputs and (file := inputs["instructions"].path):
         held_out_answers(file, config.conversations)
     check_context(model, config.context, "evaluate.context")
@@ -272,7 +277,7 @@ def evaluate(config: EvaluateConfig, inputs: EvaluateInputs, out: Path, report: 
         "parameters": _parameters(model),
         "size_bytes": weight_bytes(inputs.model),
         "weights_digest": weights_digest(inputs.model),
-        "engine": engine_of(inputs.model),
+        "engine": engine_of(inputs.model, config.gguf_engine),
         "peak_memory_bytes": seen.peak_memory,
         **seen.speed.figures(),
         **rate_figures(seen.generations),
@@ -307,8 +312,8 @@ def _used(
             samplings,
             config.batch_sizes,
         )
-        seen = measure_served(folder, tokenizer, work)
-        return open_logits(folder, config.context), seen
+        seen = measure_served(folder, tokenizer, work, config.gguf_engine)
+        return open_logits(folder, config.context, config.gguf_engine), seen
     device.reset_peak_memory()
     before = device.peak_memory()
     loading, model = timed(lambda: load_for_inference(folder, config.model_memory))

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leanpipe.core import device
+from leanpipe.engines.open_engine import GgufEngine
 from leanpipe.evaluation.efficiency import READ_TOGETHER, Speed, sum_known
 from leanpipe.evaluation.generate import SEED, TOGETHER, Generation, encode_prompt
 from leanpipe.evaluation.usage.energy import joules_between, read_counters
 from leanpipe.evaluation.usage.sampling import GREEDY, Sampling
-from leanpipe.models.load import document_separator
+from leanpipe.serving.engine_choice import Way
 from leanpipe.serving.serve import MODEL_NAME, running_server
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _SPARE = 16
 """Tokens that a text may have more when a server reads it than it had when it was cut."""
-_NEVER = -100
-"""The bias of a token that is not to be chosen."""
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -57,10 +56,16 @@ class Workload:
     """How many requests come at once, where several do."""
 
 
-def measure_served(folder: Path, tokenizer: "PreTrainedTokenizerBase", work: Workload) -> Served:
-    """Serve the model in `folder`, and measure it while it does the work: one request at a time, then several at once."""
+def measure_served(
+    folder: Path, tokenizer: "PreTrainedTokenizerBase", work: Workload, gguf: GgufEngine = "llama.cpp"
+) -> Served:
+    """Serve the model in `folder`, and measure it while it does the work: one request at a time, then several at once.
+
+    `gguf` runs a GGUF file.
+    """
     text = _text(tokenizer, work.text_tokens)
-    with running_server(folder, port=free_port(), measured=_longest(tokenizer, work)) as (url, process):
+    longest, way = _longest(tokenizer, work), Way(gguf=gguf)
+    with running_server(folder, port=free_port(), measured=longest, way=way) as (url, process):
         speed = _speed(url, tokenizer, text, work)
         health = _get(f"{url}/health")
         # Before several are answered at once, which takes more.
@@ -88,7 +93,7 @@ def generate_served(
 
 
 def _speed(url: str, tokenizer: "PreTrainedTokenizerBase", text: str, work: Workload) -> Speed:
-    asked = {"prompt": text, "max_tokens": work.decode_tokens + 1, **_going_on(tokenizer)}
+    asked = {"prompt": text, "max_tokens": work.decode_tokens + 1, "ignore_eos": True}
     question = {**_question(tokenizer, work.prompts[0]), "max_tokens": 1}
     timings = [(_timed(url, asked), _timed(url, question)) for _ in range(work.repeats + 1)][1:]
     texts = [text for text, _ in timings]
@@ -102,12 +107,6 @@ def _speed(url: str, tokenizer: "PreTrainedTokenizerBase", text: str, work: Work
         load_seconds=0.0,
         joules=sum_known([one.joules for one in texts]),
     )
-
-
-def _going_on(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
-    """What keeps an answer from ending before its limit."""
-    ends = {document_separator(tokenizer), tokenizer.eos_token_id} - {None}
-    return {"logit_bias": {str(token): _NEVER for token in ends}}
 
 
 class _Timing(NamedTuple):
@@ -148,7 +147,7 @@ def _timed(url: str, request: dict[str, Any]) -> _Timing:
 def _together(url: str, tokenizer: "PreTrainedTokenizerBase", work: Workload, size: int) -> float:
     """Tokens per second that all of so many requests write that come at once; those that are too many for the server wait."""
     text = _text(tokenizer, work.text_tokens[:READ_TOGETHER])
-    request = {"prompt": text, "max_tokens": work.decode_tokens + 1, **_going_on(tokenizer)}
+    request = {"prompt": text, "max_tokens": work.decode_tokens + 1, "ignore_eos": True}
     with ThreadPoolExecutor(size) as clients:
         started = time.perf_counter()
         answers = list(clients.map(lambda _: json.load(_open(url, request)), range(size)))

@@ -1,5 +1,5 @@
-"""The process that answers OpenAI's API by our own four routes: with llama.cpp for a GGUF file, onnxruntime for ONNX, else
-with transformers.
+"""The process that answers OpenAI's API by our own four routes: with llama.cpp or OpenVINO for a GGUF file, onnxruntime
+for ONNX, else with transformers.
 """
 
 import logging
@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.engines.llama_cpp import free_cores
-from leanpipe.engines.open_engine import check_engine_of
+from leanpipe.engines.open_engine import GgufEngine, check_engine, engine_of
 from leanpipe.models.count import longest_text, read_config
 from leanpipe.models.load import load_tokenizer, weights_of
 from leanpipe.models.offload import check_weights, is_exported, is_gguf
@@ -73,7 +73,13 @@ async def _body(request: Request) -> Any:
 
 
 def load(
-    name: str, folder: Path, kind: str, dtype: str, measured: int = 0, threads: int | None = None
+    name: str,
+    folder: Path,
+    kind: str,
+    dtype: str,
+    measured: int = 0,
+    threads: int | None = None,
+    gguf: GgufEngine = "llama.cpp",
 ) -> FastAPI:
     """Load the model in `folder`, and build the application that answers as the model `name`.
 
@@ -88,7 +94,7 @@ def load(
         return build_app(served, TransformersEngine(name, kind, dtype), {})
     from leanpipe.serving.exported_engine import SLOTS, ExportedEngine
 
-    check_engine_of(folder)  # so that its code does not count as the model's memory
+    check_engine(engine_of(folder, gguf))  # so that its code does not count as the model's memory
     before = device.resident_peak()
     most = measured or _MOST_TOKENS
     longest = min(context or most, most)
@@ -96,8 +102,9 @@ def load(
     started = time.perf_counter()
     if measured and threads is None:
         threads = free_cores()  # they stay as many for as long as it is measured
-    engine = ExportedEngine(folder, name, remembered, keeps_prompts=not measured, threads=threads)
+    engine = ExportedEngine(folder, name, remembered, keeps_prompts=not measured, threads=threads, gguf=gguf)
     facts = {
+        "engine": engine_of(folder, gguf),
         "memory_before_model": before,
         "threads": engine.threads,
         "load_seconds": time.perf_counter() - started,
@@ -120,10 +127,10 @@ def without_torch() -> Iterator[None]:
 
 
 def main() -> None:
-    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE THREADS TOKENS`; ends with the process PARENT."""
+    """Serve: `python -m leanpipe.serving.engine PARENT NAME FOLDER HOST PORT DEVICE DTYPE GGUF THREADS TOKENS`, until the process PARENT ends."""
     import uvicorn
 
-    parent, name, folder, host, port, kind, dtype, threads, measured = sys.argv[1:]
+    parent, name, folder, host, port, kind, dtype, gguf, threads, measured = sys.argv[1:]
     # A parent that was killed outright must not leave its server on the port.
     die_with_parent(signal.SIGTERM, int(parent))
     # With int8, bitsandbytes warns of a cast at every product of every token.
@@ -131,7 +138,7 @@ def main() -> None:
     try:
         check_weights(Path(folder))
         with weights_of(Path(folder)):
-            app = load(name, Path(folder), kind, dtype, int(measured), int(threads) or None)
+            app = load(name, Path(folder), kind, dtype, int(measured), int(threads) or None, gguf)  # type: ignore[arg-type]
     except UserError as error:
         REFUSAL.write_text(str(error))  # its parent says it
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""How the engine of a model folder runs on this machine: threads, how they wait, arithmetic. Measured once, kept in the home.
+"""How the engine of a model folder runs on this machine: which for GGUF, threads, how they wait, arithmetic. Measured once, kept in the home.
 
 Which is fastest depends on the processor, the model and the libraries, and no rule holds on all machines. So a few ways are
 tried on the model itself, each in a process of its own (how threads wait is fixed when a process starts). Threads that spin
@@ -21,6 +21,9 @@ from leanpipe.core.errors import UserError, refused_if_unreadable
 from leanpipe.core.files import written_whole
 from leanpipe.core.home import Home
 from leanpipe.core.store import digest_json
+from leanpipe.engines import openvino_genai
+from leanpipe.engines.open_engine import GgufEngine, gguf_engines
+from leanpipe.engines.openvino_gguf import unreadable
 from leanpipe.models.load import weight_bytes
 from leanpipe.models.offload import is_exported, is_gguf, is_onnx, is_quantized
 from leanpipe.processes.threads import thread_environment
@@ -31,9 +34,11 @@ _ABOUT = 0.9
 """The share of the fastest way's speed at which another is about as fast."""
 _LARGEST = 2_000_000_000
 """Bytes of weights up to which a few tokens are soon written."""
+READ, WRITTEN = 96, 32
+"""Tokens of the prompt and of the answer that each way is timed with: what is asked is mostly longer than what is said."""
 _SECONDS = 60
 """After which a way counts as too slow to be measured."""
-_GIVEN = re.compile(r"(threads|spins)=(\d{1,6})|(arithmetic)=(bf16|fp32)")
+_GIVEN = re.compile(r"(threads|spins)=(\d{1,6})|(arithmetic)=(bf16|fp32)|(?P<gguf>llama\.cpp|openvino)")
 
 
 class Way(NamedTuple):
@@ -43,10 +48,14 @@ class Way(NamedTuple):
     spins: int | None = None
     """How often a thread looks for work before it sleeps (GOMP_SPINCOUNT)."""
     arithmetic: str | None = None
+    gguf: GgufEngine = "llama.cpp"
+    """What runs a GGUF file."""
 
     def __str__(self) -> str:
         """The way as `--engine` reads it."""
-        return ",".join(f"{name}={value}" for name, value in self._asdict().items() if value is not None)
+        named = {"threads": self.threads, "spins": self.spins, "arithmetic": self.arithmetic}
+        other = [] if self.gguf == "llama.cpp" else [self.gguf]
+        return ",".join([*other, *(f"{name}={value}" for name, value in named.items() if value is not None)])
 
     def environment(self, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return the variables of a process that runs so. How threads wait is as the person has set it, if at all."""
@@ -100,27 +109,48 @@ def choose(
 
 def read_way(folder: Path, asked: str) -> Way:
     """Read what a person wrote, such as `threads=1,spins=100`. Raises UserError if the folder's engine has no such setting."""
-    known = ("threads", "spins") if is_gguf(folder) else ("threads",) if is_onnx(folder) else ("arithmetic",)
+    known, told = _settings(folder)
     found: dict[str, int | str] = {}
     for part in asked.split(","):
         match = _GIVEN.fullmatch(part.strip())
-        name, value = (match[1] or match[3], match[2] or match[4]) if match else ("", "")
+        name, value = _read(match) if match else ("", "")
         if name not in known or (name == "threads" and not 1 <= int(value) <= device.cores()):
             raise UserError(
                 f"--engine {asked}: {part.strip() or 'nothing'} is no setting of this model's engine: give {AUTO}, or "
-                f"{' and '.join(known)}, such as {Way(*candidates(folder, device.cores())[0])}"
+                f"{told}, such as {candidates(folder, device.cores())[0]}"
             )
         found[name] = int(value) if value.isdigit() else value
-    return Way(**found)  # type: ignore[arg-type]
+    way = Way(**found)  # type: ignore[arg-type]
+    if way.gguf == "openvino":
+        openvino_genai.check_openvino()
+        if why := unreadable(folder):
+            raise UserError(f"--engine {asked}: {why}; take llama.cpp")
+    return way
+
+
+def _settings(folder: Path) -> tuple[tuple[str, ...], str]:
+    """What `--engine` may say of a model folder's engine, and how a sentence names it."""
+    if is_gguf(folder):
+        return ("gguf", "threads", "spins"), "llama.cpp or openvino, threads and spins"
+    name = "threads" if is_onnx(folder) else "arithmetic"
+    return (name,), name
+
+
+def _read(match: re.Match[str]) -> tuple[str, str]:
+    """The name and the value of a part of what `--engine` says."""
+    if match["gguf"]:
+        return "gguf", match["gguf"]
+    return match[1] or match[3], match[2] or match[4]
 
 
 def candidates(folder: Path, free: int) -> Sequence[Way]:
     """List the ways that may be fastest with so many free cores, first the one that is taken unmeasured."""
     if is_gguf(folder):
+        other = (Way(free, gguf="openvino"),) if "openvino" in gguf_engines(folder) else ()
         if free == 1:
-            return (Way(1),)
+            return (Way(1), *other)
         waits = _SPINS if "GOMP_SPINCOUNT" in thread_environment() else (None,)
-        return (*(Way(free, spins) for spins in reversed(waits)), Way(1, waits[-1]))
+        return (*(Way(free, spins) for spins in reversed(waits)), Way(1, waits[-1]), *other)
     if is_onnx(folder):
         return (Way(free), Way(1)) if free > 1 else (Way(1),)
     usual = device.arithmetic_of(AUTO)
@@ -137,7 +167,7 @@ def best(ways: Sequence[Way], speeds: Mapping[str, float]) -> Way:
 
 
 def tokens_per_second(folder: Path, way: Way) -> float:
-    """Measure how fast the engine writes, in a process of its own; 0 if it does not within a minute."""
+    """Measure how fast the engine answers, in a process of its own; 0 if it does not within a minute."""
     command = [sys.executable, "-m", "leanpipe.serving.time_engine", str(folder), json.dumps(way)]
     try:
         done = subprocess.run(
@@ -156,17 +186,18 @@ def _free_cores(folder: Path) -> int:
 
 def _key(folder: Path, free: int, ways: Sequence[Way]) -> str:
     """Names the machine, the libraries, the model's shape and what was tried."""
-    packages = (
-        ("xllamacpp",)
-        if is_gguf(folder)
-        else ("onnxruntime",)
-        if is_onnx(folder)
-        else ("torch", "transformers")
-    )
-    facts = [device.model(), device.cores(), free, {name: version(name) for name in packages}]
+    packages = _packages(folder, ways)
+    facts = [device.model(), device.cores(), free, {name: version(name) for name in packages}, READ, WRITTEN]
     return digest_json(
         [*facts, (folder / "config.json").read_text(), weight_bytes(folder), list(map(str, ways))]
     )[:32]
+
+
+def _packages(folder: Path, ways: Sequence[Way]) -> tuple[str, ...]:
+    if is_gguf(folder):
+        more = any(way.gguf == "openvino" for way in ways)
+        return ("xllamacpp", "openvino-genai") if more else ("xllamacpp",)
+    return ("onnxruntime",) if is_onnx(folder) else ("torch", "transformers")
 
 
 def _kept(home: Home) -> dict[str, dict[str, float]]:

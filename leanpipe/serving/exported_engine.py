@@ -1,4 +1,4 @@
-"""Answers by llama.cpp or onnxruntime, for models whose weights are a GGUF or an ONNX file.
+"""Answers by llama.cpp, OpenVINO or onnxruntime, for models whose weights are a GGUF or an ONNX file.
 
 They are given token ids: the template, the BOS and the special tokens are those of the model's own tokenizer, and nothing is
 put before them a second time.
@@ -17,7 +17,7 @@ from typing import Any
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from leanpipe.engines.llama_cpp import Part
-from leanpipe.engines.open_engine import open_engine
+from leanpipe.engines.open_engine import GgufEngine, open_engine
 from leanpipe.serving import answers, requests
 
 SLOTS = 8
@@ -41,9 +41,15 @@ class ExportedEngine:
     """
 
     def __init__(
-        self, folder: Path, name: str, context: int, keeps_prompts: bool = True, threads: int | None = None
+        self,
+        folder: Path,
+        name: str,
+        context: int,
+        keeps_prompts: bool = True,
+        threads: int | None = None,
+        gguf: GgufEngine = "llama.cpp",
     ):
-        self._engine = open_engine(folder, context, SLOTS, threads)
+        self._engine = open_engine(folder, context, SLOTS, threads, gguf, keeps_prompts)
         self.threads = self._engine.threads
         self._name, self._habits = name, _habits(folder)
         self._memory, self._keeps_prompts = _Memory(context), keeps_prompts
@@ -109,6 +115,8 @@ class ExportedEngine:
             fields["stop"] = request.stops
         if "seed" in asked:
             fields["seed"] = asked["seed"] % (2**32 - 1)  # the last one means any
+        if asked.get("ignore_eos"):
+            fields["ignore_eos"] = True
         if biases := asked.get("logit_bias"):
             fields["logit_bias"] = [[int(token), float(bias)] for token, bias in biases.items()]
         return fields

@@ -222,6 +222,7 @@ _COMMON: dict[str, Check] = {
     # Not OpenAI's: vLLM and llama.cpp know them by these names.
     "top_k": _integer(0),
     "min_p": _number(0, 1),
+    "ignore_eos": _flag,
     "seed": _integer(-(2**63)),
     "stop": _stops,
     "stream": _flag,

@@ -1,4 +1,4 @@
-"""A model folder behind the OpenAI API, answered by llama.cpp or onnxruntime if it holds a GGUF or ONNX file, else by
+"""A model folder behind the OpenAI API, answered by llama.cpp, OpenVINO or onnxruntime if it holds a GGUF or ONNX file, else by
 `transformers serve`'s handlers.
 
 The latter pin one model and answer only requests that name it as it was named to them. So the folder is shown to them as the
@@ -18,7 +18,8 @@ from typing import IO
 from leanpipe.core import device
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
-from leanpipe.models.offload import is_gguf, is_onnx
+from leanpipe.engines.open_engine import engine_of
+from leanpipe.models.offload import is_gguf
 from leanpipe.processes.servers import check_port, wait_until_ready
 from leanpipe.serving.engine_choice import AUTO, Way, choose
 
@@ -42,12 +43,17 @@ def serve(
     check_port(host, port)  # before anything is measured
     choice = choose(model, engine, Home.from_environment())
     way = choice.way
-    if engine == AUTO and is_gguf(model) and not (choice.measured and way.threads == 1):
+    if (
+        engine == AUTO
+        and way.gguf == "llama.cpp"
+        and is_gguf(model)
+        and not (choice.measured and way.threads == 1)
+    ):
         way = way._replace(threads=None)  # as many as are free, whatever else comes and goes
     with running_server(model, host, port, name, way=way) as (url, process):
         print(
             f"{name} answers at {url}/v1 (chat/completions, completions, models). Ctrl-C stops it.\n"
-            f"Its engine is {_engine_of(model)}: {choice}.",
+            f"Its engine is {engine_of(model, way.gguf)}: {choice}.",
             flush=True,
         )
         try:
@@ -98,7 +104,17 @@ def serve_command(name: str, model: Path, host: str, port: int, way: Way = Way()
         sys.executable,
         "-m",
         "leanpipe.serving.engine",
-        *(str(os.getpid()), name, str(model), host, str(port), device.name(), dtype, str(way.threads or 0)),
+        *(
+            str(os.getpid()),
+            name,
+            str(model),
+            host,
+            str(port),
+            device.name(),
+            dtype,
+            way.gguf,
+            str(way.threads or 0),
+        ),
     ]
 
 
@@ -145,10 +161,6 @@ def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:
 def _check_model(model: Path) -> None:
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model (config.json is missing): give a model folder")
-
-
-def _engine_of(model: Path) -> str:
-    return "llama.cpp" if is_gguf(model) else "onnxruntime" if is_onnx(model) else "transformers"
 
 
 def _environment(cache: Path, way: Way) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""The process that times one way to run a model's engine: `python -m leanpipe.serving.time_engine FOLDER WAY` prints tokens/s."""
+"""The process that times one way to run a model's engine: `python -m leanpipe.serving.time_engine FOLDER WAY` prints
+the tokens that it writes a second, the reading of the prompt counted in."""
 
 import json
 import sys
@@ -7,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from leanpipe.models.offload import is_exported
-from leanpipe.serving.engine_choice import Way
+from leanpipe.serving.engine_choice import READ, WRITTEN, Way
 
-_PROMPT, _WRITTEN, _REPEATS = tuple(range(3, 11)), 24, 3
+_PROMPT, _REPEATS = tuple(number % 200 + 3 for number in range(READ)), 3
 
 
 def main() -> None:
-    """Load the model, write a few tokens several times, and print the best speed: what disturbs only ever slows down."""
+    """Load the model, answer a prompt several times, and print the best speed: what disturbs only ever slows down."""
     folder, way = Path(sys.argv[1]), Way(*json.loads(sys.argv[2]))
     write = _exported(folder, way) if is_exported(folder) else _transformers(folder, way)
     write()
@@ -22,14 +23,15 @@ def main() -> None:
         started = time.perf_counter()
         write()
         seconds.append(time.perf_counter() - started)
-    print(_WRITTEN / min(seconds), flush=True)
+    print(WRITTEN / min(seconds), flush=True)
 
 
 def _exported(folder: Path, way: Way) -> Callable[[], object]:
     from leanpipe.engines.open_engine import open_engine
 
-    engine = open_engine(folder, 4 * _WRITTEN, 1, way.threads)
-    asked = {"prompt": list(_PROMPT), "max_tokens": _WRITTEN, "temperature": 0.0, "ignore_eos": True}
+    engine = open_engine(folder, READ + 2 * WRITTEN, 1, way.threads, way.gguf)
+    asked = {"prompt": list(_PROMPT), "max_tokens": WRITTEN, "temperature": 0.0, "ignore_eos": True}
+    asked["cache_prompt"] = False  # it is read anew each time
     return lambda: engine.complete(asked)
 
 
@@ -41,7 +43,7 @@ def _transformers(folder: Path, way: Way) -> Callable[[], object]:
 
     model = load_model(folder, device.dtype_of(way.arithmetic or "fp32"))
     prompt = torch.tensor([_PROMPT], device=model.device)
-    length = {"max_new_tokens": _WRITTEN, "min_new_tokens": _WRITTEN, "do_sample": False}
+    length = {"max_new_tokens": WRITTEN, "min_new_tokens": WRITTEN, "do_sample": False}
     return lambda: model.generate(prompt, attention_mask=torch.ones_like(prompt), **length)
 
 

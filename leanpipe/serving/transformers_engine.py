@@ -19,14 +19,15 @@ from leanpipe.models.count import FACTORED
 from leanpipe.serving import answers, requests
 
 _CUTS = ("top_k", "min_p")
-"""Fields that transformers' handlers do not know."""
+"""How an answer is drawn, in fields that transformers' handlers do not know."""
+_UNKNOWN = (*_CUTS, "ignore_eos")
 
 
 class _Sampling:
     """Reads temperature and top_p as OpenAI does: above 0 the answer is drawn, whatever the model's own habit."""
 
     def _validate_request(self, body: dict[str, Any]) -> None:
-        known = {name: value for name, value in body.items() if name not in _CUTS}
+        known = {name: value for name, value in body.items() if name not in _UNKNOWN}
         super()._validate_request(known)  # type: ignore[misc]
 
     def _build_generation_config(
@@ -43,6 +44,8 @@ class _Sampling:
         if config.do_sample:
             for name in _CUTS:
                 setattr(config, name, body.get(name, getattr(config, name)))
+        if body.get("ignore_eos"):
+            config.eos_token_id = None
         if body.get("logit_bias") is not None:  # text completions forget it
             config.sequence_bias = {(int(token),): float(bias) for token, bias in body["logit_bias"].items()}
         return config

@@ -109,3 +109,14 @@ def test_a_context_shorter_than_a_document_is_enough(quantized, documents, tmp_p
     config = EvaluateConfig.model_validate(CONFIG.model_dump() | {"context": 16})
     summary = evaluate.function(config, EvaluateInputs(quantized / "q8_0", documents), tmp_path, Silent())
     assert summary["held_out_bytes"] == CONFIG.text_bytes
+
+
+def test_a_gguf_model_is_measured_by_the_engine_that_is_asked_for(quantized, documents, tmp_path, results):  # noqa: F811
+    pytest.importorskip("openvino_genai")
+    config = CONFIG.model_copy(update={"gguf_engine": "openvino"})
+    found = evaluate.function(config, EvaluateInputs(quantized / "q8_0", documents), tmp_path, Silent())
+    by_llama_cpp = results[1]["q8_0"]
+    assert found.keys() == by_llama_cpp.keys()
+    assert (found["engine"], by_llama_cpp["engine"]) == ("openvino", "llama.cpp")
+    bits = found["bits_per_byte"], by_llama_cpp["bits_per_byte"]
+    assert bits[0] != bits[1] and bits[0] == pytest.approx(bits[1], rel=1e-3)

@@ -253,6 +253,9 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "max_new_tokens": shown_by(
             "evaluation/parity/test_parity.py::test_prompts_and_answers_are_those_that_are_asked_for", 3
         ),
+        "gguf_engine": shown_by(
+            "evaluation/parity/test_parity_gguf.py::test_a_clean_form_passes_through_every_engine", "openvino"
+        ),
     },
     "evaluate": {
         "text_bytes": to(1_000),
@@ -269,6 +272,10 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "decode_tokens": to(2),
         "repeats": to(2),
         "batch_sizes": to((3,), (2,)),
+        "gguf_engine": shown_by(
+            "evaluation/test_served.py::test_a_gguf_model_is_measured_by_the_engine_that_is_asked_for",
+            "openvino",
+        ),
         "stored_weights": shown_by(
             "tasks/test_served_step.py::test_nothing_is_scored_twice_that_its_engine_scored", True
         ),

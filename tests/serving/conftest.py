@@ -8,6 +8,7 @@ import pytest
 
 from leanpipe.compression.quantize import QuantizeConfig, QuantizeInputs, quantize
 from leanpipe.core.report import Silent
+from leanpipe.serving.engine_choice import Way
 from leanpipe.serving.serve import running_server
 from tests.support.tiny_models import tiny_model
 
@@ -21,8 +22,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session", params=["nf4", "q4_0"], ids=["transformers", "llama.cpp"])
+@pytest.fixture(
+    scope="session", params=["nf4", "q4_0", "openvino"], ids=["transformers", "llama.cpp", "openvino"]
+)
 def form(request):
+    if request.param == "openvino":
+        pytest.importorskip("openvino_genai")
     return request.param
 
 
@@ -32,16 +37,18 @@ def model(form, tmp_path_factory):
     source = tiny_model(tmp_path_factory.mktemp("source"))
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"max_position_embeddings": CONTEXT}))
-    quantize.function(QuantizeConfig(formats=(form,)), QuantizeInputs(source), out, Silent())
-    return out / form
+    kind = "q4_0" if form == "openvino" else form
+    quantize.function(QuantizeConfig(formats=(kind,)), QuantizeInputs(source), out, Silent())
+    return out / kind
 
 
 @pytest.fixture(scope="session")
-def url(model):
+def url(model, form):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with running_server(model, port=port) as (url, _):
+    way = Way(gguf="openvino") if form == "openvino" else Way()
+    with running_server(model, port=port, way=way) as (url, _):
         yield url
 
 

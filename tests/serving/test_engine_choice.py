@@ -59,6 +59,7 @@ def test_of_ways_that_are_about_as_fast_the_one_that_spins_least_is_taken(speeds
 
 def test_what_was_measured_is_kept_until_the_machine_or_the_model_changes(gguf, tmp_path, monkeypatch):
     monkeypatch.setattr(engine_choice, "_free_cores", lambda folder: 2)  # whatever else runs now
+    monkeypatch.setattr(engine_choice, "gguf_engines", lambda folder: ("llama.cpp",))
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     asked: list[Way] = []
@@ -82,7 +83,8 @@ def test_what_was_measured_is_kept_until_the_machine_or_the_model_changes(gguf, 
         choose(gguf, AUTO, home, measure)
 
 
-def test_with_one_free_core_there_is_nothing_to_measure(gguf, tmp_path, monkeypatch):
+def test_with_one_free_core_and_one_engine_there_is_nothing_to_measure(gguf, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_choice, "gguf_engines", lambda folder: ("llama.cpp",))
     monkeypatch.setattr(engine_choice, "_free_cores", lambda folder: 1)
     assert choose(gguf, AUTO, Home(tmp_path)) == Choice(Way(1)) and not Home(tmp_path).engines.exists()
 
@@ -99,7 +101,10 @@ def test_how_threads_wait_is_left_to_who_says_so_already():
     [("fast", "fast"), ("threads=0", "threads=0"), ("arithmetic=bf16", "arithmetic=bf16"), ("", "nothing")],
 )
 def test_a_setting_that_the_engine_does_not_have_is_refused(gguf, asked, named):
-    with pytest.raises(UserError, match=rf"--engine {asked}: {named} is no setting .* threads and spins"):
+    with pytest.raises(
+        UserError,
+        match=rf"--engine {asked}: {named} is no setting .* llama.cpp or openvino, threads and spins",
+    ):
         read_way(gguf, asked)
 
 

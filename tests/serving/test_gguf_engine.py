@@ -20,7 +20,8 @@ from tests.support.tiny_models import tiny_llama, tiny_tokenizer
 
 TOGETHER = 20
 llama_cpp = pytest.mark.parametrize("form", ["q4_0"], indirect=True)
-"""With this engine alone of those that the servers of this folder have."""
+together = pytest.mark.parametrize("form", ["q4_0", "openvino"], indirect=True)
+"""With this engine alone of those that the servers of this folder have, or with those that answer several requests together."""
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +31,14 @@ def gguf(tmp_path_factory):
     return file
 
 
-@llama_cpp
+@together
 def test_more_requests_than_it_remembers_at_once_are_all_answered(client):
     """Twenty, each of which asks for as many tokens as the model can read: together more than there is room for."""
     asked = client.chat.completions.create(model="leanpipe", messages=TURNS, max_tokens=1)
     most = CONTEXT - asked.usage.prompt_tokens
-    never = {"logit_bias": {"0": -100, "2": -100}}
 
     def answer(_):
-        return chat(client, max_tokens=most, temperature=0, **never)
+        return chat(client, max_tokens=most, temperature=0, extra_body={"ignore_eos": True})
 
     with ThreadPoolExecutor(TOGETHER) as threads:
         answers = list(threads.map(answer, range(TOGETHER)))
@@ -46,7 +46,7 @@ def test_more_requests_than_it_remembers_at_once_are_all_answered(client):
     assert {one.choices[0].finish_reason for one in answers} == {"length"}
 
 
-@llama_cpp
+@together
 def test_streams_that_nobody_reads_any_more_make_room(client, url):
     """Twice as many as are answered at once are left after their first part; the next is answered all the same."""
     for _ in range(16):

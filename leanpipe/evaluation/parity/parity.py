@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from leanpipe.core.keys import NotInKey
 from leanpipe.core.lineage import MEASURES
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
+from leanpipe.engines.open_engine import GgufEngine, check_engine
 from leanpipe.evaluation.parity.auto_round_file import Grid, read_grids
 from leanpipe.evaluation.parity.bounds import BOUNDS, ENGINE_MARGIN, Bounds, Fault, form_of
 from leanpipe.evaluation.parity.compressed_file import read_compressed
@@ -86,6 +88,9 @@ class ParityConfig(StageConfig):
     max_new_tokens: int = Field(12, ge=1, le=10_000)
     """Longest answer to a prompt, in tokens."""
 
+    gguf_engine: GgufEngine = "llama.cpp"
+    """What runs a GGUF model while it is asked. Each engine that may serve it here is asked before it is registered."""
+
 
 @dataclass(frozen=True)
 class ParityInputs:
@@ -100,6 +105,8 @@ def check_parity(config: ParityConfig, inputs: ExpectedInputs) -> None:
     from leanpipe.models.count import check_context, tokenizer_folder
 
     model = inputs["model"]
+    if config.gguf_engine == "openvino":
+        check_engine("openvino")
     asked_for = "parity.max_new_tokens with the longest of parity.prompts"
     check_context(model, 1 + config.max_new_tokens, asked_for)
     if folder := tokenizer_folder(model):
@@ -145,7 +152,8 @@ def parity(config: ParityConfig, inputs: ParityInputs, out: Path, report: Report
 
     A fault is no error: it is in the summary (`passed`, `fault`), and what has one is not registered.
     """
-    outcome = compare(config, inputs.model, inputs.served)
+    by_its_engine = partial(open_server, engine=config.gguf_engine)
+    outcome = compare(config, inputs.model, inputs.served, by_its_engine)
     outcome.write(out)
     summary = outcome.summary()
     report.metrics({name: float(value) for name, value in summary.items() if not isinstance(value, str)})
@@ -174,7 +182,7 @@ def compare(config: ParityConfig, model: Path, folder: Path, serve: Serve | None
     if faults:
         return Outcome(form, faults)
     questions = asked(read, len(config.prompts))
-    task = _Task(trained, served, read, questions, config.max_new_tokens, BOUNDS[form])
+    task = _Task(trained, served, read, questions, config.max_new_tokens, BOUNDS[form], config.gguf_engine)
     if serve is None:
         found = _compare_in_process(task)
         return Outcome(form, found.faults, found.divergence)
@@ -202,6 +210,7 @@ class _Task(NamedTuple):
     questions: Sequence[Probe]
     tokens: int
     bounds: Bounds
+    engine: GgufEngine
 
 
 class _InProcess(NamedTuple):
@@ -237,7 +246,7 @@ def _compare_in_process(task: _Task) -> _InProcess:
     first = predict(trained, task.trained, task.read, task.questions, task.tokens)
     del trained
     if served is None:
-        second = predict_exported(folder, task.served, task.read, task.questions, first.answers)
+        second = predict_exported(folder, task.served, task.read, task.questions, first.answers, task.engine)
     else:
         second = predict(served, task.served, task.read, task.questions, task.tokens)
     divergence = diverge(first, second)

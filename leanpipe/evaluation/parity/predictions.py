@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from leanpipe.engines.open_engine import EngineLogits
+    from leanpipe.engines.open_engine import EngineLogits, GgufEngine
 
 MOST_TOKENS = 512
 """Positions at which predictions are compared: their logits are held for both models."""
@@ -78,9 +78,14 @@ def predict(
 
 
 def predict_exported(
-    folder: Path, side: TextSide, read: Sequence[Probe], questions: Sequence[Probe], answers: Sequence[Answer]
+    folder: Path,
+    side: TextSide,
+    read: Sequence[Probe],
+    questions: Sequence[Probe],
+    answers: Sequence[Answer],
+    engine: "GgufEngine",
 ) -> Predicted:
-    """Do as `predict` with a GGUF or ONNX file, by the engine that serves it.
+    """Do as `predict` with a GGUF or ONNX file, by the engine that serves it: `engine` if it is GGUF.
 
     Its own answers are read off what it predicts along the trained model's `answers`: up to the first token that it would
     have chosen otherwise.
@@ -90,7 +95,7 @@ def predict_exported(
     from leanpipe.engines.open_engine import open_logits
 
     longest = max(len(probe.tokens) for probe in read) + max(len(answer.tokens) for answer in answers)
-    model = open_logits(folder, longest)
+    model = open_logits(folder, longest, engine)
     rows = [model(tokens).log_softmax(dim=-1) for tokens in _within_limit(read)]
     pairs = zip(questions, answers, strict=True)
     return Predicted(torch.cat(rows), [_along(model, side, probe, answer.tokens) for probe, answer in pairs])

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from leanpipe.core.errors import UserError
+from leanpipe.engines.open_engine import GgufEngine
 from leanpipe.evaluation.parity.bounds import Fault
 from leanpipe.evaluation.parity.probes import Probe
 from leanpipe.evaluation.parity.text_faults import TextSide
+from leanpipe.serving.engine_choice import Way
 from leanpipe.serving.serve import MODEL_NAME, running_server
 
 Serve = Callable[[Path], AbstractContextManager[str]]
@@ -36,14 +38,17 @@ class Said(NamedTuple):
 
 
 @contextmanager
-def open_server(folder: Path) -> Iterator[str]:
-    """Serve the folder as `leanpipe serve` does, at a free port, and give its URL. Raises NoAnswer with its last words."""
+def open_server(folder: Path, engine: GgufEngine = "llama.cpp") -> Iterator[str]:
+    """Serve the folder as `leanpipe serve` does, at a free port, and give its URL; `engine` runs it if it is GGUF.
+
+    Raises NoAnswer with the server's last words.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryFile() as log:
         try:
-            with running_server(folder, port=port, log=log) as (url, _):
+            with running_server(folder, port=port, log=log, way=Way(gguf=engine)) as (url, _):
                 yield url
         except NoAnswer:
             raise

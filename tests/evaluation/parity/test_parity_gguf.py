@@ -51,9 +51,13 @@ def test_a_bos_that_the_model_never_had_is_caught(gguf, tmp_path):
     assert [fault.name for fault in find_gguf_text_faults(side, folder)] == ["doubled_bos"]
 
 
-def test_a_clean_form_passes_through_llama_cpp(trained, gguf):
-    with open_server(gguf["q4_0"]) as url:
-        found = compare(CONFIG, trained, gguf["q4_0"], lambda _: nullcontext(url))
+@pytest.mark.parametrize("engine", ["llama.cpp", "openvino"])
+def test_a_clean_form_passes_through_every_engine(engine, trained, gguf):
+    if engine == "openvino":
+        pytest.importorskip("openvino_genai")
+    config = CONFIG.model_copy(update={"gguf_engine": engine})
+    with open_server(gguf["q4_0"], engine) as url:
+        found = compare(config, trained, gguf["q4_0"], lambda _: nullcontext(url))
     assert found.form == "q4_0" and found.faults == [] and found.same_answers > 0.5
     assert all(one.served_tokens == one.trained_tokens for one in found.exchanges)
 
