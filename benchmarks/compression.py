@@ -5,7 +5,7 @@ LEANPIPE_HOME). transformers (fp32, bf16, int8, nf4, torchao_int8, auto_round_in
 that `leanpipe serve` starts. Every model has a process of its own for as long as the benchmark takes; they are timed in
 turns, so that what disturbs one disturbs all, and one works at a time. Then, for served ones: HTTP against the same request
 in process by whole times, eight streams, and one beside a process that is always busy. Bits per byte are of the same held-out
-documents, with the interval of their difference to FP32's.
+documents, with the interval of their difference to FP32's. GGUF files are run by llama.cpp, and as `q4_0_openvino` by OpenVINO.
 
 Shorter: `--repeats 1`, `--forms fp32,q4_0`, `--text-bytes 4000` (through make: ARGS="--repeats 1 student").
 """
@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compression_worker import STREAMS
+from benchmarks.compression_worker import BY_OPENVINO, STREAMS
 from benchmarks.report import claim, write
 from leanpipe.processes.threads import thread_environment
 
@@ -32,13 +32,16 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", **thread_environment(
 HOME = Path(__file__).parent / ".compression"
 REPEATS = int(os.environ.get("LEANPIPE_BENCH_REPEATS", 3))
 GGUF = ("q8_0", "q4_0")
+OPENVINO = tuple(f"{form}{BY_OPENVINO}" for form in GGUF)
+"""The same files, by OpenVINO."""
 BITSANDBYTES = ("int8", "nf4")
 TORCHAO, AUTO_ROUND = "torchao_int8", "auto_round_int4"
 COMPILED = "torchao_int8_compiled"
 """The same folder, by torch.compile, which no server of ours does."""
 ONNX = ("onnx", "onnx_int8", "onnx_int4")
-FORMS = ("fp32", "bf16", *BITSANDBYTES, TORCHAO, COMPILED, AUTO_ROUND, *GGUF, *ONNX)
+FORMS = ("fp32", "bf16", *BITSANDBYTES, TORCHAO, COMPILED, AUTO_ROUND, *GGUF, *OPENVINO, *ONNX)
 GOALS = {"q8_0": (7.5, 1.002), "q4_0": (9.0, 1.05)}
+GOALS |= {f"{form}{BY_OPENVINO}": goals for form, goals in GOALS.items()}
 """Decode speed of FP32's at the least, bits per byte of FP32's at the most: of the formats that are served by default."""
 BITS = {
     "fp32": (32, 32),
@@ -49,7 +52,7 @@ BITS = {
     COMPILED: (8, 16),
     AUTO_ROUND: (4.3125, 16),
     "q8_0": (8.5, 8.5),
-    "q4_0": (4.5, 8.5),
+    "q4_0": (4.5, 5.5),
     "onnx": (32, 32),
     "onnx_int8": (9, 9),
     "onnx_int4": (5, 9),
@@ -105,7 +108,7 @@ def measured(
     with ExitStack() as stack:
         workers = {}
         for form in asked.forms:
-            workers[form] = Worker(form, folder / form, documents)
+            workers[form] = Worker(form, folder / stored(form), documents)
             stack.callback(workers[form].close)
             say(f"{name}, {form}: {workers[form].said}")
         turns: dict[str, list[dict[str, float]]] = {form: [] for form in workers}
@@ -119,7 +122,7 @@ def measured(
         for form, worker in workers.items():
             if form in GOALS:
                 figures[form] |= worker.ask("streams")
-                figures[form] |= beside_a_busy_process(worker, form, folder / form, documents)
+                figures[form] |= beside_a_busy_process(worker, form, folder / stored(form), documents)
             figures[form] |= worker.ask(f"bits {asked.text_bytes}")
             say(f"{name}, {form}: {told(figures[form])}")
     return figures
@@ -241,15 +244,19 @@ def material(model: str, forms: tuple[str, ...]) -> tuple[Path, Path, str]:
         if not (folder / form).exists():
             loaded = load_model(source.path, dtype)
             save_model(loaded, load_tokenizer(source.path), folder / form, dtype)
-    for form in forms:
-        stored = TORCHAO if form == COMPILED else form
-        if stored not in (*BITSANDBYTES, TORCHAO, AUTO_ROUND, *GGUF, *ONNX):
+    for form in dict.fromkeys(map(stored, forms)):
+        if form not in (*BITSANDBYTES, TORCHAO, AUTO_ROUND, *GGUF, *ONNX):
             continue
         given = {"model": source, "documents": documents}  # as in the pipeline
-        made = run(quantize, QuantizeConfig(formats=(stored,)), given)  # type: ignore[arg-type]
+        made = run(quantize, QuantizeConfig(formats=(form,)), given)
         if not (folder / form).exists():
-            (folder / form).symlink_to((made.path / stored).resolve())
+            (folder / form).symlink_to((made.path / form).resolve())
     return folder, documents.path, model if model == "student" else Path(model).name
+
+
+def stored(form: str) -> str:
+    """The folder that a form is run from."""
+    return TORCHAO if form == COMPILED else form.removesuffix(BY_OPENVINO)
 
 
 def last_student() -> Path:
@@ -269,7 +276,7 @@ def last_student() -> Path:
 def installed(forms: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the forms that can be run here; of the others it is said why not."""
     needed = {TORCHAO: "torchao", COMPILED: "torchao", AUTO_ROUND: "auto_round_kernel"}
-    needed |= dict.fromkeys(ONNX, "onnxruntime")
+    needed |= dict.fromkeys(ONNX, "onnxruntime") | dict.fromkeys(OPENVINO, "openvino_genai")
     there = tuple(form for form in forms if importlib.util.find_spec(needed.get(form, "torch")))
     for form in forms:
         if form not in there:

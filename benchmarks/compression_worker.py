@@ -14,12 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leanpipe.engines.open_engine import GgufEngine
 
 READ, WRITTEN, STREAMS = int(os.environ.get("LEANPIPE_BENCH_READ", 512)), 64, 8
 """Tokens that are read and written, and requests at once; a model that reads fewer needs LEANPIPE_BENCH_READ."""
 QUESTION = "What is a river, and why does it matter to the towns along its banks?"
-NEVER = -100
+BY_OPENVINO = "_openvino"
+"""How the name of a form ends whose GGUF file is run by OpenVINO."""
 
 Command = Callable[[], dict[str, Any]]
 
@@ -83,11 +87,10 @@ class InProcess:
 class Served:
     """A model behind the server of `leanpipe serve`, and beside it its engine in this process."""
 
-    def __init__(self, folder: Path, text: str, tokenizer: Any, url: str, threads: int):
-        self._folder, self._text, self._url = folder, text, url
+    def __init__(self, folder: Path, text: str, tokenizer: Any, url: str, threads: int, gguf: "GgufEngine"):
+        self._folder, self._text, self._url, self._gguf = folder, text, url, gguf
         self._tokenizer, self._threads = tokenizer, threads
         self._numbers = itertools.count(int(time.time()) % 100_000)
-        self._ends = {tokenizer.eos_token_id, tokenizer.get_vocab().get("<|endoftext|>")} - {None}
         self._engine: Any = None
 
     def commands(self) -> dict[str, Command]:
@@ -130,8 +133,13 @@ class Served:
         """Seconds from the question to the last byte of the answer, and how many tokens it took."""
         import urllib.request
 
-        body = {"model": "leanpipe", "prompt": prompt, "max_tokens": most, "temperature": 0}
-        body["logit_bias"] = {str(token): NEVER for token in self._ends}
+        body = {
+            "model": "leanpipe",
+            "prompt": prompt,
+            "max_tokens": most,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         request = urllib.request.Request(
@@ -149,7 +157,7 @@ class Served:
     def _in_process(self, prompt: str) -> float:
         """Tokens per second of the same request by the engine itself, by the whole time that it takes."""
         if self._engine is None:
-            self._engine = in_process(self._folder, self._threads, self._ends)
+            self._engine = in_process(self._folder, self._threads, self._gguf)
             self._engine(self._tokenizer("to warm up")["input_ids"], 2)
         tokens = self._tokenizer(prompt)["input_ids"]
         started = time.perf_counter()
@@ -157,18 +165,22 @@ class Served:
         return written / (time.perf_counter() - started)
 
 
-def in_process(folder: Path, threads: int, ends: set[int]) -> Callable[[list[int], int], int]:
+def in_process(folder: Path, threads: int, gguf: "GgufEngine") -> Callable[[list[int], int], int]:
     """The engine that the server has, without it: takes tokens and how many to write, and returns how many it wrote."""
     from leanpipe.engines.open_engine import open_engine
 
-    engine = open_engine(folder, 2_048, 1, threads)
-    never = [[token, float(NEVER)] for token in ends]
-    asked = {"temperature": 0.0, "logit_bias": never, "cache_prompt": False}
+    engine = open_engine(folder, 2_048, 1, threads, gguf)
+    asked = {"temperature": 0.0, "ignore_eos": True, "cache_prompt": False}
 
     def write(tokens: list[int], most: int) -> int:
         return engine.complete({"prompt": tokens, "max_tokens": most, **asked})["usage"]["completion_tokens"]
 
     return write
+
+
+def engine_of(form: str) -> "GgufEngine":
+    """Name what runs the GGUF file of a form."""
+    return "openvino" if form.endswith(BY_OPENVINO) else "llama.cpp"
 
 
 def bits(form: str, folder: Path, documents: Path, text_bytes: int) -> dict[str, Any]:
@@ -184,7 +196,7 @@ def bits(form: str, folder: Path, documents: Path, text_bytes: int) -> dict[str,
     tokenizer = load_tokenizer(folder)
     model: Any
     if is_exported(folder):
-        model = open_logits(folder, 512)
+        model = open_logits(folder, 512, engine_of(form))
     else:
         model = load_model(folder, torch.float32 if form == "fp32" else None)
     texts = [passage.text for passage in held_out(documents, text_bytes, 4_000)]
@@ -202,6 +214,7 @@ def opened(form: str, folder: Path, documents: Path) -> Iterator[tuple[Any, str]
     from leanpipe.evaluation.served import free_port
     from leanpipe.models.load import load_tokenizer
     from leanpipe.models.offload import is_exported
+    from leanpipe.serving.engine_choice import Way
     from leanpipe.serving.serve import running_server
     from leanpipe.tokens.text_tokens import encode_text
 
@@ -212,9 +225,10 @@ def opened(form: str, folder: Path, documents: Path) -> Iterator[tuple[Any, str]
         yield InProcess(form, folder, tokens, encode_text(tokenizer, QUESTION)), "transformers"
         return
     log = folder.with_name(f"{form}.log").open("wb")
-    with log, running_server(folder, port=free_port(), log=log) as (url, _):
+    gguf = engine_of(form)
+    with log, running_server(folder, port=free_port(), log=log, way=Way(gguf=gguf)) as (url, _):
         threads = health(url)["threads"]
-        served = Served(folder, str(tokenizer.decode(tokens)), tokenizer, url, threads)
+        served = Served(folder, str(tokenizer.decode(tokens)), tokenizer, url, threads, gguf)
         yield served, f"a server of {threads} threads"
 
 
