@@ -3,7 +3,9 @@
 curve TOKENS... [--seeds N | --seed N ...] [--set distill.batch=2 ...]
     Bits per byte of the test text after so many tokens of distillation, from one cache; a line for each budget and seed is
     kept in results/student_curve.json, with every document's, so that parts may be run on different days: `curve 400_000
-    --seed 1` is one of them. A part that is killed goes on from its last checkpoint when it is run again.
+    --seed 1` is one of them. A part that is killed goes on from its last checkpoint when it is run again. The goals in docs/training.md
+    are on the first 4,000 bytes of twelve documents: `--set clean.split.min_test_documents=0 --set evaluate.document_bytes=4_000
+    --set evaluate.text_bytes=20_000`.
 fit
     Sets what was kept beside a power law, L(T) = a + b T^-c, and says what 10 and 100 million tokens would give. Budgets are
     compared with the first one document by document (95 % intervals of the mean difference).
@@ -45,6 +47,7 @@ from leanpipe.settings.overrides import merged, nested, parse_override, validate
 
 if TYPE_CHECKING:
     from flows.distill import Distilled
+    from leanpipe.evaluation.evaluate import EvaluateConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 HOME = Path(os.environ.get("LEANPIPE_HOME", Path(__file__).parent / ".student"))
@@ -94,7 +97,7 @@ def curve(tokens: Sequence[int], seeds: Sequence[int], overrides: Sequence[str])
             more = [*overrides, f"distill.tokens={budget}", f"distill.seed={seed}"]
             material = Material(settings(more))
             made = material.student()
-            nats, sizes = scores(made.student.path, made.documents.path)
+            nats, sizes = scores(made.student.path, made.documents.path, material.config.evaluate)
             row = {"tokens": budget, "seed": seed, "settings": list(overrides), "nats": nats, "bytes": sizes}
             summary = made.student.summary
             told = ("parameters", "learning_rate", "batch_tokens")
@@ -126,14 +129,12 @@ def read() -> list[dict[str, Any]]:
     return json.loads(CURVE.read_text()) if CURVE.exists() else []
 
 
-def scores(model: Path, documents: Path) -> tuple[list[float], list[int]]:
+def scores(model: Path, documents: Path, config: "EvaluateConfig") -> tuple[list[float], list[int]]:
     """Nats and bytes of the test documents, as stage `evaluate` takes them."""
-    from leanpipe.evaluation.evaluate import EvaluateConfig
     from leanpipe.evaluation.held_out import held_out
     from leanpipe.evaluation.perplexity import score_documents
     from leanpipe.models.load import document_start, load_for_inference, load_tokenizer
 
-    config = EvaluateConfig()
     texts = [one.text for one in held_out(documents, config.text_bytes, config.document_bytes)]
     tokenizer = load_tokenizer(model)
     found = score_documents(
@@ -208,7 +209,7 @@ def adapters(seeds: int, weights: Sequence[float] = (0.0, 0.5, 0.9)) -> None:
             )
             with tempfile.TemporaryDirectory() as folder:
                 found = finetune.function(config, inputs, Path(folder), Silent())
-                nats, sizes = scores(Path(folder), made.documents.path)
+                nats, sizes = scores(Path(folder), made.documents.path, material.config.evaluate)
             print(
                 f"kl_weight {weight}, seed {seed}: answers {found['initial_validation_loss']:.4f} -> "
                 f"{found['validation_loss']:.4f} nats, general {found['general_bits_per_byte_before']:.4f} -> "
