@@ -52,8 +52,10 @@ _MULTIPLE = 64
 """The number of tokens is one of this: quantisers and matrix units like no odd sizes."""
 _COVERED = 0.999
 """An earlier vocabulary is used again if it holds so much of what this one would."""
-_SAMPLE_TOKENS = 2_048  # on which the teacher's mass is measured
-_ROW_TOKENS = 512  # that the teacher reads at once
+_SAMPLE_TOKENS = 4_096  # of which the teacher predicts the next
+_SAMPLED_BYTES = 40
+"""Bytes of text for each of them: so many documents give their beginnings."""
+_ROW_TOKENS = 256  # that the teacher reads at once, at the most: of many documents a little
 _TYPES_PER_ROOT = 43.0
 """Different tokens of a text over the square root of its tokens (Heaps' law); measured on web pages and Wikipedia."""
 
@@ -67,6 +69,9 @@ class CutVocabularyConfig(StageConfig):
     """Tokens that come up more rarely go, too: they are written by smaller pieces."""
     coverage: float = Field(1.0, gt=0, le=1)
     """The most frequent tokens stay that make up this share of the text."""
+    max_gone: float = Field(0.005, ge=0, le=1)
+    """The share of its probability that the teacher may give, on the training text, to tokens that go: of those that the text does
+    not use the likeliest stay until it is less. It is about how often further text like it needs one of them."""
     counted_bytes: int = Field(100_000_000, ge=1_000, le=1_000_000_000_000)
     """Tokens are counted on so many bytes of the training text, taken from all of it evenly."""
     max_unseen: Annotated[float, NotInKey("what is refused, not what is kept")] = Field(0.3, gt=0, le=1)
@@ -183,6 +188,8 @@ def cut_vocabulary(
     of_template = [spelt_out(inputs.teacher), *spelt_turns(inputs.teacher)]
     always |= set(count_tokens(loaded, tokenizer.size, of_template).nonzero()[0].tolist())
     wanted = choose_tokens(counts_V, config.min_occurrences, config.coverage) | always
+    predicted_V = predicted_counts(inputs)
+    wanted |= likely_tokens(predicted_V, wanted, config.max_gone)
     earlier = next((one for one in inputs.earlier if _covers(one, counts_V, wanted, always)), None)
     if earlier:
         log.info("the vocabulary of an earlier corpus has what this one needs: it stays")
@@ -199,7 +206,7 @@ def cut_vocabulary(
         "parameters": parameters_of(config_after),
         "parameters_before": whole_parameters(config_before),
         "text_covered": float(counts_V[kept].sum() / max(1, counts_V.sum())),
-        "mass_kept": mass_kept(inputs, out, kept),
+        "mass_kept": float(predicted_V[kept].sum() / predicted_V.sum()),
     }
     _write_report(counts_V, kept, out / REPORT)
     report.metrics({name: float(value) for name, value in summary.items()})
@@ -248,29 +255,43 @@ def round_up(tokenizer: CutTokenizer, wanted: set[int], counts_V: "np.ndarray", 
     return kept
 
 
-def mass_kept(inputs: CutVocabularyInputs, cut: Path, kept: list[int]) -> float:
-    """The share of the whole teacher's probability that the kept tokens have, on average over some of the training text."""
+def likely_tokens(predicted_V: "np.ndarray", kept: set[int], max_gone: float) -> set[int]:
+    """The ids beside the kept ones, the likeliest first, without which more than the share `max_gone` would be predicted."""
+    import numpy as np
+
+    others = np.setdiff1d(np.arange(len(predicted_V)), sorted(kept))
+    others = others[np.argsort(-predicted_V[others], kind="stable")]
+    gone = predicted_V[others].sum() - np.cumsum(predicted_V[others]) + predicted_V[others]  # if it and all after it went
+    return set(others[gone > max_gone * predicted_V.sum()].tolist())
+
+
+def predicted_counts(inputs: CutVocabularyInputs) -> "np.ndarray":
+    """How often the whole teacher expects each token in training text, (V,): the sum of its probabilities over a sample."""
+    import numpy as np
     import torch
 
     from leanpipe.models.count import longest_text
 
-    teacher, tokenizer = load_for_inference(inputs.teacher), load_tokenizer(cut)
+    teacher, tokenizer = load_for_inference(inputs.teacher), load_tokenizer(inputs.teacher)
     length = min(_ROW_TOKENS, longest_text(teacher.config) or _ROW_TOKENS)
-    text = next(texts_to_serve(inputs.documents, 10**9, None, ()))
-    tokens = [kept[index] for index in encode_text(tokenizer, text)[:_SAMPLE_TOKENS]]
-    masses = []
+    total, read = 0.0, 0
     with torch.inference_mode():
-        for start in range(0, len(tokens), length):
-            part_1T = torch.tensor([tokens[start : start + length]], device=teacher.device)
-            probabilities_TV = teacher(input_ids=part_1T, use_cache=False).logits[0].float().softmax(-1)
-            masses.append(probabilities_TV[:, kept].sum(-1).cpu())
-    mass = float(torch.cat(masses).mean())
-    if not math.isfinite(mass):
+        for text in texts_to_serve(inputs.documents, _SAMPLE_TOKENS * _SAMPLED_BYTES, None, ()):
+            tokens = encode_text(tokenizer, text)[: min(length, _SAMPLE_TOKENS - read)]
+            if not tokens:
+                continue
+            read += len(tokens)
+            logits_TV = teacher(input_ids=torch.tensor([tokens], device=teacher.device), use_cache=False).logits[0]
+            total = total + logits_TV.float().softmax(-1).sum(0, dtype=torch.float64)
+            if read >= _SAMPLE_TOKENS:
+                break
+    counts_V = np.asarray(total.cpu())
+    if not np.isfinite(counts_V).all():
         check_numbers(teacher, inputs.teacher)
         raise UserError(
             f"what {inputs.teacher} predicts of the corpus is NaN: it overflows in this device's arithmetic; give another teacher"
         )
-    return mass
+    return counts_V
 
 
 def _covers(earlier: Path, counts_V: "np.ndarray", wanted: set[int], always: set[int]) -> bool:
