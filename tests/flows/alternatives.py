@@ -209,6 +209,10 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "min_occurrences": to(20),
         "coverage": to(0.9),
         "counted_bytes": to(1_000),
+        "max_gone": shown_by(
+            "training/vocabulary/test_cut_vocabulary.py::test_unused_tokens_stay_that_the_teacher_expects",
+            0.1,
+        ),
         "max_unseen": shown_by(
             "training/vocabulary/test_cut_vocabulary.py::test_a_corpus_too_small_to_count_on_is_refused", 1.0
         ),

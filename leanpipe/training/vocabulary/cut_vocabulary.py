@@ -10,7 +10,6 @@ What is left out can still be written, by smaller pieces. See `cut_tokenizer` fo
 
 import json
 import logging
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +55,9 @@ _SAMPLE_TOKENS = 4_096  # of which the teacher predicts the next
 _SAMPLED_BYTES = 40
 """Bytes of text for each of them: so many documents give their beginnings."""
 _ROW_TOKENS = 256  # that the teacher reads at once, at the most: of many documents a little
-_TYPES_PER_ROOT = 43.0
-"""Different tokens of a text over the square root of its tokens (Heaps' law); measured on web pages and Wikipedia."""
+_TYPES_PER_ROOT = 48.0
+"""Tokens that stay over the square root of a text's (Heaps' law): 43 that it uses, measured on web pages and Wikipedia, and a tenth of
+that, which it does not and the teacher expects."""
 
 
 class CutVocabularyConfig(StageConfig):
@@ -70,8 +70,8 @@ class CutVocabularyConfig(StageConfig):
     coverage: float = Field(1.0, gt=0, le=1)
     """The most frequent tokens stay that make up this share of the text."""
     max_gone: float = Field(0.005, ge=0, le=1)
-    """The share of its probability that the teacher may give, on the training text, to tokens that go: of those that the text does
-    not use the likeliest stay until it is less. It is about how often further text like it needs one of them."""
+    """The share of its probability that the teacher may give, on the training text, to tokens that go because the text does not
+    use them: the likeliest of them stay until it is no more. It is about how often further text needs one; 1 keeps none of them."""
     counted_bytes: int = Field(100_000_000, ge=1_000, le=1_000_000_000_000)
     """Tokens are counted on so many bytes of the training text, taken from all of it evenly."""
     max_unseen: Annotated[float, NotInKey("what is refused, not what is kept")] = Field(0.3, gt=0, le=1)
@@ -155,7 +155,7 @@ def _expected_config(whole: "PretrainedConfig", text_bytes: int) -> "PretrainedC
 
 
 @stage(
-    version=2,
+    version=3,
     uses_device=True,
     check=check_cut_vocabulary,
     estimate=estimate_cut_vocabulary,
@@ -189,7 +189,7 @@ def cut_vocabulary(
     always |= set(count_tokens(loaded, tokenizer.size, of_template).nonzero()[0].tolist())
     wanted = choose_tokens(counts_V, config.min_occurrences, config.coverage) | always
     predicted_V = predicted_counts(inputs)
-    wanted |= likely_tokens(predicted_V, wanted, config.max_gone)
+    wanted |= likely_tokens(predicted_V, counts_V == 0, config.max_gone)
     earlier = next((one for one in inputs.earlier if _covers(one, counts_V, wanted, always)), None)
     if earlier:
         log.info("the vocabulary of an earlier corpus has what this one needs: it stays")
@@ -255,14 +255,14 @@ def round_up(tokenizer: CutTokenizer, wanted: set[int], counts_V: "np.ndarray", 
     return kept
 
 
-def likely_tokens(predicted_V: "np.ndarray", kept: set[int], max_gone: float) -> set[int]:
-    """The ids beside the kept ones, the likeliest first, without which more than the share `max_gone` would be predicted."""
+def likely_tokens(predicted_V: "np.ndarray", unused_V: "np.ndarray", max_gone: float) -> set[int]:
+    """The unused ids, the likeliest first, so many that the others are predicted with a share of at most `max_gone`."""
     import numpy as np
 
-    others = np.setdiff1d(np.arange(len(predicted_V)), sorted(kept))
-    others = others[np.argsort(-predicted_V[others], kind="stable")]
-    gone = predicted_V[others].sum() - np.cumsum(predicted_V[others]) + predicted_V[others]  # if it and all after it went
-    return set(others[gone > max_gone * predicted_V.sum()].tolist())
+    order = np.flatnonzero(unused_V)
+    order = order[np.argsort(predicted_V[order], kind="stable")]
+    gone = np.cumsum(predicted_V[order])  # if it went, and all that are less likely
+    return set(order[gone > max_gone * predicted_V.sum()].tolist())
 
 
 def predicted_counts(inputs: CutVocabularyInputs) -> "np.ndarray":
@@ -281,7 +281,9 @@ def predicted_counts(inputs: CutVocabularyInputs) -> "np.ndarray":
             if not tokens:
                 continue
             read += len(tokens)
-            logits_TV = teacher(input_ids=torch.tensor([tokens], device=teacher.device), use_cache=False).logits[0]
+            logits_TV = teacher(
+                input_ids=torch.tensor([tokens], device=teacher.device), use_cache=False
+            ).logits[0]
             total = total + logits_TV.float().softmax(-1).sum(0, dtype=torch.float64)
             if read >= _SAMPLE_TOKENS:
                 break

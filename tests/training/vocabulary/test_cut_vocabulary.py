@@ -28,6 +28,7 @@ from leanpipe.training.vocabulary.cut_vocabulary import (
     CutVocabularyConfig,
     choose_tokens,
     cut_vocabulary,
+    likely_tokens,
     round_up,
 )
 from tests.support.cleaned_corpus import kept, write_cleaned
@@ -48,8 +49,8 @@ def documents(path: Path, *texts: str) -> Artifact:
 
 
 def cut(store: Store, inputs: Inputs, **settings) -> Artifact:
-    # A topic is too short to count on, and enough for what is shown here.
-    config = CutVocabularyConfig(**{"max_unseen": 1.0} | settings)
+    # A topic is too short to count on, and enough for what is shown here. A teacher that learned nothing expects every token.
+    config = CutVocabularyConfig(**{"max_unseen": 1.0, "max_gone": 1.0} | settings)
     return run_stage(
         cut_vocabulary, config, cut_vocabulary.with_earlier_results(store, config, inputs), store, Silent()
     )
@@ -180,6 +181,31 @@ def test_the_chat_template_keeps_its_tokens_whatever_is_cut(tmp_path):
         for one in (before, after)
     )
     assert [old[index] for index in now] == then
+
+
+def test_unused_tokens_stay_that_the_teacher_expects(made, tmp_path):
+    """The fewer of its predictions may go, the more; with none, all. What stays has the share of them that was asked for."""
+    teacher, least = made
+    inputs = {"teacher": external("teacher", teacher), "documents": documents(tmp_path / "documents", TEXT)}
+    some, all_ = (cut(Store(tmp_path / "store"), inputs, max_gone=share) for share in (0.1, 0.0))
+    kept = [set(json.loads((one.path / KEPT).read_text())) for one in (least, some, all_)]
+    assert kept[0] < kept[1] < kept[2] and len(kept[2]) == VOCABULARY
+    assert (
+        least.summary["mass_kept"]
+        < 0.9
+        <= some.summary["mass_kept"]
+        < all_.summary["mass_kept"]
+        == pytest.approx(1)
+    )
+
+
+def test_likely_tokens_are_chosen():
+    predicted, unused = np.array([0.4, 0.3, 0.2, 0.07, 0.03]), np.array([False, True, True, True, True])
+    assert likely_tokens(predicted, unused, 1.0) == set()
+    assert likely_tokens(predicted, unused, 0.5) == {1}
+    assert likely_tokens(predicted, unused, 0.11) == {1, 2}
+    assert likely_tokens(10 * predicted, unused, 0.05) == {1, 2, 3}
+    assert likely_tokens(predicted, unused, 0.0) == {1, 2, 3, 4}
 
 
 def test_frequent_tokens_are_chosen():
