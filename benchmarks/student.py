@@ -138,7 +138,7 @@ def scores(model: Path, documents: Path, config: "EvaluateConfig") -> tuple[list
     texts = [one.text for one in held_out(documents, config.text_bytes, config.document_bytes)]
     tokenizer = load_tokenizer(model)
     found = score_documents(
-        load_for_inference(model), tokenizer, texts, document_start(tokenizer), config.context
+        load_for_inference(model), tokenizer, texts, document_start(tokenizer), config.context, config.step
     )
     return [one.nats for one in found], [one.bytes for one in found]
 
