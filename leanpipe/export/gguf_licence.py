@@ -83,7 +83,7 @@ def _contents(field: Any) -> object:
 
 def _base_models(reader: "GGUFReader", said: Mapping[str, str]) -> list[str]:
     """Hub ids, or addresses elsewhere."""
-    found = []
+    found: list[str] = []
     for number in count():
         prefix = f"general.base_model.{number}."
         if not any(key.startswith(prefix) for key in reader.fields):
