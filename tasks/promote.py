@@ -59,7 +59,7 @@ def promote(
         label=choice.label,
         model=model,
         figures=evaluations[choice.label].summary,
-        card=_card(run, config, choice, evaluations),
+        card=_card(run, config, choice, evaluations, model),
         reason=choice.reason,
         documents=documents.digest,
         trained_on=tuple(corpora_of(run.store, (model.digest, documents.digest))),
@@ -151,7 +151,9 @@ def _figures(run: Run, label: str, evaluation: Summary) -> Summary:
     return found | (scored.summary if scored else {}) | evaluation
 
 
-def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping[str, Artifact]) -> str:
+def _card(
+    run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping[str, Artifact], model: Artifact
+) -> str:
     assert choice.label is not None
     scores = read_scores(evaluations, run.results)
     return model_card(
@@ -165,4 +167,5 @@ def _card(run: Run, config: PipelineConfig, choice: Choice, evaluations: Mapping
         generations=read_generations(evaluations[choice.label]),
         steps=waterfall_markdown(waterfall(scores)),
         tasks={label: one.tasks for label, one in scores.items() if one.tasks},
+        folder=model.path,
     )

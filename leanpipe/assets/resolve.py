@@ -19,11 +19,14 @@ from leanpipe.corpus.sources.file_index import check_corpus, index_corpus
 from leanpipe.corpus.sources.optional_kinds import say_what_needs_extra
 from leanpipe.corpus.sources.read_log import ReadLog
 from leanpipe.evaluation.task_scores.task_files import data_files
+from leanpipe.models.card import CARD, inherited
 
 logger = logging.getLogger(__name__)
 
 CORPORA = {"sample": samples.web_and_wikipedia, "python-topics": samples.python_topics}
 INSTRUCTIONS = {"alpaca-sample": samples.alpaca, "python-docstrings": samples.python_docstrings}
+HUB_FILES, OTHER_FORMS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", CARD], ["*/*.safetensors"]
+"""What is fetched of a model of the hub. Weights lie beside the config: those in folders are other forms of the model."""
 MODELS = ("smollm2-135m-instruct", "tiny")
 
 
@@ -92,7 +95,10 @@ def resolve_model(reference: str, home: Home, run: Runner) -> Artifact:
         return external(reference, path)
     if path.exists():
         raise UserError(f"{reference} is no model: give a folder with a config.json, or a .gguf file")
-    return external(reference, _from_hub(reference))
+    folder = _from_hub(reference)
+    # Who mends the words of a card changes no model: of it the licence counts, which goes with what is made of the model.
+    told = inherited(folder)
+    return external(reference, folder, instead={CARD: digest_json(told) if told else ""})
 
 
 def _import(gguf: Path, reference: str, run: Runner) -> Artifact:
@@ -158,10 +164,8 @@ def _from_hub(reference: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    # Weights lie beside the config: those in folders are other forms of the model.
-    wanted, unwanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"], ["*/*.safetensors"]
     try:
-        folder = Path(snapshot_download(reference, allow_patterns=wanted, ignore_patterns=unwanted))
+        folder = Path(snapshot_download(reference, allow_patterns=HUB_FILES, ignore_patterns=OTHER_FORMS))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"model {reference}: it is no folder, no .gguf file, none of {', '.join(MODELS)}, and no hub model that can "

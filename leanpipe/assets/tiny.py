@@ -79,7 +79,7 @@ def seed_model(config: SeedConfig, inputs: SeedInputs, out: Path, report: Report
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(seeded, name, getattr(tokenizer, name))
     model = LlamaForCausalLM(seeded)
-    save_model(model, tokenizer, out)
+    save_model(model, tokenizer, out, made_of=())
     return {"parameters": model.num_parameters()}
 
 

@@ -24,7 +24,9 @@ from leanpipe.compression.gguf_architectures import (
 from leanpipe.compression.gguf_tokenizer import check_gguf_tokenizer, write_tokenizer
 from leanpipe.compression.gguf_types import WHOLE, bytes_of_weights, sizes_of, stored_type
 from leanpipe.core.files import written_whole
+from leanpipe.export.gguf_licence import write_gguf_licence
 from leanpipe.export.provenance import SOURCE
+from leanpipe.models.card import inherited
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,6 +221,8 @@ def _header(
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{_LABELS.get(types.layers, types.layers.upper())}"])
     # As long whether it is known or not, so that a plan is exact.
     writer.add_string(SOURCE, made_of or "0" * 64)
+    # A plan and a file are made with one tokenizer, that of the folder whose licence this is.
+    write_gguf_licence(writer, inherited(Path(tokenizer.name_or_path)) if tokenizer.name_or_path else {})
     write_shape(writer, config)
     write_tokenizer(writer, tokenizer, config.vocab_size)
     for one in stored:

@@ -63,6 +63,7 @@ from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import REPORT, Artifact
 from leanpipe.export.onnx_export import OnnxTypes, check_onnx, unfit_modules, write_onnx_folder
 from leanpipe.export.provenance import write_export_card
+from leanpipe.models.card import licensed_input
 from leanpipe.models.load import load_model, load_tokenizer, weight_bytes
 from leanpipe.models.offload import is_quantized
 
@@ -213,6 +214,7 @@ class _Source:
     uses_device=True,
     check=check_quantize,
     estimate=estimate_quantize,
+    marks=licensed_input("model"),
     reads={"documents": PREPARED_FROM},
     groups=dict.fromkeys(("full_bytes", "modules_quantized", "modules_kept"), NOT_COMPARED),
 )

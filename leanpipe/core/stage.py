@@ -217,6 +217,11 @@ def stage(
     return of
 
 
+def all_marks(*marks: Mark) -> Mark:
+    """Return what makes all of these marks."""
+    return lambda inputs: {name: how for mark in marks for name, how in mark(inputs).items()}
+
+
 def known_stages() -> Mapping[str, Stage]:
     """The stages of all modules that were imported, by name."""
     return _STAGES

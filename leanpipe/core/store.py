@@ -279,13 +279,16 @@ def content_digest(files: Mapping[str, str]) -> str:
     )
 
 
-def external(name: str, path: Path) -> Artifact:
+def external(name: str, path: Path, instead: Mapping[str, str] | None = None) -> Artifact:
     """A file or folder that came from outside, referred to by its content.
 
     All of it counts, whatever its files are called, unless it is a result of ours, which has the digest that the store
-    knows it by.
+    knows it by. Of files in `instead` only what is said there counts, and nothing where that is empty.
     """
     files = digest_files(path)
+    for file, counts in (instead or {}).items():
+        if files.pop(file, None) and counts:
+            files[file] = counts
     ours = read_manifest(path / MANIFEST) is not None
     return Artifact(
         name=name, path=path.resolve(), digest=content_digest(files) if ours else digest_json(files)

@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from leanpipe.compression.formats import BITSANDBYTES, GGUF, ONNX
+from leanpipe.core.files import expanded
 from leanpipe.core.stage import Summary
 from leanpipe.evaluation.compare import comparison, to_markdown
 from leanpipe.evaluation.generate import Generation
 from leanpipe.evaluation.task_scores.task_results import TASKS_MEASURED, TaskResult, side_by_side
+from leanpipe.models.card import Told, front_matter, inherited, licence_name
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -25,31 +28,40 @@ def model_card(
     generations: Sequence[Generation] = (),
     steps: str = "",
     tasks: Mapping[str, Sequence[TaskResult]] = {},
+    folder: Path | None = None,
 ) -> str:
     """Markdown with the front matter of the Hugging Face hub.
 
     `label` says which of `rows` this model is; `rows` are summaries of `evaluate` by label, the teacher among them;
     `stages` gives the store's key of every stage that led here, in order; `reason` is why this one was chosen;
-    `steps` says in Markdown what each stage did to the model, and `tasks` has what models scored on tasks, by label.
+    `steps` says in Markdown what each stage did to the model, and `tasks` has what models scored on tasks, by label. In
+    `folder` lies the model; what its own card says of licence, base model and digests goes into this one.
     """
+    own = front_matter(folder) if folder else {}
+    told = inherited(folder) if folder else {}
     parts = [
-        _front_matter(name, label, teacher),
+        _front_matter(name, label, teacher, told, own.get("leanpipe")),
         f"# {name}: {label}\n\n{_opening(label, teacher, corpus, rows[label])}\n\nWhy this one: {reason}\n",
         f"## Figures\n\n{to_markdown(comparison(rows))}\n{_how_measured(rows[label])}\n",
         f"## Tasks\n\n{TASKS_MEASURED}\n\n{side_by_side(tasks)}" if tasks else "",
         f"## What each stage did\n\n{steps}\n" if steps else "",
         _answers(generations),
         f"## Where it comes from\n\n{_lineage(teacher, corpus, stages)}\n",
-        _LIMITS,
+        _limits(told),
         (_USE_GGUF if label in GGUF else _USE_ONNX if label in ONNX else _USE).format(name=name),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _front_matter(name: str, label: str, teacher: str) -> str:
+def _front_matter(name: str, label: str, teacher: str, told: Told, digests: object) -> str:
     import yaml
 
+    # A folder may be written as a hub id is.
+    on_hub = _HUB_ID.fullmatch(teacher) and not expanded(teacher).exists()
+    base = {"base_model": teacher} if on_hub else {}
     facts: dict[str, Any] = {
+        **base,
+        **told,
         "library_name": "gguf" if label in GGUF else "onnx" if label in ONNX else "transformers",
         "pipeline_tag": "text-generation",
         "model_name": name,
@@ -62,8 +74,8 @@ def _front_matter(name: str, label: str, teacher: str) -> str:
         *(["gguf"] if label in GGUF else []),
         *(["onnx"] if label in ONNX else []),
     ]
-    if _HUB_ID.fullmatch(teacher):
-        facts["base_model"] = teacher
+    if digests:
+        facts["leanpipe"] = digests
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---\n"
 
 
@@ -97,11 +109,16 @@ def _lineage(teacher: str, corpus: str, stages: Mapping[str, str]) -> str:
     return "\n".join([*lines, *(f"- {stage}: `{key}`" for stage, key in stages.items())])
 
 
+def _limits(told: Told) -> str:
+    known = licence_name(told)
+    return _LIMITS.format(known=f" What it was made of is licensed as {known}." if known else "")
+
+
 _LIMITS = """## Limits
 
 It is small: it states false things fluently, and repeats what its teacher and its corpus got wrong. It was not trained to
 refuse anything, nor tested for safety. Its licence is that of its teacher, its corpus and its instructions together: check
-them before you pass it on.
+them before you pass it on.{known}
 """
 
 _USE = """## How to use it

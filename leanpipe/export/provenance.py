@@ -1,13 +1,16 @@
 """What an exported model says of where it comes from: digests of its weights and of its parents, the licence, the base model."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from leanpipe.core.errors import UserError
 from leanpipe.core.store import MANIFEST, content_digest, digest_file, read_manifest
-from leanpipe.models.card import inherited, write_card
+from leanpipe.export.gguf_licence import licence_metadata
+from leanpipe.models.card import inherited, licence_name, write_card
 from leanpipe.models.offload import is_gguf, is_onnx, weight_files
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 SOURCE = "leanpipe.source_sha256"
 """The digest of the weights that something was made of."""
 
@@ -19,10 +22,7 @@ def provenance(folder: Path) -> dict[str, str]:
     """
     if not (digest := weights_digest(folder)):
         return {}
-    known = {key: value for key, value in inherited(folder).items() if key in ("license", "base_model")}
-    return {"leanpipe.source": folder.name, SOURCE: digest} | {
-        f"general.{key}": value for key, value in known.items()
-    }
+    return {"leanpipe.source": folder.name, SOURCE: digest} | licence_metadata(inherited(folder))
 
 
 def weights_digest(folder: Path) -> str:
@@ -35,8 +35,14 @@ def weights_digest(folder: Path) -> str:
 
 
 def licence(folder: Path) -> str:
-    """The name of the licence that the folder's card gives; empty if it gives none."""
-    return inherited(folder).get("license", "")
+    """The name of the licence that the folder's card gives, and where it is written; empty if it gives none."""
+    return licence_name(inherited(folder))
+
+
+def _are_digests(digests: Any) -> bool:
+    """Whether these are digests of parents, and no mark that a stage put beside them (`Stage.marks`)."""
+    several = [digests] if isinstance(digests, str) else digests
+    return all(_DIGEST.fullmatch(str(one)) for one in several)
 
 
 def write_export_card(target: Path, source: Path, form: str) -> None:
@@ -52,9 +58,10 @@ def write_export_card(target: Path, source: Path, form: str) -> None:
         f"- made of the weights `{own['source_sha256']}` (`{source.name}`)",
     ]
     if manifest := read_manifest(source / MANIFEST):
-        own |= {"stage": manifest.stage, "key": manifest.key, "parents": manifest.inputs}
+        parents = {role: digests for role, digests in manifest.inputs.items() if _are_digests(digests)}
+        own |= {"stage": manifest.stage, "key": manifest.key, "parents": parents}
         lines.append(f"- which the stage `{manifest.stage}` made (`{manifest.key}`)")
-        for role, digests in manifest.inputs.items():
+        for role, digests in parents.items():
             several = [digests] if isinstance(digests, str) else digests
             lines.append(f"  - of {role}: {', '.join(f'`{one}`' for one in several)}")
     facts = {

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,16 +225,20 @@ def save_model(
     tokenizer: "PreTrainedTokenizerBase",
     path: Path,
     dtype: "torch.dtype | None" = None,
+    made_of: Sequence[Path] | None = None,
 ) -> None:
     """Write a model folder. Weights are saved in `dtype`, bfloat16 by default, which halves what fp32 would take.
 
-    The licence of the folder that the tokenizer was read from, if its card names one, is the new one's.
+    The licence of the models in the folders `made_of`, as their cards name it, is the new one's, and so are their base
+    models. By default that is the folder that the tokenizer was read from.
     """
     import torch
 
     model.to(dtype or torch.bfloat16).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    carry_licence(tokenizer.name_or_path, path)
+    if made_of is None:
+        made_of = [Path(tokenizer.name_or_path)] if tokenizer.name_or_path else []
+    carry_licence(made_of, path)
 
 
 def weight_bytes(path: Path) -> int:

@@ -181,7 +181,7 @@ def quantization_aware(
     del objective
     round_layers(model, grid)
     embeddings.restore()
-    save_model(model, tokenizer, out)
+    save_model(model, tokenizer, out, made_of=[inputs.model])
     pass_on_mark(inputs.model, out)
     del model
     after = _measure(out, text, answers, config)

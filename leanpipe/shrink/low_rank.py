@@ -154,7 +154,8 @@ def low_rank(config: LowRankConfig, inputs: LowRankInputs, out: Path, report: Re
         }
     made = factors_of(model, ranks, pairs)
     parameters = count_parameters(made)
-    save_model(made, load_tokenizer(inputs.model), out, described.dtype or torch.bfloat16)
+    dtype = described.dtype or torch.bfloat16
+    save_model(made, load_tokenizer(inputs.model), out, dtype, made_of=[inputs.model])
     if (inputs.model / SHAPE).exists():
         (out / SHAPE).write_bytes((inputs.model / SHAPE).read_bytes())
     lost = {name: sum(squares[name][rank:]) / (sum(squares[name]) or 1.0) for name, rank in ranks.items()}

@@ -56,7 +56,8 @@ def multiply_out(config: MultiplyOutConfig, inputs: MultiplyOutInputs, out: Path
     from leanpipe.models.factored import multiplied_out
 
     made = multiplied_out(load_model(inputs.model, torch.float32))
-    save_model(made, load_tokenizer(inputs.model), out, read_config(inputs.model).dtype or torch.bfloat16)
+    dtype = read_config(inputs.model).dtype or torch.bfloat16
+    save_model(made, load_tokenizer(inputs.model), out, dtype, made_of=[inputs.model])
     if (inputs.model / SHAPE).exists():
         (out / SHAPE).write_bytes((inputs.model / SHAPE).read_bytes())
     summary = {"parameters": count_parameters(made)}

@@ -105,7 +105,7 @@ def prune(config: PruneConfig, inputs: PruneInputs, out: Path, report: Report) -
             weight.mul_(kept_OI.T if turned else kept_OI)
     zeros = share_of_zeros(model)
     dtype = read_config(inputs.model).dtype or torch.bfloat16
-    save_model(model, load_tokenizer(inputs.model), out, dtype)
+    save_model(model, load_tokenizer(inputs.model), out, dtype, made_of=[inputs.model])
     (out / PRUNED).write_text(json.dumps({"method": config.method, "pattern": config.pattern}))
     if (inputs.model / SHAPE).exists():
         (out / SHAPE).write_bytes((inputs.model / SHAPE).read_bytes())

@@ -31,6 +31,7 @@ from leanpipe.core.markdown import table
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Page, Summary, stage
 from leanpipe.core.store import REPORT
+from leanpipe.models.card import licensed_input
 from leanpipe.models.load import check_numbers, load_for_inference, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE
 from leanpipe.shrink.budget import (
@@ -194,6 +195,7 @@ def estimate_shrink(config: ShrinkConfig, inputs: ExpectedInputs, kind: Kind) ->
     uses_device=True,
     check=check_shrink,
     estimate=estimate_shrink,
+    marks=licensed_input("teacher"),
     reads={"blocks": PREPARED_FROM},
     pages=(Page("shape.md", "shape", "What the student has of its teacher"),),
     groups=dict.fromkeys(("teacher_parameters",), NOT_COMPARED),
@@ -215,7 +217,8 @@ def shrink(config: ShrinkConfig, inputs: ShrinkInputs, out: Path, report: Report
     check_numbers(student, inputs.teacher)
     if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
         change_vocabulary(student, old, tokenizer)
-    save_model(student, tokenizer, out, teacher_config.dtype or torch.bfloat16)
+    dtype = teacher_config.dtype or torch.bfloat16
+    save_model(student, tokenizer, out, dtype, made_of=[inputs.teacher])
     (out / SHAPE).write_text(json.dumps({"layers": kept, "hidden": made.hidden.tolist()}))
     summary = {
         "parameters": count_parameters(student),

@@ -182,7 +182,7 @@ def _cut_all(
     for one in chosen:
         place = folder / str(candidates.index(one))
         kept, made = cut(one)
-        save_model(made.model, tokenizer, place)
+        save_model(made.model, tokenizer, place, made_of=[inputs.teacher])
         (place / SHAPE).write_text(json.dumps({"layers": kept, "hidden": made.hidden.tolist()}))
     return chosen
 

@@ -24,6 +24,7 @@ from leanpipe.core.keys import NotInKey
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import Artifact
+from leanpipe.models.card import licensed_input
 from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model, vocabulary_size
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
@@ -212,6 +213,7 @@ def _rate_and_batch(config: DistillConfig, block: int) -> str:
     uses_device=True,
     check=check_distill,
     estimate=estimate_distill,
+    marks=licensed_input("teacher", "student"),
     groups=dict.fromkeys(
         ("teacher_parameters", "tokens", "learning_rate", "batch_tokens", "peak_memory"), NOT_COMPARED
     ),
@@ -248,7 +250,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
         change_vocabulary(student, old, tokenizer)
     hold_zeros(student, begun)
     outcome = train(student, objective, text, config, out, report)
-    save_model(student, tokenizer, out)
+    save_model(student, tokenizer, out, made_of=(begun, inputs.teacher))
     pass_on_mark(begun, out)
     parameters, layers = count_parameters(student), student.config.num_hidden_layers
     del student, objective

@@ -20,7 +20,8 @@ from leanpipe.core.estimate import (
 )
 from leanpipe.core.lineage import VALIDATED_ON
 from leanpipe.core.report import Report
-from leanpipe.core.stage import NOT_COMPARED, Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, all_marks, stage
+from leanpipe.models.card import licensed_input
 from leanpipe.models.load import (
     load_for_inference,
     load_model,
@@ -175,7 +176,7 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
     uses_device=True,
     check=check_finetune,
     estimate=estimate_finetune,
-    marks=pruned_input("model"),
+    marks=all_marks(pruned_input("model"), licensed_input("model", "teacher", known="model")),
     reads={"documents": VALIDATED_ON},
     groups=dict.fromkeys(
         ("conversations", "examples", "tokens", "assistant_tokens", "peak_memory"), NOT_COMPARED
@@ -202,7 +203,8 @@ def finetune(config: FinetuneConfig, inputs: FinetuneInputs, out: Path, report: 
     before = _measure(config, inputs.model, text, general)
     if before.general is not None:
         report.metrics({"general_bits_per_byte_before": before.general})
-    save_model(merge(inputs.model, out / "adapter"), tokenizer, out)
+    sources = [inputs.model, *([inputs.teacher] if inputs.teacher and config.kl_weight else [])]
+    save_model(merge(inputs.model, out / "adapter"), tokenizer, out, made_of=sources)
     pass_on_mark(inputs.model, out)
     after = _measure(config, out, text, general)
     forgotten = _forgotten(before.general, after.general, report)

@@ -22,7 +22,8 @@ from leanpipe.core.estimate import (
 )
 from leanpipe.core.keys import ByDevice, NotInKey
 from leanpipe.core.report import Report
-from leanpipe.core.stage import NOT_COMPARED, Summary, stage
+from leanpipe.core.stage import NOT_COMPARED, Summary, all_marks, stage
+from leanpipe.models.card import licensed_input
 from leanpipe.models.load import load_model, load_tokenizer, save_model
 from leanpipe.models.zeros import hold_zeros, pass_on_mark, pruned_input
 
@@ -162,7 +163,7 @@ def estimate_on_policy(config: OnPolicyConfig, inputs: ExpectedInputs, kind: Kin
     uses_device=True,
     check=check_on_policy,
     estimate=estimate_on_policy,
-    marks=pruned_input("student"),
+    marks=all_marks(pruned_input("student"), licensed_input("student", "teacher", known="student")),
     groups=dict.fromkeys(("conversations", "tokens", "peak_memory"), NOT_COMPARED),
 )
 def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report: Report) -> Summary:
@@ -182,7 +183,8 @@ def on_policy(config: OnPolicyConfig, inputs: OnPolicyInputs, out: Path, report:
     hold_zeros(student, inputs.student)
     outcome = train_on_policy(student, teacher, tokenizer, turns, config, out, report)
     # TRL may give its tokenizer another padding token.
-    save_model(student, load_tokenizer(inputs.student), out)
+    sources = (inputs.student, inputs.teacher)
+    save_model(student, load_tokenizer(inputs.student), out, made_of=sources)
     pass_on_mark(inputs.student, out)
     return {
         "initial_divergence": outcome.initial.divergence,

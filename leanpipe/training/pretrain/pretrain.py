@@ -132,7 +132,7 @@ def pretrain(config: PretrainConfig, inputs: PretrainInputs, out: Path, report: 
     )
     parameters = count_parameters(model)
     outcome = train(model, CrossEntropy(), text, derived, out, report)
-    save_model(model, tokenizer, out)
+    save_model(model, tokenizer, out, made_of=())
     del model
     kept = saved_loss(out, text.validation, derived.arithmetic)
     return {

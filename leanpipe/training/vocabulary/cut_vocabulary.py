@@ -198,7 +198,7 @@ def cut_vocabulary(
     else:
         rounded = round_up(tokenizer, wanted, counts_V, _MULTIPLE)
         kept = write_cut_model(inputs.teacher, out, tokenizer, rounded)
-    carry_licence(str(inputs.teacher), out)
+    carry_licence([inputs.teacher], out)
     config_before, config_after = read_config(inputs.teacher), read_config(out)
     summary: Summary = {
         "tokens_kept": len(kept),
