@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
@@ -78,12 +78,21 @@ class Run:
         return artifact
 
     def compute_untracked(
-        self, stage: Stage, config: StageConfig, inputs: Inputs, report: Report | None = None
+        self,
+        stage: Stage,
+        config: StageConfig,
+        inputs: Inputs,
+        report: Report | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Artifact:
-        """The stage's result without a task or an MLflow run of its own."""
+        """The stage's result without a task or an MLflow run of its own. `meanwhile` is called if another process computes it."""
         if not stage.uses_device or os.environ.get(IN_PLACE):
             return run_stage(stage, config, inputs, self.store, report or Silent())
-        return fork_server.run(stage, config, inputs, self.store, report or Silent())
+        return fork_server.run(stage, config, inputs, self.store, report or Silent(), meanwhile)
+
+    def compute_first(self, stage: Stage, config: StageConfig, inputs: Inputs) -> Artifact:
+        """The result of a stage that makes what a run starts from; while that is made, what the plan needs is imported here."""
+        return self.compute_untracked(stage, config, inputs, meanwhile=import_for_plans)
 
     def _show(self, stage: Stage, label: str, artifact: Artifact, cached: bool) -> None:
         self.results[label] = artifact

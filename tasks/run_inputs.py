@@ -6,6 +6,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from leanpipe.assets.resolve import (
+    check_own_corpora,
+    fetch_ahead,
     resolve_corpus,
     resolve_evaluation_sets,
     resolve_instructions,
@@ -34,9 +36,13 @@ def resolve(
     prompt_set: str | None = None,
 ) -> RunInputs:
     """Find or fetch everything that a run is given. Raises UserError naming what is not there."""
+    made: tuple[Artifact, ...] | None = None
+    if models and fetch_ahead((*corpus, instructions), run.home):
+        check_own_corpora(corpus, run.home)  # a mistake in them need not wait for a model
+        made = _models(run, models)
     given = RunInputs(
         resolve_corpus(corpus, run.home, _warn) if corpus else (),
-        tuple(_model(run, reference) for reference in models),
+        _models(run, models) if made is None else made,
         resolve_instructions(instructions, run.home) if instructions else None,
         resolve_evaluation_sets(evaluation_sets, run.home),
         resolve_tasks(tasks, run.home),
@@ -46,9 +52,12 @@ def resolve(
     return given
 
 
-def _model(run: Run, reference: str) -> Artifact:
-    """A registered model, as NAME@ALIAS or NAME@VERSION, or one that lies somewhere."""
-    return find_registered(reference) or resolve_model(reference, run.home, run.compute_untracked)
+def _models(run: Run, references: tuple[str, ...]) -> tuple[Artifact, ...]:
+    """Models: each a registered one, as NAME@ALIAS or NAME@VERSION, or one that lies somewhere."""
+    return tuple(
+        find_registered(reference) or resolve_model(reference, run.home, run.compute_first)
+        for reference in references
+    )
 
 
 def _warn(sentence: str) -> None:

@@ -1,8 +1,10 @@
 """From what a person wrote (a name, a path, a hub id) to files on this machine and their digest."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from threading import Thread
 
 from leanpipe.assets import samples
 from leanpipe.assets.gguf import ImportGgufConfig, import_gguf
@@ -28,6 +30,30 @@ INSTRUCTIONS = {"alpaca-sample": samples.alpaca, "python-docstrings": samples.py
 HUB_FILES, OTHER_FORMS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", CARD], ["*/*.safetensors"]
 """What is fetched of a model of the hub. Weights lie beside the config: those in folders are other forms of the model."""
 MODELS = ("smollm2-135m-instruct", "tiny")
+
+
+def fetch_ahead(references: Iterable[str | None], home: Home) -> bool:
+    """Begin to fetch the text of the samples among `references` beside what this thread does next, and say whether that was needed.
+
+    Whoever asks for one of them afterwards waits for it, and says what went wrong.
+    """
+    if samples.has_text(home.assets) or not set(samples.FETCHED) & set(references):
+        return False
+
+    def fetch_quietly() -> None:
+        with contextlib.suppress(Exception):
+            samples.fetch_text(home.assets)
+
+    Thread(target=fetch_quietly, name="fetch", daemon=True).start()
+    return True
+
+
+def check_own_corpora(references: tuple[str, ...], home: Home) -> None:
+    """Raise UserError if a corpus that is none of the samples does not exist or there is nothing to read in it."""
+    for reference in references:
+        if reference not in CORPORA:
+            place, roots = _place(reference, CORPORA, home)
+            check_corpus([place], roots)
 
 
 def resolve_corpus(

@@ -35,9 +35,23 @@ _DOCUMENTED_MODULES = (
 )  # fmt: skip
 
 
+FETCHED = ("sample", "alpaca-sample")
+"""The names of what is taken out of a package of text that must be fetched."""
+
+
+def has_text(folder: Path) -> bool:
+    """Whether the package of text was fetched into `folder` before."""
+    return all((folder / "llamafactory" / Path(member).name).exists() for member in _LLAMAFACTORY.files)
+
+
+def fetch_text(folder: Path) -> dict[str, Path]:
+    """Fetch the files of the package of text into `folder`."""
+    return fetch(_LLAMAFACTORY, folder / "llamafactory")
+
+
 def web_and_wikipedia(folder: Path) -> Path:
     """300 pages of C4 and 30 Wikipedia articles, 1.8 MB of English, as two JSONL files."""
-    files = fetch(_LLAMAFACTORY, folder / "llamafactory")
+    files = fetch_text(folder)
 
     def write(partial: Path) -> None:
         articles = [line for line in files["wiki_demo.txt"].read_text().splitlines() if line.strip()]
@@ -50,7 +64,7 @@ def web_and_wikipedia(folder: Path) -> Path:
 
 def alpaca(folder: Path) -> Path:
     """999 English instructions. Generated with a commercial model: likely not for commercial use."""
-    return fetch(_LLAMAFACTORY, folder / "llamafactory")["alpaca_en_demo.json"]
+    return fetch_text(folder)["alpaca_en_demo.json"]
 
 
 def python_topics(folder: Path) -> Path:

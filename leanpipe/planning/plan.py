@@ -13,7 +13,7 @@ from leanpipe.core.stage import Runner
 from leanpipe.core.store import Store
 from leanpipe.planning.history import History
 from leanpipe.planning.machine import GIGABYTE, Machine, machine
-from leanpipe.planning.pace import TIMED_STEPS, measure
+from leanpipe.planning.pace import TIMED_STEPS, Pace, measure
 from leanpipe.planning.steps import RunInputs, Step, Story, steps_of
 
 
@@ -100,9 +100,9 @@ def plan_flow(
     steps = steps_of(story, settings, given, where.kind)
     known = [step for step in steps if step.estimate.is_known]
     planned = [_planned(step, where, history) for step in known]
-    if run:
+    if run and store:
         assumed = [one for one in planned if one.time_basis == ASSUMED and not _fault(one, where)]
-        paces = measure([work for one in assumed for work in one.step.estimate.repeated], run)
+        paces = measure([work for one in assumed for work in _repeated(one)], store, run)
         planned = [_timed(one, paces) for one in planned]
     return Plan(where, tuple(planned), tuple(steps))
 
@@ -142,18 +142,22 @@ def _runs(number: int) -> str:
     return f"{number} earlier run{'s' if number > 1 else ''}"
 
 
-def _timed(plan: StagePlan, paces: Mapping[Repeated, float]) -> StagePlan:
+def _repeated(plan: StagePlan) -> list[Repeated]:
+    """The repeated work of which there is any."""
+    return [work for work in plan.step.estimate.repeated if work.tokens]
+
+
+def _timed(plan: StagePlan, paces: Mapping[Repeated, Pace]) -> StagePlan:
     """With the time that its repeated work should take by what was measured of each kind, if all of it was."""
-    repeated = plan.step.estimate.repeated
+    repeated = _repeated(plan)
     if plan.time_basis != ASSUMED or not repeated or not all(work in paces for work in repeated):
         return plan
-    seconds = sum(work.tokens * paces[work] for work in repeated)
+    seconds = sum(work.tokens * paces[work].seconds_per_token for work in repeated)
     kind: Kind = device.name()
-    return replace(
-        plan,
-        seconds=seconds + _STAGE_SECONDS[kind],
-        time_basis=f"time measured here in up to {TIMED_STEPS} steps",
-    )
+    basis = f"time measured here in up to {TIMED_STEPS} steps"
+    if any(paces[work].disturbed for work in repeated):
+        basis += ", while other processes had the cores"
+    return replace(plan, seconds=seconds + _STAGE_SECONDS[kind], time_basis=basis)
 
 
 def _moved(plan: StagePlan, where: Machine) -> StagePlan:

@@ -4,6 +4,7 @@ Importing torch and transformers takes 12 s of two cores, so one helper process 
 each stage (`leanpipe/processes/fork_server.py`). Both die with this process, however it dies.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from leanpipe.core.config import StageConfig
@@ -64,11 +66,18 @@ class ForkServer:
             self._process = None
 
     def run(
-        self, stage: Stage, config: StageConfig, inputs: Inputs, store: Store, report: Report
+        self,
+        stage: Stage,
+        config: StageConfig,
+        inputs: Inputs,
+        store: Store,
+        report: Report,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Artifact:
         """Run a stage in a child of the helper. Raises what the stage raised, or StageDied.
 
-        The helper is started only to compute: what the store has is taken from it here.
+        The helper is started only to compute: what the store has is taken from it here. While it computes, `meanwhile` is
+        called here, and what the stage reports is heard after that; whether it fails is nobody's business.
         """
         if found := stored(stage, config, inputs, store, report):
             return found
@@ -85,6 +94,9 @@ class ForkServer:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
             with interrupted_after(self._process.stdin.close):  # which tells the stage to end
+                if meanwhile:
+                    with contextlib.suppress(Exception):
+                        meanwhile()
                 return _listen(stage, self._process.stdout, report)
 
 

@@ -21,6 +21,7 @@ from leanpipe.core.estimate import (
     Repeated,
     bytes_of_weight,
     process_bytes,
+    read_arithmetic,
 )
 from leanpipe.core.report import Report
 from leanpipe.core.stage import NOT_COMPARED, Summary, stage
@@ -129,7 +130,8 @@ def estimate_quantization_aware(
         kl=asks,
     )
     steps, validations = repeated_training(config, model, block)
-    asked = Repeated("read", model, (config.tokens if asks else 0) + 6 * config.validation_tokens, block)
+    read = (config.tokens if asks else 0) + 6 * config.validation_tokens
+    asked = Repeated("read", model, read, block, arithmetic=read_arithmetic())
     return training_estimate(
         config,
         size,

@@ -4,8 +4,15 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from leanpipe.assets import samples
 from leanpipe.assets.packages import Package, fetch
-from leanpipe.assets.resolve import resolve_corpus, resolve_instructions, resolve_model
+from leanpipe.assets.resolve import (
+    check_own_corpora,
+    fetch_ahead,
+    resolve_corpus,
+    resolve_instructions,
+    resolve_model,
+)
 from leanpipe.assets.samples import python_docstrings, python_topics
 from leanpipe.core.errors import UserError
 from leanpipe.core.home import Home
@@ -56,6 +63,27 @@ def test_a_package_that_cannot_be_had_is_one_sentence(tmp_path: Path):
         UserError, match=r"six==0\.0\.0\.1 could not be downloaded with pip \(.+\): check the package index"
     ):
         fetch(Package("six==0.0.0.1", {"a": "b"}), tmp_path)
+
+
+def test_text_that_must_be_fetched_comes_beside_what_else_is_done(tmp_path: Path, monkeypatch):
+    """Of a small package in the place of the sample's, which has a file of another name."""
+    licence = "six-1.17.0.dist-info/LICENSE"
+    digest = "4375ba20e2b9c6c4e7cad2940a628fd90e95cc3d50ee92aae755715d8ba1fbd0"
+    monkeypatch.setattr(samples, "_LLAMAFACTORY", Package("six==1.17.0", {licence: digest}))
+    home = Home(tmp_path)
+    assert not fetch_ahead((str(tmp_path), "python-docstrings", None), home)  # nothing of it is a sample
+    assert not home.assets.exists()
+    assert fetch_ahead(("sample", None), home)
+    # Whoever wants it waits for it, and fetches it himself only if that failed.
+    assert samples.fetch_text(home.assets)["LICENSE"].read_text().startswith("Copyright")
+    assert samples.has_text(home.assets) and not fetch_ahead(("sample",), home)
+
+
+def test_a_mistake_in_a_corpus_of_one_s_own_need_not_wait_for_samples(tmp_path: Path):
+    check_own_corpora(("sample", "python-topics"), Home(tmp_path))
+    with pytest.raises(UserError, match="corpus: /nowhere does not exist"):
+        check_own_corpora(("sample", "/nowhere"), Home(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_model_is_named(tmp_path: Path):

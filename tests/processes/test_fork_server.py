@@ -63,6 +63,31 @@ def test_the_result_metrics_and_progress_come_across(run):
     assert ear.heard == [({"total": 12}, 1), (1, 1, "files")]
 
 
+def test_what_is_done_meanwhile_is_done_while_the_stage_computes_and_may_fail(
+    fork_server: ForkServer, tmp_path: Path
+):
+    (tmp_path / "text.txt").write_text("twelve bytes")
+    inputs, store, ear = (
+        {"texts": (external("text", tmp_path / "text.txt"),)},
+        Store(tmp_path / "store"),
+        Ear(),
+    )
+    done_here = []
+
+    def meanwhile() -> None:
+        until = time.monotonic() + 60
+        while not list(store.manifests(stages.count.name)) and time.monotonic() < until:
+            time.sleep(0.05)
+        done_here.append(len(list(store.manifests(stages.count.name))))
+        raise ImportError("of something that nobody needs yet")
+
+    artifact = fork_server.run(stages.count, stages.CountConfig(), inputs, store, ear, meanwhile)
+    assert done_here == [1] and artifact.summary["total"] == 12
+    assert ear.heard == [({"total": 12}, 1), (1, 1, "files")]  # after that, but all of it
+    fork_server.run(stages.count, stages.CountConfig(), inputs, store, ear, meanwhile)
+    assert done_here == [1]  # nothing is computed
+
+
 def test_what_the_store_has_starts_no_helper_and_shows_its_metrics(tmp_path: Path):
     (tmp_path / "text.txt").write_text("twelve bytes")
     inputs, store = {"texts": (external("text", tmp_path / "text.txt"),)}, Store(tmp_path / "store")
