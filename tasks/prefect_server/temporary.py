@@ -14,7 +14,6 @@ from pathlib import Path
 from leanpipe.core.errors import UserError
 from leanpipe.processes.parent_death import die_with_parent
 from leanpipe.processes.servers import wait_until_ready
-from tasks.prefect_server.new_database import lay_new_database
 from tasks.prefect_server.sqlite import one_writer_at_a_time
 
 _START_SECONDS = 300
@@ -79,7 +78,6 @@ def main(descriptor: int, parent: int) -> None:
     import uvicorn
 
     one_writer_at_a_time()
-    lay_new_database()
     application = "prefect.server.api.server:create_app"
     config = uvicorn.Config(application, factory=True, log_level="error", lifespan="on")
     uvicorn.Server(config).run([socket.socket(fileno=descriptor)])

@@ -1,11 +1,7 @@
 """Prefect's server on SQLite, asked by several at once: each is answered, and nobody waits long."""
 
 import asyncio
-import contextlib
 import json
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -18,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import (
-    PREFECT_HOME,
-    PREFECT_SERVER_DATABASE_CONNECTION_URL,
-    PREFECT_SERVER_DATABASE_MIGRATE_ON_START,
-    temporary_settings,
-)
 
-from tasks.prefect_server.new_database import FORMS, form_of, lay_new_database
-from tests.flows.servers import environment, free_port, python, running_python
+from tests.flows.servers import free_port, python, running_python
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,13 +24,8 @@ LATER = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prefect")
-
-
-@pytest.fixture(scope="module")
-def api(home: Path) -> Iterator[str]:
-    port = free_port()
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home, port = tmp_path_factory.mktemp("prefect"), free_port()
     arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     command = ("-m", "tasks.prefect_server", *arguments)
     with running_python(home, "prefect.out", *command, PREFECT_HOME=str(home)) as process:
@@ -88,69 +72,6 @@ def test_a_transaction_within_another_does_not_wait_for_it(tmp_path: Path):
     )
     done = python(tmp_path, "-c", code, str(tmp_path), timeout=60)
     assert done.returncode == 0, done.stderr
-
-
-def changes(database: Path) -> tuple[int, int]:
-    """How many tables and indices there are in the end, and how many there were on the way."""
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return connection.execute("SELECT count(*), max(rowid) FROM sqlite_master").fetchone()
-
-
-def in_any_order(database: Path) -> list[str]:
-    """The lines of a database's form: Prefect's changes put constraints and indices in another order every time."""
-    return sorted(line.strip().rstrip(",") for line in form_of(database)[1].splitlines())
-
-
-def test_a_server_in_a_new_home_need_not_make_its_database_change_by_change(api: str, home: Path):
-    there, made = changes(home / "prefect.db")
-    assert there == made > 200
-
-
-def test_the_form_of_a_new_database_is_what_prefects_own_changes_make(tmp_path: Path):
-    """Of the Prefect that is installed. Of another: python -m tasks.prefect_server.new_database DATABASE keeps its form."""
-    code = (
-        "import asyncio\nfrom prefect.server.database import provide_database_interface as database\n"
-        "asyncio.run(database().create_db())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(tmp_path) | {"PREFECT_HOME": str(tmp_path / "made")},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr
-    with temporary_settings({PREFECT_HOME: tmp_path / "laid"}):
-        lay_new_database()
-    made, laid = (tmp_path / name / "prefect.db" for name in ("made", "laid"))
-    assert form_of(laid)[0] == form_of(made)[0]
-    assert in_any_order(laid) == in_any_order(made)
-    assert changes(laid)[0] == changes(made)[0] < changes(made)[1]
-    assert [path.name for path in laid.parent.iterdir()] == ["prefect.db"]
-    (form,) = FORMS.glob("form_*.sql")
-    assert (form.stem, form.read_text()) == (f"form_{form_of(laid)[0]}", form_of(laid)[1])
-
-
-def test_a_database_of_somebody_elses_is_left_to_prefect(tmp_path: Path):
-    """One that is there, one that is no file, one that an older Prefect could not go on from."""
-    there = tmp_path / "there" / "prefect.db"
-    there.parent.mkdir()
-    there.write_bytes(b"a person's")
-    with temporary_settings({PREFECT_HOME: there.parent}):
-        lay_new_database()
-    assert there.read_bytes() == b"a person's"
-    unknown = tmp_path / "forms" / "form_0123456789ab.sql"
-    unknown.parent.mkdir()
-    unknown.write_text("CREATE TABLE alembic_version (version_num);")
-    with temporary_settings({PREFECT_HOME: tmp_path / "older"}):
-        lay_new_database(unknown.parent)
-    elsewhere = {PREFECT_HOME: tmp_path / "elsewhere"}
-    for address in ("postgresql+asyncpg://somebody@nowhere/prefect", "sqlite+aiosqlite:///:memory:"):
-        with temporary_settings(elsewhere | {PREFECT_SERVER_DATABASE_CONNECTION_URL: address}):
-            lay_new_database()
-    with temporary_settings(elsewhere | {PREFECT_SERVER_DATABASE_MIGRATE_ON_START: False}):
-        lay_new_database()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["forms", "there"]
 
 
 async def nested(folder: str) -> None:
