@@ -188,8 +188,9 @@ def cut_vocabulary(
     of_template = [spelt_out(inputs.teacher), *spelt_turns(inputs.teacher)]
     always |= set(count_tokens(loaded, tokenizer.size, of_template).nonzero()[0].tolist())
     wanted = choose_tokens(counts_V, config.min_occurrences, config.coverage) | always
-    predicted_V = predicted_counts(inputs)
-    wanted |= likely_tokens(predicted_V, counts_V == 0, config.max_gone)
+    predicted_V = predicted_counts(inputs, tokenizer.size)
+    likely = likely_tokens(predicted_V, counts_V == 0, config.max_gone)
+    wanted |= {index for index in likely if tokenizer.has(index)}
     earlier = next((one for one in inputs.earlier if _covers(one, counts_V, wanted, always)), None)
     if earlier:
         log.info("the vocabulary of an earlier corpus has what this one needs: it stays")
@@ -265,8 +266,8 @@ def likely_tokens(predicted_V: "np.ndarray", unused_V: "np.ndarray", max_gone: f
     return set(order[gone > max_gone * predicted_V.sum()].tolist())
 
 
-def predicted_counts(inputs: CutVocabularyInputs) -> "np.ndarray":
-    """How often the whole teacher expects each token in training text, (V,): the sum of its probabilities over a sample."""
+def predicted_counts(inputs: CutVocabularyInputs, size: int) -> "np.ndarray":
+    """How often the whole teacher expects each of `size` tokens in training text, (V,): its probabilities' sum over a sample."""
     import numpy as np
     import torch
 
@@ -274,26 +275,26 @@ def predicted_counts(inputs: CutVocabularyInputs) -> "np.ndarray":
 
     teacher, tokenizer = load_for_inference(inputs.teacher), load_tokenizer(inputs.teacher)
     length = min(_ROW_TOKENS, longest_text(teacher.config) or _ROW_TOKENS)
-    total, read = 0.0, 0
+    read = 0  # tokens
+    expected_V = torch.zeros(size, dtype=torch.float64)
     with torch.inference_mode():
         for text in texts_to_serve(inputs.documents, _SAMPLE_TOKENS * _SAMPLED_BYTES, None, ()):
             tokens = encode_text(tokenizer, text)[: min(length, _SAMPLE_TOKENS - read)]
             if not tokens:
                 continue
             read += len(tokens)
-            logits_TV = teacher(
-                input_ids=torch.tensor([tokens], device=teacher.device), use_cache=False
-            ).logits[0]
-            total = total + logits_TV.float().softmax(-1).sum(0, dtype=torch.float64)
+            tokens_1T = torch.tensor([tokens], device=teacher.device)
+            logits_TV = teacher(input_ids=tokens_1T, use_cache=False).logits[0]
+            # Some models have more rows than there are tokens.
+            expected_V += logits_TV.float().softmax(-1).sum(0, dtype=torch.float64)[:size].cpu()
             if read >= _SAMPLE_TOKENS:
                 break
-    counts_V = np.asarray(total.cpu())
-    if not np.isfinite(counts_V).all():
+    if not expected_V.isfinite().all():
         check_numbers(teacher, inputs.teacher)
         raise UserError(
             f"what {inputs.teacher} predicts of the corpus is NaN: it overflows in this device's arithmetic; give another teacher"
         )
-    return counts_V
+    return np.asarray(expected_V)
 
 
 def _covers(earlier: Path, counts_V: "np.ndarray", wanted: set[int], always: set[int]) -> bool:
