@@ -16,7 +16,7 @@ _BITS, _PACKED = 4, ".qweight"
 _STEP = 1.1
 """Steps of the grid by which a weight may be moved: one, and what it makes that scales were learned in 16 bits (up to 1.047 were
 seen in a real student)."""
-_BFLOAT16 = 2**-9
+_BFLOAT16 = 2**-8
 """As a share of a weight, what rounding it to bfloat16 changes at the most."""
 
 
