@@ -138,7 +138,16 @@ def _register(client: SyncPrefectClient, deployment: RunnerDeployment) -> None:
         parameters=_parameters(there, deployment, schema),
         version=deployment.version,
     )
-    client.update_deployment(there.id, update)
+    if _differs(there, update):
+        client.update_deployment(there.id, update)
+
+
+def _differs(there: DeploymentResponse, update: DeploymentUpdate) -> bool:
+    """Whether the update says anything that the server does not know: to be told what it knows costs it as long."""
+    known = there.model_dump(mode="json")
+    return any(
+        known[name] != value for name, value in update.model_dump(mode="json", exclude_unset=True).items()
+    )
 
 
 def version_of(parameters: Mapping[str, Any]) -> str:

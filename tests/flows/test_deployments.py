@@ -55,6 +55,24 @@ def test_what_is_made_is_switched_off_and_one_at_a_time(client: SyncPrefectClien
     assert len(client.read_deployments()) == len(deployments())
 
 
+def test_only_what_is_not_known_there_already_is_told_again(client: SyncPrefectClient):
+    """Prefect's server takes as long to be told what it knows; one deployment that lacks what the code says gets it."""
+    deploy()
+    before = {one.name + one.entrypoint: one.updated for one in client.read_deployments()}
+    deploy()
+    assert {one.name + one.entrypoint: one.updated for one in client.read_deployments()} == before
+    older = client.read_deployment_by_name("shrink/default")
+    save(client, "shrink/default", description="as an older release had it", parameter_openapi_schema={})
+    deploy()
+    after = client.read_deployment_by_name("shrink/default")
+    assert (after.description, after.parameter_openapi_schema) == (
+        older.description,
+        older.parameter_openapi_schema,
+    )
+    changed = {one.name + one.entrypoint: one.updated for one in client.read_deployments()}
+    assert [name for name in before if changed[name] != before[name]] == [older.name + older.entrypoint]
+
+
 def test_a_schedule_that_was_switched_on_and_moved_stays_so(client: SyncPrefectClient):
     before = client.read_deployment_by_name(NIGHTLY_RUN)
     (schedule,) = before.schedules
