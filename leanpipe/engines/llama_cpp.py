@@ -229,9 +229,13 @@ def _load(gguf: Path, parameters: Any) -> Any:
             "again"
         ) from error
     # Its destructor may wait for ever for a connection, with the interpreter's lock, so that no signal ends the process.
-    # So it is never run: what the server holds goes with the process, which stages and servers have to themselves.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
+    keep_for_good(server)
     return server
+
+
+def keep_for_good(held: object) -> None:
+    """Never destroy what an engine holds: it goes with the process, which stages and servers have to themselves."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
 
 def _checked(answer: Part) -> Part:

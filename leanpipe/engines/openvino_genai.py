@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanpipe.core.errors import UserError, reason
-from leanpipe.engines.llama_cpp import LlamaCpp, Part, free_cores
+from leanpipe.engines.llama_cpp import LlamaCpp, Part, free_cores, keep_for_good
 from leanpipe.engines.openvino_gguf import unreadable, write_readable
 from leanpipe.engines.token_parts import complete_tokens, ends_of, most_tokens
 from leanpipe.models.load import load_tokenizer
@@ -62,6 +62,8 @@ class OpenVino:
             self._pipeline = _library().ContinuousBatchingPipeline(
                 str(file), scheduler, "CPU", _properties(self.threads)
             )
+        # Destroyed, it leaves the thread an alternate stack for signals that is gone: the next SIGTERM would be a crash.
+        keep_for_good(self._pipeline)
 
     def complete(self, fields: Mapping[str, Any], on_part: Callable[[Part], bool] | None = None) -> Part:
         """Complete `fields["prompt"]`, a list of token ids, as `LlamaCpp.complete` does."""

@@ -14,7 +14,8 @@ BASES: dict[str, Overrides] = {
     "clean": {"languages": ("en",), "split.validation": 0.2, "split.test": 0.3},
     "inspect": {"documents": 20, "examples": 1},
     "tokenize": {"block_length": 32, "vocabulary": 400, "min_occurrences": 1},
-    "cut_vocabulary": {},
+    # A teacher that learned nothing expects every token.
+    "cut_vocabulary": {"max_gone": 1.0},
     "cache": {"blocks": 4, "top_k": 8, "tail_samples": 2},
     # Four steps of two blocks.
     "distill": {

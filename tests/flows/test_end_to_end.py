@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 from leanpipe.core.config import flatten
+from leanpipe.engines.openvino_genai import is_installed
 from leanpipe.settings.flows import PipelineConfig
 from leanpipe.settings.presets import smoke
 from leanpipe.settings.quick import QuickSettings
@@ -32,10 +33,10 @@ PREPARED = ("clean", "cut_vocabulary", "tokenize", "shrink", "cache_teacher", "d
 CHANGED = ("finetune", "quantization_aware", "quantize", "quantize-q4_0")
 STAGES = (*PREPARED, *CHANGED, "hold-out")
 MODELS = ("teacher", "student", "adapted", "q8_0", "q4_0")
-PARITY = f"parity-{MODELS[-1]}"
-"""Of the one model that is registered: the preset asks no more."""
+PARITY = [f"parity-{MODELS[-1]}", *([f"parity-{MODELS[-1]}-openvino"] if is_installed() else [])]
+"""Of the one model that is registered, by each engine that may serve it: the preset asks no more."""
 UNTOUCHED_BY_RANK = (*PREPARED, "hold-out", "evaluate-teacher", "evaluate-student")
-FOLLOWS_RANK = (*CHANGED, "evaluate-adapted", "evaluate-q8_0", "evaluate-q4_0", PARITY)
+FOLLOWS_RANK = (*CHANGED, "evaluate-adapted", "evaluate-q8_0", "evaluate-q4_0", *PARITY)
 OWN_ANSWERS = (
     "on_policy.steps=2",
     "on_policy.max_new_tokens=4",
@@ -55,7 +56,7 @@ def test_a_run_ends_with_every_stage_and_every_model_in_a_table(first_run: subpr
 def test_a_second_run_finds_everything_in_the_store(first_run, servers: Servers):
     second = leanpipe(servers.home, "run", "--preset", "smoke")
     assert second.returncode == 0, second.stderr
-    for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS), PARITY):
+    for name in (*STAGES, *(f"evaluate-{model}" for model in MODELS), *PARITY):
         assert f"{name:<18} from the store" in second.stderr
     assert "leanpipe version 1 is champion" in second.stdout  # and registers nothing twice
 
@@ -71,7 +72,7 @@ def test_every_stage_is_tracked_with_parameters_metrics_and_pictures(first_run, 
     mlflow = client(servers)
     parent = parents(mlflow)[-1]
     stages = children(mlflow, parent)
-    assert set(stages) == {*STAGES, *(f"evaluate-{model}" for model in MODELS), PARITY}
+    assert set(stages) == {*STAGES, *(f"evaluate-{model}" for model in MODELS), *PARITY}
     assert parent.data.metrics[f"eval/passed/{MODELS[-1]}"] == 1
     for label, run in stages.items():
         assert run.info.status == "FINISHED"

@@ -115,6 +115,17 @@ def test_it_is_a_way_that_is_measured_and_may_be_asked_for(folder, monkeypatch):
     assert engine_choice._key(folder, 1, candidates(folder, 1)) != key
 
 
+def test_a_process_that_let_go_of_it_ends_by_a_signal_as_it_should(folder):
+    """Its destructor takes away the stack that signals are handled on."""
+    script = (
+        "import gc, os, signal, sys; from pathlib import Path; from leanpipe.engines.openvino_genai import OpenVino, OpenVinoLogits\n"
+        "OpenVino(Path(sys.argv[1]), 64, threads=1); OpenVinoLogits(Path(sys.argv[1]), 1)([5, 6, 7]); gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+
+
 def test_the_server_says_which_engine_it_has(folder, free_port):
     with running_server(folder, port=free_port, way=Way(1, gguf="openvino")) as (url, _):
         facts = json.loads(urllib.request.urlopen(f"{url}/health").read())

@@ -15,7 +15,7 @@ from leanpipe.settings.presets import PRESETS, Preset
 from leanpipe.tokens.blocks import expected_blocks
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, with_recipe
 from leanpipe.training.distill.distill import distill as distill_stage
-from leanpipe.training.distill.recipe import derive_recipe
+from leanpipe.training.distill.recipe import RATE, TOKENS, derive_recipe
 from tests.support.tiny_models import tiny_model
 from tests.training.blocks import Recorder, write_blocks
 
@@ -27,15 +27,15 @@ def derived(parameters: int = EIGHTY_MILLION, block: int = 256, fresh: bool = Fa
     return derive_recipe(DistillConfig(**settings), parameters, block, fresh=fresh)
 
 
-def test_the_default_is_what_was_measured():
-    found = derived()
-    assert (found.learning_rate, found.batch) == (3.5e-4, 1)
-    assert found == DistillConfig(learning_rate=3.5e-4, batch=1)
+def test_what_was_measured_is_taken_and_the_default_follows_from_it():
+    found = derived(tokens=TOKENS)
+    assert found == DistillConfig(tokens=TOKENS, learning_rate=RATE, batch=1) and RATE == 3.5e-4
+    assert derived() == DistillConfig(learning_rate=3.1e-4, batch=1)
 
 
 @pytest.mark.parametrize("parameters", [79_300_000, 80_709_004])
 def test_a_vocabulary_of_another_corpus_moves_the_default_by_nothing(parameters: int):
-    assert derived(parameters).learning_rate == 3.5e-4
+    assert derived(parameters) == derived()
 
 
 def test_what_is_given_is_taken():
@@ -54,13 +54,14 @@ def test_longer_runs_learn_in_larger_batches_and_at_a_lower_rate():
 
 
 def test_larger_batches_learn_at_a_higher_rate_and_larger_students_at_a_lower():
-    assert derived(batch=4).learning_rate == 2 * derived(batch=1).learning_rate
+    measured = derived(tokens=TOKENS, batch=1).learning_rate
+    assert derived(tokens=TOKENS, batch=4).learning_rate == 2 * measured
     assert derived(block=1024).learning_rate == derived(batch=4).learning_rate
     assert derived(1_000_000_000).learning_rate < derived().learning_rate < derived(10_000_000).learning_rate
 
 
 def test_new_weights_learn_at_a_higher_rate_in_long_runs():
-    assert derived(fresh=True).learning_rate == 3.5e-4
+    assert derived(fresh=True) == derived()
     # Step Law's own figures: 20 million tokens in batches of 8,567 of them.
     law = 1.79 * EIGHTY_MILLION**-0.713 * 2e7**0.307
     found = derived(fresh=True, tokens=20_000_000, batch=8_567, block=1)
@@ -80,14 +81,14 @@ def test_a_batch_that_follows_can_be_shared_by_processes_and_micro_batches(
     assert 0 < found.learning_rate <= 1
 
 
-def test_the_plan_of_the_default_run_tells_distill_what_was_measured(tmp_path: Path):
+def test_the_plan_of_the_default_run_tells_distill_what_follows(tmp_path: Path):
     settings = PRESETS[Preset.CPU]()
     given = expected_inputs(settings)
     steps = {one.label: one for one in steps_of(data_to_deployment.stages, settings, given, "cpu")}
     config = steps["distill"].config
-    assert (config.learning_rate, config.batch) == (3.5e-4, 1)
+    assert (config.learning_rate, config.batch) == (3.1e-4, 1)
     plan = plan_flow(data_to_deployment.stages, settings, given, machine("this", tmp_path))
-    assert "learning rate 0.00035, batches of 256 tokens" in plan.markdown()
+    assert "learning rate 0.00031, batches of 256 tokens" in plan.markdown()
 
 
 def test_the_stage_itself_takes_the_same_where_nobody_told_it(tmp_path: Path):
