@@ -192,7 +192,7 @@ def _readable(folder: Path) -> Iterator[Path]:
 
 
 def _properties(threads: int) -> dict[str, Any]:
-    return {"INFERENCE_NUM_THREADS": threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    return {"INFERENCE_NUM_THREADS": threads}
 
 
 def _library() -> Any:
