@@ -14,7 +14,12 @@ from leanpipe.core.keys import ByDevice, NotInKey, this_device
 from leanpipe.core.stage import Stage, known_stages
 from leanpipe.core.store import Artifact, external
 
-MODULES = ("leanpipe.settings.flows", "leanpipe.assets.resolve", "leanpipe.planning.preflight")
+MODULES = (
+    "leanpipe.settings.flows",
+    "leanpipe.assets.resolve",
+    "leanpipe.planning.preflight",
+    "leanpipe.planning.within_minutes",
+)
 STAND_INS: dict[Any, Any] = {int: 1, float: 1.0, str: "cpu", bool: False}
 """Values of settings that have no default, by type; any other is an empty list."""
 TRAINING = {"micro_batch", "gradient_checkpointing", "checkpoint_every_steps", "log_every_steps"}
@@ -35,6 +40,7 @@ LEFT_OUT = {
     "low_rank": {"saved"},
     "search_shapes": {"max_cost"},
     "cut_vocabulary": {"max_unseen"},
+    "choose_lengths": {"found"},
 }
 """The settings that are in no key, by stage. One more is a decision: look whether it really changes no result."""
 WITHOUT_DEVICE = {
@@ -47,6 +53,7 @@ WITHOUT_DEVICE = {
     "hold_out_instructions",
     "blind_sheets",
     "count_votes",
+    "choose_lengths",
 }
 HERE = {"kind": "cpu", "arithmetic": "bf16", "model": "A"}
 
