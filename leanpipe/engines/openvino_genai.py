@@ -127,12 +127,13 @@ class OpenVinoLogits:
 
     def __init__(self, folder: Path, threads: int | None = None):
         """Load the file. Raises UserError if it cannot be read."""
+        library = _library()  # before its other package, so that what is missing is told in a sentence
         from openvino import Core
 
         self.path, self.name_or_path = folder, str(folder)
         with _readable(folder) as file:
             # OpenVINO's graph of the file; its pipelines say nothing of what they predict within a prompt.
-            _library().LLMPipeline(str(file), "CPU", enable_save_ov_model=True)
+            library.LLMPipeline(str(file), "CPU", enable_save_ov_model=True)
             core = Core()
             graph = core.read_model(str(file.with_name("openvino_model.xml")))
             self._model = core.compile_model(graph, "CPU", _properties(threads or free_cores()))

@@ -7,7 +7,7 @@ so Q8_0 holds them exactly: what is read is then another file of the same model.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanpipe.core.errors import UserError
+from leanpipe.engines.gguf_file import read_gguf
 from leanpipe.models.count import read_config
 from leanpipe.models.offload import GGUF_FILE
 
@@ -28,7 +28,7 @@ def unreadable(folder: Path) -> str:
     """Say why OpenVINO cannot read the GGUF file in a model folder; empty if it can."""
     if (family := read_config(folder).model_type) not in _FAMILIES:
         return f"OpenVINO reads GGUF files of {', '.join(_FAMILIES)}, and this is a {family}"
-    types = {tensor.tensor_type.name for tensor in _reader(folder).tensors}
+    types = {tensor.tensor_type.name for tensor in read_gguf(folder).tensors}
     if others := sorted(types - set(_READ) - set(_IN_Q8_0)):
         return f"OpenVINO does not read weights in {', '.join(others)}"
     return ""
@@ -36,7 +36,7 @@ def unreadable(folder: Path) -> str:
 
 def write_readable(folder: Path, target: Path) -> None:
     """Write the GGUF file in a model folder to `target` as OpenVINO reads it, with the same weights to the bit."""
-    reader = _reader(folder)
+    reader = read_gguf(folder)
     if not any(tensor.tensor_type.name in _IN_Q8_0 for tensor in reader.tensors):
         target.symlink_to((folder / GGUF_FILE).resolve())
         return
@@ -51,17 +51,6 @@ def write_readable(folder: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def _reader(folder: Path) -> "GGUFReader":
-    from gguf import GGUFReader
-
-    try:
-        return GGUFReader(folder / GGUF_FILE)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise UserError(
-            f"{folder / GGUF_FILE} cannot be read as GGUF ({error}): the file is damaged or cut short; make it again"
-        ) from error
 
 
 def _copy_facts(reader: "GGUFReader", writer: Any) -> None:

@@ -12,7 +12,7 @@ from leanpipe.compression.formats import BitsAndBytes
 from leanpipe.compression.gguf_types import GgufType
 from leanpipe.compression.quantize_transformers import COMPRESSED, Compressed, WeightOnly
 from leanpipe.core.errors import UserError
-from leanpipe.evaluation.parity.gguf_file import read_gguf
+from leanpipe.engines.gguf_file import read_gguf
 from leanpipe.evaluation.parity.onnx_file import read_onnx
 from leanpipe.export.onnx_export import OnnxFormat
 from leanpipe.models.offload import is_gguf, is_onnx

@@ -9,8 +9,8 @@ from leanpipe.compression.calibration import read_importance
 from leanpipe.compression.gguf_architectures import FAMILIES, tensors_of, write_shape
 from leanpipe.compression.gguf_export import Importance
 from leanpipe.compression.gguf_types import bytes_of_weights
+from leanpipe.engines.gguf_file import read_gguf
 from leanpipe.evaluation.parity.bounds import Bounds, Fault
-from leanpipe.evaluation.parity.gguf_file import read_gguf
 from leanpipe.evaluation.parity.probes import special_tokens
 from leanpipe.evaluation.parity.text_faults import TextSide
 from leanpipe.evaluation.parity.weight_faults import RESTORE, Wrong, named_faults, relative_error

@@ -1,4 +1,4 @@
-"""A GGUF file opened to be checked: whatever is wrong with it is one sentence."""
+"""A GGUF file opened to be read: whatever is wrong with it is one sentence."""
 
 import functools
 from pathlib import Path
@@ -23,7 +23,7 @@ def read_gguf(folder: Path) -> "GGUFReader":
         ) from error
 
 
-# Several checks read it one after the other, and reading a vocabulary takes seconds.
+# Engines and checks read it one after the other, and reading a vocabulary takes seconds.
 @functools.lru_cache(1)
 def _read(file: Path, changed: int, size: int) -> "GGUFReader":
     from gguf import GGUFReader
