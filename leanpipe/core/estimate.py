@@ -45,8 +45,8 @@ not among them."""
 class Repeated:
     """Work that a stage does over and over with one model: a few steps of it tell how long all will take."""
 
-    what: Literal["train", "adapt", "read", "write"]
-    """Train all weights, or adapters beside them; read text; write it token by token."""
+    what: Literal["train", "train_layers", "adapt", "read", "write"]
+    """Train all weights, or those of layers alone, or adapters beside them; read text; write it token by token."""
     model: Any
     """A PretrainedConfig: the shape is enough."""
     tokens: float

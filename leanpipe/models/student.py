@@ -1,13 +1,16 @@
 """A smaller model made of some of the layers of a larger one."""
 
 import copy
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpipe.core.errors import UserError
+from leanpipe.core.files import read_object
 
 SHAPE = "shape.json"
-"""In the folder of a student that was cut: which of its teacher's layers and hidden states it has."""
+"""In the folder of a student that was cut: which of its teacher's layers and hidden states it has, and what of it is `intact`."""
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +33,35 @@ def first_and_last(layers: int, kept: int) -> list[int]:
 def most_important(influence_L: "torch.Tensor", kept: int) -> list[int]:
     """Choose `kept` of the layers, those that change the most what goes through them."""
     return sorted(influence_L.topk(kept).indices.tolist())
+
+
+def pass_on_shape(model: Path, out: Path, *, first_layer: bool = True) -> None:
+    """Copy what a student has of its teacher to the folder of a model made of it, which may have another `first_layer`."""
+    if (model / SHAPE).exists():
+        shape = read_object(model / SHAPE)
+        shape["intact"] = [part for part in shape.get("intact", []) if first_layer or part != "first_layer"]
+        (out / SHAPE).write_text(json.dumps(shape))
+
+
+def intact_parts(folder: Path) -> list[str]:
+    """Read which parts of a student are its teacher's as they were, for `freeze`; none of a model that is no student."""
+    return read_object(folder / SHAPE).get("intact", [])
+
+
+def freeze(model: "PreTrainedModel", parts: Sequence[str]) -> int:
+    """Keep `parts` of a model from learning, of "embeddings" (with the output layer), "norms" and "first_layer"; count their parameters."""
+    frozen: dict[str, torch.nn.Parameter] = {}
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    first = model.get_submodule(layer_list_name(model))[0]
+    for name, module in model.named_modules():
+        norm = "Norm" in type(module).__name__ and "norms" in parts
+        end = module in ends and "embeddings" in parts
+        if norm or end or (module is first and "first_layer" in parts):
+            frozen |= {f"{name}.{inner}": one for inner, one in module.named_parameters()}
+    distinct = {id(one): one for one in frozen.values()}.values()
+    for one in distinct:
+        one.requires_grad_(False)
+    return sum(one.numel() for one in distinct)
 
 
 def random_student(config: "PretrainedConfig") -> "PreTrainedModel":

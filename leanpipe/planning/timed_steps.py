@@ -23,7 +23,7 @@ _FEW = 2**16
 class WorkConfig(StageConfig):
     """One kind of work, on a model of one shape."""
 
-    what: Literal["train", "adapt", "read", "write"]
+    what: Literal["train", "train_layers", "adapt", "read", "write"]
     """See `Repeated`."""
     model: dict[str, Any]
     """The model's config."""
@@ -42,8 +42,8 @@ class WorkConfig(StageConfig):
 
 def step_of(work: WorkConfig) -> Callable[[], None]:
     """Make the model, and return a step of the work on it."""
-    steps = {"train": _training, "adapt": _training, "read": _reading, "write": _writing}
-    return steps[work.what](work)
+    steps = {"read": _reading, "write": _writing}
+    return steps.get(work.what, _training)(work)
 
 
 def _model(work: WorkConfig, dtype: "torch.dtype") -> "PreTrainedModel":
@@ -80,9 +80,10 @@ def _tokens(work: WorkConfig) -> "torch.Tensor":
 
 
 def _training(work: WorkConfig) -> Callable[[], None]:
-    """A step of a training: of all weights, or of adapters beside frozen ones."""
+    """A step of a training: of all weights, of those of layers, or of adapters beside frozen ones."""
     import torch
 
+    from leanpipe.models.student import freeze
     from leanpipe.training.finetune.lora import ALL_LINEAR, lora_config
     from leanpipe.training.losses.objectives import CrossEntropy
     from leanpipe.training.trainer.config import TrainingConfig
@@ -94,6 +95,8 @@ def _training(work: WorkConfig) -> Callable[[], None]:
         from peft import get_peft_model
 
         model = get_peft_model(model, lora_config(_RANK, 2 * _RANK, 0.0, (ALL_LINEAR,)))
+    elif work.what == "train_layers":
+        freeze(model, ("embeddings", "norms", "first_layer"))
     optimizer = torch.optim.AdamW(one for one in model.parameters() if one.requires_grad)
     tokens = _tokens(work)
     batch = {

@@ -1,7 +1,7 @@
 """How large a student may be, and which shapes meet that: counted from configs, nothing is loaded."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -191,6 +191,15 @@ def _refuse(teacher: "PretrainedConfig", budget: BudgetConfig, nearest: Shape) -
         f"no shape of this teacher has at most {most:,} parameters ({most / whole:.1%} of it): the nearest, {nearest}, has "
         f"{least:,}; set shrink.{name}={value}, or less shrink.width"
     )
+
+
+def uncut_parts(teacher: "PretrainedConfig", shape: Shape, kept: Sequence[int] = (0,)) -> list[str]:
+    """Name what of the teacher is as it was in a model of its layers `kept`, for `freeze`: there is nothing to make up for."""
+    whole = whole_shape(teacher)
+    if shape.widths.hidden_size != whole.widths.hidden_size:
+        return []
+    first = shape.widths == whole.widths and kept[0] == 0 and 1 < shape.layers < whole.layers
+    return ["embeddings", "norms", *(["first_layer"] if first else [])]
 
 
 def odd_sizes(teacher: "PretrainedConfig", shape: Shape) -> Iterator[str]:

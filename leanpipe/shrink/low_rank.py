@@ -28,7 +28,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.core.store import REPORT
 from leanpipe.models.load import check_numbers, load_model, load_tokenizer, save_model
-from leanpipe.models.student import SHAPE, layer_list_name
+from leanpipe.models.student import layer_list_name, pass_on_shape
 from leanpipe.shrink.budget import BudgetConfig
 from leanpipe.shrink.covariance import covariances, factors, output_directions
 from leanpipe.shrink.importance import layer_influence
@@ -156,8 +156,7 @@ def low_rank(config: LowRankConfig, inputs: LowRankInputs, out: Path, report: Re
     parameters = count_parameters(made)
     dtype = described.dtype or torch.bfloat16
     save_model(made, load_tokenizer(inputs.model), out, dtype, made_of=[inputs.model])
-    if (inputs.model / SHAPE).exists():
-        (out / SHAPE).write_bytes((inputs.model / SHAPE).read_bytes())
+    pass_on_shape(inputs.model, out, first_layer=False)
     lost = {name: sum(squares[name][rank:]) / (sum(squares[name]) or 1.0) for name, rank in ranks.items()}
     summary = {
         "parameters": parameters,

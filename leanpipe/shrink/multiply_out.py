@@ -9,7 +9,7 @@ from leanpipe.core.estimate import Estimate, ExpectedInputs, host_bytes, process
 from leanpipe.core.report import Report
 from leanpipe.core.stage import Summary, stage
 from leanpipe.models.load import load_model, load_tokenizer, save_model
-from leanpipe.models.student import SHAPE
+from leanpipe.models.student import pass_on_shape
 
 
 class MultiplyOutConfig(StageConfig):
@@ -58,8 +58,7 @@ def multiply_out(config: MultiplyOutConfig, inputs: MultiplyOutInputs, out: Path
     made = multiplied_out(load_model(inputs.model, torch.float32))
     dtype = read_config(inputs.model).dtype or torch.bfloat16
     save_model(made, load_tokenizer(inputs.model), out, dtype, made_of=[inputs.model])
-    if (inputs.model / SHAPE).exists():
-        (out / SHAPE).write_bytes((inputs.model / SHAPE).read_bytes())
+    pass_on_shape(inputs.model, out)
     summary = {"parameters": count_parameters(made)}
     report.metrics({name: float(value) for name, value in summary.items()})
     return summary

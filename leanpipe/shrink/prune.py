@@ -22,7 +22,7 @@ from leanpipe.core.report import Report
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.core.store import REPORT
 from leanpipe.models.load import check_numbers, load_model, load_tokenizer, save_model
-from leanpipe.models.student import SHAPE
+from leanpipe.models.student import pass_on_shape
 from leanpipe.models.zeros import PRUNED, matrices, share_of_zeros
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def prune(config: PruneConfig, inputs: PruneInputs, out: Path, report: Report) -
     dtype = read_config(inputs.model).dtype or torch.bfloat16
     save_model(model, load_tokenizer(inputs.model), out, dtype, made_of=[inputs.model])
     (out / PRUNED).write_text(json.dumps({"method": config.method, "pattern": config.pattern}))
-    if (inputs.model / SHAPE).exists():
-        (out / SHAPE).write_bytes((inputs.model / SHAPE).read_bytes())
+    pass_on_shape(inputs.model, out, first_layer=False)
     summary = {"zeros": zeros, "parameters": sum(one.numel() for one in model.parameters())}
     _write_page(out / REPORT, config, zeros)
     report.metrics({name: float(value) for name, value in summary.items()})

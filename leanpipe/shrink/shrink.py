@@ -41,6 +41,7 @@ from leanpipe.shrink.budget import (
     best_multiple,
     choose_shape,
     odd_sizes,
+    uncut_parts,
     whole_shape,
 )
 
@@ -178,6 +179,8 @@ def estimate_shrink(config: ShrinkConfig, inputs: ExpectedInputs, kind: Kind) ->
     tokens = config.calibration_tokens * times
     reading = Repeated("read", teacher, tokens, blocks["block_length"], 1, read_arithmetic())
     result = {"model": student, "tokenizer": blocks.get("tokenizer")}
+    if config.initialization != "random":
+        result["intact"] = uncut_parts(teacher, _possible_shape(config, teacher))
     return Estimate(
         peak,
         max(host_bytes(kind, peak), 4 * made),
@@ -191,7 +194,7 @@ def estimate_shrink(config: ShrinkConfig, inputs: ExpectedInputs, kind: Kind) ->
 
 
 @stage(
-    version=2,
+    version=3,
     uses_device=True,
     check=check_shrink,
     estimate=estimate_shrink,
@@ -215,11 +218,13 @@ def shrink(config: ShrinkConfig, inputs: ShrinkInputs, out: Path, report: Report
     kept, influence, made = make_student(config, shape, inputs)
     student, tokenizer = made.model, load_tokenizer(inputs.blocks / "tokenizer")
     check_numbers(student, inputs.teacher)
+    intact = [] if config.initialization == "random" else uncut_parts(teacher_config, shape, kept)
     if tokenizer.get_vocab() != (old := load_tokenizer(inputs.teacher)).get_vocab():
         change_vocabulary(student, old, tokenizer)
+        intact = []
     dtype = teacher_config.dtype or torch.bfloat16
     save_model(student, tokenizer, out, dtype, made_of=[inputs.teacher])
-    (out / SHAPE).write_text(json.dumps({"layers": kept, "hidden": made.hidden.tolist()}))
+    (out / SHAPE).write_text(json.dumps({"layers": kept, "hidden": made.hidden.tolist(), "intact": intact}))
     summary = {
         "parameters": count_parameters(student),
         "teacher_parameters": whole_parameters(teacher_config),

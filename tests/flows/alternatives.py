@@ -132,6 +132,7 @@ SECTIONS: dict[str, dict[str, Row]] = {
         "tokens": to(512),
         "validation_tokens": to(32),
         "hidden_weight": to(1.0, teacher_logprobs="online"),
+        "frozen": shown_by("training/distill/test_frozen.py::test_none_trains_every_weight", "none"),
         "teacher_logprobs": to("online"),
         "divergence": to("reverse_kl", "jensen_shannon"),
         "beta": to(0.1, divergence="jensen_shannon"),

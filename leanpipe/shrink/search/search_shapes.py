@@ -27,7 +27,7 @@ from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.core.store import REPORT
 from leanpipe.models.load import load_for_inference, load_tokenizer, save_model
 from leanpipe.models.student import SHAPE
-from leanpipe.shrink.budget import BudgetConfig
+from leanpipe.shrink.budget import BudgetConfig, uncut_parts
 from leanpipe.shrink.search.candidates import Candidate, enumerate_shapes, finalists
 from leanpipe.shrink.search.search_cost import check_cost
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, distill, estimate_distill
@@ -118,7 +118,7 @@ def estimate_search(config: SearchConfig, inputs: ExpectedInputs, kind: Kind) ->
 
 
 @stage(
-    version=2,
+    version=3,
     uses_device=True,
     check=check_search,
     estimate=estimate_search,
@@ -183,7 +183,10 @@ def _cut_all(
         place = folder / str(candidates.index(one))
         kept, made = cut(one)
         save_model(made.model, tokenizer, place, made_of=[inputs.teacher])
-        (place / SHAPE).write_text(json.dumps({"layers": kept, "hidden": made.hidden.tolist()}))
+        intact = uncut_parts(teacher.config, one.shape, kept)
+        (place / SHAPE).write_text(
+            json.dumps({"layers": kept, "hidden": made.hidden.tolist(), "intact": intact})
+        )
     return chosen
 
 

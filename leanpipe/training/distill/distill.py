@@ -26,6 +26,7 @@ from leanpipe.core.stage import NOT_COMPARED, Summary, stage
 from leanpipe.core.store import Artifact
 from leanpipe.models.card import licensed_input
 from leanpipe.models.load import load_for_inference, load_model, load_tokenizer, save_model, vocabulary_size
+from leanpipe.models.student import intact_parts
 from leanpipe.training.trainer.config import TrainingConfig, check_training
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class DistillConfig(TrainingConfig):
     """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
     which is slower and changes nothing but rounding. 0 is what the student's training leaves free."""
 
+    frozen: Literal["auto", "none", "intact"] = "auto"
+    """What does not learn: intact is what of the teacher was not cut, its embeddings, norms and first layer, which is faster, and
+    better in short trainings; none trains every weight. auto is intact up to 4 million tokens. Of new weights, or a narrower
+    model, nothing is intact."""
     hidden_weight: float = Field(0.0, ge=0, le=1_000)
     """How much it counts, beside the predictions, that the student's hidden states point where the teacher's do. The
     teacher is asked at every step then."""
@@ -143,7 +148,7 @@ def with_recipe(
     from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.distill.recipe import derive_recipe
 
-    if config.learning_rate and config.batch:
+    if config.learning_rate and config.batch and config.frozen != "auto":
         return config
     model = student if isinstance(student, Expected) else Expected(student.path)
     text = blocks if isinstance(blocks, Expected) else expected_blocks(blocks.path)
@@ -182,6 +187,7 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     size, large = size_of(student), size_of(teacher)
     asks = config.kl_weight > 0 and not config.uses_cache
     reading = Repeated("read", teacher, config.tokens, blocks["block_length"], 1, read_arithmetic())
+    still = _still(config, inputs.get("student", inputs["teacher"]), size.head)
     memory = training_memory(
         size,
         config,
@@ -190,18 +196,28 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
         process=process_bytes(kind),
         teacher=bytes_of_weight() * large.parameters if asks else 0,
         kl=asks,
+        still=still,
     )
     estimate = training_estimate(
         config,
         size,
         memory,
         kind,
-        trained=size.parameters,
-        work=6 * size.parameters + (2 * large.parameters if asks else 0),
+        trained=size.parameters - still,
+        work=6 * size.parameters - 2 * still + (2 * large.parameters if asks else 0),
         result={"model": student, "tokenizer": blocks.get("tokenizer")},
-        repeated=(*repeated_training(config, student, blocks["block_length"]), *([reading] if asks else [])),
+        repeated=(
+            *repeated_training(config, student, blocks["block_length"], "train_layers" if still else "train"),
+            *([reading] if asks else []),
+        ),
     )
     return replace(estimate, derived=_rate_and_batch(config, blocks["block_length"]))
+
+
+def _still(config: DistillConfig, student: Expected, head: int) -> int:
+    """How many parameters do not learn, as far as it is known before there is a student."""
+    parts = intact_parts(student.path) if student.path else student.facts.get("intact", [])
+    return head if config.frozen == "intact" and "embeddings" in parts else 0
 
 
 def _rate_and_batch(config: DistillConfig, block: int) -> str:
@@ -223,7 +239,7 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     import torch
 
     from leanpipe.models.count import count_parameters, read_config, whole_parameters
-    from leanpipe.models.student import change_vocabulary
+    from leanpipe.models.student import change_vocabulary, freeze
     from leanpipe.models.zeros import check_zeros_stay, hold_zeros, pass_on_mark
     from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.trainer.outcome import saved_loss
@@ -249,6 +265,8 @@ def distill(config: DistillConfig, inputs: DistillInputs, out: Path, report: Rep
     if tokenizer.get_vocab() != (old := load_tokenizer(begun)).get_vocab():
         change_vocabulary(student, old, tokenizer)
     hold_zeros(student, begun)
+    if config.frozen == "intact":
+        freeze(student, intact_parts(begun))
     outcome = train(student, objective, text, config, out, report)
     save_model(student, tokenizer, out, made_of=(begun, inputs.teacher))
     pass_on_mark(begun, out)
@@ -321,7 +339,7 @@ def _matched_states(config: DistillConfig, inputs: DistillInputs) -> "HiddenStat
         return None
     begun = inputs.student or inputs.teacher
     student, teacher = read_config(begun), read_config(inputs.teacher)
-    shape = read_object(begun / SHAPE) if (begun / SHAPE).exists() else {}
+    shape = read_object(begun / SHAPE)
     kept = shape.get("layers") or evenly_spaced(teacher.num_hidden_layers, student.num_hidden_layers)
     entries = shape.get("hidden") or list(range(student.hidden_size))
     return HiddenStateMatching(

@@ -27,16 +27,22 @@ if TYPE_CHECKING:
 
 TOKENS, BATCH, PARAMETERS, RATE = 40_960, 256, 80e6, 3.5e-4
 """The point that was measured: tokens of the training and of a batch, parameters, and the best of the rates."""
+_MOST_FROZEN = 4_000_000
+"""Longer trainings than were measured train everything, as others do who have billions of tokens."""
 _BATCH_BY_TOKENS, _RATE_BY_BATCH, _RATE_BY_TOKENS, _RATE_BY_PARAMETERS = 0.383, 0.5, -0.32, -0.23
 
 
 def derive_recipe(
     config: "DistillConfig", parameters: int, block: int, *, fresh: bool = False
 ) -> "DistillConfig":
-    """Fill in a learning rate and a batch where `config` has 0, for a student of so many parameters and blocks of `block` tokens.
+    """Fill in what does not learn, and a learning rate and a batch where `config` has 0, for a student of so many parameters and
+    blocks of `block` tokens.
 
     `fresh` is a student with new weights.
     """
+    if config.frozen == "auto":
+        frozen = "none" if fresh or config.tokens > _MOST_FROZEN else "intact"
+        config = config.model_copy(update={"frozen": frozen})
     batch = config.batch or _whole_batch(config, block)
     rate = config.learning_rate or _rate(config.tokens, batch * block, parameters)
     if fresh and not config.learning_rate:

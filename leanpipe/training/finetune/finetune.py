@@ -160,7 +160,7 @@ def estimate_finetune(config: FinetuneConfig, inputs: ExpectedInputs, kind: Kind
     memory = replace(memory, peak=max(memory.peak, merging), parts=memory.parts | {"merging": merged})
     work = 4 * size.parameters + 2 * trained + 2 * teacher
     result = {"model": model, "tokenizer": tokenizer_folder(inputs["model"])}
-    steps, validations = repeated_training(config, model, config.max_length, adapters=True)
+    steps, validations = repeated_training(config, model, config.max_length, "adapt")
     general = replace(validations, tokens=2 * config.general_tokens if "documents" in inputs else 0)
     repeated: tuple[Repeated, ...] = (steps, validations, general)
     if teacher:

@@ -7,7 +7,7 @@ gradients are there yet, and when the optimiser steps, while all gradients are t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from leanpipe.core import device
 from leanpipe.core.device import Kind
@@ -82,20 +82,22 @@ def training_memory(
     trained: int | None = None,
     teacher: int = 0,
     kl: bool = False,
+    still: int = 0,
 ) -> Memory:
-    """Estimate a training of all parameters in float32, or of `trained` ones beside a frozen model.
+    """Estimate a training of all parameters in float32 but `still` ones, or of `trained` ones beside a frozen model.
 
-    Frozen weights are in the arithmetic's type.
+    A frozen model's weights are in the arithmetic's type.
 
     `process` is what is there before; `teacher` the bytes of another model; `kl` whether its logits are compared. Of a
     model in shards it is what one process takes, which has the whole for a moment, before it is divided.
     """
     whole = trained is None
     short = 4 if config.arithmetic == "fp32" else 2
-    count = size.parameters if trained is None else trained
-    weights = 4 * count if whole else short * size.parameters + 4 * count
+    count = size.parameters - still if trained is None else trained
+    head_learns = whole and still < size.head
+    weights = 4 * size.parameters if whole else short * size.parameters + 4 * count
     divided = config.shards > 1
-    copied = size.head if whole and divided else count
+    copied = size.head if whole and divided else size.parameters if whole else count
     parts = {
         "weights": weights // config.shards,
         "gathered weights": _gathered(size) if divided else 0,
@@ -105,12 +107,12 @@ def training_memory(
         "low-precision copies": 2 * copied if short == 2 else 0,
         "activations": activations(size, config, block, kind),
         "logits": logits(size, config.in_memory * block, kind, short, kl),
-        "output layer's gradients": 8 * size.head if whole else 0,
+        "output layer's gradients": 8 * size.head if head_learns else 0,
     }
     always = process + parts["weights"] + parts["gathered weights"] + parts["optimiser"] + teacher
     loss = always + parts["low-precision copies"] + parts["activations"] + parts["logits"]
     loss += parts["output layer's gradients"]
-    step = always + parts["gradients"] + (4 * size.head if whole else 0)
+    step = always + parts["gradients"] + (4 * size.head if head_learns else 0)
     return Memory({"process": process, **parts}, max(loss, step, process + weights + teacher))
 
 
@@ -195,12 +197,15 @@ def training_estimate(
 
 
 def repeated_training(
-    config: TrainingConfig, model: "PretrainedConfig", block: int, *, adapters: bool = False
+    config: TrainingConfig,
+    model: "PretrainedConfig",
+    block: int,
+    what: Literal["train", "train_layers", "adapt"] = "train",
 ) -> tuple[Repeated, Repeated]:
     """The steps of a training, and the readings of its validation text."""
     shape: dict[str, Any] = {"length": block, "rows": config.in_memory, "arithmetic": config.arithmetic}
     validated = config.validations * config.validation_tokens
     return (
-        Repeated("adapt" if adapters else "train", model, config.tokens, **shape),
+        Repeated(what, model, config.tokens, **shape),
         Repeated("read", model, validated, **shape),
     )
