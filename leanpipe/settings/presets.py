@@ -61,6 +61,7 @@ def card_8gb() -> PipelineConfig:
         tokenize=TokenizeConfig(block_length=1_024),
         distill=DistillConfig(
             tokens=20_000_000,
+            frozen="none",
             batch=16,
             micro_batch=8,
             optimizer="adamw_8bit",
@@ -90,6 +91,7 @@ def card_24gb() -> PipelineConfig:
         cache=CacheSettings(max_gigabytes=30),
         distill=DistillConfig(
             tokens=100_000_000,
+            frozen="none",
             batch=32,
             micro_batch=8,
             gradient_checkpointing=True,
@@ -117,6 +119,7 @@ def card_80gb() -> PipelineConfig:
         tokenize=TokenizeConfig(block_length=2_048),
         distill=DistillConfig(
             tokens=500_000_000,
+            frozen="none",
             batch=128,
             micro_batch=4,
             teacher_logprobs="online",  # a cache of so many tokens would take 80 GB of disk

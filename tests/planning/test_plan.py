@@ -329,7 +329,7 @@ def test_a_stage_writes_down_the_device_that_computed_it(tmp_path):
 
 def test_the_teacher_makes_room_for_the_student():
     teacher = describe_model("smollm2-135m-instruct")
-    online = DistillConfig(teacher_logprobs="online")
+    online = DistillConfig(teacher_logprobs="online", frozen="none")
     settings = DistillSettings(distill=online, cut_vocabulary=CutVocabularyConfig(keep="all"))
     whole = distilled(online, teacher, 256, "cuda")
     small = replace(BOX, kind="cuda", device_memory=whole.peak - whole.parts["teacher"] // 2)

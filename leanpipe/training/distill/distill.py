@@ -83,10 +83,9 @@ class DistillConfig(TrainingConfig):
     """Memory of the device that the teacher may take, in gigabytes; the rest of it lies in the host's memory and on disk,
     which is slower and changes nothing but rounding. 0 is what the student's training leaves free."""
 
-    frozen: Literal["auto", "none", "intact"] = "auto"
+    frozen: Literal["none", "intact"] = "intact"
     """What does not learn: intact is what of the teacher was not cut, its embeddings, norms and first layer, which is faster, and
-    better in short trainings; none trains every weight. auto is intact up to 4 million tokens. Of new weights, or a narrower
-    model, nothing is intact."""
+    better in trainings of less than some million tokens. Of new weights, or a narrower model, nothing is intact."""
     hidden_weight: float = Field(0.0, ge=0, le=1_000)
     """How much it counts, beside the predictions, that the student's hidden states point where the teacher's do. The
     teacher is asked at every step then."""
@@ -148,12 +147,13 @@ def with_recipe(
     from leanpipe.tokens.blocks import expected_blocks
     from leanpipe.training.distill.recipe import derive_recipe
 
-    if config.learning_rate and config.batch and config.frozen != "auto":
+    if config.learning_rate and config.batch:
         return config
     model = student if isinstance(student, Expected) else Expected(student.path)
     text = blocks if isinstance(blocks, Expected) else expected_blocks(blocks.path)
     size = parameters_of(expected_config(model))
-    return derive_recipe(config, size, text.facts["block_length"], fresh=fresh)
+    frozen = _freezes(config, model)
+    return derive_recipe(config, size, text.facts["block_length"], fresh=fresh, frozen=frozen)
 
 
 def check_distill(config: DistillConfig, inputs: ExpectedInputs) -> None:
@@ -187,7 +187,7 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     size, large = size_of(student), size_of(teacher)
     asks = config.kl_weight > 0 and not config.uses_cache
     reading = Repeated("read", teacher, config.tokens, blocks["block_length"], 1, read_arithmetic())
-    still = _still(config, inputs.get("student", inputs["teacher"]), size.head)
+    still = size.head if _freezes(config, inputs.get("student", inputs["teacher"])) else 0
     memory = training_memory(
         size,
         config,
@@ -214,10 +214,10 @@ def estimate_distill(config: DistillConfig, inputs: ExpectedInputs, kind: Kind) 
     return replace(estimate, derived=_rate_and_batch(config, blocks["block_length"]))
 
 
-def _still(config: DistillConfig, student: Expected, head: int) -> int:
-    """How many parameters do not learn, as far as it is known before there is a student."""
+def _freezes(config: DistillConfig, student: Expected) -> bool:
+    """Whether embeddings and norms do not learn, as far as it is known before there is a student."""
     parts = intact_parts(student.path) if student.path else student.facts.get("intact", [])
-    return head if config.frozen == "intact" and "embeddings" in parts else 0
+    return config.frozen == "intact" and "embeddings" in parts
 
 
 def _rate_and_batch(config: DistillConfig, block: int) -> str:

@@ -1,7 +1,7 @@
 """Derive learning rate and batch of a distillation where they are left at 0: from its tokens and the student's size.
 
-One point was measured, the best of a sweep (docs/training.md): 3.5e-4 for 80 million parameters and 40,960 tokens in batches of
-256 tokens. The rest follows from it by what others found of how the best rate moves:
+Two points were measured, the best of sweeps (docs/training.md), for 80 million parameters and batches of 256 tokens: 3.5e-4 for
+40,960 tokens where every weight learns, and 5e-4 for 57,344 where what was not cut of the teacher does not. The rest follows from it by what others found of how the best rate moves:
 
 - the batch grows with tokens^0.383 (Bergsma et al. 2025, "Power Lines", arXiv 2505.13738), as when training from nothing;
 - the rate grows with the root of the batch (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient
@@ -15,8 +15,7 @@ One point was measured, the best of a sweep (docs/training.md): 3.5e-4 for 80 mi
 New weights have nothing to lose. They take what Step Law found for training from nothing, 1.79 parameters^-0.713 tokens^0.307 in
 batches of 0.58 tokens^0.571, wherever that is higher: in long runs.
 
-At 57,344 tokens the 3.1e-4 that follow gave 1.4608 bits, and 3.5e-4 1.4615 (one seed, the same day). No rate was measured beyond
-that, nor of new weights.
+No rate was measured of longer trainings, nor of new weights.
 """
 
 import math
@@ -27,35 +26,33 @@ if TYPE_CHECKING:
 
 TOKENS, BATCH, PARAMETERS, RATE = 40_960, 256, 80e6, 3.5e-4
 """The point that was measured: tokens of the training and of a batch, parameters, and the best of the rates."""
-_MOST_FROZEN = 4_000_000
-"""Longer trainings than were measured train everything, as others do who have billions of tokens."""
+FROZEN_TOKENS, FROZEN_RATE = 57_344, 5e-4
+"""The same where embeddings, norms and the first layer stay the teacher's."""
 _BATCH_BY_TOKENS, _RATE_BY_BATCH, _RATE_BY_TOKENS, _RATE_BY_PARAMETERS = 0.383, 0.5, -0.32, -0.23
 
 
 def derive_recipe(
-    config: "DistillConfig", parameters: int, block: int, *, fresh: bool = False
+    config: "DistillConfig", parameters: int, block: int, *, fresh: bool = False, frozen: bool = False
 ) -> "DistillConfig":
-    """Fill in what does not learn, and a learning rate and a batch where `config` has 0, for a student of so many parameters and
-    blocks of `block` tokens.
+    """Fill in a learning rate and a batch where `config` has 0, for a student of so many parameters and blocks of `block` tokens.
 
-    `fresh` is a student with new weights.
+    `fresh` is a student with new weights, `frozen` one of which not all learn.
     """
-    if config.frozen == "auto":
-        frozen = "none" if fresh or config.tokens > _MOST_FROZEN else "intact"
-        config = config.model_copy(update={"frozen": frozen})
     batch = config.batch or _whole_batch(config, block)
-    rate = config.learning_rate or _rate(config.tokens, batch * block, parameters)
+    measured = (FROZEN_TOKENS, FROZEN_RATE) if frozen else (TOKENS, RATE)
+    rate = config.learning_rate or _rate(*measured, config.tokens, batch * block, parameters)
     if fresh and not config.learning_rate:
         rate = max(rate, _rate_of_new_weights(config.tokens, batch * block, parameters))
     # More than two digits would be a promise, and the size of a student moves a little with its vocabulary.
     return config.model_copy(update={"batch": batch, "learning_rate": min(1.0, float(f"{rate:.1e}"))})
 
 
-def _rate(tokens: int, batch: int, parameters: int) -> float:
+def _rate(point: int, best: float, tokens: int, batch: int, parameters: int) -> float:
+    """Move the `best` rate of `point` tokens to other numbers."""
     return (
-        RATE
+        best
         * (batch / BATCH) ** _RATE_BY_BATCH
-        * max(1.0, tokens / TOKENS) ** _RATE_BY_TOKENS
+        * max(1.0, tokens / point) ** _RATE_BY_TOKENS
         * (parameters / PARAMETERS) ** _RATE_BY_PARAMETERS
     )
 

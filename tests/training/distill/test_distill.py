@@ -32,6 +32,7 @@ def run(tmp_path, teacher, vocabulary=512, samples=8, shape=None, **settings):
         "learning_rate": 5e-3,
         "validation_tokens": 128,
         "kl_weight": 0.9,
+        "frozen": "none",
     }
     config = DistillConfig(**{**base, **settings})
     blocks = write_blocks(tmp_path / "blocks", vocabulary=vocabulary)

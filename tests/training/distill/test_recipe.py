@@ -86,7 +86,7 @@ def test_the_plan_of_the_default_run_tells_distill_what_follows(tmp_path: Path):
     given = expected_inputs(settings)
     steps = {one.label: one for one in steps_of(data_to_deployment.stages, settings, given, "cpu")}
     config = steps["distill"].config
-    assert (config.learning_rate, config.batch) == (3.1e-4, 1)
+    assert (config.learning_rate, config.batch) == (5e-4, 1)
     plan = plan_flow(data_to_deployment.stages, settings, given, machine("this", tmp_path))
     assert "learning rate 0.00031, batches of 256 tokens" in plan.markdown()
 
