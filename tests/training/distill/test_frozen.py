@@ -126,7 +126,7 @@ def test_what_does_not_learn_leaves_room_for_a_higher_rate(tmp_path, teacher, bl
         with_recipe(DistillConfig(frozen=frozen), Expected(student), text).learning_rate
         for student, frozen in ((begun, "intact"), (begun, "none"), (teacher, "intact"))
     ]
-    assert rates[0] > rates[1] == rates[2]
+    assert rates[0] > max(rates[1:])
 
 
 def test_a_plan_knows_before_there_is_a_student(tmp_path, teacher, blocks):

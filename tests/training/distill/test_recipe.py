@@ -88,7 +88,7 @@ def test_the_plan_of_the_default_run_tells_distill_what_follows(tmp_path: Path):
     config = steps["distill"].config
     assert (config.learning_rate, config.batch) == (5e-4, 1)
     plan = plan_flow(data_to_deployment.stages, settings, given, machine("this", tmp_path))
-    assert "learning rate 0.00031, batches of 256 tokens" in plan.markdown()
+    assert "learning rate 0.0005, batches of 256 tokens" in plan.markdown()
 
 
 def test_the_stage_itself_takes_the_same_where_nobody_told_it(tmp_path: Path):
