@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from leanpipe.training.losses.chunk_sizes import CHUNK_TOKENS
 from leanpipe.training.losses.compiled_cross_entropy import compiled_loss_and_gradient
@@ -195,13 +196,26 @@ class _AnyHead:
         return sums
 
 
+_CONVERTED = WeakTensorKeyDictionary()
+"""Weights that do not learn, in another type: the output layer is a fifth of a small model, and would be converted at each step."""
+
+
+def _converted(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if weight.requires_grad or weight.dtype == dtype:
+        return weight.detach().to(dtype)
+    state = weight._version, weight.data_ptr(), dtype
+    if weight not in _CONVERTED or _CONVERTED[weight][0] != state:
+        _CONVERTED[weight] = state, weight.detach().to(dtype)
+    return _CONVERTED[weight][1]
+
+
 class _Linear:
     """A head that is one product: the same gradients, holding a copy of them less and no logits beside theirs."""
 
     def __init__(self, head, hidden_ND, trained):
         kind = hidden_ND.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
-        self._weight_VD, self._hidden_ND = head.weight.detach().to(dtype), hidden_ND.to(dtype)
+        self._weight_VD, self._hidden_ND = _converted(head.weight, dtype), hidden_ND.to(dtype)
         self.of_hidden_ND = torch.zeros_like(hidden_ND)
         self.of_trained = [torch.zeros_like(parameter) for parameter in trained]
 

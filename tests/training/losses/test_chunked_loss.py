@@ -130,6 +130,27 @@ def test_a_frozen_head_passes_its_gradient_on():
     torch.testing.assert_close(hidden_ND.grad, head.weight.sum(0).expand(3, 4))
 
 
+def test_a_frozen_head_that_is_given_other_weights_is_converted_anew():
+    head = torch.nn.Linear(8, 16, bias=False).requires_grad_(False)
+    hidden_ND = torch.randn(4, 8)
+
+    def sums() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            asked = hidden_ND.clone().requires_grad_()
+            return sum_in_chunks(total, asked, head).detach()
+
+    def total(logits_CV, rows, gradient):
+        return logits_CV.float().sum()[None], torch.ones_like(logits_CV)
+
+    before = sums()
+    assert torch.equal(sums(), before)
+    with torch.no_grad():
+        head.weight.mul_(2)
+    assert torch.allclose(sums(), 2 * before, rtol=0.02)
+    head.weight.data = 4 * head.weight.data  # which no counter of versions sees
+    assert torch.allclose(sums(), 8 * before, rtol=0.02)
+
+
 def test_a_batch_that_scores_nothing_has_a_loss_of_0():
     head = torch.nn.Linear(4, 11)
     hidden_ND = torch.zeros(0, 4, requires_grad=True)
