@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from leanpipe.core import device
 from leanpipe.core.report import MultiReport, Silent
 from leanpipe.core.store import Artifact, Store, external
 from leanpipe.corpus.document import Document
+from leanpipe.models.student import SHAPE
 from leanpipe.processes.launcher import RankDied
 from leanpipe.processes.run_stage import run_stage
 from leanpipe.training.distill.distill import DistillConfig, distill
@@ -153,6 +155,22 @@ def test_processes_train_one_model_in_shards(tmp_path: Path, model: Artifact):
     assert from_the_checkpoint_after_step_2(two)
     assert_the_same(alone, together)
     assert_the_same_files(one, two)
+
+
+@pytest.mark.parametrize("sharding", [pytest.param("none", marks=pytest.mark.chaos), "full"])
+def test_what_does_not_learn_stays_in_all_processes(tmp_path: Path, model: Artifact, sharding: str):
+    blocks, begun = external("blocks", write_blocks(tmp_path / "blocks", LENGTH)), tmp_path / "student"
+    shutil.copytree(model.path, begun)
+    (begun / SHAPE).write_text(json.dumps({"intact": ["embeddings", "norms", "first_layer"]}))
+    inputs = {"teacher": model, "blocks": blocks, "student": external("student", begun)}
+    alone, together = Recorder(), Recorder()
+    one = run_stage(distill, student(), inputs, Store(tmp_path), alone)
+    two = run_stage(distill, student(processes=2, sharding=sharding), inputs, Store(tmp_path), together)
+    assert_the_same(alone, together)
+    assert_the_same_files(one, two)
+    before, after = (load_file(each / "model.safetensors") for each in (begun, two.path))
+    changed = {name for name, weight in after.items() if not weight.equal(before[name].to(weight.dtype))}
+    assert changed and all("layers.1." in name and "norm" not in name for name in changed)
 
 
 @pytest.mark.chaos
