@@ -219,7 +219,7 @@ def test_the_run_says_what_was_chosen_and_what_the_preset_filled_in(servers: Ser
     (page,) = (one for one in pages(servers, "settings") if "1 of " in one)
     chosen, _, filled_in = page.partition("## Filled in by smoke")
     assert f"| `finetune.rank` | {RANK} | {smoke().finetune.rank} |" in chosen
-    assert "| `distill.tokens` | 32,768 | 57,344 |" in filled_in and "finetune.rank" not in filled_in
+    assert "| `distill.tokens` | 32,768 | 65,536 |" in filled_in and "finetune.rank" not in filled_in
 
 
 def test_the_expert_form_starts_the_same_pipeline(servers: Servers, run_from_form: str):

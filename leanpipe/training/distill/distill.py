@@ -52,7 +52,7 @@ class DistillConfig(TrainingConfig):
         "initialization": "shrink.initialization",
     }
 
-    tokens: int = Field(57_344, ge=1, le=10**12)
+    tokens: int = Field(65_536, ge=1, le=10**12)
     """Length of the training in tokens. Text that is shorter is read again, in another order each time."""
     learning_rate: float = Field(0, ge=0, le=1)
     """The highest learning rate, reached after warming up; 0 follows from tokens, batch and the student's size."""

@@ -30,7 +30,7 @@ def derived(parameters: int = EIGHTY_MILLION, block: int = 256, fresh: bool = Fa
 def test_what_was_measured_is_taken_and_the_default_follows_from_it():
     found = derived(tokens=TOKENS)
     assert found == DistillConfig(tokens=TOKENS, learning_rate=RATE, batch=1) and RATE == 3.5e-4
-    assert derived() == DistillConfig(learning_rate=3.1e-4, batch=1)
+    assert derived() == DistillConfig(learning_rate=3.0e-4, batch=1)
 
 
 @pytest.mark.parametrize("parameters", [79_300_000, 80_709_004])
@@ -86,9 +86,9 @@ def test_the_plan_of_the_default_run_tells_distill_what_follows(tmp_path: Path):
     given = expected_inputs(settings)
     steps = {one.label: one for one in steps_of(data_to_deployment.stages, settings, given, "cpu")}
     config = steps["distill"].config
-    assert (config.learning_rate, config.batch) == (5e-4, 1)
+    assert (config.learning_rate, config.batch) == (4.8e-4, 1)
     plan = plan_flow(data_to_deployment.stages, settings, given, machine("this", tmp_path))
-    assert "learning rate 0.0005, batches of 256 tokens" in plan.markdown()
+    assert "learning rate 0.00048, batches of 256 tokens" in plan.markdown()
 
 
 def test_the_stage_itself_takes_the_same_where_nobody_told_it(tmp_path: Path):
