@@ -15,7 +15,7 @@ from leanpipe.settings.presets import PRESETS, Preset
 from leanpipe.tokens.blocks import expected_blocks
 from leanpipe.training.distill.distill import DistillConfig, DistillInputs, with_recipe
 from leanpipe.training.distill.distill import distill as distill_stage
-from leanpipe.training.distill.recipe import RATE, TOKENS, derive_recipe
+from leanpipe.training.distill.recipe import FROZEN_RATE, FROZEN_TOKENS, RATE, TOKENS, derive_recipe
 from tests.support.tiny_models import tiny_model
 from tests.training.blocks import Recorder, write_blocks
 
@@ -23,8 +23,10 @@ EIGHTY_MILLION = 79_905_600
 """Parameters of the default run's student, which the rate was measured on."""
 
 
-def derived(parameters: int = EIGHTY_MILLION, block: int = 256, fresh: bool = False, **settings):
-    return derive_recipe(DistillConfig(**settings), parameters, block, fresh=fresh)
+def derived(
+    parameters: int = EIGHTY_MILLION, block: int = 256, fresh: bool = False, frozen: bool = False, **settings
+):
+    return derive_recipe(DistillConfig(**settings), parameters, block, fresh=fresh, frozen=frozen)
 
 
 def test_what_was_measured_is_taken_and_the_default_follows_from_it():
@@ -105,3 +107,12 @@ def test_the_stage_itself_takes_the_same_where_nobody_told_it(tmp_path: Path):
         assert (summary["learning_rate"], summary["batch_tokens"]) == (told.learning_rate, 32 * told.batch)
         made.append((tmp_path / name / "model.safetensors").read_bytes())
     assert told.learning_rate > 0 and made[0] == made[1]
+
+
+def test_where_not_all_learns_the_rate_is_highest_where_it_was_measured():
+    rates = [
+        derived(frozen=True, tokens=tokens, batch=1).learning_rate
+        for tokens in (16_384, FROZEN_TOKENS, 400_000)
+    ]
+    assert rates[:2] == [3.5e-4, FROZEN_RATE] and rates[2] < FROZEN_RATE
+    assert derived(frozen=True).learning_rate == 4.8e-4
