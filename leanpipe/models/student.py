@@ -35,6 +35,11 @@ def most_important(influence_L: "torch.Tensor", kept: int) -> list[int]:
     return sorted(influence_L.topk(kept).indices.tolist())
 
 
+def write_shape(out: Path, layers: Sequence[int], hidden: "torch.Tensor", intact: Sequence[str]) -> None:
+    """Write which of its teacher's layers and hidden states the student in `out` has, and which parts of it are `intact`."""
+    (out / SHAPE).write_text(json.dumps({"layers": layers, "hidden": hidden.tolist(), "intact": intact}))
+
+
 def pass_on_shape(model: Path, out: Path, *, first_layer: bool = True) -> None:
     """Copy what a student has of its teacher to the folder of a model made of it, which may have another `first_layer`."""
     if (model / SHAPE).exists():
@@ -50,18 +55,15 @@ def intact_parts(folder: Path) -> list[str]:
 
 def freeze(model: "PreTrainedModel", parts: Sequence[str]) -> int:
     """Keep `parts` of a model from learning, of "embeddings" (with the output layer), "norms" and "first_layer"; count their parameters."""
-    frozen: dict[str, torch.nn.Parameter] = {}
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    first = model.get_submodule(layer_list_name(model))[0]
-    for name, module in model.named_modules():
-        norm = "Norm" in type(module).__name__ and "norms" in parts
-        end = module in ends and "embeddings" in parts
-        if norm or end or (module is first and "first_layer" in parts):
-            frozen |= {f"{name}.{inner}": one for inner, one in module.named_parameters()}
-    distinct = {id(one): one for one in frozen.values()}.values()
-    for one in distinct:
+    chosen = [model.get_submodule(layer_list_name(model))[0]] if "first_layer" in parts else []
+    if "embeddings" in parts:
+        chosen += [model.get_input_embeddings(), model.get_output_embeddings()]
+    if "norms" in parts:
+        chosen += [module for module in model.modules() if "Norm" in type(module).__name__]
+    frozen = {one for module in chosen for one in module.parameters()}
+    for one in frozen:
         one.requires_grad_(False)
-    return sum(one.numel() for one in distinct)
+    return sum(one.numel() for one in frozen)
 
 
 def random_student(config: "PretrainedConfig") -> "PreTrainedModel":

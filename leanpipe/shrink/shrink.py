@@ -5,7 +5,6 @@ the size of its activations (Minitron). The result is a plain dense model of the
 says which of the teacher's layers and hidden states it has.
 """
 
-import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from leanpipe.core.stage import NOT_COMPARED, Page, Summary, stage
 from leanpipe.core.store import REPORT
 from leanpipe.models.card import licensed_input
 from leanpipe.models.load import check_numbers, load_for_inference, load_tokenizer, save_model
-from leanpipe.models.student import SHAPE
+from leanpipe.models.student import write_shape
 from leanpipe.shrink.budget import (
     AskedShape,
     BudgetConfig,
@@ -224,7 +223,7 @@ def shrink(config: ShrinkConfig, inputs: ShrinkInputs, out: Path, report: Report
         intact = []
     dtype = teacher_config.dtype or torch.bfloat16
     save_model(student, tokenizer, out, dtype, made_of=[inputs.teacher])
-    (out / SHAPE).write_text(json.dumps({"layers": kept, "hidden": made.hidden.tolist(), "intact": intact}))
+    write_shape(out, kept, made.hidden, intact)
     summary = {
         "parameters": count_parameters(student),
         "teacher_parameters": whole_parameters(teacher_config),

@@ -26,7 +26,7 @@ from leanpipe.core.report import Report, Silent
 from leanpipe.core.stage import Page, Summary, stage
 from leanpipe.core.store import REPORT
 from leanpipe.models.load import load_for_inference, load_tokenizer, save_model
-from leanpipe.models.student import SHAPE
+from leanpipe.models.student import write_shape
 from leanpipe.shrink.budget import BudgetConfig, uncut_parts
 from leanpipe.shrink.search.candidates import Candidate, enumerate_shapes, finalists
 from leanpipe.shrink.search.search_cost import check_cost
@@ -183,10 +183,7 @@ def _cut_all(
         place = folder / str(candidates.index(one))
         kept, made = cut(one)
         save_model(made.model, tokenizer, place, made_of=[inputs.teacher])
-        intact = uncut_parts(teacher.config, one.shape, kept)
-        (place / SHAPE).write_text(
-            json.dumps({"layers": kept, "hidden": made.hidden.tolist(), "intact": intact})
-        )
+        write_shape(place, kept, made.hidden, uncut_parts(teacher.config, one.shape, kept))
     return chosen
 
 

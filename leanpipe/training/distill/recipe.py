@@ -1,7 +1,8 @@
 """Derive learning rate and batch of a distillation where they are left at 0: from its tokens and the student's size.
 
 Two points were measured, the best of sweeps (docs/training.md), for 80 million parameters and batches of 256 tokens: 3.5e-4 for
-40,960 tokens where every weight learns, and 5e-4 for 57,344 where what was not cut of the teacher does not. The rest follows from it by what others found of how the best rate moves:
+40,960 tokens where every weight learns, and 5e-4 for 57,344 where what was not cut of the teacher does not. The rest follows by
+what others found of how the best rate moves:
 
 - the batch grows with tokens^0.383 (Bergsma et al. 2025, "Power Lines", arXiv 2505.13738), as when training from nothing;
 - the rate grows with the root of the batch (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient

@@ -201,6 +201,7 @@ _CONVERTED = WeakTensorKeyDictionary()
 
 
 def _converted(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weight in `dtype`: kept if it does not learn, until it is given other numbers."""
     if weight.requires_grad or weight.dtype == dtype:
         return weight.detach().to(dtype)
     state = weight._version, weight.data_ptr(), dtype
